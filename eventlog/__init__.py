@@ -1,0 +1,129 @@
+"""A persistent, ordered, replayable event log for the processes of one machine.
+
+::
+
+     producer process          writer process (one per log)         subscriber processes
+     ----------------          ----------------------------         --------------------
+     pack a batch   --append--> copy it into the segment   ==mmap==> read batches
+                    <--number-- publish it, answer                   decode, hand out
+                                offset table            <--ack/seek--
+                                wake who waits          ---wake----> read on
+
+Data goes through mapped memory, decisions through one process: the writer alone changes what is
+shared. Start with `open` (trio, asyncio) or `eventlog.blocking.open` (scripts, threads).
+
+Importing this package is cheap: trio and anyio are loaded when `open` is first called.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from eventlog.config import AskedOptions, Durability, OnFull, Retention
+from eventlog.envelope import EventEnvelope
+from eventlog.errors import *  # noqa: F403 - its __all__ is the list of the public errors
+from eventlog.errors import __all__ as _errors
+from eventlog.positions import ConsumerState, SeekPosition
+
+if TYPE_CHECKING:
+    from eventlog.backends.interface import (
+        AppendHandle,
+        EventLog,
+        EventStream,
+        LogStatus,
+        Publisher,
+    )
+
+__version__ = "0.1.0"
+__all__ = [
+    "AppendHandle",
+    "ConsumerState",
+    "Durability",
+    "EventEnvelope",
+    "EventLog",
+    "EventStream",
+    "InMemoryEventLog",
+    "LogStatus",
+    "OnFull",
+    "Publisher",
+    "Retention",
+    "SeekPosition",
+    "blocking",
+    "open",
+    *_errors,
+]
+
+_LAZY = {
+    "AppendHandle": "eventlog.backends.interface",
+    "EventLog": "eventlog.backends.interface",
+    "EventStream": "eventlog.backends.interface",
+    "LogStatus": "eventlog.backends.interface",
+    "Publisher": "eventlog.backends.interface",
+    "InMemoryEventLog": "eventlog.backends.memory",
+}
+
+
+def open(  # noqa: A001 - the name of the contract; nobody imports it with a star
+    path: str | os.PathLike[str],
+    *,
+    durability: Durability | None = None,
+    retention: Retention | None = None,
+    on_full: OnFull | None = None,
+    segment_bytes: int | None = None,
+    max_event_bytes: int | None = None,
+) -> EventLog:
+    """The log at `path`, for `async with`; it is made if there is none.
+
+    `path` is a directory, `"memory:"` for a log that lives in this handle, or `"memory:NAME"` for
+    one that all handles of this process share. The options are stored when the log is made; later
+    they may be left out, or repeated. In bytes: `segment_bytes` (default 64 MiB) is the size of a
+    file, `max_event_bytes` (default 16 MiB) the largest packed event.
+
+    `durability`: what an acknowledged append survives: `"memory"` the death of all processes,
+    `"disk"` (default) also a loss of power but for the last second, `"sync"` that too.
+    `retention`: what may be deleted; by default nothing is. `on_full`: whether an append waits
+    (default) or fails with `LogFull` while retention forbids deleting.
+
+    Raises:
+        WrongEventLoop: neither trio nor asyncio is running.
+        InvalidConfig: an option makes no sense, or is not what the log was made with.
+        (when entered) NotALog, PermissionDenied, UnknownFormat, WriterUnavailable.
+    """
+    _check_event_loop()
+    asked = AskedOptions(
+        durability=durability,
+        retention=retention,
+        on_full=on_full,
+        segment_bytes=segment_bytes,
+        max_event_bytes=max_event_bytes,
+    )
+    from eventlog.backends import choose
+
+    return choose.open_log(path, asked)
+
+
+def _check_event_loop() -> None:
+    import sniffio
+
+    from eventlog.errors import WrongEventLoop
+
+    try:
+        library = sniffio.current_async_library()
+    except sniffio.AsyncLibraryNotFoundError:
+        library = "none"
+    if library not in ("trio", "asyncio"):
+        raise WrongEventLoop(
+            f"eventlog.open needs a running event loop of trio or asyncio (here: {library});"
+            " without one, use eventlog.blocking.open"
+        )
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name == "blocking":
+        return importlib.import_module("eventlog.blocking")
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'eventlog' has no attribute {name!r}")

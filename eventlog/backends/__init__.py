@@ -1,0 +1,4 @@
+"""What a log can be: one interface, and a module for each kind.
+
+`interface` says what every log promises, `local` is the log of this machine, `memory` the reference.
+"""

@@ -1,0 +1,239 @@
+"""The interface that every backend has: what `eventlog.open` gives, for trio and asyncio.
+
+`eventlog.blocking` has the same names without `async`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from eventlog.config import Durability
+from eventlog.envelope import EventEnvelope
+from eventlog.positions import ConsumerState, SeekPosition
+
+OnTruncated = Literal["error", "skip"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStatus:
+    """A log at one moment."""
+
+    path: str
+    writer_pid: int | None
+    """The process that serves it; `None` if none does."""
+    first_seq_no: int | None
+    """The oldest event still stored; `None` if there is none."""
+    last_seq_no: int | None
+    """The last event ever appended; `None` if there was none."""
+    bytes: int
+    segments: int
+    durability: Durability
+    connections: int
+    """Pipes to the writer, from all processes; this call's own is one of them."""
+
+
+class AppendHandle(ABC):
+    """An event that a publisher has queued; `await` it for its number."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def seq_no(self) -> int | None:
+        """The event's number; `None` until the writer has answered."""
+
+    @abstractmethod
+    async def result(self) -> int:
+        """Wait for the event's number.
+
+        Raises:
+            EventLogError: the event was not stored.
+        """
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        """The same as `result()`."""
+        return self.result().__await__()
+
+
+class Publisher(ABC):
+    """A pipelined producer; use it as an async context manager, whose end flushes."""
+
+    @abstractmethod
+    async def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        """Queue an event; waits only while the window is full.
+
+        Raises:
+            InvalidEvent, EventTooLarge, InvalidArgument: nothing of it was queued.
+            EventLogError: an earlier batch could not be stored.
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Wait until everything queued so far is stored.
+
+        Raises:
+            EventLogError: a batch could not be stored.
+        """
+
+
+class EventStream(ABC):
+    """A subscription; `async for` over it, or over `batches()`, but not both."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
+        """Event by event."""
+
+    @abstractmethod
+    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
+        """The same events as lists, as they were batched; `ack` the last of each."""
+
+
+class EventRange(ABC):
+    """What `read` gives: `async for` over it, or `await` it for a list."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
+        """Event by event."""
+
+    async def to_list(self) -> list[EventEnvelope]:
+        """All of them."""
+        return [envelope async for envelope in self]
+
+    def __await__(self) -> Generator[Any, Any, list[EventEnvelope]]:
+        """The same as `to_list()`."""
+        return self.to_list().__await__()
+
+
+class EventLog(ABC):
+    """A persistent, ordered, replayable log; `async with` opens and closes it."""
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """Where the log is."""
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Open the log."""
+
+    @abstractmethod
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close this handle; the log stays."""
+
+    @abstractmethod
+    async def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        """Append one event and return its sequence number.
+
+        `event` is an `EventEnvelope` or any value that MessagePack can carry, `datetime` (aware)
+        and `UUID` too. When this returns, every subscriber in every process can read the event,
+        and it has reached the durability that the log was made with. A cancelled append leaves the
+        event stored or not, never half.
+
+        Raises:
+            InvalidEvent, EventTooLarge, InvalidArgument: before anything is sent.
+            LogFull: there is no room.
+            WriterUnavailable: no writer could be reached or started.
+        """
+
+    @abstractmethod
+    async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
+        """Append all the events, in order; the first and the last number.
+
+        Up to 1 MiB or 16,384 events are one batch: stored whole or not at all, with contiguous
+        numbers. More are several batches, between which other producers may append. All events are
+        packed before the first is sent; for an endless source use `publisher()`.
+
+        Raises:
+            InvalidArgument: there are none.
+            InvalidEvent, EventTooLarge: before anything is sent.
+            LogFull, WriterUnavailable: this batch and those after it were not stored.
+        """
+
+    @abstractmethod
+    def publisher(
+        self, linger: float = 0.0, max_batch_bytes: int = ..., max_in_flight: int = ...
+    ) -> AbstractAsyncContextManager[Publisher]:
+        """A pipelined producer that batches by itself and keeps its order.
+
+        `linger`: seconds that a batch waits for more events once the producer is idle.
+        `max_batch_bytes`: where a batch is full. `max_in_flight`: batches sent and unanswered,
+        after which `send` waits.
+        """
+
+    @abstractmethod
+    def subscribe(
+        self,
+        consumer: str,
+        position: SeekPosition = SeekPosition.LATEST,
+        *,
+        follow: bool = True,
+        on_truncated: OnTruncated = "error",
+    ) -> AbstractAsyncContextManager[EventStream]:
+        """The stream of events from `position` on, which is resolved when the block is entered.
+
+        With `follow` the stream waits for new events; without, it ends at the last one stored when
+        it was opened. `on_truncated="skip"` goes on from the first stored event where retention ran
+        past the reader. Subscribing neither creates the consumer nor moves it.
+
+        Raises (from the stream):
+            EventsTruncated: retention deleted the next event.
+            CorruptLog: stored bytes are damaged.
+        """
+
+    @abstractmethod
+    def read(self, start: int, stop: int | None = None) -> EventRange:
+        """The events from number `start` to before `stop`, like Python's `range`; no consumer.
+
+        It ends at the last event that is stored at the call. `start` 0 is the first one stored.
+
+        Raises:
+            EventsTruncated: `start` was deleted by retention.
+        """
+
+    @abstractmethod
+    async def ack(self, consumer: str, seq_no: int) -> None:
+        """Say that the consumer has processed everything up to and including `seq_no`.
+
+        A smaller number than before changes nothing. The consumer is created if need be.
+
+        Raises:
+            SequenceOutOfRange: there is no such event yet.
+            InvalidName, InvalidArgument: before anything is sent.
+        """
+
+    @abstractmethod
+    async def seek(self, consumer: str, position: SeekPosition) -> None:
+        """Set where the consumer's next `LAST_ACKNOWLEDGED` subscription starts.
+
+        Backward or forward; streams already open are not moved.
+        """
+
+    @abstractmethod
+    async def last_seq_no(self) -> int | None:
+        """The number of the last event ever appended; `None` on an empty log."""
+
+    @abstractmethod
+    async def consumers(self) -> list[ConsumerState]:
+        """All consumers, by name."""
+
+    @abstractmethod
+    async def forget(self, consumer: str) -> None:
+        """Remove a consumer; an unknown one is none to remove."""
+
+    @abstractmethod
+    async def status(self) -> LogStatus:
+        """The log at this moment."""

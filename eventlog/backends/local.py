@@ -1,0 +1,543 @@
+"""The log of this machine, for trio and asyncio: a mapped directory, and pipes to its writer.
+
+A handle has a pipe for requests and one for appends; every stream and every publisher has its own.
+All are opened when first needed, so a handle that only reads never needs a writer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from eventlog import forks
+from eventlog.backends.interface import (
+    AppendHandle,
+    EventLog,
+    EventRange,
+    EventStream,
+    LogStatus,
+    OnTruncated,
+    Publisher,
+)
+from eventlog.client.asynchronous import AsyncPipe
+from eventlog.client.conversations import ATTEMPTS_MAX, PipeBroken
+from eventlog.client.feed import Feed, check_subscription, closed
+from eventlog.client.local import LocalHandle, check_publisher, check_range
+from eventlog.client.outbox import OutBatch, Outbox, copy_of
+from eventlog.config import (
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+)
+from eventlog.envelope import EventEnvelope
+from eventlog.errors import EventLogError
+from eventlog.positions import (
+    ConsumerState,
+    SeekPosition,
+    check_name,
+    check_position,
+    check_seq_no,
+)
+from eventlog.storage.reader import read_range
+from eventlog.wire.messages import Ack, Forget, Park, Seek, Status, StatusReport
+
+
+class LocalEventLog(EventLog):
+    """See `EventLog`."""
+
+    def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
+        self._handle = LocalHandle(path, asked)
+        self._requests: AsyncPipe | None = None
+        self._appends: tuple[AsyncPipe, Outbox] | None = None
+        self._reopens = False
+        """Unpickled in another process: the first use opens it, with or without `async with`."""
+
+    def __repr__(self) -> str:
+        """The path, and whether the handle is open."""
+        return f"<EventLog {self.path!r} {'open' if self._handle.is_open else 'closed'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets a handle that opens there."""
+        return (_reopened, (self.path, self._handle.asked))
+
+    @property
+    def path(self) -> str:
+        return self._handle.path
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def _open(self) -> None:
+        await anyio.to_thread.run_sync(self._handle.open)
+        if self._handle.can_write:
+            # A log that cannot be written should say so now, not at the first append.
+            try:
+                await self._request(Status)
+            except BaseException:
+                self._close()
+                raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for pipe in (self._requests, self._appends[0] if self._appends else None):
+            if pipe is not None:
+                pipe.close()
+        self._requests = self._appends = None
+        self._reopens = False
+        self._handle.close()
+
+    async def _ready(self) -> LocalHandle:
+        if self._reopens and not self._handle.is_open:
+            self._reopens = False
+            await self._open()
+        forks.check(self._handle.generation, self.path)
+        if not self._handle.is_open:
+            raise closed("handle", self.path)
+        return self._handle
+
+    async def _request(self, kind: Any, *fields: Any) -> Any:
+        if self._requests is None:
+            self._requests = AsyncPipe(self.path, self._handle.new_channel())
+        pipe = self._requests
+        async with pipe.lock:
+            return await pipe.run(pipe.channel.request(kind, *fields))
+
+    # --- producing ---------------------------------------------------------------------------
+
+    async def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        pipe, outbox = await self._producer()
+        batch, row = outbox.add(event, key, headers)
+        await self._deliver(pipe, outbox, batch)
+        return batch.seq_no_of(row)
+
+    async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
+        pipe, outbox = await self._producer()
+        if isinstance(events, AsyncIterable):
+            events = [event async for event in events]
+        batches = [outbox.add_packed(packed) for packed in self._packed(events)]
+        last_count = batches[-1].packed
+        assert last_count is not None
+        await self._deliver(pipe, outbox, batches[-1])
+        numbers = [batch.seq_no_of(0) for batch in batches]
+        return numbers[0], numbers[-1] + last_count.count - 1
+
+    def _packed(self, events: Any) -> list[Any]:
+        return self._handle.packed(events)
+
+    async def _producer(self) -> tuple[AsyncPipe, Outbox]:
+        handle = await self._ready()
+        if self._appends is None:
+            outbox = handle.new_outbox()
+            self._appends = AsyncPipe(self.path, outbox.channel), outbox
+        return self._appends
+
+    async def _deliver(self, pipe: AsyncPipe, outbox: Outbox, batch: OutBatch) -> None:
+        """Wait for the batch's answer; whoever gets the pipe first sends for all that wait."""
+        async with pipe.lock:
+            while not batch.is_done:
+                outbox.seal()
+                await pipe.run(outbox.deliver(0))
+
+    def publisher(
+        self,
+        linger: float = 0.0,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+    ) -> AbstractAsyncContextManager[Publisher]:
+        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
+        return self._publisher(linger, max_batch_bytes, max_in_flight)
+
+    @asynccontextmanager
+    async def _publisher(
+        self, linger: float, max_batch_bytes: int, max_in_flight: int
+    ) -> AsyncIterator[Publisher]:
+        handle = await self._ready()
+        publisher = LocalPublisher(handle, linger, max_batch_bytes, max_in_flight)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publisher.run_sender)
+                tasks.start_soon(publisher.run_receiver)
+                try:
+                    yield publisher
+                    await publisher.flush()
+                except Exception:
+                    # What was queued before the block failed is still to be stored; the block's
+                    # own exception matters more than what may come of that.
+                    with suppress(EventLogError):
+                        await publisher.flush()
+                    raise
+                finally:
+                    publisher.close()
+                    tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # The block's own exception, as it would be without our tasks: they raise none.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise
+
+    # --- consuming ---------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        consumer: str,
+        position: SeekPosition = SeekPosition.LATEST,
+        *,
+        follow: bool = True,
+        on_truncated: OnTruncated = "error",
+    ) -> AbstractAsyncContextManager[EventStream]:
+        check_name(consumer)
+        check_position(position)
+        check_subscription(follow, on_truncated)
+        return self._subscribe(consumer, position, follow, on_truncated)
+
+    @asynccontextmanager
+    async def _subscribe(
+        self, consumer: str, position: SeekPosition, follow: bool, on_truncated: OnTruncated
+    ) -> AsyncIterator[EventStream]:
+        handle = await self._ready()
+        feed = Feed(
+            handle.reader, consumer, position, follow=follow, on_truncated=on_truncated
+        )
+        stream = LocalStream(handle, feed)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def read(self, start: int, stop: int | None = None) -> EventRange:
+        return LocalRange(self, *check_range(start, stop))
+
+    async def ack(self, consumer: str, seq_no: int) -> None:
+        check_name(consumer)
+        check_seq_no(seq_no, consumer=consumer)
+        await self._ready()
+        await self._request(Ack, consumer, seq_no)
+
+    async def seek(self, consumer: str, position: SeekPosition) -> None:
+        number = (await self._ready()).seek_number(consumer, position)
+        if number is not None:
+            await self._request(Seek, consumer, number)
+
+    async def forget(self, consumer: str) -> None:
+        check_name(consumer)
+        await self._ready()
+        await self._request(Forget, consumer)
+
+    # --- looking -----------------------------------------------------------------------------
+
+    async def last_seq_no(self) -> int | None:
+        return (await self._ready()).reader.last_seq_no or None
+
+    async def consumers(self) -> list[ConsumerState]:
+        return (await self._ready()).reader.consumers()
+
+    async def status(self) -> LogStatus:
+        handle = await self._ready()
+        if not handle.can_write:
+            return handle.status(0)
+        report = await self._request(Status)
+        assert isinstance(report, StatusReport)
+        return handle.status(report.connections)
+
+
+def _reopened(path: str, asked: AskedOptions) -> LocalEventLog:
+    log = LocalEventLog(path, asked)
+    log._reopens = True
+    return log
+
+
+class LocalRange(EventRange):
+    """See `EventRange`."""
+
+    def __init__(self, log: LocalEventLog, start: int, stop: int | None) -> None:
+        self._log = log
+        self._start = start
+        self._stop = stop
+
+    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
+        return _RangeIterator(self._log, self._start, self._stop)
+
+
+class _RangeIterator:
+    """No generator: one that is left half-way could not be cleaned up without a warning."""
+
+    def __init__(self, log: LocalEventLog, start: int, stop: int | None) -> None:
+        self._log = log
+        self._bounds = start, stop
+        self._batches: Iterator[list[EventEnvelope]] | None = None
+        self._events: Iterator[EventEnvelope] = iter(())
+
+    def __aiter__(self) -> _RangeIterator:
+        return self
+
+    async def __anext__(self) -> EventEnvelope:
+        for envelope in self._events:
+            return envelope
+        handle = await self._log._ready()
+        await anyio.lowlevel.checkpoint()
+        if self._batches is None:
+            self._batches = read_range(handle.reader, *self._bounds)
+        for events in self._batches:
+            self._events = iter(events)
+            return next(self._events)
+        raise StopAsyncIteration
+
+
+class LocalStream(EventStream):
+    """See `EventStream`."""
+
+    def __init__(self, handle: LocalHandle, feed: Feed) -> None:
+        self._handle = handle
+        self._feed = feed
+        self._pipe = AsyncPipe(handle.path, handle.new_channel())
+        self._events: Iterator[EventEnvelope] = iter(())
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        """Where the stream is."""
+        return f"<EventStream of {self._handle.path!r} before event {self._feed.next_seq_no}>"
+
+    def __aiter__(self) -> LocalStream:
+        self._feed.use_as("events")
+        return self
+
+    async def __anext__(self) -> EventEnvelope:
+        for envelope in self._events:
+            return envelope
+        events = await self._next(self._feed.next_events)
+        if events is None:
+            raise StopAsyncIteration
+        self._events = iter(events)
+        return next(self._events)
+
+    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
+        self._feed.use_as("batches")
+        return _BatchIterator(self)
+
+    async def next_batch(self) -> list[EventEnvelope] | None:
+        """The next batch, waiting for it if need be; `None` at the end."""
+        return await self._next(self._feed.next_batch)
+
+    async def _next(
+        self, read: Callable[[], list[EventEnvelope] | None]
+    ) -> list[EventEnvelope] | None:
+        """The next events, waiting for them if need be; `None` at the end."""
+        if self._is_closed:
+            raise closed("stream", self._handle.path)
+        forks.check(self._handle.generation, self._handle.path)
+        await anyio.lowlevel.checkpoint()
+        while True:
+            events = read()
+            if events is not None or self._feed.is_finished:
+                return events
+            async with self._pipe.lock:
+                # The writer answers at once if the number is published by now: looking again
+                # after it has taken note is what makes a lost wake-up impossible.
+                await self._pipe.run(self._pipe.channel.request(Park, self._feed.next_seq_no))
+
+    def close(self) -> None:
+        """Give pipe and maps back."""
+        self._is_closed = True
+        self._pipe.close()
+        self._feed.close()
+
+
+class _BatchIterator:
+    """A stream, batch by batch."""
+
+    def __init__(self, stream: LocalStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _BatchIterator:
+        return self
+
+    async def __anext__(self) -> list[EventEnvelope]:
+        events = await self._stream.next_batch()
+        if events is None:
+            raise StopAsyncIteration
+        return events
+
+
+class LocalPublisher(Publisher):
+    """See `Publisher`.
+
+    Two tasks: the sender seals the open batch as soon as the producer lets other tasks run (or
+    `linger` later) and sends; the receiver owns the pipe, takes the answers, and opens a new pipe
+    when it breaks. `send` itself sends a batch that is full, without waiting for a task.
+    """
+
+    def __init__(
+        self, handle: LocalHandle, linger: float, max_batch_bytes: int, max_in_flight: int
+    ) -> None:
+        self._handle = handle
+        self._linger_s = linger
+        self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
+        self._max_in_flight = max_in_flight
+        self._outbox = handle.new_outbox()
+        self._channel = self._outbox.channel
+        self._pipe = AsyncPipe(handle.path, self._channel)
+        self._to_send = anyio.Event()
+        self._answered = anyio.Event()
+        self._is_awaited = anyio.Event()
+        self._failure: EventLogError | None = None
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        """What is on its way."""
+        return f"<Publisher to {self._handle.path!r} batches on their way: {self._outbox.pending}>"
+
+    async def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        if self._is_closed or self._failure or self._handle.generation != forks.generation:
+            self._refuse()
+        outbox = self._outbox
+        batch, row = outbox.add(event, key, headers)
+        if outbox.open_bytes >= self._max_batch_bytes:
+            await self._send_full()
+        elif row == 0:
+            self._to_send.set()
+        return LocalAppendHandle(self, batch, row)
+
+    def _refuse(self) -> None:
+        forks.check(self._handle.generation, self._handle.path)
+        if self._failure is not None:
+            raise copy_of(self._failure)
+        raise closed("publisher", self._handle.path)
+
+    async def _send_full(self) -> None:
+        self._outbox.seal()
+        self._pump()
+        await anyio.lowlevel.checkpoint()
+        await self._wait_pending(self._max_in_flight)
+
+    async def flush(self) -> None:
+        self._outbox.seal()
+        self._pump()
+        await anyio.lowlevel.checkpoint()
+        await self._wait_pending(0)
+        if self._failure is not None:
+            raise copy_of(self._failure)
+        self._outbox.check_stored()
+
+    async def _wait_pending(self, pending_max: int) -> None:
+        while self._outbox.pending > pending_max and self._failure is None:
+            await self._answered.wait()
+
+    def _pump(self) -> None:
+        """Send what the window allows, as far as the pipe takes it without waiting."""
+        outbox = self._outbox
+        if not self._channel.is_open:
+            self._is_awaited.set()
+            return
+        while outbox.unsent and len(outbox.in_flight) < self._max_in_flight:
+            self._pipe.queue(outbox.next_frame())
+        try:
+            if not self._pipe.send_now():
+                self._to_send.set()
+        except PipeBroken:
+            pass  # the receiver sees it too, and it is the one who opens another pipe
+
+    async def run_sender(self) -> None:
+        """Seal and send whenever the producer pauses."""
+        while True:
+            await self._to_send.wait()
+            self._to_send = anyio.Event()
+            if self._linger_s:
+                await anyio.sleep(self._linger_s)
+            self._outbox.seal()
+            self._pump()
+            if self._channel.is_open:
+                try:
+                    await self._pipe.send_rest()
+                except PipeBroken:
+                    continue  # as in `_pump`
+
+    async def run_receiver(self) -> None:
+        """Open the pipe when there is something to send, and take answers."""
+        while True:
+            if not self._outbox.pending:
+                await self._is_awaited.wait()
+            self._is_awaited = anyio.Event()
+            try:
+                await self._receive_all()
+            except EventLogError as error:
+                self._failure = error
+                self._outbox.give_up(error)
+                self._note_answers()
+                return
+
+    async def _receive_all(self) -> None:
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                await self._pipe.run(self._channel.open())
+                self._pump()
+                while True:
+                    data = await self._pipe.receive()
+                    self._outbox.take_answers(self._channel.messages_of(data))
+                    self._note_answers()
+                    self._pump()
+            except PipeBroken as error:
+                self._outbox.pipe_broke()
+                if not self._outbox.pending:
+                    return
+                gave_up = self._channel.gave_up(attempt, error)
+                if gave_up is not None:
+                    raise gave_up from error
+
+    def _note_answers(self) -> None:
+        self._answered.set()
+        self._answered = anyio.Event()
+
+    async def wait_done(self, batch: OutBatch) -> None:
+        """Wait until the writer has answered the batch."""
+        if not batch.is_sealed:
+            self._outbox.seal()
+            self._pump()
+        await anyio.lowlevel.checkpoint()
+        while not batch.is_done:
+            await self._answered.wait()
+
+    def close(self) -> None:
+        """Give the pipe back."""
+        self._is_closed = True
+        self._pipe.close()
+
+
+class LocalAppendHandle(AppendHandle):
+    """See `AppendHandle`."""
+
+    __slots__ = ("_batch", "_publisher", "_row")
+
+    def __init__(self, publisher: LocalPublisher, batch: OutBatch, row: int) -> None:
+        self._publisher = publisher
+        self._batch = batch
+        self._row = row
+
+    @property
+    def seq_no(self) -> int | None:
+        base = self._batch.base_seq_no
+        return None if base is None else base + self._row
+
+    async def result(self) -> int:
+        await self._publisher.wait_done(self._batch)
+        return self._batch.seq_no_of(self._row)
+
+

@@ -1,0 +1,200 @@
+"""The log for processes that run no event loop: the same names, without `async`.
+
+For CPU-bound workers, scripts, notebooks and threads. Handles may be shared between threads, and
+concurrent `append`s then share batches; a stream or a publisher is for one thread at a time.
+Importing this module imports neither trio nor asyncio.
+
+::
+
+    import eventlog.blocking
+
+    with eventlog.blocking.open("orders") as log:
+        log.append({"order": 7})
+        for envelope in log.read(1):
+            print(envelope.event)
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+from eventlog.backends.interface import LogStatus, OnTruncated
+from eventlog.config import (
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+    Durability,
+    OnFull,
+    Retention,
+)
+from eventlog.envelope import EventEnvelope
+from eventlog.positions import ConsumerState, SeekPosition
+
+LINGER_S_DEFAULT = 0.002
+"""Without an event loop nobody notices that a producer pauses, so a thread looks after it."""
+
+
+class AppendHandle(ABC):
+    """An event that a publisher has queued."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def seq_no(self) -> int | None:
+        """The event's number; `None` until the writer has answered."""
+
+    @abstractmethod
+    def result(self) -> int:
+        """Wait for the event's number; raises the error if it was not stored."""
+
+
+class Publisher(ABC):
+    """See `eventlog.Publisher`; a context manager whose end flushes."""
+
+    @abstractmethod
+    def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        """Queue an event; waits only while the window is full."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Wait until everything queued so far is stored."""
+
+
+class EventStream(ABC):
+    """See `eventlog.EventStream`; `for` over it, or over `batches()`, but not both."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[EventEnvelope]:
+        """Event by event."""
+
+    @abstractmethod
+    def batches(self) -> Iterator[list[EventEnvelope]]:
+        """The same events as lists, as they were batched."""
+
+
+class EventLog(ABC):
+    """See `eventlog.EventLog`: every method promises the same, and waits by blocking its thread."""
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """Where the log is."""
+
+    def __enter__(self) -> Self:
+        """The log itself: `open` has opened it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close this handle; the log stays."""
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close this handle; may be called twice."""
+
+    @abstractmethod
+    def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        """Append one event and return its sequence number; see `eventlog.EventLog.append`."""
+
+    @abstractmethod
+    def append_many(self, events: Iterable[Any]) -> tuple[int, int]:
+        """Append all the events, in order; the first and the last number."""
+
+    @abstractmethod
+    def publisher(
+        self,
+        linger: float = LINGER_S_DEFAULT,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+    ) -> AbstractContextManager[Publisher]:
+        """A pipelined producer that batches by itself and keeps its order."""
+
+    @abstractmethod
+    def subscribe(
+        self,
+        consumer: str,
+        position: SeekPosition = SeekPosition.LATEST,
+        *,
+        follow: bool = True,
+        on_truncated: OnTruncated = "error",
+    ) -> AbstractContextManager[EventStream]:
+        """The stream of events from `position` on, resolved when the block is entered."""
+
+    @abstractmethod
+    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
+        """The events from number `start` to before `stop`, or to the last one stored."""
+
+    @abstractmethod
+    def ack(self, consumer: str, seq_no: int) -> None:
+        """Say that the consumer has processed everything up to and including `seq_no`."""
+
+    @abstractmethod
+    def seek(self, consumer: str, position: SeekPosition) -> None:
+        """Set where the consumer's next `LAST_ACKNOWLEDGED` subscription starts."""
+
+    @abstractmethod
+    def last_seq_no(self) -> int | None:
+        """The number of the last event ever appended; `None` on an empty log."""
+
+    @abstractmethod
+    def consumers(self) -> list[ConsumerState]:
+        """All consumers, by name."""
+
+    @abstractmethod
+    def forget(self, consumer: str) -> None:
+        """Remove a consumer; an unknown one is none to remove."""
+
+    @abstractmethod
+    def status(self) -> LogStatus:
+        """The log at this moment."""
+
+
+def open(  # noqa: A001 - the name of the contract
+    path: str | os.PathLike[str],
+    *,
+    durability: Durability | None = None,
+    retention: Retention | None = None,
+    on_full: OnFull | None = None,
+    segment_bytes: int | None = None,
+    max_event_bytes: int | None = None,
+) -> EventLog:
+    """The open log at `path`, made if there is none; close it, or use it in a `with` block.
+
+    The arguments are those of `eventlog.open`.
+
+    Raises:
+        InvalidConfig: an option makes no sense, or is not what the log was made with.
+        NotALog, PermissionDenied, UnknownFormat, WriterUnavailable: it cannot be used.
+    """
+    asked = AskedOptions(
+        durability=durability,
+        retention=retention,
+        on_full=on_full,
+        segment_bytes=segment_bytes,
+        max_event_bytes=max_event_bytes,
+    )
+    from eventlog.backends.choose import MEMORY, check_path
+
+    checked = check_path(path)
+    if checked.startswith(MEMORY):
+        from eventlog.backends.memory import BlockingInMemoryEventLog
+
+        return BlockingInMemoryEventLog(checked.removeprefix(MEMORY), asked)
+    from eventlog.backends.local_blocking import BlockingLocalEventLog
+
+    return BlockingLocalEventLog(checked, asked)

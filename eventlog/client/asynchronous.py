@@ -1,0 +1,138 @@
+"""Pipes for trio and asyncio: performs what the conversations ask for, through anyio.
+
+A pipe is used by one task at a time (its lock). A cancelled task leaves it usable: what was to be
+sent and wasn't is kept and goes first, and an answer that nobody waits for is passed over.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from eventlog.client.conversations import (
+    Channel,
+    OpenPipe,
+    Operation,
+    PipeBroken,
+    Send,
+    Steps,
+)
+from eventlog.client.launch import find_or_start
+from eventlog.rendezvous import connect
+
+RECEIVE_BYTES: Final = 64 * 1024
+T = TypeVar("T")
+
+
+class AsyncPipe:
+    """One conversation's pipe, opened when it is first needed and again when it broke."""
+
+    def __init__(self, path: str, channel: Channel) -> None:
+        self._path = path
+        self.channel = channel
+        self.lock = anyio.Lock()
+        self._socket: socket.socket | None = None
+        self._unsent = bytearray()
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Carry a conversation out and return what it returns; the caller holds the lock."""
+        try:
+            operation = next(steps)
+            while True:
+                try:
+                    outcome = await self._perform(operation)
+                except PipeBroken as error:
+                    operation = steps.throw(error)
+                else:
+                    operation = steps.send(outcome)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            steps.close()
+
+    async def _perform(self, operation: Operation) -> bytes | None:
+        match operation:
+            case Send(data):
+                self._unsent += data
+                await self.send_rest()
+                return None
+            case OpenPipe():
+                await self._open()
+                return None
+        return await self.receive()
+
+    async def _open(self) -> None:
+        self.close()
+        pipe = connect(self._path)
+        if pipe is None:
+            pipe = await anyio.to_thread.run_sync(find_or_start, self._path, abandon_on_cancel=True)
+        pipe.setblocking(False)
+        self._socket = pipe
+
+    async def send_rest(self) -> None:
+        """Send all that is queued."""
+        while not self.send_now():
+            await self._wait(anyio.wait_writable)
+
+    def queue(self, data: bytes) -> None:
+        """Put bytes behind those that are not sent yet."""
+        self._unsent += data
+
+    def send_now(self) -> bool:
+        """Send what can be sent without waiting; whether that was all.
+
+        Raises:
+            PipeBroken: the other end is gone.
+        """
+        while self._unsent:
+            try:
+                sent = self._open_socket().send(self._unsent)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                raise PipeBroken(str(error)) from error
+            del self._unsent[:sent]
+        return True
+
+    async def receive(self) -> bytes:
+        """The next bytes.
+
+        Raises:
+            PipeBroken: the other end is gone.
+        """
+        while True:
+            await self._wait(anyio.wait_readable)
+            try:
+                data = self._open_socket().recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue  # readiness is a hint
+            except OSError as error:
+                raise PipeBroken(str(error)) from error
+            if not data:
+                raise PipeBroken("the writer closed the pipe")
+            return data
+
+    async def _wait(self, wait: Callable[..., object]) -> None:
+        try:
+            await wait(self._open_socket())  # type: ignore[misc]
+        except (anyio.ClosedResourceError, OSError) as error:
+            raise PipeBroken(str(error)) from error
+
+    def _open_socket(self) -> socket.socket:
+        if self._socket is None:
+            raise PipeBroken("the pipe is closed")
+        return self._socket
+
+    def close(self) -> None:
+        """Close the pipe; a later conversation opens another."""
+        if self._socket is not None:
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+            self._socket = None
+        self._unsent.clear()
+        self.channel.is_open = False

@@ -1,0 +1,165 @@
+"""What a client says on its pipes, and again after a pipe was lost. Pure: generators, no I/O.
+
+Each function here is a generator that yields what it wants done and is sent the outcome, so that
+one text serves trio, asyncio and threads (psycopg 3 is built this way). A shell performs:
+
+=============  ================================================================================
+`OpenPipe`     a fresh pipe to the log's writer, which is started if need be
+`Send(data)`   all of `data`, or as much as a cancelled caller allows: the rest is sent first later
+`RECEIVE`      the next bytes
+=============  ================================================================================
+
+and throws `PipeBroken` into the generator when the pipe turns out to be gone.
+
+One pipe carries one conversation. Answers carry the number of their request, so that an answer
+whose caller was cancelled is recognised and passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any, Final, NamedTuple, TypeVar
+
+from eventlog.errors import EventLogError, LogDeleted, ProtocolError, WriterUnavailable
+from eventlog.wire.connection import Connection, Role, frame
+from eventlog.wire.messages import (
+    HELLO_MAGIC,
+    PROTOCOL_VERSION,
+    ClientMessage,
+    Failed,
+    Hello,
+    Message,
+    Welcome,
+    WriterMessage,
+    error_of,
+)
+
+ATTEMPTS_MAX: Final = 5
+"""Pipes lost in a row, with a fresh writer each time, before a call gives up."""
+
+
+class PipeBroken(Exception):
+    """The other end is gone; never leaves this package."""
+
+
+class OpenPipe(NamedTuple):
+    """Open a fresh pipe."""
+
+
+class Send(NamedTuple):
+    """Send these bytes."""
+
+    data: bytes
+
+
+class Receive(NamedTuple):
+    """Receive some bytes."""
+
+
+RECEIVE: Final = Receive()
+OPEN_PIPE: Final = OpenPipe()
+Operation = OpenPipe | Send | Receive
+Result = TypeVar("Result")
+Steps = Generator[Operation, Any, Result]
+
+
+class Channel:
+    """The state of one pipe's conversation, which outlives the pipe."""
+
+    def __init__(self, path: str, log_id: bytes, frame_bytes_max: int) -> None:
+        self._path = path
+        self._log_id = log_id
+        self._frame_bytes_max = frame_bytes_max
+        self._connection = Connection(Role.CLIENT, frame_bytes_max)
+        self._request_id = 0
+        self.is_open = False
+        self.times_opened = 0
+
+    def next_request_id(self) -> int:
+        """A number that no earlier request on this channel had."""
+        self._request_id += 1
+        return self._request_id
+
+    def open(self) -> Steps[None]:
+        """A pipe on which both sides have said who they are.
+
+        Raises:
+            LogDeleted: the writer serves another log, made anew at the path.
+            PipeBroken: the writer ended meanwhile; try again.
+        """
+        self.is_open = False
+        yield OPEN_PIPE
+        self._connection = Connection(Role.CLIENT, self._frame_bytes_max)
+        yield Send(frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid())))
+        welcome: Message | None = None
+        while welcome is None:
+            for message in (yield from self.receive()):
+                welcome = message
+        if isinstance(welcome, Failed):
+            raise error_of(welcome)
+        assert isinstance(welcome, Welcome)
+        if welcome.log_id != self._log_id:
+            raise LogDeleted(
+                f"the log {self._path} was deleted and another one made in its place; open it"
+                " again to use that one",
+                path=self._path,
+            )
+        self.is_open = True
+        self.times_opened += 1
+
+    def receive(self) -> Steps[list[WriterMessage]]:
+        """The messages that the next bytes complete, perhaps none."""
+        data = yield RECEIVE
+        return self.messages_of(data)
+
+    def messages_of(self, data: bytes) -> list[WriterMessage]:
+        """The messages that these bytes complete.
+
+        Raises:
+            PipeBroken: they make no sense, so the pipe is given up.
+        """
+        try:
+            return list(self._connection.receive(data))  # type: ignore[arg-type]
+        except ProtocolError as error:
+            raise PipeBroken(str(error)) from error
+
+    def request(self, kind: type[ClientMessage], *fields: Any) -> Steps[WriterMessage]:
+        """Say one message, which may safely be said twice, and return its answer.
+
+        Raises:
+            WriterUnavailable: writer after writer ended before it answered.
+            EventLogError: the writer refused the request.
+        """
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                if not self.is_open:
+                    yield from self.open()
+                request_id = self.next_request_id()
+                yield Send(frame(kind(request_id, *fields)))
+                while True:
+                    for message in (yield from self.receive()):
+                        if message[0] == request_id:
+                            return _checked(message)
+            except PipeBroken as error:
+                self.is_open = False
+                broken = self.gave_up(attempt, error)
+                if broken:
+                    raise broken from error
+        raise AssertionError("the last attempt returns or raises")
+
+    def gave_up(self, attempt: int, error: PipeBroken) -> EventLogError | None:
+        """The error for the last of the attempts; `None` while there are more."""
+        if attempt + 1 < ATTEMPTS_MAX:
+            return None
+        return WriterUnavailable(
+            f"the writer of {self._path} ended {ATTEMPTS_MAX} times before it answered ({error});"
+            " see writer.log there",
+            path=self._path,
+        )
+
+
+def _checked(message: WriterMessage) -> WriterMessage:
+    if isinstance(message, Failed):
+        raise error_of(message)
+    return message

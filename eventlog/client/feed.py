@@ -1,0 +1,110 @@
+"""What a subscription reads next: the part of a stream that never waits, the same for all shells."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from eventlog.envelope import EventEnvelope
+from eventlog.errors import EventsTruncated, InvalidArgument, LogClosed
+from eventlog.positions import SeekPosition
+from eventlog.storage.reader import LogReader, trimmed
+
+OnTruncated = Literal["error", "skip"]
+
+EVENTS_AT_ONCE: Final = 512
+"""Small batches are handed to an iterating consumer together, so that one check for cancellation
+serves many events."""
+
+
+class Feed:
+    """The events of a log from a position on, as far as they are published."""
+
+    def __init__(
+        self,
+        log: LogReader,
+        consumer: str,
+        position: SeekPosition,
+        *,
+        follow: bool,
+        on_truncated: OnTruncated,
+    ) -> None:
+        self._log = log
+        self._skips = on_truncated == "skip"
+        self._reader = log.batches(log.resolve(position, consumer))
+        self._end = None if follow else log.last_seq_no + 1
+        self._mode: str | None = None
+
+    @property
+    def next_seq_no(self) -> int:
+        """The number of the event that comes next."""
+        return self._reader.next_seq_no
+
+    @property
+    def is_finished(self) -> bool:
+        """A stream that does not follow has handed out all that there was when it was opened."""
+        return self._end is not None and self._reader.next_seq_no >= self._end
+
+    def use_as(self, mode: str) -> None:
+        """Fix how the stream is used, by its first use.
+
+        Raises:
+            InvalidArgument: it is already used the other way.
+        """
+        if self._mode not in (None, mode):
+            raise InvalidArgument(
+                "a stream is used one way: event by event, or by `batches()`; open another one"
+            )
+        self._mode = mode
+
+    def next_batch(self) -> list[EventEnvelope] | None:
+        """The events of the next batch; `None` if there is nothing yet, or nothing any more.
+
+        Raises:
+            EventsTruncated, CorruptLog, LogDeleted: see `storage.reader`.
+        """
+        if self.is_finished:
+            return None
+        first = self._reader.next_seq_no
+        try:
+            batch = self._reader.next_batch()
+        except EventsTruncated as error:
+            if not self._skips or error.first_available is None:
+                raise
+            self._reader.next_seq_no = error.first_available
+            return self.next_batch()
+        if batch is None:
+            return None
+        envelopes = batch.envelopes(self._log.directory)
+        end = batch.header.last_seq_no + 1 if self._end is None else self._end
+        return trimmed(envelopes, batch.header.base_seq_no, first, end)
+
+    def next_events(self) -> list[EventEnvelope] | None:
+        """As `next_batch`, with small batches put together."""
+        events = self.next_batch()
+        while events is not None and len(events) < EVENTS_AT_ONCE:
+            more = self.next_batch()
+            if more is None:
+                break
+            events = events + more
+        return events
+
+    def close(self) -> None:
+        """Unmap; may be called twice."""
+        self._reader.close()
+
+
+def check_subscription(follow: object, on_truncated: object) -> None:
+    """Pass if the options of `subscribe` mean something.
+
+    Raises:
+        InvalidArgument: they don't.
+    """
+    if on_truncated not in ("error", "skip"):
+        raise InvalidArgument(f'on_truncated={on_truncated!r}; give "error" or "skip"')
+    if not isinstance(follow, bool):
+        raise InvalidArgument(f"follow={follow!r}; give True or False")
+
+
+def closed(what: str, path: str) -> LogClosed:
+    """The error for a use after the end."""
+    return LogClosed(f"the {what} of the log {path} is closed; open it again", path=path)

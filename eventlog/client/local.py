@@ -1,0 +1,164 @@
+"""A handle of a local log without its pipes: what both shells share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from eventlog import forks
+from eventlog.backends.interface import LogStatus
+from eventlog.client.conversations import Channel
+from eventlog.client.feed import closed
+from eventlog.client.launch import prepare
+from eventlog.client.outbox import Outbox
+from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
+from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
+from eventlog.record_batch import PackedBatch, pack_batches
+from eventlog.storage.identity import is_same_process
+from eventlog.storage.reader import LogReader
+
+
+class LocalHandle:
+    """Path, options and the reading side of an open log."""
+
+    def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        self.asked = asked
+        self.generation = forks.generation
+        self._reader: LogReader | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Between `open` and `close`."""
+        return self._reader is not None
+
+    def open(self) -> None:
+        """Make the log if there is none, and map it; blocking, but short.
+
+        Raises:
+            InvalidConfig: the log was made with other options.
+            NotALog, PermissionDenied, UnknownFormat: it cannot be used.
+        """
+        prepare(self.path, self.asked)
+        reader = LogReader(self.path)
+        try:
+            self.asked.check_against(reader.options, self.path)
+        except BaseException:
+            reader.close()
+            raise
+        self.generation = forks.generation
+        self._reader = reader
+
+    @property
+    def reader(self) -> LogReader:
+        """The mapped log.
+
+        Raises:
+            LogClosed: before `open` or after `close`.
+            ForkedHandle: in a forked child.
+        """
+        forks.check(self.generation, self.path)
+        if self._reader is None:
+            raise closed("handle", self.path)
+        return self._reader
+
+    @property
+    def options(self) -> LogOptions:
+        """What the log was made with."""
+        return self.reader.options
+
+    @property
+    def can_write(self) -> bool:
+        """Whether this process may start a writer here; else the log can only be read."""
+        return os.access(self.path, os.W_OK)
+
+    def new_channel(self) -> Channel:
+        """A conversation with the log's writer, on a pipe of its own."""
+        reader = self.reader
+        return Channel(self.path, reader.control.log_id, reader.options.frame_bytes_max)
+
+    def new_outbox(self) -> Outbox:
+        """A producer with a pipe of its own."""
+        return Outbox(self.new_channel(), self.options)
+
+    def packed(self, events: Iterable[Any]) -> list[PackedBatch]:
+        """All the events in batches.
+
+        Raises:
+            InvalidArgument: there are none.
+        """
+        options = self.options
+        batches = pack_batches(events, options.max_event_bytes, options.batch_bytes_max)
+        if not batches:
+            raise InvalidArgument(f"no events to append to the log {self.path}", path=self.path)
+        return batches
+
+    def seek_number(self, consumer: str, position: SeekPosition) -> int | None:
+        """The last number behind `position`; `None` if there is nothing to set."""
+        check_name(consumer)
+        match check_position(position).kind:
+            case "last_acknowledged":
+                return None
+            case "beginning":
+                return 0
+            case "sequence":
+                return max(position.value - 1, 0)
+        return self.reader.resolve(position, consumer) - 1
+
+    def status(self, connections: int) -> LogStatus:
+        """The log as it can be seen from here."""
+        reader = self.reader
+        control = reader.control
+        last, first = reader.last_seq_no, reader.first_available
+        is_served = is_same_process(control.writer_pid, control.writer_start)
+        return LogStatus(
+            path=self.path,
+            writer_pid=control.writer_pid if is_served else None,
+            first_seq_no=first if first <= last else None,
+            last_seq_no=last or None,
+            bytes=reader.stored_bytes(),
+            segments=len(reader.segment_bases()),
+            durability=reader.options.durability,
+            connections=connections,
+        )
+
+    def close(self) -> None:
+        """Unmap; may be called twice."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def check_range(start: object, stop: object) -> tuple[int, int | None]:
+    """The bounds of a `read`.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: they are no numbers.
+    """
+    return check_seq_no(start), None if stop is None else check_seq_no(stop)
+
+
+def check_publisher(
+    linger: float, max_batch_bytes: int, max_in_flight: int, path: str
+) -> None:
+    """Pass if the options of a publisher mean something.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: they don't.
+    """
+    numbers = {"linger": linger, "max_batch_bytes": max_batch_bytes, "max_in_flight": max_in_flight}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidArgumentType(f"{name} is {value!r}; give a number", path=path)
+    if not 0 <= linger < 3600:
+        raise InvalidArgument(f"linger is {linger}; give seconds, 0 or more", path=path)
+    if max_batch_bytes < 1:
+        raise InvalidArgument(f"max_batch_bytes is {max_batch_bytes}; give 1 or more", path=path)
+    if not 1 <= max_in_flight <= MAX_IN_FLIGHT_LIMIT:
+        raise InvalidArgument(
+            f"max_in_flight is {max_in_flight}; give 1 to {MAX_IN_FLIGHT_LIMIT}, which is what the"
+            " writer remembers of a producer",
+            path=path,
+        )

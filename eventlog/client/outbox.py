@@ -1,0 +1,226 @@
+"""Events on their way to the writer: batches that callers share, sent in order, repeated safely.
+
+    add -> open batch -> seal -> unsent -> (Append) -> in flight -> (Appended) -> done
+                                   ^                        |
+                                   +---- the pipe broke ----+
+
+A producer's batches are numbered when they are sealed and always sent in that order. After a lost
+pipe all that were not answered are sent again: the writer answers a number that it already stored
+with what it answered, or would have answered, the first time.
+
+Pure, like `conversations`, whose `Channel` it builds on.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from eventlog.client.conversations import Channel, PipeBroken, Send, Steps
+from eventlog.config import LogOptions
+from eventlog.errors import EventLogError
+from eventlog.record_batch import BatchBuilder, PackedBatch
+from eventlog.wire.connection import frame
+from eventlog.wire.messages import Append, Appended, Failed, WriterMessage, error_of
+
+
+class OutBatch:
+    """A batch from the moment its first event is added until the writer's answer."""
+
+    __slots__ = ("base_seq_no", "error", "is_sealed", "on_done", "packed", "producer_seq", "request_id")
+
+    def __init__(self) -> None:
+        self.packed: PackedBatch | None = None
+        self.producer_seq = 0
+        self.request_id = 0
+        self.is_sealed = False
+        self.base_seq_no: int | None = None
+        self.error: EventLogError | None = None
+        self.on_done: Any = None
+        """Whatever the shell waits with: it is called, once, when the answer is there."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the writer has answered."""
+        return self.base_seq_no is not None or self.error is not None
+
+    def seq_no_of(self, row: int) -> int:
+        """The number of one of its events.
+
+        Raises:
+            EventLogError: the batch was refused.
+        """
+        if self.error is not None:
+            raise copy_of(self.error)
+        assert self.base_seq_no is not None
+        return self.base_seq_no + row
+
+    def finish(self, base_seq_no: int | None, error: EventLogError | None) -> None:
+        """Note the answer."""
+        self.base_seq_no, self.error = base_seq_no, error
+        self.packed = None
+        if self.on_done is not None:
+            self.on_done()
+
+
+def copy_of(error: EventLogError) -> EventLogError:
+    """The same error for another caller: one object raised twice would mix their tracebacks."""
+    twin = type(error)(str(error), **error.fields)
+    twin.__cause__ = error.__cause__
+    return twin
+
+
+class Outbox:
+    """One producer: its open batch, and those on their way."""
+
+    def __init__(self, channel: Channel, options: LogOptions) -> None:
+        self.channel = channel
+        self._options = options
+        self._builder = BatchBuilder(options.max_event_bytes)
+        self._open = OutBatch()
+        self._producer_id = secrets.randbits(64) or 1
+        self._producer_seq = 0
+        self.unsent: deque[OutBatch] = deque()
+        self.in_flight: deque[OutBatch] = deque()
+        self._first_error: EventLogError | None = None
+
+    @property
+    def open_bytes(self) -> int:
+        """The size of the batch that is being filled."""
+        return self._builder.bytes
+
+    @property
+    def open_batch(self) -> OutBatch | None:
+        """The batch that is being filled, if there is anything in it."""
+        return self._open if len(self._builder) else None
+
+    @property
+    def is_open_full(self) -> bool:
+        """The open batch has as many events, or bytes, as any batch may have."""
+        return self._builder.is_full or self._builder.bytes >= self._options.batch_bytes_max
+
+    @property
+    def pending(self) -> int:
+        """Sealed batches that are not answered."""
+        return len(self.unsent) + len(self.in_flight)
+
+    def add(
+        self, event: Any, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[OutBatch, int]:
+        """Put an event into the open batch; the batch, and the event's row in it.
+
+        Raises:
+            InvalidEvent, EventTooLarge, InvalidArgument: the batch is as it was before.
+        """
+        if self.is_open_full:
+            self.seal()
+        row = len(self._builder)
+        self._builder.add(event, key, headers)
+        return self._open, row
+
+    def seal(self) -> None:
+        """Close the open batch, if there is anything in it, and queue it."""
+        if len(self._builder):
+            batch, self._open = self._open, OutBatch()
+            self._queue(batch, self._builder.build())
+
+    def add_packed(self, packed: PackedBatch) -> OutBatch:
+        """Queue a batch that is already packed, behind all that were added before."""
+        self.seal()
+        batch = OutBatch()
+        self._queue(batch, packed)
+        return batch
+
+    def _queue(self, batch: OutBatch, packed: PackedBatch) -> None:
+        self._producer_seq += 1
+        batch.packed, batch.producer_seq, batch.is_sealed = packed, self._producer_seq, True
+        self.unsent.append(batch)
+
+    # --- what goes over the pipe ---------------------------------------------------------------
+
+    def next_frame(self) -> bytes:
+        """The bytes of the next unsent batch, which is in flight from now on."""
+        batch = self.unsent.popleft()
+        assert batch.packed is not None
+        batch.request_id = self.channel.next_request_id()
+        self.in_flight.append(batch)
+        count, flags, acks_bytes, payload = batch.packed
+        return frame(
+            Append(
+                batch.request_id,
+                self._producer_id,
+                batch.producer_seq,
+                count,
+                flags,
+                acks_bytes,
+                payload,
+            )
+        )
+
+    def take_answers(self, messages: list[WriterMessage]) -> None:
+        """Note the writer's answers to batches in flight."""
+        for message in messages:
+            batch = next((b for b in self.in_flight if b.request_id == message[0]), None)
+            if batch is None:
+                continue
+            self.in_flight.remove(batch)
+            if isinstance(message, Appended):
+                batch.finish(message.base_seq_no, None)
+            elif isinstance(message, Failed):
+                error = error_of(message)
+                self._first_error = self._first_error or error
+                batch.finish(None, error)
+
+    def check_stored(self) -> None:
+        """Pass if all batches answered since the last check were stored.
+
+        Raises:
+            EventLogError: the first refusal.
+        """
+        error, self._first_error = self._first_error, None
+        if error is not None:
+            raise copy_of(error)
+
+    def pipe_broke(self) -> None:
+        """All that was not answered is to be sent again, in order."""
+        self.channel.is_open = False
+        self.unsent.extendleft(reversed(self.in_flight))
+        self.in_flight.clear()
+
+    def give_up(self, error: EventLogError) -> None:
+        """Answer everything on its way with this error: the log cannot be reached."""
+        self.pipe_broke()
+        while self.unsent:
+            self.unsent.popleft().finish(None, error)
+
+    def deliver(self, pending_max: int) -> Steps[None]:
+        """Send everything sealed, and receive until at most `pending_max` batches are unanswered.
+
+        Raises:
+            EventLogError: the log cannot be reached; everything on its way got that error.
+        """
+        attempt = 0
+        while self.unsent or self.pending > pending_max:
+            try:
+                if not self.channel.is_open:
+                    yield from self.channel.open()
+                while self.unsent:
+                    yield Send(self.next_frame())
+                if self.pending > pending_max:
+                    messages = yield from self.channel.receive()
+                    self.take_answers(messages)
+                    attempt = 0
+            except PipeBroken as error:
+                self.pipe_broke()
+                gave_up = self.channel.gave_up(attempt, error)
+                attempt += 1
+                if gave_up is not None:
+                    self.give_up(gave_up)
+                    raise gave_up from error
+            except EventLogError as error:
+                self.give_up(error)
+                raise
+
+

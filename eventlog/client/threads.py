@@ -1,0 +1,98 @@
+"""Pipes for processes without an event loop: performs what the conversations ask for, blocking.
+
+Imports neither trio nor asyncio. A pipe is used by one thread at a time (its lock); a conversation
+that an exception such as `KeyboardInterrupt` ends leaves it usable, as in `asynchronous`.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Final, TypeVar
+
+from eventlog.client.conversations import Channel, OpenPipe, Operation, PipeBroken, Send, Steps
+from eventlog.client.launch import find_or_start
+
+RECEIVE_BYTES: Final = 64 * 1024
+T = TypeVar("T")
+
+
+class BlockingPipe:
+    """One conversation's pipe, opened when it is first needed and again when it broke."""
+
+    def __init__(self, path: str, channel: Channel) -> None:
+        self._path = path
+        self.channel = channel
+        self.lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._unsent = bytearray()
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry a conversation out and return what it returns; the caller holds the lock."""
+        try:
+            operation = next(steps)
+            while True:
+                try:
+                    outcome = self._perform(operation)
+                except PipeBroken as error:
+                    operation = steps.throw(error)
+                else:
+                    operation = steps.send(outcome)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            steps.close()
+
+    def _perform(self, operation: Operation) -> bytes | None:
+        match operation:
+            case Send(data):
+                self._send(data)
+                return None
+            case OpenPipe():
+                self._hang_up()
+                self._socket = find_or_start(self._path)
+                return None
+        return self._receive()
+
+    def _send(self, data: bytes) -> None:
+        self._unsent += data
+        try:
+            while self._unsent:
+                sent = self._open_socket().send(self._unsent)
+                del self._unsent[:sent]
+        except OSError as error:
+            raise PipeBroken(str(error)) from error
+
+    def _receive(self) -> bytes:
+        try:
+            data = self._open_socket().recv(RECEIVE_BYTES)
+        except OSError as error:
+            raise PipeBroken(str(error)) from error
+        if not data:
+            raise PipeBroken("the writer closed the pipe")
+        return data
+
+    def _open_socket(self) -> socket.socket:
+        if self._socket is None:
+            raise PipeBroken("the pipe is closed")
+        return self._socket
+
+    def interrupt(self) -> None:
+        """Wake a thread that waits in this pipe, from another one: it sees a broken pipe."""
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return  # it is gone already, and so is whoever waited
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._unsent.clear()
+        self.channel.is_open = False
+
+    def close(self) -> None:
+        """Close the pipe; a later conversation opens another."""
+        self._hang_up()

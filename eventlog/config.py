@@ -1,0 +1,222 @@
+"""Options of a log, and every limit of the system with its unit and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Literal, get_args
+
+from eventlog.errors import InvalidArgumentType, InvalidConfig
+
+Durability = Literal["memory", "disk", "sync"]
+OnFull = Literal["wait", "error"]
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+SEGMENT_BYTES_DEFAULT: Final = 64 * MIB
+"""Large enough that rolling is rare (less than twice a second at full speed)."""
+SEGMENT_BYTES_MIN: Final = 4 * KIB
+"""One page: below it headers would outweigh events."""
+SEGMENT_BYTES_MAX: Final = 1024 * MIB
+"""Offsets inside a segment are stored in 32 bits, with room to spare."""
+MAX_EVENT_BYTES_DEFAULT: Final = 16 * MIB
+EVENTS_PER_SEGMENT_MIN: Final = 2
+"""A segment holds two events of the largest size, so that rolling for each cannot waste half."""
+
+BATCH_BYTES_LIMIT: Final = 1 * MIB
+"""Where `append_many` starts another batch: copies stay in the CPU's cache and one batch cannot
+hold up the writer for more than a few milliseconds. A single larger event is a batch alone."""
+BATCH_EVENTS_LIMIT: Final = 16_384
+"""Bounds what a reader has in memory when a batch of tiny events is decoded at once."""
+PUBLISHER_BATCH_BYTES_DEFAULT: Final = 64 * KIB
+"""Fits into the send buffer of a Unix socket (208 KiB on Linux), so a batch is one system call."""
+MAX_IN_FLIGHT_DEFAULT: Final = 8
+MAX_IN_FLIGHT_LIMIT: Final = 64
+"""The writer remembers this many batches of each producer, to answer a repeated one."""
+PRODUCERS_REMEMBERED: Final = 4096
+"""Producers whose latest batches the writer remembers; the least recently seen is forgotten."""
+
+NAME_CHARACTERS_MAX: Final = 128
+FRAME_OVERHEAD_BYTES: Final = 4 * KIB
+"""What a frame may hold beside the events of one batch."""
+
+LINGER_S_DEFAULT: Final = 10.0
+"""How long an idle writer stays after its last connection: longer than a script's pause between
+two opens, short enough that nobody meets it later."""
+SYNC_INTERVAL_S: Final = 1.0
+"""With durability "disk", a loss of power costs at most the appends of this last time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """What a log may keep, applied to whole segments; the active segment is never deleted.
+
+    `max_bytes`: the oldest segments go while the log is larger than this many bytes.
+    `max_age`: segments go when their newest event is older.
+    `keep_unacked`: an event that some consumer has not acknowledged is never deleted; the limit is
+    then enforced by `on_full`. A log without consumers keeps nothing back.
+    """
+
+    max_bytes: int | None = None
+    max_age: timedelta | None = None
+    keep_unacked: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            InvalidConfig: a limit is not positive.
+            InvalidArgumentType: a limit has another type.
+        """
+        if self.max_bytes is not None:
+            _check_int("Retention.max_bytes", self.max_bytes)
+            if self.max_bytes <= 0:
+                raise InvalidConfig(f"Retention.max_bytes is {self.max_bytes}; give 1 or more")
+        if self.max_age is not None:
+            if not isinstance(self.max_age, timedelta):
+                raise InvalidArgumentType(
+                    f"Retention.max_age is {self.max_age!r}; give a datetime.timedelta"
+                )
+            if self.max_age <= timedelta(0):
+                raise InvalidConfig(f"Retention.max_age is {self.max_age}; give a positive time")
+        if not isinstance(self.keep_unacked, bool):
+            raise InvalidArgumentType("Retention.keep_unacked is True or False")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stored form: plain values, seconds as float."""
+        age = None if self.max_age is None else self.max_age.total_seconds()
+        return {"max_bytes": self.max_bytes, "max_age_s": age, "keep_unacked": self.keep_unacked}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Retention:
+        """The inverse of `to_dict`."""
+        age = stored["max_age_s"]
+        return cls(
+            max_bytes=stored["max_bytes"],
+            max_age=None if age is None else timedelta(seconds=age),
+            keep_unacked=stored["keep_unacked"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """What a log was made with, complete; `LogOptions.of` fills in what the user left out."""
+
+    durability: Durability = "disk"
+    retention: Retention = Retention()
+    on_full: OnFull = "wait"
+    segment_bytes: int = SEGMENT_BYTES_DEFAULT
+    max_event_bytes: int = MAX_EVENT_BYTES_DEFAULT
+
+    @classmethod
+    def of(cls, asked: AskedOptions) -> LogOptions:
+        """The options of a new log: `asked`, and defaults that fit it.
+
+        Raises:
+            InvalidConfig: the sizes contradict each other.
+        """
+        segment = asked.segment_bytes
+        largest = asked.max_event_bytes
+        if segment is None:
+            wanted = EVENTS_PER_SEGMENT_MIN * ((largest or 0) + FRAME_OVERHEAD_BYTES)
+            segment = max(SEGMENT_BYTES_DEFAULT, min(wanted, SEGMENT_BYTES_MAX))
+        if largest is None:
+            largest = min(MAX_EVENT_BYTES_DEFAULT, segment // (2 * EVENTS_PER_SEGMENT_MIN))
+        if largest * EVENTS_PER_SEGMENT_MIN > segment:
+            raise InvalidConfig(
+                f"max_event_bytes={largest} does not fit segment_bytes={segment}: a segment holds"
+                f" at least {EVENTS_PER_SEGMENT_MIN} events; give a larger segment_bytes"
+            )
+        return cls(
+            durability=asked.durability or "disk",
+            retention=asked.retention or Retention(),
+            on_full=asked.on_full or "wait",
+            segment_bytes=segment,
+            max_event_bytes=largest,
+        )
+
+    @property
+    def batch_bytes_max(self) -> int:
+        """The bytes of events past which `append_many` starts another batch."""
+        return max(min(BATCH_BYTES_LIMIT, self.segment_bytes // 4), 1)
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """The largest frame that the two ends of a pipe accept."""
+        return self.segment_bytes + FRAME_OVERHEAD_BYTES
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stored form."""
+        return {
+            "durability": self.durability,
+            "retention": self.retention.to_dict(),
+            "on_full": self.on_full,
+            "segment_bytes": self.segment_bytes,
+            "max_event_bytes": self.max_event_bytes,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> LogOptions:
+        """The inverse of `to_dict`."""
+        return cls(**{**stored, "retention": Retention.from_dict(stored["retention"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedOptions:
+    """The options as given to `open`: `None` means "whatever the log has, or the default"."""
+
+    durability: Durability | None = None
+    retention: Retention | None = None
+    on_full: OnFull | None = None
+    segment_bytes: int | None = None
+    max_event_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check each value by itself.
+
+        Raises:
+            InvalidConfig: a value is not one of the allowed.
+            InvalidArgumentType: a value has another type.
+        """
+        _check_choice("durability", self.durability, get_args(Durability))
+        _check_choice("on_full", self.on_full, get_args(OnFull))
+        if self.retention is not None and not isinstance(self.retention, Retention):
+            raise InvalidArgumentType(f"retention is {self.retention!r}; give eventlog.Retention")
+        if self.segment_bytes is not None:
+            _check_int("segment_bytes", self.segment_bytes)
+            if not SEGMENT_BYTES_MIN <= self.segment_bytes <= SEGMENT_BYTES_MAX:
+                raise InvalidConfig(
+                    f"segment_bytes={self.segment_bytes} is not between {SEGMENT_BYTES_MIN}"
+                    f" and {SEGMENT_BYTES_MAX}"
+                )
+        if self.max_event_bytes is not None:
+            _check_int("max_event_bytes", self.max_event_bytes)
+            if self.max_event_bytes < 1:
+                raise InvalidConfig(f"max_event_bytes={self.max_event_bytes}; give 1 or more")
+
+    def check_against(self, stored: LogOptions, path: str) -> None:
+        """Refuse options that contradict the ones that the log at `path` was made with.
+
+        Raises:
+            InvalidConfig: naming the option, the stored value and the one asked for.
+        """
+        for name in self.__dataclass_fields__:
+            asked, has = getattr(self, name), getattr(stored, name)
+            if asked is not None and asked != has:
+                raise InvalidConfig(
+                    f"the log {path} was made with {name}={has!r}, and {name}={asked!r} was asked"
+                    f" for; open it without {name}, or with the value that it has",
+                    path=path,
+                )
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        choices = ", ".join(map(repr, allowed))
+        raise InvalidConfig(f"{name}={value!r} is not one of {choices}")
+
+
+def _check_int(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidArgumentType(f"{name} is {value!r}; give a whole number")

@@ -1,0 +1,288 @@
+"""`EventEnvelope`: an event with its id, time, key, headers and number.
+
+A batch stores ids, times, keys and headers as columns beside the payloads (see `record_batch`), and
+an envelope is one row of them. It is a tuple of four references, so a batch's worth is made by one
+`map` in C, and nothing is converted until it is asked for::
+
+    (event, seq_no, columns, row)
+                       |
+                       +-- ids         16 bytes for each row, or one base id for all
+                       +-- timestamps   8 bytes for each row
+                       +-- keys         list, or None if no row has one
+                       +-- headers      list, or None if no row has one
+
+Ids are UUIDs of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds and 74 random bits. Ids
+made by a batch share one random base: row i has the milliseconds of its own timestamp and the
+base's random bits plus i, so one `os.urandom` serves a whole batch, in every process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import repeat
+from operator import itemgetter
+from typing import Any, Final, cast
+from uuid import UUID
+
+from eventlog.errors import InvalidArgument, InvalidArgumentType
+
+__all__ = ["EventEnvelope"]
+
+ID_BYTES: Final = 16
+TIMESTAMP_BYTES: Final = 8
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_RANDOM_BITS: Final = 74
+_RANDOM_MASK: Final = (1 << _RANDOM_BITS) - 1
+_LOW_BITS: Final = 62
+_LOW_MASK: Final = (1 << _LOW_BITS) - 1
+
+
+class Columns:
+    """What a batch stores of its events beside the payloads, each read only when asked for."""
+
+    __slots__ = ("headers", "ids", "keys", "timestamps")
+
+    def __init__(
+        self,
+        ids: bytes,
+        timestamps: bytes,
+        keys: list[str | None] | None,
+        headers: list[dict[str, str] | None] | None,
+    ) -> None:
+        self.ids = ids
+        self.timestamps = timestamps
+        self.keys = keys
+        self.headers = headers
+
+    def timestamp_ns(self, row: int) -> int:
+        """The producer's clock, nanoseconds since 1970."""
+        start = row * TIMESTAMP_BYTES
+        return int.from_bytes(self.timestamps[start : start + TIMESTAMP_BYTES], "little")
+
+    def id_bytes(self, row: int) -> bytes:
+        """The 16 bytes of the id."""
+        if len(self.timestamps) == TIMESTAMP_BYTES or len(self.ids) > ID_BYTES:
+            return self.ids[row * ID_BYTES : (row + 1) * ID_BYTES]
+        return _id_after(self.ids, row, self.timestamp_ns(row))
+
+
+class EventEnvelope(tuple[Any, Any, Any, Any]):
+    """One event as the log hands it out; immutable.
+
+    `append` takes one too, where a program wants to set the id or the time itself; the number is
+    always the log's. That it is a tuple is how it is stored, not part of its interface.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        id: UUID | None = None,  # noqa: A002 - the attribute's name is the contract's
+        timestamp: datetime | None = None,
+        seq_no: int | None = None,
+    ) -> EventEnvelope:
+        """Wrap `event`; a missing id or timestamp is made now.
+
+        Raises:
+            InvalidArgumentType: `key`, `headers`, `id` or `timestamp` has another type.
+            InvalidArgument: `timestamp` is naive, or `key` is no valid text.
+        """
+        timestamp_ns = time.time_ns() if timestamp is None else timestamp_ns_of(timestamp)
+        if id is not None and not isinstance(id, UUID):
+            raise InvalidArgumentType(f"the id is {id!r}; give a uuid.UUID")
+        columns = Columns(
+            new_id(timestamp_ns) if id is None else id.bytes,
+            timestamp_ns.to_bytes(TIMESTAMP_BYTES, "little"),
+            None if key is None else [check_key(key)],
+            None if headers is None else [check_headers(headers)],
+        )
+        return tuple.__new__(cls, (event, seq_no, columns, 0))
+
+    @property
+    def event(self) -> Any:
+        """The payload."""
+        return self[0]
+
+    @property
+    def seq_no(self) -> int | None:
+        """The number in the log; `None` until appended."""
+        return cast("int | None", self[1])
+
+    @property
+    def id(self) -> UUID:
+        """A UUID of version 7, unless the producer set another."""
+        return UUID(bytes=self._columns.id_bytes(self._row))
+
+    @property
+    def timestamp(self) -> datetime:
+        """The producer's clock when it made the envelope (UTC); it means nothing for order."""
+        return _EPOCH + timedelta(microseconds=self.timestamp_ns // 1000)
+
+    @property
+    def timestamp_ns(self) -> int:
+        """`timestamp` in nanoseconds since 1970."""
+        return self._columns.timestamp_ns(self._row)
+
+    @property
+    def key(self) -> str | None:
+        """What events are ordered by in a keyed group."""
+        keys = self._columns.keys
+        return None if keys is None else keys[self._row]
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """What the producer noted beside the event."""
+        headers = self._columns.headers
+        return None if headers is None else headers[self._row]
+
+    @property
+    def _columns(self) -> Columns:
+        return cast("Columns", self[2])
+
+    @property
+    def _row(self) -> int:
+        return cast("int", self[3])
+
+    def _fields(self) -> tuple[Any, ...]:
+        """All that tells one envelope from another; the id first, which alone nearly always does."""
+        id_bytes = self._columns.id_bytes(self._row)
+        return (id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in every field."""
+        if not isinstance(other, EventEnvelope):
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    def __ne__(self, other: object) -> bool:
+        """Not equal; `tuple` has its own, which would compare how they are stored."""
+        return not self == other
+
+    def __hash__(self) -> int:
+        """The id's hash: equal envelopes have equal ids."""
+        return hash(self._columns.id_bytes(self._row))
+
+    def __repr__(self) -> str:
+        """The fields that a reader of a log file looks for."""
+        extra = f", key={self.key!r}" if self.key is not None else ""
+        extra += f", headers={self.headers!r}" if self.headers is not None else ""
+        return f"EventEnvelope({self.event!r}, seq_no={self.seq_no}, id={self.id}{extra})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle this row alone, not the columns of its whole batch."""
+        return (_rebuild, self._fields())
+
+
+for _place, _name in enumerate(("event", "seq_no")):
+    # The two that a consumer reads for every event, at the speed of C.
+    setattr(EventEnvelope, _name, property(itemgetter(_place), doc=getattr(EventEnvelope, _name).__doc__))
+
+
+def envelopes_of(events: list[Any], base_seq_no: int, columns: Columns) -> list[EventEnvelope]:
+    """The envelopes of a whole batch, whose first has the number `base_seq_no`."""
+    count = len(events)
+    rows = zip(
+        events, range(base_seq_no, base_seq_no + count), repeat(columns), range(count), strict=False
+    )
+    return list(map(tuple.__new__, repeat(EventEnvelope), rows))  # type: ignore[arg-type]
+
+
+def timestamp_ns_of(moment: datetime) -> int:
+    """Nanoseconds since 1970 of an aware datetime.
+
+    Raises:
+        InvalidArgumentType: it is not a datetime.
+        InvalidArgument: it is naive, or before 1970.
+    """
+    if not isinstance(moment, datetime):
+        raise InvalidArgumentType(f"the time is {moment!r}; give an aware datetime")
+    if moment.tzinfo is None:
+        raise InvalidArgument(f"the time {moment} is naive; give it a time zone, such as UTC")
+    timestamp_ns = (moment - _EPOCH) // _MICROSECOND * 1000
+    if not 0 <= timestamp_ns < 2**63:
+        raise InvalidArgument(f"the time {moment} is outside of the years 1970 to 2262")
+    return timestamp_ns
+
+
+def datetime_of(timestamp_ns: int) -> datetime:
+    """The aware datetime (UTC) of nanoseconds since 1970, cut to microseconds."""
+    return _EPOCH + timedelta(microseconds=timestamp_ns // 1000)
+
+
+def check_key(key: object) -> str:
+    """The key itself.
+
+    Raises:
+        InvalidArgumentType: it is not a string.
+        InvalidArgument: it cannot be written as UTF-8.
+    """
+    if not isinstance(key, str):
+        raise InvalidArgumentType(f"the key is {key!r}; give a string")
+    _check_text(key)
+    return key
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """A copy of the headers.
+
+    Raises:
+        InvalidArgumentType: not a mapping of strings to strings.
+        InvalidArgument: one cannot be written as UTF-8.
+    """
+    if not isinstance(headers, Mapping):
+        raise InvalidArgumentType(f"the headers are {headers!r}; give a dict of strings")
+    for text in (*headers.keys(), *headers.values()):
+        if not isinstance(text, str):
+            raise InvalidArgumentType(f"the headers hold {text!r}; give a dict of strings")
+        _check_text(text)
+    return dict(headers)
+
+
+def new_id(timestamp_ns: int) -> bytes:
+    """A fresh UUIDv7 for that time."""
+    return _id_of(timestamp_ns, int.from_bytes(os.urandom(10), "little") & _RANDOM_MASK)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{text!r} is not valid text: {error.reason}") from None
+
+
+def _id_after(base: bytes, row: int, timestamp_ns: int) -> bytes:
+    value = int.from_bytes(base, "big")
+    random = (value & _LOW_MASK) | ((value >> 64 & 0xFFF) << _LOW_BITS)
+    return _id_of(timestamp_ns, (random + row) & _RANDOM_MASK)
+
+
+def _id_of(timestamp_ns: int, random: int) -> bytes:
+    milliseconds = (timestamp_ns // 1_000_000) & 0xFFFF_FFFF_FFFF
+    high = milliseconds << 16 | 0x7 << 12 | random >> _LOW_BITS
+    low = 0b10 << 62 | (random & _LOW_MASK)
+    return (high << 64 | low).to_bytes(ID_BYTES, "big")
+
+
+def _rebuild(
+    id_bytes: bytes,
+    seq_no: int | None,
+    timestamp_ns: int,
+    key: str | None,
+    headers: dict[str, str] | None,
+    event: Any,
+) -> EventEnvelope:
+    columns = Columns(
+        id_bytes,
+        timestamp_ns.to_bytes(TIMESTAMP_BYTES, "little"),
+        None if key is None else [key],
+        None if headers is None else [headers],
+    )
+    return tuple.__new__(EventEnvelope, (event, seq_no, columns, 0))

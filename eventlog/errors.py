@@ -1,0 +1,198 @@
+"""Every error that a user of the project can meet, sorted by who has to act.
+
+All derive from `EventLogError`; those for wrong arguments are also `ValueError` or `TypeError`.
+Each message says what happened, to which log, consumer or number, and what to do; the same facts
+stand in fields, so that a program need not read prose.
+
+=====================  ==================================================================
+who has to act         errors
+=====================  ==================================================================
+the caller's code      `InvalidEvent`, `EventTooLarge`, `InvalidName`, `InvalidArgument`,
+                       `InvalidArgumentType`, `InvalidConfig`, `SequenceOutOfRange`,
+                       `LogClosed`, `ForkedHandle`, `WrongEventLoop`
+whoever chose the path `LogNotFound`, `NotALog`, `PermissionDenied`, `UnsupportedFileSystem`
+whoever runs it        `LogFull`, `WriterUnavailable`, `LogDeleted`, `StorageFailed`,
+                       `UnknownFormat`, `CorruptLog`
+the consumer           `EventsTruncated`
+a peer on a pipe       `ProtocolError`
+=====================  ==================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "CorruptLog",
+    "EventLogError",
+    "EventTooLarge",
+    "EventsTruncated",
+    "ForkedHandle",
+    "InvalidArgument",
+    "InvalidArgumentType",
+    "InvalidConfig",
+    "InvalidEvent",
+    "InvalidName",
+    "LogClosed",
+    "LogDeleted",
+    "LogFull",
+    "LogNotFound",
+    "NotALog",
+    "PermissionDenied",
+    "ProtocolError",
+    "SequenceOutOfRange",
+    "StorageFailed",
+    "UnknownFormat",
+    "UnsupportedFileSystem",
+    "WriterUnavailable",
+    "WrongEventLoop",
+]
+
+
+class EventLogError(Exception):
+    """The base of all errors of this package.
+
+    Fields that do not apply are `None`: `path` (the log), `consumer`, `seq_no` (the number that the
+    call was about), `first_available` and `last_seq_no` (what the log holds).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        consumer: str | None = None,
+        seq_no: int | None = None,
+        first_available: int | None = None,
+        last_seq_no: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.consumer = consumer
+        self.seq_no = seq_no
+        self.first_available = first_available
+        self.last_seq_no = last_seq_no
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields that apply, by name: what a log line or a pipe message carries."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+# --- the caller's code -----------------------------------------------------------------------
+
+
+class InvalidEvent(EventLogError, TypeError):
+    """The event cannot be stored: it holds a value that MessagePack cannot carry.
+
+    Raised before anything is sent. See `EventTooLarge` for one that is only too big.
+    """
+
+
+class EventTooLarge(EventLogError, ValueError):
+    """The packed event is larger than the log's `max_event_bytes`; raised before it is sent."""
+
+
+class InvalidName(EventLogError, ValueError):
+    """A consumer's name is not 1 to 128 printable characters."""
+
+
+class InvalidArgument(EventLogError, ValueError):
+    """An argument has the right type and a value that makes no sense, such as a negative number."""
+
+
+class InvalidArgumentType(EventLogError, TypeError):
+    """An argument has the wrong type."""
+
+
+class InvalidConfig(EventLogError, ValueError):
+    """An option has no meaning, or contradicts what the log was made with."""
+
+
+class SequenceOutOfRange(EventLogError, ValueError):
+    """A sequence number past the last event was acknowledged (`seq_no`, `last_seq_no`)."""
+
+
+class LogClosed(EventLogError):
+    """The log, stream or publisher was used before it was opened or after it was closed."""
+
+
+class ForkedHandle(EventLogError):
+    """A handle was used in a process forked from the one that opened it; open the log again."""
+
+
+class WrongEventLoop(EventLogError):
+    """The asynchronous API was used outside trio and asyncio; use `eventlog.blocking.open`."""
+
+
+# --- whoever chose the path ------------------------------------------------------------------
+
+
+class LogNotFound(EventLogError):
+    """There is no log at the path, and the call does not make one."""
+
+
+class NotALog(EventLogError):
+    """The path is a file, or a directory with other things in it; nothing in it was touched."""
+
+
+class PermissionDenied(EventLogError):
+    """The operating system refuses access to the log, or the log belongs to another user."""
+
+
+class UnsupportedFileSystem(EventLogError):
+    """The directory lies on a network file system, where neither maps nor locks are coherent."""
+
+
+# --- whoever runs it -------------------------------------------------------------------------
+
+
+class LogFull(EventLogError):
+    """There is no room: the disk is full, or retention may not delete what is unacknowledged.
+
+    The events of the call were not stored. Appends work again as soon as there is room.
+    `is_by_retention` tells the two apart.
+    """
+
+    is_by_retention = False
+
+
+class WriterUnavailable(EventLogError):
+    """No writer serves the log and none could be started; the message quotes the writer's error."""
+
+
+class LogDeleted(EventLogError):
+    """The log's directory was deleted, or replaced by another log, while the log was in use."""
+
+
+class StorageFailed(EventLogError):
+    """The operating system failed a read, write or sync of the log's files."""
+
+
+class UnknownFormat(EventLogError):
+    """The log was written by another version of the format, or on a machine of other byte order."""
+
+
+class CorruptLog(EventLogError):
+    """Stored bytes are damaged.
+
+    `seq_no` is the first event that is lost and `last_seq_no` the last one, as far as they are
+    known; all others are readable.
+    """
+
+
+# --- the consumer ----------------------------------------------------------------------------
+
+
+class EventsTruncated(EventLogError):
+    """Retention deleted the event that comes next; `first_available` is the oldest still stored.
+
+    `subscribe(..., on_truncated="skip")` goes on from there without an error.
+    """
+
+
+# --- a peer on a pipe ------------------------------------------------------------------------
+
+
+class ProtocolError(EventLogError):
+    """A peer said something that is not in the protocol; its connection is closed."""

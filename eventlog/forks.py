@@ -1,0 +1,35 @@
+"""Which side of a fork this process is on: handles of a parent are of no use in its child.
+
+A forked child has its parent's pipes, and would mix its own messages into the parent's. `generation`
+counts the forks that led to this process, so that a check at each call costs one comparison.
+"""
+
+from __future__ import annotations
+
+import os
+
+from eventlog.errors import ForkedHandle
+
+generation = 0
+
+
+def _count() -> None:
+    global generation
+    generation += 1
+
+
+os.register_at_fork(after_in_child=_count)
+
+
+def check(made_in: int, path: str) -> None:
+    """Pass if a handle made in that generation belongs to this process.
+
+    Raises:
+        ForkedHandle: it belongs to the parent.
+    """
+    if made_in != generation:
+        raise ForkedHandle(
+            f"this handle of the log {path} belongs to the parent process: open the log again after"
+            " the fork (or start the process with the spawn method and hand the log over)",
+            path=path,
+        )

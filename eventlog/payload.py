@@ -1,0 +1,75 @@
+"""Payloads as MessagePack: what a user's value becomes in a batch, and back.
+
+Beside MessagePack's own types, `datetime` (aware; the standard timestamp extension) and `UUID`
+(extension type 1, 16 bytes) survive the trip. Tuples come back as lists, except where only a tuple
+can stand: as the key of a dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import UUID
+
+import msgpack
+
+UUID_EXTENSION: Final = 1
+
+
+def new_packer() -> Callable[[Any], bytes]:
+    """A function that packs one value; not to be shared between threads.
+
+    It raises whatever msgpack raises (`TypeError`, `ValueError`, `OverflowError`); callers turn that
+    into `InvalidEvent`.
+    """
+    packer = msgpack.Packer(default=_pack_extension, datetime=True, use_bin_type=True)
+    pack: Callable[[Any], bytes] = packer.pack
+    return pack
+
+
+def unpack(data: bytes | memoryview) -> Any:
+    """The value that `data` holds.
+
+    Raises:
+        ValueError: `data` is not one whole MessagePack value.
+    """
+    try:
+        return msgpack.unpackb(data, strict_map_key=False, timestamp=3, ext_hook=_unpack_extension)
+    except (TypeError, OverflowError):
+        return _unpack_odd(data)
+
+
+def _unpack_odd(data: bytes | memoryview) -> Any:
+    """Unpack what the fast way refuses: tuples as keys, and times outside of `datetime`'s years."""
+    for timestamp in (3, 0):
+        try:
+            return msgpack.unpackb(
+                data,
+                strict_map_key=False,
+                timestamp=timestamp,
+                ext_hook=_unpack_extension,
+                object_pairs_hook=_map_of_pairs,
+            )
+        except (TypeError, OverflowError) as error:
+            refusal = error
+    raise ValueError(str(refusal)) from refusal
+
+
+def _pack_extension(value: Any) -> msgpack.ExtType:
+    if isinstance(value, UUID):
+        return msgpack.ExtType(UUID_EXTENSION, value.bytes)
+    raise TypeError(f"cannot store a {type(value).__qualname__}: {value!r:.80}")
+
+
+def _unpack_extension(code: int, data: bytes) -> Any:
+    if code == UUID_EXTENSION and len(data) == 16:
+        return UUID(bytes=data)
+    return msgpack.ExtType(code, data)
+
+
+def _map_of_pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    return {_hashable(key): value for key, value in pairs}
+
+
+def _hashable(key: Any) -> Any:
+    return tuple(map(_hashable, key)) if isinstance(key, list) else key

@@ -1,0 +1,172 @@
+"""Where clients and the writer of a log find each other: the socket and the locks.
+
+Two locks (`flock`, which a process's death releases), and what holding each one means:
+
+===================  ==========================================================================
+lock on              held by
+===================  ==========================================================================
+`writer.lock`        the writer, as long as it lives: there is one writer
+the directory        whoever makes the log, starts a writer, or leaves as one: the writer that a
+                     client starts inherits the lock and lets go once it listens, so whoever waits
+                     for the lock finds either a listening writer or none at all. No polling
+===================  ==========================================================================
+
+A socket's path is limited to 108 bytes, so a deep directory is reached through a descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from eventlog.errors import PermissionDenied, UnsupportedFileSystem
+from eventlog.storage.files import os_errors
+
+LOCK_NAME: Final = "writer.lock"
+SOCKET_NAME: Final = "writer.sock"
+LOG_NAME: Final = "writer.log"
+READY: Final = b"ready"
+"""What a new writer tells its starter, on its standard output, once it serves."""
+BACKLOG: Final = 1024
+_SOCKET_PATH_BYTES_MAX: Final = 100
+_CREDENTIALS: Final = struct.Struct("3i")
+_NETWORK_FILE_SYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
+)
+
+
+@contextmanager
+def _reachable(directory: str) -> Iterator[str]:
+    """The socket's path, short enough for the kernel while the block runs."""
+    path = os.path.join(directory, SOCKET_NAME)
+    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
+        yield path
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
+    finally:
+        os.close(descriptor)
+
+
+def connect(directory: str) -> socket.socket | None:
+    """A connection to the log's writer; `None` if nobody listens.
+
+    Raises:
+        PermissionDenied: the socket, or who listens on it, belongs to another user.
+    """
+    pipe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with os_errors(directory, "connecting to its writer"), _reachable(directory) as path:
+            try:
+                pipe.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                pipe.close()
+                return None
+            except BlockingIOError:
+                # The backlog is full: wait in the kernel for a place instead of giving up.
+                pipe.setblocking(True)
+                pipe.connect(path)
+        check_peer(pipe, directory)
+    except BaseException:
+        pipe.close()
+        raise
+    return pipe
+
+
+def listen(directory: str) -> socket.socket:
+    """The writer's socket, in the place of one that a dead writer left; needs both locks."""
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(directory, SOCKET_NAME))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with os_errors(directory, "making the writer's socket"), _reachable(directory) as path:
+            listener.bind(path)
+            os.chmod(path, 0o600)
+            listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def check_peer(pipe: socket.socket, directory: str) -> None:
+    """Pass if the process at the other end belongs to this user, or to root.
+
+    Raises:
+        PermissionDenied: it belongs to somebody else.
+    """
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return  # elsewhere than on Linux, the directory's mode alone keeps others out
+    _, uid, _ = _CREDENTIALS.unpack(pipe.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    if uid not in (os.geteuid(), 0):
+        raise PermissionDenied(
+            f"the process at the other end of a pipe of the log {directory} belongs to the user"
+            f" with id {uid}",
+            path=directory,
+        )
+
+
+def lock_directory(directory: str, *, wait: bool = True) -> int | None:
+    """A descriptor that holds the directory's lock; `None` if it is held and `wait` is false."""
+    with os_errors(directory, "locking the directory"):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return _locked(descriptor, wait=wait)
+
+
+def lock_writer(directory: str) -> int:
+    """A descriptor that makes this process the writer; needs the directory's lock.
+
+    Under that lock, and with nobody listening, another holder is on its way out, so this waits.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os_errors(directory, "opening the writer's lock"):
+        descriptor = os.open(os.path.join(directory, LOCK_NAME), flags, 0o600)
+        _locked(descriptor, wait=True)
+    return descriptor
+
+
+def _locked(descriptor: int, *, wait: bool) -> int | None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+            return None
+        raise
+    return descriptor
+
+
+def check_file_system(directory: str) -> None:
+    """Pass if maps and locks in the directory are coherent between processes.
+
+    Raises:
+        UnsupportedFileSystem: it lies on a network file system.
+    """
+    kind = _file_system_of(os.path.realpath(directory))
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise UnsupportedFileSystem(
+            f"{directory} lies on a network file system ({kind}), where processes would not see"
+            " each other's writes; put the log on a local disk or in /dev/shm",
+            path=directory,
+        )
+
+
+def _file_system_of(path: str) -> str | None:
+    """The type of the file system, from the mount table; `None` where there is no such table."""
+    best, kind = "", None
+    with suppress(OSError), open("/proc/self/mountinfo") as mounts:
+        for line in mounts:
+            before, _, after = line.partition(" - ")
+            point = before.split()[4].encode().decode("unicode_escape")
+            inside = path == point or path.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best, kind = point, after.split()[0]
+    return kind

@@ -1,0 +1,145 @@
+"""The narrow door to the operating system's files: every call of the storage goes through it.
+
+Tests put another object in its place, to stop the world before and after each call. Only this
+module and `writer.launch` (locks) use `os` for a log's files.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from eventlog.errors import EventLogError, LogFull, LogNotFound, PermissionDenied, StorageFailed
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+
+class Files:
+    """The calls, one line each; paths are strings, descriptors are integers."""
+
+    def open_read(self, path: str) -> int:
+        """A descriptor for reading."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def open_write(self, path: str) -> int:
+        """A descriptor for reading and writing of a file that exists."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def create(self, path: str) -> int:
+        """A descriptor of a new file; whatever an earlier attempt left there is emptied."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path, flags, FILE_MODE)
+
+    def allocate(self, descriptor: int, size: int) -> None:
+        """Give the file its room now, so that a full disk is an error here and no SIGBUS later."""
+        os.posix_fallocate(descriptor, 0, size)
+
+    def write(self, descriptor: int, parts: Sequence[bytes | memoryview], position: int) -> None:
+        """Write all the parts, one after the other, from `position` on."""
+        written = os.pwritev(descriptor, parts, position)
+        if written != sum(map(len, parts)):
+            self._write_rest(descriptor, b"".join(parts)[written:], position + written)
+
+    def _write_rest(self, descriptor: int, rest: bytes, position: int) -> None:
+        """A short write is rare (a signal, a nearly full disk): go on where it stopped."""
+        while rest:
+            written = os.pwrite(descriptor, rest, position)
+            if written == 0:
+                raise OSError(errno.EIO, "a write made no progress")
+            rest, position = rest[written:], position + written
+
+    def read(self, descriptor: int, size: int, position: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end of the file."""
+        return os.pread(descriptor, size, position)
+
+    def size(self, descriptor: int) -> int:
+        """The size of the file in bytes."""
+        return os.fstat(descriptor).st_size
+
+    def map(self, descriptor: int, size: int, *, writable: bool = False) -> mmap.mmap:
+        """The first `size` bytes in memory, shared with every process that maps them."""
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        return mmap.mmap(descriptor, size, access=access)
+
+    def sync(self, descriptor: int) -> None:
+        """Return when the file's data is on the disk."""
+        os.fdatasync(descriptor)
+
+    def sync_directory(self, path: str) -> None:
+        """Return when the names in the directory are on the disk."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: str, target: str) -> None:
+        """Put `source` in the place of `target` in one step."""
+        os.rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        """Remove the name; who has the file open or mapped keeps it. Gone already is fine."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory."""
+        return os.listdir(path)
+
+    def lock_shared(self, descriptor: int) -> None:
+        """Say that this process maps the file; a lock of others' making is not waited for."""
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def close(self, descriptor: int) -> None:
+        """Give the descriptor back."""
+        os.close(descriptor)
+
+
+FILES = Files()
+
+
+@contextmanager
+def os_errors(path: str, what: str) -> Iterator[None]:
+    """Turn the operating system's errors into this package's own, saying what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise translated(error, path, what) from error
+
+
+def translated(error: OSError, path: str, what: str) -> EventLogError:
+    """The package's error for one of the operating system's."""
+    reason = f"{what}: {os.strerror(error.errno) if error.errno else error}"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return LogFull(
+                f"no room for the log {path} ({reason}); free some space, the log goes on by"
+                " itself" + _small_tmpfs_hint(path),
+                path=path,
+            )
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return PermissionDenied(
+                f"no permission for the log {path} ({reason}); run as its owner", path=path
+            )
+        case errno.ENOENT | errno.ENOTDIR:
+            return LogNotFound(f"there is no log at {path} ({reason})", path=path)
+    return StorageFailed(f"the storage of the log {path} failed ({reason})", path=path)
+
+
+def _small_tmpfs_hint(path: str) -> str:
+    if not os.path.abspath(path).startswith("/dev/shm/"):  # noqa: S108 - looked at, not written
+        return ""
+    with suppress(OSError):
+        room = os.statvfs("/dev/shm")
+        megabytes = room.f_blocks * room.f_frsize >> 20
+        return (
+            f" (/dev/shm holds {megabytes} MiB in all here; containers get 64 unless told"
+            " otherwise, with docker run --shm-size)"
+        )
+    return ""

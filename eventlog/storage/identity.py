@@ -1,0 +1,37 @@
+"""Who a process is: a pid alone is reused, so it comes with its start time and the kernel's boot."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+
+def boot_id() -> str:
+    """A name for this run of the kernel; empty where the system has none to offer."""
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+    return ""
+
+
+def process_start(pid: int) -> int:
+    """When the process started, in clock ticks since boot; 0 if there is none or it can't be told.
+
+    The 22nd field of /proc/PID/stat (man proc_pid_stat); the second one, the program's name, may
+    hold spaces and parentheses.
+    """
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[19])
+    return 0
+
+
+def is_same_process(pid: int, start: int) -> bool:
+    """Whether the process of that pid and start time still runs."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it exists and is someone else's
+    return start == 0 or process_start(pid) == start

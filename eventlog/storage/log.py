@@ -1,0 +1,342 @@
+"""The log as its writer has it: append, publish, roll, sync, positions, retention. No pipe, no trio.
+
+Rules:
+
+1. One object, in one process, that holds the log's lock (see `writer.launch`).
+2. Numbers are given in the order of `append`, without a gap; a failed append gives none.
+3. The high-water mark is raised after a batch is whole, the synced mark after its sync returned.
+4. The first available number is raised before a segment is unlinked.
+5. After a failed sync nothing is appended any more: what the disk has is not known.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from eventlog.errors import EventLogError, EventTooLarge, LogFull, SequenceOutOfRange, StorageFailed
+from eventlog.record_batch import PackedBatch
+from eventlog.storage import producers as producers_file
+from eventlog.storage.control import ControlPage
+from eventlog.storage.files import Files, os_errors
+from eventlog.storage.format import (
+    FIRST_BATCH,
+    HEADER_BYTES,
+    IndexEntry,
+    index_name,
+    pack_batch_header,
+    segment_name,
+)
+from eventlog.storage.offsets import OffsetTable
+from eventlog.storage.producers import ProducerTable
+from eventlog.storage.recovery import Damage
+from eventlog.storage.segment import SegmentWriter
+
+
+@dataclass(slots=True)
+class SealedSegment:
+    """What the writer remembers of a segment that is full."""
+
+    base_seq_no: int
+    newest_ns: int
+    """The append time of its last event, or a little later."""
+
+
+@dataclass(slots=True, frozen=True)
+class SyncWork:
+    """What a sync has to cover; made and finished by the log's owner, run in a thread."""
+
+    segments: tuple[SegmentWriter, ...]
+    last_seq_no: int
+
+    def run(self) -> None:
+        """Return when all the segments are on the disk.
+
+        Raises:
+            StorageFailed: the disk refused; what it has is not known.
+        """
+        for segment in self.segments:
+            segment.sync()
+
+
+class WritableLog:
+    """An open log; `storage.start.open_log` makes one, after recovery."""
+
+    def __init__(
+        self,
+        control: ControlPage,
+        offsets: OffsetTable,
+        producers: ProducerTable,
+        sealed: list[SealedSegment],
+        active: SegmentWriter | None,
+        *,
+        last_append_ns: int,
+        damages: list[Damage],
+        files: Files,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.directory = control.directory
+        self.options = control.options
+        self.control = control
+        self.offsets = offsets
+        self.damages = damages
+        self._producers = producers
+        self._sealed = sealed
+        self._active = active
+        self._last_append_ns = last_append_ns
+        self._epoch = control.epoch
+        self._files = files
+        self._clock = clock
+        self._unsynced: list[SegmentWriter] = []
+        self._failure: EventLogError | None = None
+
+    @property
+    def last_seq_no(self) -> int:
+        """The number of the last event ever appended; 0 if there was none."""
+        return self.control.high_water
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether all that was appended is on the disk."""
+        return self.control.synced >= self.control.high_water
+
+    # --- appending ---------------------------------------------------------------------------
+
+    def append(self, batch: PackedBatch, producer_id: int = 0, producer_seq: int = 0) -> int:
+        """Store and publish a batch; the number of its first event.
+
+        A batch that this producer already had stored gets the number that it got then.
+
+        Raises:
+            LogFull: no room on the disk, or retention keeps what would have to go.
+            EventTooLarge: the batch does not fit a segment.
+            StorageFailed: the operating system failed the write, or an earlier sync.
+        """
+        if producer_id:
+            known = self._producers.find(producer_id, producer_seq)
+            if known is not None:
+                return known
+        base_seq_no = self.control.high_water + 1
+        segment = self._segment_for(HEADER_BYTES + len(batch.payload), base_seq_no)
+        now = max(self._clock(), self._last_append_ns)
+        header = pack_batch_header(
+            batch,
+            base_seq_no=base_seq_no,
+            append_time_ns=now,
+            producer_id=producer_id,
+            producer_seq=producer_seq,
+            epoch=self._epoch,
+        )
+        segment.append(header, batch.payload, IndexEntry(base_seq_no, now, segment.position))
+        self._last_append_ns = now
+        if producer_id:
+            self._producers.note(producer_id, producer_seq, base_seq_no)
+        self.control.high_water = base_seq_no + batch.count - 1
+        return base_seq_no
+
+    def _segment_for(self, length: int, base_seq_no: int) -> SegmentWriter:
+        """The segment that takes a batch of that length, a new one if need be."""
+        if self._failure is not None:
+            raise StorageFailed(
+                f"the log {self.directory} takes no more appends: {self._failure}; its writer"
+                " ends and the next one starts from what the disk has",
+                path=self.directory,
+            )
+        if self._active is not None and self._active.has_room(length):
+            return self._active
+        room = self.options.segment_bytes - FIRST_BATCH
+        if length > room:
+            raise EventTooLarge(
+                f"a batch of {length} bytes does not fit a segment of the log {self.directory},"
+                f" which takes {room}",
+                path=self.directory,
+            )
+        return self._roll(base_seq_no)
+
+    def _roll(self, base_seq_no: int) -> SegmentWriter:
+        """Seal the active segment and begin another; on failure all is as it was."""
+        self._make_room()
+        fresh = SegmentWriter.create(
+            self.directory,
+            base_seq_no,
+            self.options.segment_bytes,
+            self._epoch,
+            max(self._clock(), self._last_append_ns),
+            self._files,
+        )
+        if self._active is not None:
+            self._seal(self._active)
+        self._active = fresh
+        if self.options.durability != "memory":
+            with os_errors(self.directory, "syncing its directory"):
+                self._files.sync_directory(self.directory)
+        self.retire()
+        return fresh
+
+    def _seal(self, segment: SegmentWriter) -> None:
+        self._sealed.append(SealedSegment(segment.base_seq_no, self._last_append_ns))
+        if self.options.durability == "memory":
+            segment.close()
+        else:
+            self._unsynced.append(segment)
+        self._save_producers()
+
+    def _save_producers(self) -> None:
+        """Replace the snapshot; an older one, or none, only means more to read at the next start."""
+        path = os.path.join(self.directory, producers_file.FILE_NAME)
+        with os_errors(self.directory, "saving its producers"):
+            descriptor = self._files.create(path + ".new")
+            try:
+                snapshot = self._producers.to_bytes(self.control.high_water)
+                self._files.write(descriptor, [snapshot], 0)
+            finally:
+                self._files.close(descriptor)
+            self._files.rename(path + ".new", path)
+
+    # --- syncing -----------------------------------------------------------------------------
+
+    def begin_sync(self) -> SyncWork:
+        """What has to be synced now; run it, in a thread if need be, and then `finish_sync`."""
+        active = () if self._active is None else (self._active,)
+        return SyncWork((*self._unsynced, *active), self.control.high_water)
+
+    def finish_sync(self, work: SyncWork) -> None:
+        """Raise the synced mark after `work` ran without an error."""
+        for segment in work.segments:
+            if segment is not self._active and segment in self._unsynced:
+                self._unsynced.remove(segment)
+                segment.close()
+        self.control.synced = max(self.control.synced, work.last_seq_no)
+
+    def fail(self, error: EventLogError) -> None:
+        """Refuse appends from now on: a sync failed, and a second one could lie about it."""
+        self._failure = error
+
+    def sync_positions(self) -> None:
+        """Return when positions and marks are on the disk."""
+        self.offsets.sync()
+        self.control.sync()
+
+    # --- consumers ---------------------------------------------------------------------------
+
+    def ack(self, consumer: str, seq_no: int) -> None:
+        """Move a consumer's position forward to `seq_no`.
+
+        Raises:
+            SequenceOutOfRange: there is no such event yet.
+        """
+        if seq_no > self.last_seq_no:
+            raise SequenceOutOfRange(
+                f"consumer {consumer!r} cannot acknowledge event {seq_no}: the last one of the log"
+                f" {self.directory} is {self.last_seq_no}",
+                path=self.directory,
+                consumer=consumer,
+                seq_no=seq_no,
+                last_seq_no=self.last_seq_no,
+            )
+        known = self.offsets.find(consumer)
+        position = seq_no if known is None else max(seq_no, known.position)
+        self.offsets.set(consumer, position, self._clock())
+
+    def seek(self, consumer: str, position: int) -> None:
+        """Set a consumer's position: `position` is the last number behind it, 0 the beginning."""
+        self.offsets.set(consumer, position, self._clock())
+
+    # --- retention ---------------------------------------------------------------------------
+
+    def retire(self) -> None:
+        """Delete whole segments that are over a limit, as far as consumers allow it."""
+        retention = self.options.retention
+        if retention.max_bytes is not None:
+            while self._sealed and self._total_bytes() > retention.max_bytes:
+                if not self._retire_oldest():
+                    break
+        if retention.max_age is not None:
+            expired_ns = self._clock() - int(retention.max_age.total_seconds() * 1e9)
+            while self._sealed and self._sealed[0].newest_ns < expired_ns:
+                if not self._retire_oldest():
+                    break
+
+    def _make_room(self) -> None:
+        """Before a roll: what has to go so that one more segment is within the limit.
+
+        The active segment is full by now, so whoever has acknowledged all of it lets it go too,
+        right after it is sealed.
+        """
+        self.retire()
+        limit = self.options.retention.max_bytes
+        if limit is None or not self.options.retention.keep_unacked:
+            return
+        size = self.options.segment_bytes
+        while self._sealed and self._total_bytes() + size > limit:
+            if not self._retire_oldest():
+                break
+        is_over = self._active is not None and self._total_bytes() + size > limit
+        lowest = self.offsets.lowest()
+        if is_over and lowest is not None and lowest < self._oldest_last_seq_no():
+            full = LogFull(
+                f"the log {self.directory} is full: it may keep {limit} bytes and a consumer has"
+                f" not acknowledged event {lowest + 1}; acknowledge, forget the consumer, or raise"
+                " the limit",
+                path=self.directory,
+            )
+            full.is_by_retention = True
+            raise full
+
+    def _oldest_last_seq_no(self) -> int:
+        """The number of the last event in the oldest segment."""
+        if not self._sealed:
+            return self.last_seq_no
+        return self._base_after(0) - 1
+
+    def _base_after(self, index: int) -> int:
+        if index + 1 < len(self._sealed):
+            return self._sealed[index + 1].base_seq_no
+        return self._active.base_seq_no if self._active else self.last_seq_no + 1
+
+    def _retire_oldest(self) -> bool:
+        """Delete the oldest sealed segment; false if a consumer still needs it."""
+        first_kept = self._base_after(0)
+        lowest = self.offsets.lowest() if self.options.retention.keep_unacked else None
+        if lowest is not None and lowest < first_kept - 1:
+            return False
+        base_seq_no = self._sealed[0].base_seq_no
+        self.control.first_available = first_kept
+        for name in (segment_name(base_seq_no), index_name(base_seq_no)):
+            with os_errors(self.directory, "deleting a retired segment"):
+                self._files.unlink(os.path.join(self.directory, name))
+        del self._sealed[0]
+        for segment in [s for s in self._unsynced if s.base_seq_no == base_seq_no]:
+            self._unsynced.remove(segment)
+        return True
+
+    def _total_bytes(self) -> int:
+        return (len(self._sealed) + (self._active is not None)) * self.options.segment_bytes
+
+    # --- end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """An orderly end: everything synced, and said so in the control page."""
+        if self.control.is_replaced():
+            self.abandon()
+            return
+        if self.options.durability != "memory" and self._failure is None:
+            work = self.begin_sync()
+            work.run()
+            self.finish_sync(work)
+            self.sync_positions()
+        if self._failure is None:
+            self._save_producers()
+            self.control.writer_pid = 0
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give all descriptors back and leave the files as they are, as a killed process would."""
+        for segment in self._unsynced:
+            segment.close()
+        if self._active is not None:
+            self._active.close()
+        self.offsets.close()
+        self.control.close()

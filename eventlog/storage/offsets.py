@@ -1,0 +1,256 @@
+"""The offset table: every consumer's position, in a mapped file that anybody may read.
+
+    +--------+--------+--------+------ - - -
+    | header | slot 0 | slot 1 | ...            grown by doubling
+    +--------+--------+--------+------ - - -
+
+    offset header (64 bytes)
+        0    8  magic            b"EVLOGOFF"
+        8    2  version          of the format
+       10    2  byte_order       0x0102
+       12    4  slot_bytes       of a slot
+       16   48  reserved         zero
+
+    offset slot (576 bytes)
+        0    8  state            0: free, 1: a consumer; written last when a slot is made
+        8    8  position         the last number behind the consumer; 0: it is at the beginning
+       16    8  last_seen_ns     when the position was last set, nanoseconds since 1970
+       24    4  name_bytes       of the name in UTF-8
+       28    4  name_crc         CRC-32C of the name
+       32   32  reserved         zero
+       64  512  name             128 characters of up to 4 bytes
+
+A slot is made whole before its state says so, and a position is one aligned 8-byte store, so a
+writer that is killed leaves the old value or the new one. Readers check the name's CRC: a slot that
+was given to another consumer while they read it is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from crc32c import crc32c
+
+from eventlog.errors import CorruptLog, LogNotFound, UnknownFormat
+from eventlog.storage.files import FILES, Files, os_errors
+from eventlog.storage.format import BYTE_ORDER, VERSION
+from eventlog.storage.layout import Field, Layout
+
+FILE_NAME: Final = "offsets"
+MAGIC: Final = b"EVLOGOFF"
+NAME_BYTES_MAX: Final = 512
+SLOTS_AT_FIRST: Final = 64
+
+HEADER: Final = Layout(
+    "offset header",
+    Field("magic", "8s", 'b"EVLOGOFF"'),
+    Field("version", "H", "of the format"),
+    Field("byte_order", "H", "0x0102"),
+    Field("slot_bytes", "I", "of a slot"),
+    Field("reserved", "48s", "zero"),
+)
+SLOT: Final = Layout(
+    "offset slot",
+    Field("state", "Q", "0: free, 1: a consumer; written last when a slot is made"),
+    Field("position", "Q", "the last number behind the consumer; 0: it is at the beginning"),
+    Field("last_seen_ns", "Q", "when the position was last set, nanoseconds since 1970"),
+    Field("name_bytes", "I", "of the name in UTF-8"),
+    Field("name_crc", "I", "CRC-32C of the name"),
+    Field("reserved", "32s", "zero"),
+    Field("name", f"{NAME_BYTES_MAX}s", "128 characters of up to 4 bytes"),
+)
+_FREE: Final = 0
+_USED: Final = 1
+
+
+class Offset(NamedTuple):
+    """One consumer's row."""
+
+    name: str
+    position: int
+    last_seen_ns: int
+
+
+class OffsetTable:
+    """The mapped table. Only the writer opens it as writable, and calls `set` and `forget`."""
+
+    def __init__(self, directory: str, *, writable: bool = False, files: Files = FILES) -> None:
+        self.directory = directory
+        self._files = files
+        self._writable = writable
+        path = os.path.join(directory, FILE_NAME)
+        with os_errors(directory, "opening its offset table"):
+            self._descriptor = files.open_write(path) if writable else files.open_read(path)
+        try:
+            self._map_all()
+            self._check_header()
+        except BaseException:
+            self.close()
+            raise
+        self._slots = {offset.name: slot for slot, offset in self._walk()}
+
+    def _map_all(self) -> None:
+        with os_errors(self.directory, "mapping its offset table"):
+            size = self._files.size(self._descriptor)
+            self._map = self._files.map(self._descriptor, size, writable=self._writable)
+        self._view = memoryview(self._map)
+        self._words = self._view[: size & ~7].cast("Q")
+
+    def _unmap(self) -> None:
+        self._words.release()
+        self._view.release()
+        self._map.close()
+
+    def _check_header(self) -> None:
+        if len(self._view) < HEADER.size + SLOT.size:
+            raise self._damaged("it is too short")
+        fields = HEADER.to_dict(self._view)
+        if fields["magic"] != MAGIC or fields["slot_bytes"] != SLOT.size:
+            raise self._damaged("it does not begin as one does")
+        if fields["version"] != VERSION or fields["byte_order"] != BYTE_ORDER:
+            raise UnknownFormat(
+                f"the offset table of {self.directory} has format version {fields['version']};"
+                f" this program reads version {VERSION}",
+                path=self.directory,
+            )
+
+    def _damaged(self, why: str) -> CorruptLog:
+        return CorruptLog(
+            f"the offset table of {self.directory} is damaged: {why}; without the file 'offsets'"
+            " the log starts with every consumer at the beginning",
+            path=self.directory,
+        )
+
+    @property
+    def capacity(self) -> int:
+        """How many slots the file has room for."""
+        return (len(self._view) - HEADER.size) // SLOT.size
+
+    def _walk(self) -> Iterator[tuple[int, Offset]]:
+        for slot in range(self.capacity):
+            offset = self._read(slot)
+            if offset is not None:
+                yield slot, offset
+
+    def _read(self, slot: int) -> Offset | None:
+        word = self._word(slot)
+        if self._words[word] != _USED:
+            return None
+        start = HEADER.size + slot * SLOT.size
+        fields = SLOT.to_dict(self._view, start)
+        name = fields["name"][: fields["name_bytes"]]
+        if crc32c(name) != fields["name_crc"]:
+            return None
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            return None
+        position = self._words[word + SLOT.word("position")]
+        return Offset(text, position, self._words[word + SLOT.word("last_seen_ns")])
+
+    def _word(self, slot: int) -> int:
+        return (HEADER.size + slot * SLOT.size) // 8
+
+    def all(self) -> list[Offset]:
+        """Every consumer, by name; a reader sees what the writer last stored."""
+        self._follow_growth()
+        return sorted(offset for _, offset in self._walk())
+
+    def find(self, name: str) -> Offset | None:
+        """One consumer's row; `None` if there is no such consumer."""
+        slot = self._slots.get(name)
+        if slot is not None:
+            offset = self._read(slot)
+            if offset is not None and offset.name == name:
+                return offset
+        if self._writable:
+            return None
+        self._follow_growth()
+        self._slots = {offset.name: slot for slot, offset in self._walk()}
+        slot = self._slots.get(name)
+        return None if slot is None else self._read(slot)
+
+    def _follow_growth(self) -> None:
+        if self._files.size(self._descriptor) != len(self._view):
+            self._unmap()
+            self._map_all()
+
+    def set(self, name: str, position: int, now_ns: int) -> None:
+        """Set a consumer's position; a new one gets a slot."""
+        slot = self._slots.get(name)
+        if slot is None:
+            self._make(name, position, now_ns)
+            return
+        word = self._word(slot)
+        self._words[word + SLOT.word("last_seen_ns")] = now_ns
+        self._words[word + SLOT.word("position")] = position
+
+    def _make(self, name: str, position: int, now_ns: int) -> None:
+        taken = set(self._slots.values())
+        slot = next((slot for slot in range(self.capacity) if slot not in taken), None)
+        if slot is None:
+            slot = self.capacity
+            self._grow()
+        encoded = name.encode()
+        start = HEADER.size + slot * SLOT.size
+        SLOT.pack_into(
+            self._view, start, _FREE, position, now_ns, len(encoded), crc32c(encoded), b"", encoded
+        )
+        self._words[self._word(slot)] = _USED
+        self._slots[name] = slot
+
+    def _grow(self) -> None:
+        with os_errors(self.directory, "growing its offset table"):
+            self._files.allocate(self._descriptor, HEADER.size + 2 * self.capacity * SLOT.size)
+        self._unmap()
+        self._map_all()
+
+    def forget(self, name: str) -> None:
+        """Free a consumer's slot; an unknown one is none to free."""
+        slot = self._slots.pop(name, None)
+        if slot is not None:
+            self._words[self._word(slot)] = _FREE
+
+    def lowest(self) -> int | None:
+        """The position of the consumer that is furthest behind; `None` without consumers."""
+        return min((offset.position for _, offset in self._walk()), default=None)
+
+    def sync(self) -> None:
+        """Return when the table is on the disk."""
+        with os_errors(self.directory, "syncing its offset table"):
+            self._files.sync(self._descriptor)
+
+    def close(self) -> None:
+        """Unmap and close; may be called twice."""
+        if self._descriptor < 0:
+            return
+        if hasattr(self, "_words"):
+            self._unmap()
+        self._files.close(self._descriptor)
+        self._descriptor = -1
+
+
+def make_offset_table(directory: str, files: Files = FILES) -> None:
+    """An empty table, whole or not at all."""
+    path = os.path.join(directory, FILE_NAME)
+    with os_errors(directory, "making its offset table"):
+        descriptor = files.create(path + ".new")
+        try:
+            files.allocate(descriptor, HEADER.size + SLOTS_AT_FIRST * SLOT.size)
+            header = HEADER.pack(MAGIC, VERSION, BYTE_ORDER, SLOT.size, b"")
+            files.write(descriptor, [header], 0)
+            files.sync(descriptor)
+        finally:
+            files.close(descriptor)
+        files.rename(path + ".new", path)
+
+
+def open_or_make(directory: str, files: Files = FILES) -> OffsetTable:
+    """The writer's table: the one there is, or a new one."""
+    try:
+        return OffsetTable(directory, writable=True, files=files)
+    except LogNotFound:
+        make_offset_table(directory, files)
+        return OffsetTable(directory, writable=True, files=files)

@@ -1,0 +1,399 @@
+"""Reading a log: no pipe, no writer, no permission to write; any number of processes at once.
+
+A `LogReader` is the log as it can be seen from outside; a `BatchReader` walks it, segment by
+segment, and never goes past the high-water mark. What it finds at its place, and what that means:
+
+==============================  ===============================================================
+at the place of the next batch  then
+==============================  ===============================================================
+the mark says: not published    caught up; look again after the writer's wake-up
+a whole batch, next number      handed out
+nothing, or no room             the next segment, which is named after the next number
+that segment is not there       deleted by retention (the control page knows): `EventsTruncated`;
+                                otherwise `CorruptLog`
+anything else                   `CorruptLog`, with the range that is lost
+==============================  ===============================================================
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from eventlog.envelope import EventEnvelope, datetime_of
+from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound
+from eventlog.positions import ConsumerState, SeekPosition
+from eventlog.record_batch import unpack_body
+from eventlog.storage.control import ControlPage, check_is_log
+from eventlog.storage.files import FILES, Files, os_errors
+from eventlog.storage.format import (
+    FIRST_BATCH,
+    BatchHeader,
+    aligned,
+    base_of_name,
+    batch_fault,
+    segment_name,
+    unpack_batch_header,
+)
+from eventlog.storage.offsets import OffsetTable
+from eventlog.storage.recovery import find_batch_after
+from eventlog.storage.segment import SegmentReader
+
+
+class StoredBatch(NamedTuple):
+    """One batch of a mapped segment, checked; valid until its `BatchReader` goes on."""
+
+    header: BatchHeader
+    segment: SegmentReader
+    position: int
+
+    def envelopes(self, path: str) -> list[EventEnvelope]:
+        """The events, decoded.
+
+        Raises:
+            CorruptLog: they cannot be; whoever produced the batch packed something else.
+        """
+        header = self.header
+        start, end = self.position + header.body_offset, self.position + header.length
+        try:
+            with self.segment.view[start:end] as body:
+                return unpack_body(body, header.count, header.base_seq_no)
+        except ValueError as error:
+            raise CorruptLog(
+                f"the events {header.base_seq_no} to {header.last_seq_no} of the log {path} cannot"
+                f" be decoded: {error}; they were stored so by their producer",
+                path=path,
+                seq_no=header.base_seq_no,
+                last_seq_no=header.last_seq_no,
+            ) from error
+
+
+class LogReader:
+    """A log seen from outside: its marks, its consumers, and readers of its batches."""
+
+    def __init__(self, directory: str, files: Files = FILES) -> None:
+        check_is_log(directory)
+        self.directory = directory
+        self.files = files
+        self.control = ControlPage(directory, files=files)
+        self.options = self.control.options
+        self._offsets: OffsetTable | None = None
+
+    @property
+    def last_seq_no(self) -> int:
+        """The number of the last published event; 0 if there was none."""
+        return self.control.high_water
+
+    @property
+    def first_available(self) -> int:
+        """The number of the oldest event still stored; past the last one if there is none."""
+        return self.control.first_available
+
+    # --- consumers ---------------------------------------------------------------------------
+
+    def position_of(self, consumer: str) -> int:
+        """The last number behind the consumer; 0 if it is at the beginning, or unknown."""
+        table = self._table()
+        offset = table.find(consumer) if table else None
+        return offset.position if offset else 0
+
+    def consumers(self) -> list[ConsumerState]:
+        """All consumers, by name."""
+        table = self._table()
+        last = self.last_seq_no
+        return [
+            ConsumerState(
+                name=offset.name,
+                last_acked=offset.position or None,
+                lag=max(last - max(offset.position, self.first_available - 1), 0),
+                last_seen=datetime_of(offset.last_seen_ns),
+            )
+            for offset in (table.all() if table else [])
+        ]
+
+    def _table(self) -> OffsetTable | None:
+        """The offset table; a log that no writer ever served has none."""
+        if self._offsets is None:
+            try:
+                self._offsets = OffsetTable(self.directory, files=self.files)
+            except LogNotFound:
+                return None
+        return self._offsets
+
+    # --- positions ---------------------------------------------------------------------------
+
+    def resolve(self, position: SeekPosition, consumer: str) -> int:
+        """The number of the next event for a subscription that starts at `position` now."""
+        match position.kind:
+            case "beginning":
+                return self.first_available
+            case "last_acknowledged":
+                return self.position_of(consumer) + 1 if self.position_of(consumer) else (
+                    self.first_available
+                )
+            case "latest":
+                return self.last_seq_no + 1
+            case "sequence":
+                return position.value or self.first_available
+            case "timestamp":
+                return self.find_time(position.value)
+
+    def find_time(self, timestamp_ns: int) -> int:
+        """The first event appended at or after that time; the next one to come if there is none."""
+        bases = self.segment_bases()
+        last_before = bisect_right(
+            bases, False, key=lambda base: self._first_time(base) >= timestamp_ns
+        )
+        start = bases[max(last_before - 1, 0)] if bases else self.last_seq_no + 1
+        reader = BatchReader(self, max(start, self.first_available))
+        try:
+            reader.skip_to_time(timestamp_ns)
+            while (batch := reader.next_batch()) is not None:
+                if batch.header.append_time_ns >= timestamp_ns:
+                    return max(batch.header.base_seq_no, self.first_available)
+            return self.last_seq_no + 1
+        finally:
+            reader.close()
+
+    def _first_time(self, base_seq_no: int) -> int:
+        """The append time of a segment's first event; that of none is later than any."""
+        try:
+            segment = SegmentReader(self.directory, base_seq_no, self.files)
+        except FileNotFoundError:
+            return 0  # deleted meanwhile: it was the oldest, so it is before any time asked for
+        try:
+            header = unpack_batch_header(segment.view, FIRST_BATCH)
+            return header.append_time_ns if header.length else 2**63
+        finally:
+            segment.close()
+
+    # --- segments ----------------------------------------------------------------------------
+
+    def segment_bases(self) -> list[int]:
+        """The numbers that the segments' names say, in order."""
+        with os_errors(self.directory, "looking into the directory"):
+            names = self.files.names(self.directory)
+        return sorted(base for base in map(base_of_name, names) if base is not None)
+
+    def open_segment(self, seq_no: int) -> SegmentReader:
+        """The segment that holds the event.
+
+        Raises:
+            EventsTruncated: retention deleted it.
+            CorruptLog: it should be there and is not.
+        """
+        for _ in range(2):  # a second look, because retention may delete between list and open
+            if seq_no < self.first_available:
+                raise self.truncated(seq_no)
+            bases = self.segment_bases()
+            place = bisect_right(bases, seq_no) - 1
+            if place < 0:
+                continue
+            try:
+                return SegmentReader(self.directory, bases[place], self.files)
+            except FileNotFoundError:
+                continue
+        raise self.missing(seq_no)
+
+    def truncated(self, seq_no: int) -> EventsTruncated:
+        """The error for a reader that wants an event which retention deleted."""
+        first = self.first_available
+        return EventsTruncated(
+            f"event {seq_no} of the log {self.directory} was deleted by retention; the first one"
+            f' available is {first}: seek to it, or subscribe with on_truncated="skip"',
+            path=self.directory,
+            seq_no=seq_no,
+            first_available=first,
+        )
+
+    def missing(self, seq_no: int) -> CorruptLog | EventsTruncated | LogDeleted:
+        """The error for a segment that is not where it should be."""
+        if self.control.is_replaced():
+            return LogDeleted(
+                f"the log {self.directory} was deleted while it was in use; open it again to make"
+                " a new one",
+                path=self.directory,
+            )
+        if seq_no < self.first_available:
+            return self.truncated(seq_no)
+        later = next((base for base in self.segment_bases() if base > seq_no), None)
+        last = later - 1 if later else self.last_seq_no
+        return CorruptLog(
+            f"the events {seq_no} to {last} of the log {self.directory} are gone: their segment is"
+            " missing; restore it from a backup, or go on after them",
+            path=self.directory,
+            seq_no=seq_no,
+            last_seq_no=last,
+        )
+
+    def stored_bytes(self) -> int:
+        """The bytes of all segments, of the last one only what is used."""
+        bases = self.segment_bases()
+        if not bases:
+            return 0
+        total = sum(self._file_bytes(base) for base in bases[:-1])
+        reader = BatchReader(self, max(bases[-1], self.first_available))
+        try:
+            reader.skip_to(self.last_seq_no + 1)
+            return total + max(reader.position, FIRST_BATCH)
+        finally:
+            reader.close()
+
+    def _file_bytes(self, base_seq_no: int) -> int:
+        try:
+            return os.stat(os.path.join(self.directory, segment_name(base_seq_no))).st_size
+        except FileNotFoundError:
+            return 0
+
+    def batches(self, next_seq_no: int) -> BatchReader:
+        """A reader whose first batch holds that event."""
+        return BatchReader(self, next_seq_no)
+
+    def close(self) -> None:
+        """Unmap everything; may be called twice."""
+        if self._offsets is not None:
+            self._offsets.close()
+            self._offsets = None
+        self.control.close()
+
+
+class BatchReader:
+    """Walks the batches of a log from one event on. `position` is the offset of the next batch."""
+
+    def __init__(self, log: LogReader, next_seq_no: int) -> None:
+        self._log = log
+        self.next_seq_no = next_seq_no
+        self.position = 0
+        self._segment: SegmentReader | None = None
+
+    def next_batch(self) -> StoredBatch | None:
+        """The batch that holds event `next_seq_no`, checked; `None` if it is not published yet.
+
+        Raises:
+            EventsTruncated, CorruptLog, LogDeleted: see the module's table.
+        """
+        if self.next_seq_no > self._log.last_seq_no:
+            return None
+        while True:
+            segment = self._segment
+            if segment is None:
+                self._enter(self._log.open_segment(self.next_seq_no))
+                continue
+            header = segment.header_at(self.position)
+            if header is None or header.length == 0:
+                self._leave_for_next(segment)
+                continue
+            batch = self._checked(segment, header)
+            self.position = aligned(self.position + header.length)
+            if header.last_seq_no < self.next_seq_no:
+                continue  # still on the way from an index entry to the number asked for
+            self.next_seq_no = header.last_seq_no + 1
+            return batch
+
+    def _checked(self, segment: SegmentReader, header: BatchHeader) -> StoredBatch:
+        view = segment.view
+        fault = batch_fault(view, self.position, header)
+        if fault is None and header.base_seq_no > self.next_seq_no:
+            fault = f"event {header.base_seq_no} in the place of {self.next_seq_no}"
+        if fault is not None:
+            # On processors that let a length be seen before what it covers, a second look, after
+            # all that the first one loaded, tells a batch in the making from a damaged one.
+            header = unpack_batch_header(view, self.position)
+            if batch_fault(view, self.position, header) or header.base_seq_no > self.next_seq_no:
+                raise self._corrupt(segment, fault)
+        return StoredBatch(header, segment, self.position)
+
+    def _corrupt(self, segment: SegmentReader, fault: str) -> CorruptLog:
+        found = find_batch_after(segment.view, self.position, self.next_seq_no)
+        last = found[1].base_seq_no - 1 if found else self._last_of(segment)
+        return CorruptLog(
+            f"the events {self.next_seq_no} to {last} of the log {self._log.directory} are damaged"
+            f" ({fault} at offset {self.position} of segment {segment.base_seq_no}); all others"
+            " are readable: restore a backup, or go on after them",
+            path=self._log.directory,
+            seq_no=self.next_seq_no,
+            last_seq_no=last,
+        )
+
+    def _last_of(self, segment: SegmentReader) -> int:
+        """The last number that the segment can hold: the one before the next segment's."""
+        bases = self._log.segment_bases()
+        later = [base for base in bases if base > segment.base_seq_no]
+        return later[0] - 1 if later else self._log.last_seq_no
+
+    def _enter(self, segment: SegmentReader) -> None:
+        """Begin in a segment, at the batch before `next_seq_no` that its index knows."""
+        self._segment = segment
+        entry = segment.nearest(lambda entry: entry.base_seq_no <= self.next_seq_no)
+        self.position = entry.position if entry else FIRST_BATCH
+
+    def _leave_for_next(self, segment: SegmentReader) -> None:
+        """The published event is not in this segment, so it begins the next one."""
+        following = self._log.open_segment(self.next_seq_no)
+        if following.base_seq_no == segment.base_seq_no:
+            following.close()
+            raise self._corrupt(segment, "a batch that is not there")
+        self.close()
+        if following.base_seq_no != self.next_seq_no:
+            following.close()
+            raise self._log.missing(self.next_seq_no)
+        self._segment = following
+        self.position = FIRST_BATCH
+
+    def skip_to(self, seq_no: int) -> None:
+        """Go, without decoding, to where event `seq_no` is or will be."""
+        self.next_seq_no = min(seq_no, self._log.last_seq_no)
+        if self.next_seq_no >= max(self._log.first_available, 1):
+            self.next_batch()
+
+    def skip_to_time(self, timestamp_ns: int) -> None:
+        """Go close before the first batch of that time, by the index of this segment."""
+        if self.next_seq_no > self._log.last_seq_no:
+            return
+        segment = self._log.open_segment(self.next_seq_no)
+        entry = segment.nearest(lambda entry: entry.append_time_ns < timestamp_ns)
+        if entry is None:
+            segment.close()
+            return
+        self.close()
+        self._segment = segment
+        self.position = entry.position
+        self.next_seq_no = max(entry.base_seq_no, self.next_seq_no)
+
+    def close(self) -> None:
+        """Unmap the segment; may be called twice, and the reader goes on at its number."""
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
+
+
+def read_range(log: LogReader, start: int, stop: int | None) -> Iterator[list[EventEnvelope]]:
+    """The events from `start` to before `stop`, or to the last one stored now, as lists.
+
+    Raises:
+        EventsTruncated: `start` was deleted by retention.
+    """
+    end = log.last_seq_no + 1 if stop is None else min(stop, log.last_seq_no + 1)
+    first = start or log.first_available
+    reader = log.batches(first)
+    try:
+        while reader.next_seq_no < end:
+            batch = reader.next_batch()
+            if batch is None:
+                return
+            envelopes = batch.envelopes(log.directory)
+            yield trimmed(envelopes, batch.header.base_seq_no, first, end)
+    finally:
+        reader.close()
+
+
+def trimmed(
+    envelopes: list[EventEnvelope], base_seq_no: int, first: int, end: int
+) -> list[EventEnvelope]:
+    """The envelopes of a batch with numbers from `first` to before `end`."""
+    if base_seq_no >= first and base_seq_no + len(envelopes) <= end:
+        return envelopes
+    return envelopes[max(first - base_seq_no, 0) : max(end - base_seq_no, 0)]
+

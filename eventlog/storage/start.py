@@ -1,0 +1,333 @@
+"""Opening a log for its writer: make it if need be, recover it, and say what was found."""
+
+from __future__ import annotations
+
+import os
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+
+from eventlog.config import AskedOptions, LogOptions
+from eventlog.errors import CorruptLog, EventLogError, NotALog, PermissionDenied
+from eventlog.storage import producers as producers_file
+from eventlog.storage.control import FILE_NAME, ControlPage, is_log, make_control_file
+from eventlog.storage.files import DIRECTORY_MODE, FILES, Files, os_errors
+from eventlog.storage.format import (
+    BatchHeader,
+    IndexEntry,
+    base_of_name,
+    index_name,
+    segment_name,
+)
+from eventlog.storage.identity import boot_id, process_start
+from eventlog.storage.log import SealedSegment, WritableLog
+from eventlog.storage.offsets import OffsetTable, open_or_make
+from eventlog.storage.producers import ProducerTable
+from eventlog.storage.recovery import Damage, Scan, scan_segment
+from eventlog.storage.segment import (
+    SegmentReader,
+    SegmentWriter,
+    is_due,
+    read_segment_header,
+    write_index,
+)
+
+OWN_FILES = ("writer.lock", "writer.sock", "writer.log", FILE_NAME + ".new")
+"""What may lie in the directory of a log that is not made yet."""
+
+
+def make_log(directory: str, asked: AskedOptions, files: Files = FILES) -> None:
+    """Make the directory a log if it is none; the caller holds the directory's lock.
+
+    Raises:
+        NotALog: the path is a file, or other things are in the directory.
+        PermissionDenied: the operating system refuses.
+        InvalidConfig: the options contradict each other.
+    """
+    if is_log(directory):
+        return
+    with os_errors(directory, "looking into the directory"):
+        others = sorted(set(files.names(directory)) - set(OWN_FILES))
+    if others:
+        raise NotALog(
+            f"{directory} is no log and not empty (it holds {others[0]!r}); a log is a directory"
+            " of its own: give another path",
+            path=directory,
+        )
+    make_control_file(directory, LogOptions.of(asked), files)
+
+
+def make_directory(directory: str) -> None:
+    """Make the directory, and those above it; only its owner may enter it.
+
+    Raises:
+        NotALog: the path, or one above it, is a file.
+        PermissionDenied: the operating system refuses, or the directory is another user's.
+    """
+    try:
+        with os_errors(directory, "making the directory"):
+            try:
+                os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise NotALog(
+                    f"{directory} cannot be a log: {error.filename} is a file; give another path",
+                    path=directory,
+                ) from None
+            owner = os.stat(directory).st_uid
+    except EventLogError:
+        raise
+    if owner != os.geteuid():
+        raise PermissionDenied(
+            f"{directory} belongs to the user with id {owner}; run as that user, or give another"
+            " path",
+            path=directory,
+        )
+
+
+def open_log(
+    directory: str, files: Files = FILES, clock: Callable[[], int] = time.time_ns
+) -> WritableLog:
+    """The log, recovered; the caller holds its lock.
+
+    Raises:
+        CorruptLog: a file that everything hangs on is damaged.
+        UnknownFormat: the log is of another version.
+        StorageFailed, LogFull, PermissionDenied: from the operating system.
+    """
+    control = ControlPage(directory, writable=True, files=files)
+    try:
+        offsets = open_or_make(directory, files)
+        try:
+            return _Recovery(control, files).run(offsets, clock)
+        except BaseException:
+            offsets.close()
+            raise
+    except BaseException:
+        control.close()
+        raise
+
+
+class _Recovery:
+    """One recovery: what the directory says at first, and what the writer goes on with."""
+
+    def __init__(self, control: ControlPage, files: Files) -> None:
+        self._control = control
+        self._directory = control.directory
+        self._files = files
+        self._damages: list[Damage] = []
+        self._next_seq_no = control.high_water + 1
+        self._last_append_ns = 0
+        self._was_orderly = control.writer_pid == 0 and control.epoch > 0
+        self._is_same_boot = control.boot_id == boot_id()
+        self._is_whole = self._is_same_boot or (
+            self._was_orderly and control.options.durability != "memory"
+        )
+        """No page can have been lost: nobody cut the power since, or all was synced before."""
+        self._trusted = control.high_water if self._is_whole else control.synced
+        self._producers, self._producers_to = self._read_producers()
+
+    def run(self, offsets: OffsetTable, clock: Callable[[], int]) -> WritableLog:
+        """Recover, then publish what was found."""
+        control = self._control
+        bases = self._tidy()
+        first_scanned = self._first_scanned(bases)
+        active: SegmentWriter | None = None
+        for index in range(first_scanned, len(bases)):
+            following = bases[index + 1] if index + 1 < len(bases) else None
+            outcome = self._recover_segment(bases[index], following)
+            if outcome is not None:
+                active = outcome
+                self._drop(bases[index + 1 :])
+                bases = bases[: index + 1]
+                break
+        sealed = self._sealed(bases, active)
+        self._take_over(bases)
+        self._clamp(offsets)
+        return WritableLog(
+            control,
+            offsets,
+            self._producers,
+            sealed,
+            active,
+            last_append_ns=self._last_append_ns,
+            damages=self._damages,
+            files=self._files,
+            clock=clock,
+        )
+
+    # --- the directory ---
+
+    def _tidy(self) -> list[int]:
+        """The numbers of the segments, after what a killed writer left half-done was removed."""
+        with os_errors(self._directory, "looking into the directory"):
+            names = self._files.names(self._directory)
+        bases = sorted(base for base in map(base_of_name, names) if base is not None)
+        retired = [base for base in bases[:-1] if self._is_retired(base, bases)]
+        self._drop(retired)
+        kept = [base for base in bases if base not in retired]
+        owned = {index_name(base) for base in kept}
+        for name in names:
+            is_orphan = name.endswith(".idx") and name not in owned
+            if name.endswith(".new") or is_orphan:
+                self._files.unlink(os.path.join(self._directory, name))
+        return kept
+
+    def _is_retired(self, base: int, bases: list[int]) -> bool:
+        """Retention had decided to delete the segment and did not get to it."""
+        following = bases[bases.index(base) + 1]
+        return following <= self._control.first_available
+
+    def _drop(self, bases: list[int]) -> None:
+        for base in bases:
+            for name in (segment_name(base), index_name(base)):
+                self._files.unlink(os.path.join(self._directory, name))
+
+    def _read_producers(self) -> tuple[ProducerTable, int]:
+        path = os.path.join(self._directory, producers_file.FILE_NAME)
+        try:
+            descriptor = self._files.open_read(path)
+        except OSError:
+            return ProducerTable(), 0
+        try:
+            data = self._files.read(descriptor, self._files.size(descriptor), 0)
+        finally:
+            self._files.close(descriptor)
+        return ProducerTable.from_bytes(data)
+
+    # --- segments ---
+
+    def _first_scanned(self, bases: list[int]) -> int:
+        """Only the last segment, unless the power failed: then all that was not synced."""
+        if self._is_whole or self._control.options.durability == "memory" or not bases:
+            return max(len(bases) - 1, 0)
+        return max(bisect_right(bases, self._trusted + 1) - 1, 0)
+
+    def _recover_segment(self, base: int, following: int | None) -> SegmentWriter | None:
+        """Scan one segment; the writer for it if the log ends in it, else `None`."""
+        try:
+            reader = SegmentReader(self._directory, base, self._files)
+        except CorruptLog as error:
+            return self._lose_segment(base, following, str(error))
+        try:
+            entries, scan = self._scan(reader)
+        finally:
+            reader.close()
+        self._next_seq_no = scan.next_seq_no
+        self._last_append_ns = max(self._last_append_ns, scan.last_append_time_ns)
+        if following is not None and self._goes_on(scan, following):
+            write_index(self._directory, base, entries, self._files)
+            return None
+        self._damages += scan.damages
+        segment = SegmentWriter.reopen(
+            self._directory, base, self._control.options.segment_bytes, self._files
+        )
+        segment.resume(scan.end, entries)
+        if scan.is_torn:
+            segment.cut()
+        return segment
+
+    def _goes_on(self, scan: Scan, following: int) -> bool:
+        """Whether the next segment belongs to the log, with or without a hole before it."""
+        if scan.next_seq_no == following:
+            self._damages += [damage for damage in scan.damages if damage.last_seq_no is not None]
+            return True
+        if following > self._trusted + 1:
+            return False
+        reason = scan.damages[-1].reason if scan.damages else "the end of a segment is missing"
+        self._damages.append(Damage(scan.next_seq_no, following - 1, reason))
+        return True
+
+    def _lose_segment(self, base: int, following: int | None, reason: str) -> None:
+        """A segment whose header is damaged: drop it if it was never trusted, else leave a hole."""
+        if base > self._trusted and following is None:
+            self._drop([base])
+            self._next_seq_no = base
+            return
+        last = following - 1 if following is not None else max(self._trusted, base)
+        self._damages.append(Damage(base, last, reason))
+        self._next_seq_no = last + 1
+
+    def _scan(self, reader: SegmentReader) -> tuple[list[IndexEntry], Scan]:
+        """All of the segment, or after an orderly end only from its last index entry on."""
+        if self._was_orderly and self._is_whole:
+            entries = reader.entries()
+            if entries:
+                quick = scan_segment(
+                    reader.view, reader.base_seq_no, 0, start=entries[-1], is_end_clean=True
+                )
+                if quick.next_seq_no == self._control.high_water + 1:
+                    return entries, quick
+        fresh: list[IndexEntry] = []
+
+        def note(header: BatchHeader, position: int) -> None:
+            entry = IndexEntry(header.base_seq_no, header.append_time_ns, position)
+            if is_due(entry, fresh[-1].position if fresh else 0):
+                fresh.append(entry)
+            if header.producer_id and header.base_seq_no > self._producers_to:
+                self._producers.note(header.producer_id, header.producer_seq, header.base_seq_no)
+
+        return fresh, scan_segment(
+            reader.view, reader.base_seq_no, self._trusted, on_batch=note
+        )
+
+    def _sealed(self, bases: list[int], active: SegmentWriter | None) -> list[SealedSegment]:
+        """The full segments, each with the time at which the next one began; and their indexes."""
+        times = [self._created_ns(base) for base in bases]
+        self._last_append_ns = max([self._last_append_ns, *times])
+        full = bases[:-1] if active is not None else bases
+        for base in full:
+            self._ensure_index(base)
+        newest = [*times[1:], self._last_append_ns]
+        return [SealedSegment(base, ns) for base, ns in zip(full, newest, strict=False)]
+
+    def _created_ns(self, base: int) -> int:
+        try:
+            created: int = read_segment_header(self._directory, base, self._files)["created_ns"]
+        except CorruptLog:
+            return 0
+        return created
+
+    def _ensure_index(self, base: int) -> None:
+        if os.path.exists(os.path.join(self._directory, index_name(base))):
+            return
+        try:
+            reader = SegmentReader(self._directory, base, self._files)
+        except CorruptLog:
+            return  # it is reported to whoever reads it; a missing index changes nothing
+        fresh: list[IndexEntry] = []
+
+        def note(header: BatchHeader, position: int) -> None:
+            entry = IndexEntry(header.base_seq_no, header.append_time_ns, position)
+            if is_due(entry, fresh[-1].position if fresh else 0):
+                fresh.append(entry)
+
+        try:
+            scan_segment(reader.view, base, self._trusted, on_batch=note)
+        finally:
+            reader.close()
+        write_index(self._directory, base, fresh, self._files)
+
+    # --- the control page and the positions ---
+
+    def _take_over(self, bases: list[int]) -> None:
+        """Say what the log holds and who writes it now."""
+        control = self._control
+        last_seq_no = self._next_seq_no - 1
+        control.high_water = last_seq_no
+        control.synced = last_seq_no if not self._is_same_boot else min(control.synced, last_seq_no)
+        first = bases[0] if bases else self._next_seq_no
+        control.first_available = max(control.first_available, first)
+        control.epoch += 1
+        control.boot_id = boot_id()
+        control.writer_start = process_start(os.getpid())
+        control.writer_pid = os.getpid()
+        self._producers.forget_after(last_seq_no)
+
+    def _clamp(self, offsets: OffsetTable) -> None:
+        """No position may lie past events that a loss of power took."""
+        if not self._damages:
+            return
+        last_seq_no = self._next_seq_no - 1
+        for offset in offsets.all():
+            if offset.position > last_seq_no:
+                offsets.set(offset.name, last_seq_no, offset.last_seen_ns)

@@ -1,0 +1,219 @@
+"""The messages of the protocol, and nothing about how they travel.
+
+A message is a MessagePack array: its type number, then its fields in the order given here. Requests
+carry a `request_id` that the answer repeats.
+
+====  ==========  ==================================================================================
+from a client
+1     Hello       the first thing said: magic, protocol version, pid
+2     Append      store a record batch: one answer, `Appended` or `Failed`
+3     Ack         move a consumer's position forward
+4     Seek        set a consumer's position
+5     Forget      remove a consumer
+6     Park        answer with `Wake` once event `seq_no` is published
+7     Status      who serves: answered with `StatusReport`
+from the writer
+65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
+66    Appended    the number of the batch's first event
+67    Done        the request is carried out
+68    Wake        the high-water mark, at or past what was waited for
+69    StatusReport
+70    Failed      the request was refused: error name, message, fields
+====  ==========  ==================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from eventlog import errors
+from eventlog.errors import EventLogError, ProtocolError
+
+PROTOCOL_VERSION: Final = 1
+HELLO_MAGIC: Final = "eventlog"
+
+
+class Hello(NamedTuple):
+    """The first message of a client."""
+
+    magic: str
+    version: int
+    pid: int
+
+
+class Append(NamedTuple):
+    """A record batch; `payload` is what `record_batch` describes."""
+
+    request_id: int
+    producer_id: int
+    producer_seq: int
+    count: int
+    flags: int
+    acks_bytes: int
+    payload: bytes
+
+
+class Ack(NamedTuple):
+    """Everything up to and including `seq_no` is processed."""
+
+    request_id: int
+    consumer: str
+    seq_no: int
+
+
+class Seek(NamedTuple):
+    """Event `position + 1` is the consumer's next one."""
+
+    request_id: int
+    consumer: str
+    position: int
+
+
+class Forget(NamedTuple):
+    """Remove the consumer."""
+
+    request_id: int
+    consumer: str
+
+
+class Park(NamedTuple):
+    """Wake me when event `seq_no` is published; at once if it already is."""
+
+    request_id: int
+    seq_no: int
+
+
+class Status(NamedTuple):
+    """Ask for what only the writer knows."""
+
+    request_id: int
+
+
+class Welcome(NamedTuple):
+    """The first message of the writer."""
+
+    version: int
+    pid: int
+    epoch: int
+    log_id: bytes
+
+
+class Appended(NamedTuple):
+    """The batch is stored, from this number on."""
+
+    request_id: int
+    base_seq_no: int
+
+
+class Done(NamedTuple):
+    """The request is carried out."""
+
+    request_id: int
+
+
+class Wake(NamedTuple):
+    """Look again: events up to `high_water` are published."""
+
+    request_id: int
+    high_water: int
+
+
+class StatusReport(NamedTuple):
+    """What only the writer knows."""
+
+    request_id: int
+    connections: int
+
+
+class Failed(NamedTuple):
+    """The request was refused, for this reason; the connection goes on."""
+
+    request_id: int
+    error: str
+    message: str
+    fields: dict[str, Any]
+
+
+ClientMessage = Hello | Append | Ack | Seek | Forget | Park | Status
+WriterMessage = Welcome | Appended | Done | Wake | StatusReport | Failed
+Message = ClientMessage | WriterMessage
+
+TYPES: Final[dict[int, type[Message]]] = {
+    1: Hello,
+    2: Append,
+    3: Ack,
+    4: Seek,
+    5: Forget,
+    6: Park,
+    7: Status,
+    65: Welcome,
+    66: Appended,
+    67: Done,
+    68: Wake,
+    69: StatusReport,
+    70: Failed,
+}
+_NUMBERS: Final = {kind: number for number, kind in TYPES.items()}
+_FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
+    Hello: (str, int, int),
+    Append: (int, int, int, int, int, int, bytes),
+    Ack: (int, str, int),
+    Seek: (int, str, int),
+    Forget: (int, str),
+    Park: (int, int),
+    Status: (int,),
+    Welcome: (int, int, int, bytes),
+    Appended: (int, int),
+    Done: (int,),
+    Wake: (int, int),
+    StatusReport: (int, int),
+    Failed: (int, str, str, dict),
+}
+_LARGEST_INT: Final = 2**64
+
+
+def pack_message(message: Message) -> bytes:
+    """The message as one MessagePack array."""
+    packed: bytes = msgpack.packb((_NUMBERS[type(message)], *message))
+    return packed
+
+
+def unpack_message(data: bytes | memoryview) -> Message:
+    """The message that the bytes hold.
+
+    Raises:
+        ProtocolError: they hold none; whatever the bytes are, nothing else is raised.
+    """
+    try:
+        fields = msgpack.unpackb(data, use_list=False, strict_map_key=True)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"a frame holds no MessagePack value: {error}") from error
+    if not isinstance(fields, tuple) or not fields or not isinstance(fields[0], int):
+        raise ProtocolError("a frame holds no message")
+    kind = TYPES.get(fields[0])
+    if kind is None:
+        raise ProtocolError(f"a message of the unknown type {fields[0]}")
+    values = fields[1:]
+    types = _FIELD_TYPES[kind]
+    if len(values) != len(types) or tuple(map(type, values)) != types:
+        raise ProtocolError(f"a {kind.__name__} message with other fields than it has")
+    if any(isinstance(value, int) and not 0 <= value < _LARGEST_INT for value in values):
+        raise ProtocolError(f"a {kind.__name__} message with a number out of range")
+    return kind(*values)
+
+
+def failed(request_id: int, error: EventLogError) -> Failed:
+    """The answer that carries an error back to the caller's process."""
+    return Failed(request_id, type(error).__name__, str(error), error.fields)
+
+
+def error_of(message: Failed) -> EventLogError:
+    """The error that the writer meant, as the caller's process knows it."""
+    kind = getattr(errors, message.error, EventLogError)
+    if not (isinstance(kind, type) and issubclass(kind, EventLogError)):
+        kind = EventLogError
+    known = {"path", "consumer", "seq_no", "first_available", "last_seq_no"}
+    fields = {name: value for name, value in message.fields.items() if name in known}
+    return kind(message.message, **fields)

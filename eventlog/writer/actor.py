@@ -1,0 +1,204 @@
+"""What each message does: the actor that owns the log. No trio, no sockets.
+
+The shell hands messages in (`handle`) and gives each peer a `say`; the actor decides who is told
+what, and when:
+
+- An append is answered when it has reached the log's durability: at once, or, with "sync", when the
+  shell reports a sync that covers it (`on_synced`).
+- An append that finds the log full waits, if the log's `on_full` says so, until an acknowledgement
+  makes room; those behind it wait too, so that no producer's order is broken.
+- A parked peer is woken as soon as its number is published: in the same step as the append, or at
+  once if it is already there, so no wake-up can be lost.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+from eventlog.config import MAX_IN_FLIGHT_LIMIT
+from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
+from eventlog.positions import SEQ_NO_MAX, check_name, check_seq_no
+from eventlog.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
+from eventlog.storage.log import WritableLog
+from eventlog.wire.messages import (
+    Ack,
+    Append,
+    Appended,
+    ClientMessage,
+    Done,
+    Forget,
+    Park,
+    Seek,
+    Status,
+    StatusReport,
+    Wake,
+    WriterMessage,
+    failed,
+)
+
+
+class Peer(Protocol):
+    """A client as the actor sees it."""
+
+    is_gone: bool
+
+    def say(self, message: WriterMessage) -> None:
+        """Send, or queue, an answer; never blocks."""
+
+
+class Actor:
+    """The log's owner. `on_dirty` is called whenever something is to be synced."""
+
+    def __init__(
+        self, log: WritableLog, connections: Callable[[], int], on_dirty: Callable[[], None]
+    ) -> None:
+        self.log = log
+        self._connections = connections
+        self._on_dirty = on_dirty
+        self._answers_when_synced = log.options.durability == "sync"
+        self._waits_when_full = log.options.on_full == "wait"
+        self._parked: list[tuple[int, int, Peer, int]] = []
+        self._tickets = count()
+        self._unsynced: deque[tuple[int, Peer, Appended]] = deque()
+        self._waiting: deque[tuple[Peer, Append]] = deque()
+
+    def handle(self, peer: Peer, message: ClientMessage) -> None:
+        """Carry out one message and say the answer, now or later.
+
+        Raises:
+            ProtocolError: the message makes no sense; the peer is to be dropped.
+        """
+        try:
+            self._carry_out(peer, message)
+        except ProtocolError:
+            raise
+        except EventLogError as error:
+            peer.say(failed(_request_id(message), error))
+
+    def _carry_out(self, peer: Peer, message: ClientMessage) -> None:
+        match message:
+            case Append():
+                self._take(peer, message)
+            case Park():
+                self._park(peer, message)
+            case Ack(request_id, consumer, seq_no):
+                self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+                self._moved(peer, request_id)
+            case Seek(request_id, consumer, position):
+                self.log.seek(check_name(consumer), check_seq_no(position, consumer=consumer))
+                self._moved(peer, request_id)
+            case Forget(request_id, consumer):
+                self.log.offsets.forget(check_name(consumer))
+                self._moved(peer, request_id)
+            case Status(request_id):
+                peer.say(StatusReport(request_id, self._connections()))
+
+    def _moved(self, peer: Peer, request_id: int) -> None:
+        """A position was set: on the disk soon, and perhaps there is room now."""
+        peer.say(Done(request_id))
+        self._on_dirty()
+        self.retry_waiting()
+
+    # --- appends -----------------------------------------------------------------------------
+
+    def _take(self, peer: Peer, message: Append) -> None:
+        _check_append(message)
+        if self._waiting:
+            self._wait_for_room(peer, message)
+        else:
+            self._append(peer, message)
+
+    def _append(self, peer: Peer, message: Append) -> None:
+        batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
+        try:
+            base_seq_no = self.log.append(batch, message.producer_id, message.producer_seq)
+        except LogFull as error:
+            if not (error.is_by_retention and self._waits_when_full):
+                raise
+            self._wait_for_room(peer, message)
+            return
+        answer = Appended(message.request_id, base_seq_no)
+        last_seq_no = base_seq_no + message.count - 1
+        if self._answers_when_synced and last_seq_no > self.log.control.synced:
+            self._unsynced.append((last_seq_no, peer, answer))
+        else:
+            peer.say(answer)
+        self._on_dirty()
+        self._wake()
+
+    def _wait_for_room(self, peer: Peer, message: Append) -> None:
+        if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
+            raise ProtocolError(f"more than {MAX_IN_FLIGHT_LIMIT} batches in flight")
+        self._waiting.append((peer, message))
+
+    def retry_waiting(self) -> None:
+        """Append what waited for room, in the order in which it came, as far as there is some."""
+        waiting, self._waiting = self._waiting, deque()
+        while waiting:
+            peer, message = waiting.popleft()
+            if peer.is_gone:
+                continue  # it will repeat the batch on its next connection, if it lives
+            try:
+                self._append(peer, message)
+            except EventLogError as error:
+                peer.say(failed(message.request_id, error))
+            if self._waiting:  # it went back: there is still no room
+                self._waiting.extend(waiting)
+                return
+
+    def on_synced(self) -> None:
+        """Answer the appends that a finished sync covers."""
+        synced = self.log.control.synced
+        while self._unsynced and self._unsynced[0][0] <= synced:
+            _, peer, answer = self._unsynced.popleft()
+            peer.say(answer)
+
+    def on_sync_failed(self, error: EventLogError) -> None:
+        """Refuse what was not synced, and everything from now on."""
+        self.log.fail(error)
+        while self._unsynced:
+            _, peer, answer = self._unsynced.popleft()
+            peer.say(failed(answer.request_id, error))
+
+    # --- waiting readers ---------------------------------------------------------------------
+
+    def _park(self, peer: Peer, message: Park) -> None:
+        if message.seq_no <= self.log.last_seq_no:
+            peer.say(Wake(message.request_id, self.log.last_seq_no))
+            return
+        ticket = (message.seq_no, next(self._tickets), peer, message.request_id)
+        heapq.heappush(self._parked, ticket)
+
+    def _wake(self) -> None:
+        high_water = self.log.last_seq_no
+        while self._parked and self._parked[0][0] <= high_water:
+            _, _, peer, request_id = heapq.heappop(self._parked)
+            peer.say(Wake(request_id, high_water))
+
+    def forget_peer(self, peer: Peer) -> None:
+        """Drop what a peer that is gone was waiting for."""
+        kept = [ticket for ticket in self._parked if ticket[2] is not peer]
+        if len(kept) != len(self._parked):
+            heapq.heapify(kept)
+            self._parked = kept
+        self._waiting = deque(entry for entry in self._waiting if entry[0] is not peer)
+
+
+def _request_id(message: ClientMessage) -> int:
+    request_id: int = message[0]  # type: ignore[assignment]  # only Hello has another first field
+    return request_id
+
+
+def _check_append(message: Append) -> None:
+    """Refuse what no client of ours sends, before it reaches the log."""
+    before_body = areas_bytes(message.count, message.flags, message.acks_bytes)
+    if message.count < 1 or before_body >= len(message.payload):
+        raise ProtocolError(f"a batch of {message.count} events that are not there")
+    if message.flags & ~FLAGS_KNOWN or message.acks_bytes:
+        raise ProtocolError(f"a batch with unknown flags ({message.flags:#x})")
+    if message.producer_seq > SEQ_NO_MAX:
+        raise InvalidArgument("a producer's count that no producer can reach")

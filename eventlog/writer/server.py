@@ -1,0 +1,297 @@
+"""The writer's trio loop: pipes in and out, syncs, signals, and leaving when nobody is there.
+
+    nursery
+    |-- accept           one task for each pipe: bytes -> Connection -> Actor -> answers
+    |-- sync             waits until something is to be synced; one sync covers all that came
+    |-- expire           sleeps until the oldest segment is too old (only with `max_age`)
+    |-- idle             ends the loop `linger_s` after the last pipe closed
+    `-- signals          SIGTERM and SIGINT end it in order
+
+Answers are sent straight from the task that caused them, without blocking: what does not fit into
+a pipe is kept, up to a limit, and a task is started to send it; a peer past the limit is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from eventlog import rendezvous
+from eventlog.config import SYNC_INTERVAL_S
+from eventlog.errors import EventLogError, LogDeleted, PermissionDenied, ProtocolError
+from eventlog.storage.log import WritableLog
+from eventlog.wire.connection import Connection, Role, frame
+from eventlog.wire.messages import (
+    PROTOCOL_VERSION,
+    Append,
+    Hello,
+    Welcome,
+    WriterMessage,
+    failed,
+)
+from eventlog.writer.actor import Actor
+
+logger = logging.getLogger("eventlog.writer")
+
+RECEIVE_BYTES: Final = 256 * 1024
+UNSENT_BYTES_MAX: Final = 1024 * 1024
+"""Answers are a few bytes each: who leaves this many unread has stopped reading."""
+
+
+class Pipe:
+    """One connected client; what the actor knows as a peer."""
+
+    def __init__(self, stream: trio.SocketStream, server: Server) -> None:
+        self._server = server
+        self._stream = stream
+        # The same descriptor for calls that must not wait; trio's object owns it.
+        self._raw = socket.socket(fileno=stream.socket.fileno())
+        self._raw.setblocking(False)
+        self._unsent = bytearray()
+        self._is_sending = False
+        self.is_gone = False
+
+    def say(self, message: WriterMessage) -> None:
+        """Queue an answer; it is sent at the end of the step (`flush`)."""
+        if not self.is_gone:
+            self._unsent += frame(message)
+            self._server.to_flush.add(self)
+
+    def flush(self) -> None:
+        """Send what can be sent without waiting."""
+        if self._is_sending or self.is_gone or not self._unsent:
+            return
+        try:
+            sent = self._raw.send(self._unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.drop()
+            return
+        del self._unsent[:sent]
+        if len(self._unsent) > UNSENT_BYTES_MAX:
+            logger.warning("dropped a peer that does not read its answers")
+            self.drop()
+        elif self._unsent:
+            self._is_sending = True
+            self._server.nursery.start_soon(self._send_rest)
+
+    async def _send_rest(self) -> None:
+        try:
+            while self._unsent and not self.is_gone:
+                await trio.lowlevel.wait_writable(self._raw)
+                sent = self._raw.send(self._unsent)
+                del self._unsent[:sent]
+        except (OSError, trio.ClosedResourceError):
+            self.drop()
+        finally:
+            self._is_sending = False
+
+    def drop(self) -> None:
+        """End the conversation; the receiving task sees the end and cleans up."""
+        self.is_gone = True
+        with suppress(OSError):
+            self._raw.shutdown(socket.SHUT_RDWR)
+
+    async def receive(self) -> bytes:
+        """The next bytes; empty at the end."""
+        try:
+            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        except trio.BrokenResourceError:
+            return b""
+
+    async def aclose(self) -> None:
+        """Give the descriptor back, once."""
+        self.is_gone = True
+        self._raw.detach()
+        await self._stream.aclose()
+
+
+class Server:
+    """Serves one log until it is told to stop or has been idle for `linger_s` (`None`: for ever)."""
+
+    def __init__(
+        self, log: WritableLog, listener: socket.socket, *, linger_s: float | None
+    ) -> None:
+        self.log = log
+        self._listener = listener
+        self._linger_s = linger_s
+        self._pipes: set[Pipe] = set()
+        self.to_flush: set[Pipe] = set()
+        self._dirty = trio.Event()
+        self._changed = trio.Event()
+        self.actor = Actor(log, lambda: len(self._pipes), lambda: self._dirty.set())
+        self.nursery: trio.Nursery
+        self._leaving_lock: int | None = None
+
+    def __repr__(self) -> str:
+        """The state in a line."""
+        return f"<Server {self.log.directory} pipes={len(self._pipes)} at={self.log.last_seq_no}>"
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Serve; returns after an orderly end, with everything on the disk."""
+        try:
+            async with trio.open_nursery() as self.nursery:
+                self._listener.setblocking(False)
+                listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
+                self.nursery.start_soon(self._watch_signals)
+                self.nursery.start_soon(self._sync_loop)
+                self.nursery.start_soon(self._expire_loop)
+                if self._linger_s is not None:
+                    self.nursery.start_soon(self._watch_idle, self._linger_s)
+                on_ready()
+                await trio.serve_listeners(self._serve_pipe, [listener])
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self.log.close)
+            self.actor.on_synced()
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the answers of a step to everybody who got one."""
+        while self.to_flush:
+            self.to_flush.pop().flush()
+
+    # --- pipes -------------------------------------------------------------------------------
+
+    async def _serve_pipe(self, stream: trio.SocketStream) -> None:
+        pipe = Pipe(stream, self)
+        self._pipes.add(pipe)
+        self._note_change()
+        try:
+            rendezvous.check_peer(pipe._raw, self.log.directory)
+            await self._converse(pipe)
+        except (ProtocolError, PermissionDenied) as error:
+            logger.warning("dropped a peer: %s", error)
+        except Exception:
+            # One peer's conversation must not end everybody's; the log is consistent after any
+            # exception, because a failed append moves nothing.
+            logger.exception("dropped a peer after an error of ours")
+        finally:
+            self._pipes.discard(pipe)
+            self.actor.forget_peer(pipe)
+            with trio.CancelScope(shield=True):
+                await pipe.aclose()
+            self._note_change()
+
+    async def _converse(self, pipe: Pipe) -> None:
+        connection = Connection(Role.WRITER, self.log.options.frame_bytes_max)
+        while not pipe.is_gone:
+            data = await pipe.receive()
+            if not data:
+                return
+            try:
+                for message in connection.receive(data):
+                    self._answer(pipe, message)
+            finally:
+                self.flush()
+
+    def _answer(self, pipe: Pipe, message: object) -> None:
+        if isinstance(message, Hello):
+            control = self.log.control
+            pipe.say(
+                Welcome(PROTOCOL_VERSION, control.writer_pid, control.epoch, control.log_id)
+            )
+        elif isinstance(message, Append) and self.log.control.is_replaced():
+            pipe.say(failed(message.request_id, self._deleted()))
+            self.nursery.cancel_scope.cancel()
+        else:
+            self.actor.handle(pipe, message)  # type: ignore[arg-type]  # the table allows no other
+
+    def _deleted(self) -> LogDeleted:
+        return LogDeleted(
+            f"the log {self.log.directory} was deleted while its writer was running; open it again"
+            " to make a new one",
+            path=self.log.directory,
+        )
+
+    # --- syncing and expiry ------------------------------------------------------------------
+
+    async def _sync_loop(self) -> None:
+        durability = self.log.options.durability
+        if durability == "memory":
+            return
+        while True:
+            await self._dirty.wait()
+            if durability == "disk":
+                await trio.sleep(SYNC_INTERVAL_S)
+            self._dirty = trio.Event()
+            await self._sync(with_positions=durability == "disk")
+
+    async def _sync(self, *, with_positions: bool) -> None:
+        work = self.log.begin_sync()
+        try:
+            await trio.to_thread.run_sync(work.run)
+            self.log.finish_sync(work)
+            if with_positions:
+                await trio.to_thread.run_sync(self.log.sync_positions)
+        except EventLogError as error:
+            logger.error("a sync failed, so this writer ends: %s", error)
+            self.actor.on_sync_failed(error)
+            self.flush()
+            self.nursery.cancel_scope.cancel()
+            return
+        self.actor.on_synced()
+        self.flush()
+
+    async def _expire_loop(self) -> None:
+        if self.log.options.retention.max_age is None:
+            return
+        interval_s = min(self.log.options.retention.max_age.total_seconds() / 10, 60.0)
+        while True:
+            # Whole segments go, so a tenth of the age is as exact as anybody can notice.
+            await trio.sleep(interval_s)
+            self.log.retire()
+            self.actor.retry_waiting()
+            self.flush()
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _note_change(self) -> None:
+        """Somebody came or went."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _watch_idle(self, linger_s: float) -> None:
+        while True:
+            if self._pipes:
+                await self._changed.wait()
+                continue
+            with trio.move_on_after(linger_s) as scope:
+                await self._changed.wait()
+            if scope.cancelled_caught and not self._pipes and self._may_leave():
+                logger.info("nobody is there any more")
+                self.nursery.cancel_scope.cancel()
+                return
+
+    def _may_leave(self) -> bool:
+        """Take the directory's lock, so that nobody starts to connect, and look once more.
+
+        A client that connected without the lock after this look finds the pipe closed before a
+        Welcome, and begins again with the lock: it then starts a new writer.
+        """
+        self._leaving_lock = rendezvous.lock_directory(self.log.directory, wait=False)
+        return self._leaving_lock is not None
+
+    async def _watch_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                logger.info("ending on %s", signal.Signals(number).name)
+                if self._leaving_lock is None:
+                    self.nursery.start_soon(self._leave)
+                else:
+                    self.nursery.cancel_scope.cancel()
+
+    async def _leave(self) -> None:
+        """End in order: with the directory's lock, so that the next writer starts after the end."""
+        with suppress(EventLogError):  # a deleted directory has no lock, and no next writer either
+            self._leaving_lock = await trio.to_thread.run_sync(
+                rendezvous.lock_directory, self.log.directory, abandon_on_cancel=True
+            )
+        self.nursery.cancel_scope.cancel()
