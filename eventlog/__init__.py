@@ -22,11 +22,35 @@ from typing import TYPE_CHECKING
 
 from eventlog.config import AskedOptions, Durability, OnFull, Retention
 from eventlog.envelope import EventEnvelope
-from eventlog.errors import *  # noqa: F403 - its __all__ is the list of the public errors
-from eventlog.errors import __all__ as _errors
+from eventlog.errors import (
+    CorruptLog,
+    EventLogError,
+    EventsTruncated,
+    EventTooLarge,
+    ForkedHandle,
+    InvalidArgument,
+    InvalidArgumentType,
+    InvalidConfig,
+    InvalidEvent,
+    InvalidName,
+    LogClosed,
+    LogDeleted,
+    LogFull,
+    LogNotFound,
+    NotALog,
+    PermissionDenied,
+    ProtocolError,
+    SequenceOutOfRange,
+    StorageFailed,
+    UnknownFormat,
+    UnsupportedFileSystem,
+    WriterUnavailable,
+    WrongEventLoop,
+)
 from eventlog.positions import ConsumerState, SeekPosition
 
 if TYPE_CHECKING:
+    from eventlog import blocking
     from eventlog.backends.interface import (
         AppendHandle,
         EventLog,
@@ -34,24 +58,47 @@ if TYPE_CHECKING:
         LogStatus,
         Publisher,
     )
+    from eventlog.backends.memory import InMemoryEventLog
 
 __version__ = "0.1.0"
 __all__ = [
     "AppendHandle",
     "ConsumerState",
+    "CorruptLog",
     "Durability",
     "EventEnvelope",
     "EventLog",
+    "EventLogError",
     "EventStream",
+    "EventTooLarge",
+    "EventsTruncated",
+    "ForkedHandle",
     "InMemoryEventLog",
+    "InvalidArgument",
+    "InvalidArgumentType",
+    "InvalidConfig",
+    "InvalidEvent",
+    "InvalidName",
+    "LogClosed",
+    "LogDeleted",
+    "LogFull",
+    "LogNotFound",
     "LogStatus",
+    "NotALog",
     "OnFull",
+    "PermissionDenied",
+    "ProtocolError",
     "Publisher",
     "Retention",
     "SeekPosition",
+    "SequenceOutOfRange",
+    "StorageFailed",
+    "UnknownFormat",
+    "UnsupportedFileSystem",
+    "WriterUnavailable",
+    "WrongEventLoop",
     "blocking",
     "open",
-    *_errors,
 ]
 
 _LAZY = {
@@ -105,8 +152,6 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
 
 def _check_event_loop() -> None:
     import sniffio
-
-    from eventlog.errors import WrongEventLoop
 
     try:
         library = sniffio.current_async_library()

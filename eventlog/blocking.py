@@ -192,7 +192,7 @@ def open(  # noqa: A001 - the name of the contract
 
     checked = check_path(path)
     if checked.startswith(MEMORY):
-        from eventlog.backends.memory import BlockingInMemoryEventLog
+        from eventlog.backends.memory_blocking import BlockingInMemoryEventLog
 
         return BlockingInMemoryEventLog(checked.removeprefix(MEMORY), asked)
     from eventlog.backends.local_blocking import BlockingLocalEventLog

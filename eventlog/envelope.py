@@ -152,7 +152,7 @@ class EventEnvelope(tuple[Any, Any, Any, Any]):
         return cast("int", self[3])
 
     def _fields(self) -> tuple[Any, ...]:
-        """All that tells one envelope from another; the id first, which alone nearly always does."""
+        """All that tells one envelope from another, the id first."""
         id_bytes = self._columns.id_bytes(self._row)
         return (id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event)
 
@@ -183,7 +183,11 @@ class EventEnvelope(tuple[Any, Any, Any, Any]):
 
 for _place, _name in enumerate(("event", "seq_no")):
     # The two that a consumer reads for every event, at the speed of C.
-    setattr(EventEnvelope, _name, property(itemgetter(_place), doc=getattr(EventEnvelope, _name).__doc__))
+    setattr(
+        EventEnvelope,
+        _name,
+        property(itemgetter(_place), doc=getattr(EventEnvelope, _name).__doc__),
+    )
 
 
 def envelopes_of(events: list[Any], base_seq_no: int, columns: Columns) -> list[EventEnvelope]:
@@ -192,7 +196,7 @@ def envelopes_of(events: list[Any], base_seq_no: int, columns: Columns) -> list[
     rows = zip(
         events, range(base_seq_no, base_seq_no + count), repeat(columns), range(count), strict=False
     )
-    return list(map(tuple.__new__, repeat(EventEnvelope), rows))  # type: ignore[arg-type]
+    return list(map(tuple.__new__, repeat(EventEnvelope), rows))
 
 
 def timestamp_ns_of(moment: datetime) -> int:

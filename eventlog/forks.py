@@ -1,7 +1,7 @@
 """Which side of a fork this process is on: handles of a parent are of no use in its child.
 
-A forked child has its parent's pipes, and would mix its own messages into the parent's. `generation`
-counts the forks that led to this process, so that a check at each call costs one comparison.
+A forked child has its parent's pipes, and would mix its own messages into the parent's.
+`generation` counts the forks that led to this process, so that a check costs one comparison.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ generation = 0
 
 
 def _count() -> None:
-    global generation
+    global generation  # noqa: PLW0603 - a fork changes the process, so the process's state
     generation += 1
 
 

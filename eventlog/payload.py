@@ -19,8 +19,8 @@ UUID_EXTENSION: Final = 1
 def new_packer() -> Callable[[Any], bytes]:
     """A function that packs one value; not to be shared between threads.
 
-    It raises whatever msgpack raises (`TypeError`, `ValueError`, `OverflowError`); callers turn that
-    into `InvalidEvent`.
+    It raises whatever msgpack raises (`TypeError`, `ValueError`, `OverflowError`); callers turn
+    that into `InvalidEvent`.
     """
     packer = msgpack.Packer(default=_pack_extension, datetime=True, use_bin_type=True)
     pack: Callable[[Any], bytes] = packer.pack
@@ -41,18 +41,24 @@ def unpack(data: bytes | memoryview) -> Any:
 
 def _unpack_odd(data: bytes | memoryview) -> Any:
     """Unpack what the fast way refuses: tuples as keys, and times outside of `datetime`'s years."""
-    for timestamp in (3, 0):
-        try:
-            return msgpack.unpackb(
-                data,
-                strict_map_key=False,
-                timestamp=timestamp,
-                ext_hook=_unpack_extension,
-                object_pairs_hook=_map_of_pairs,
-            )
-        except (TypeError, OverflowError) as error:
-            refusal = error
-    raise ValueError(str(refusal)) from refusal
+    try:
+        return _unpack_pairs(data, timestamp=3)
+    except (TypeError, OverflowError):
+        pass  # a time that `datetime` cannot hold
+    try:
+        return _unpack_pairs(data, timestamp=0)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _unpack_pairs(data: bytes | memoryview, *, timestamp: int) -> Any:
+    return msgpack.unpackb(
+        data,
+        strict_map_key=False,
+        timestamp=timestamp,
+        ext_hook=_unpack_extension,
+        object_pairs_hook=_map_of_pairs,
+    )
 
 
 def _pack_extension(value: Any) -> msgpack.ExtType:

@@ -58,7 +58,7 @@ _ARRAY_32: Final = struct.Struct(">BI")
 class PackedBatch(NamedTuple):
     """A batch as it travels to the writer: opaque bytes, and what the header says of them."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, of no use here
     flags: int
     acks_bytes: int
     payload: bytes

@@ -136,7 +136,7 @@ has_uv() {
     has uv
 }
 
-# A few words that differ when compiled packages would not fit; empty if there is no such Python.
+# A word that differs where compiled packages would not fit; empty if there is no such Python.
 python_tag() {
     "$1" -I -S -c 'import sys; print(sys.implementation.cache_tag)' 2>/dev/null || true
 }
@@ -224,7 +224,10 @@ install_project() {
 }
 
 write_installed() {
-    wanted "$(python_tag "$VENV/bin/python")" >"$VENV/.installed"
+    local tag
+    tag=$(python_tag "$VENV/bin/python")
+    [[ -n $tag ]] || fail "$VENV/bin/python does not run"
+    wanted "$tag" >"$VENV/.installed"
     printf '%s\n' "$1" >>"$VENV/.installed"
     rm -f -- "$VENV/.unfinished"
 }

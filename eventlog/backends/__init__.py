@@ -1,4 +1,5 @@
 """What a log can be: one interface, and a module for each kind.
 
-`interface` says what every log promises, `local` is the log of this machine, `memory` the reference.
+`interface` says what every log promises, `local` is the log of this machine, `memory` the
+reference, each with a twin for threads; `choose` knows which one a path means.
 """

@@ -212,9 +212,7 @@ class LocalEventLog(EventLog):
         self, consumer: str, position: SeekPosition, follow: bool, on_truncated: OnTruncated
     ) -> AsyncIterator[EventStream]:
         handle = await self._ready()
-        feed = Feed(
-            handle.reader, consumer, position, follow=follow, on_truncated=on_truncated
-        )
+        feed = Feed(handle.reader, consumer, position, follow=follow, on_truncated=on_truncated)
         stream = LocalStream(handle, feed)
         try:
             yield stream
@@ -539,5 +537,3 @@ class LocalAppendHandle(AppendHandle):
     async def result(self) -> int:
         await self._publisher.wait_done(self._batch)
         return self._batch.seq_no_of(self._row)
-
-

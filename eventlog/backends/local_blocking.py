@@ -16,7 +16,7 @@ from eventlog.backends.interface import LogStatus, OnTruncated
 from eventlog.blocking import LINGER_S_DEFAULT, AppendHandle, EventLog, EventStream, Publisher
 from eventlog.client.feed import Feed, check_subscription, closed
 from eventlog.client.local import LocalHandle, check_publisher, check_range
-from eventlog.client.outbox import OutBatch, Outbox, copy_of
+from eventlog.client.outbox import OutBatch, copy_of
 from eventlog.client.threads import BlockingPipe
 from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
 from eventlog.envelope import EventEnvelope
@@ -217,9 +217,7 @@ class BlockingLocalStream(EventStream):
         self._feed.use_as("batches")
         return iter(lambda: self._next(self._feed.next_batch), None)
 
-    def _next(
-        self, read: Callable[[], list[EventEnvelope] | None]
-    ) -> list[EventEnvelope] | None:
+    def _next(self, read: Callable[[], list[EventEnvelope] | None]) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""
         while True:
             if self._is_closed:

@@ -26,10 +26,14 @@ from eventlog.wire.connection import Connection, Role, frame
 from eventlog.wire.messages import (
     HELLO_MAGIC,
     PROTOCOL_VERSION,
-    ClientMessage,
+    Ack,
     Failed,
+    Forget,
     Hello,
     Message,
+    Park,
+    Seek,
+    Status,
     Welcome,
     WriterMessage,
     error_of,
@@ -59,6 +63,8 @@ class Receive(NamedTuple):
 
 RECEIVE: Final = Receive()
 OPEN_PIPE: Final = OpenPipe()
+Request = Ack | Seek | Forget | Park | Status
+"""What may be said twice without harm, so that it is repeated after a lost pipe."""
 Operation = OpenPipe | Send | Receive
 Result = TypeVar("Result")
 Steps = Generator[Operation, Any, Result]
@@ -124,7 +130,7 @@ class Channel:
         except ProtocolError as error:
             raise PipeBroken(str(error)) from error
 
-    def request(self, kind: type[ClientMessage], *fields: Any) -> Steps[WriterMessage]:
+    def request(self, kind: type[Request], *fields: Any) -> Steps[WriterMessage]:
         """Say one message, which may safely be said twice, and return its answer.
 
         Raises:

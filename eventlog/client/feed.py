@@ -1,4 +1,4 @@
-"""What a subscription reads next: the part of a stream that never waits, the same for all shells."""
+"""What a subscription reads next: the part of a stream that never waits, for all shells."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _environment() -> dict[str, str]:
 
 
 def _reported(output: bytes, directory: str) -> EventLogError:
-    """The error that the writer reported; one that says nothing of itself is `WriterUnavailable`."""
+    """The error that the writer reported."""
     try:
         name, message = msgpack.unpackb(output)
     except ValueError:

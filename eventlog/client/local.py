@@ -140,9 +140,7 @@ def check_range(start: object, stop: object) -> tuple[int, int | None]:
     return check_seq_no(start), None if stop is None else check_seq_no(stop)
 
 
-def check_publisher(
-    linger: float, max_batch_bytes: int, max_in_flight: int, path: str
-) -> None:
+def check_publisher(linger: float, max_batch_bytes: int, max_in_flight: int, path: str) -> None:
     """Pass if the options of a publisher mean something.
 
     Raises:

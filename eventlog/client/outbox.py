@@ -29,7 +29,15 @@ from eventlog.wire.messages import Append, Appended, Failed, WriterMessage, erro
 class OutBatch:
     """A batch from the moment its first event is added until the writer's answer."""
 
-    __slots__ = ("base_seq_no", "error", "is_sealed", "on_done", "packed", "producer_seq", "request_id")
+    __slots__ = (
+        "base_seq_no",
+        "error",
+        "is_sealed",
+        "on_done",
+        "packed",
+        "producer_seq",
+        "request_id",
+    )
 
     def __init__(self) -> None:
         self.packed: PackedBatch | None = None
@@ -222,5 +230,3 @@ class Outbox:
             except EventLogError as error:
                 self.give_up(error)
                 raise
-
-

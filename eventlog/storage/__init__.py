@@ -1,0 +1,17 @@
+"""What lies in a log's directory: formats and recovery, which are pure, and the files themselves.
+
+=============  ========================================================================
+`layout`       fixed binary layouts as data
+`format`       segments, record batches and index entries: their bytes; pure
+`recovery`     what a segment holds, and what a crash left; pure
+`producers`    which batches were stored already; pure
+`files`        the narrow door to the operating system
+`control`      the control page: the marks that everybody reads
+`offsets`      the offset table: consumers' positions
+`segment`      one segment and its index
+`start`        making a log, and opening it for its writer
+`log`          the open log, as its writer has it
+`reader`       the log as everybody else sees it
+`identity`     who a process is
+=============  ========================================================================
+"""

@@ -193,7 +193,11 @@ class ControlPage:
     def boot_id(self) -> str:
         """The kernel's boot id when the last writer started."""
         start = CONTROL.offset("boot_id")
-        return bytes(self._view[start : start + BOOT_ID_BYTES]).rstrip(b"\0").decode("ascii", "replace")
+        return (
+            bytes(self._view[start : start + BOOT_ID_BYTES])
+            .rstrip(b"\0")
+            .decode("ascii", "replace")
+        )
 
     @boot_id.setter
     def boot_id(self, value: str) -> None:

@@ -133,10 +133,10 @@ def translated(error: OSError, path: str, what: str) -> EventLogError:
 
 
 def _small_tmpfs_hint(path: str) -> str:
-    if not os.path.abspath(path).startswith("/dev/shm/"):  # noqa: S108 - looked at, not written
+    if not os.path.abspath(path).startswith("/dev/shm/"):  # noqa: S108 - looked at, not written to
         return ""
     with suppress(OSError):
-        room = os.statvfs("/dev/shm")
+        room = os.statvfs("/dev/shm")  # noqa: S108
         megabytes = room.f_blocks * room.f_frsize >> 20
         return (
             f" (/dev/shm holds {megabytes} MiB in all here; containers get 64 unless told"

@@ -119,7 +119,7 @@ class BatchHeader(NamedTuple):
     append_time_ns: int
     producer_id: int
     producer_seq: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, of no use here
     flags: int
     header_bytes: int
     epoch: int
@@ -173,9 +173,7 @@ def base_of_name(name: str) -> int | None:
     return int(stem)
 
 
-def pack_segment_header(
-    base_seq_no: int, segment_bytes: int, epoch: int, created_ns: int
-) -> bytes:
+def pack_segment_header(base_seq_no: int, segment_bytes: int, epoch: int, created_ns: int) -> bytes:
     """The first bytes of a new segment."""
     header = SEGMENT_HEADER.pack(
         SEGMENT_MAGIC,

@@ -1,4 +1,4 @@
-"""The log as its writer has it: append, publish, roll, sync, positions, retention. No pipe, no trio.
+"""The log as its writer has it: append, publish, roll, sync, positions, retention; no pipe.
 
 Rules:
 
@@ -184,7 +184,7 @@ class WritableLog:
         self._save_producers()
 
     def _save_producers(self) -> None:
-        """Replace the snapshot; an older one, or none, only means more to read at the next start."""
+        """Replace the snapshot; an older one only means more to read at the next start."""
         path = os.path.join(self.directory, producers_file.FILE_NAME)
         with os_errors(self.directory, "saving its producers"):
             descriptor = self._files.create(path + ".new")

@@ -6,7 +6,7 @@ snapshot, written whenever a segment is sealed, and from the headers of all batc
 
     snapshot (file "producers")
         magic b"EVLOGPRD" | CRC-32C of the rest, 4 bytes | MessagePack:
-        [version, seq_no of the last event before it, [[producer_id, [[producer_seq, base], ...]], ...]]
+        [version, last seq_no before it, [[producer_id, [[producer_seq, base], ...]], ...]]
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ProducerTable:
     def to_bytes(self, last_seq_no: int) -> bytes:
         """A snapshot that stands for all batches up to `last_seq_no`."""
         rows = [[producer_id, list(batches)] for producer_id, batches in self._producers.items()]
-        packed = msgpack.packb([_VERSION, last_seq_no, rows])
+        packed: bytes = msgpack.packb([_VERSION, last_seq_no, rows])
         return MAGIC + _CRC.pack(crc32c(packed)) + packed
 
     @classmethod

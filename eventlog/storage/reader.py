@@ -130,8 +130,10 @@ class LogReader:
             case "beginning":
                 return self.first_available
             case "last_acknowledged":
-                return self.position_of(consumer) + 1 if self.position_of(consumer) else (
-                    self.first_available
+                return (
+                    self.position_of(consumer) + 1
+                    if self.position_of(consumer)
+                    else (self.first_available)
                 )
             case "latest":
                 return self.last_seq_no + 1
@@ -396,4 +398,3 @@ def trimmed(
     if base_seq_no >= first and base_seq_no + len(envelopes) <= end:
         return envelopes
     return envelopes[max(first - base_seq_no, 0) : max(end - base_seq_no, 0)]
-

@@ -207,7 +207,8 @@ class _Recovery:
         try:
             reader = SegmentReader(self._directory, base, self._files)
         except CorruptLog as error:
-            return self._lose_segment(base, following, str(error))
+            self._lose_segment(base, following, str(error))
+            return None
         try:
             entries, scan = self._scan(reader)
         finally:
@@ -266,9 +267,7 @@ class _Recovery:
             if header.producer_id and header.base_seq_no > self._producers_to:
                 self._producers.note(header.producer_id, header.producer_seq, header.base_seq_no)
 
-        return fresh, scan_segment(
-            reader.view, reader.base_seq_no, self._trusted, on_batch=note
-        )
+        return fresh, scan_segment(reader.view, reader.base_seq_no, self._trusted, on_batch=note)
 
     def _sealed(self, bases: list[int], active: SegmentWriter | None) -> list[SealedSegment]:
         """The full segments, each with the time at which the next one began; and their indexes."""

@@ -1,1 +1,1 @@
-"""What is said on a pipe between a client and the writer: messages, frames, who may say what. Pure."""
+"""What is said on a pipe between a client and the writer: messages and frames. Pure."""

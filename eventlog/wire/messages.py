@@ -49,7 +49,7 @@ class Append(NamedTuple):
     request_id: int
     producer_id: int
     producer_seq: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, of no use here
     flags: int
     acks_bytes: int
     payload: bytes

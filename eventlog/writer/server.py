@@ -114,7 +114,7 @@ class Pipe:
 
 
 class Server:
-    """Serves one log until it is told to stop or has been idle for `linger_s` (`None`: for ever)."""
+    """Serves one log until it is told to stop, or has been idle for `linger_s` (`None`: never)."""
 
     def __init__(
         self, log: WritableLog, listener: socket.socket, *, linger_s: float | None
@@ -126,7 +126,7 @@ class Server:
         self.to_flush: set[Pipe] = set()
         self._dirty = trio.Event()
         self._changed = trio.Event()
-        self.actor = Actor(log, lambda: len(self._pipes), lambda: self._dirty.set())
+        self.actor = Actor(log, lambda: len(self._pipes), self._note_dirty)
         self.nursery: trio.Nursery
         self._leaving_lock: int | None = None
 
@@ -152,6 +152,9 @@ class Server:
                 await trio.to_thread.run_sync(self.log.close)
             self.actor.on_synced()
             self.flush()
+
+    def _note_dirty(self) -> None:
+        self._dirty.set()
 
     def flush(self) -> None:
         """Send the answers of a step to everybody who got one."""
@@ -195,9 +198,7 @@ class Server:
     def _answer(self, pipe: Pipe, message: object) -> None:
         if isinstance(message, Hello):
             control = self.log.control
-            pipe.say(
-                Welcome(PROTOCOL_VERSION, control.writer_pid, control.epoch, control.log_id)
-            )
+            pipe.say(Welcome(PROTOCOL_VERSION, control.writer_pid, control.epoch, control.log_id))
         elif isinstance(message, Append) and self.log.control.is_replaced():
             pipe.say(failed(message.request_id, self._deleted()))
             self.nursery.cancel_scope.cancel()

@@ -1,0 +1,257 @@
+"""`InMemoryEventLog`: the reference backend for trio and asyncio; a shell around `memory_log`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Self
+
+import anyio
+import sniffio
+from anyio.lowlevel import checkpoint
+
+from eventlog.backends.interface import (
+    AppendHandle,
+    EventLog,
+    EventRange,
+    EventStream,
+    LogStatus,
+    OnTruncated,
+    Publisher,
+)
+from eventlog.backends.memory_log import MemoryFeed, MemoryHandle, read_range
+from eventlog.client.feed import check_subscription, closed
+from eventlog.client.local import check_publisher, check_range
+from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
+from eventlog.envelope import EventEnvelope
+from eventlog.errors import LogFull
+from eventlog.positions import (
+    ConsumerState,
+    SeekPosition,
+    check_name,
+    check_position,
+    check_seq_no,
+)
+from eventlog.record_batch import PackedBatch
+
+
+class InMemoryEventLog(MemoryHandle, EventLog):
+    """See `EventLog`; the reference that the others are tested against.
+
+    `InMemoryEventLog()` is the same as `eventlog.open("memory:")`.
+    """
+
+    def __init__(self, name: str = "", asked: AskedOptions | None = None) -> None:
+        super().__init__(name, asked or AskedOptions())
+
+    async def __aenter__(self) -> Self:
+        self.open_handle()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.close_handle()
+
+    async def wait_changed(self, seen: int) -> None:
+        """Wait until the log is not what it was when `version` was `seen`."""
+        changed = anyio.Event()
+        self.log.call_when_changed(_from_any_thread(changed.set), seen)
+        await changed.wait()
+
+    async def _append(self, packed: PackedBatch) -> int:
+        await checkpoint()
+        while True:
+            seen = self.log.version
+            try:
+                return self.log.append(packed)
+            except LogFull as error:
+                if not self.is_worth_waiting(error):
+                    raise
+            await self.wait_changed(seen)
+
+    async def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        return await self._append(self.packed(event, key, headers))
+
+    async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
+        _ = self.log
+        if isinstance(events, AsyncIterable):
+            events = [event async for event in events]
+        batches = self.packed_many(events)
+        numbers = [await self._append(packed) for packed in batches]
+        return numbers[0], numbers[-1] + batches[-1].count - 1
+
+    def publisher(
+        self,
+        linger: float = 0.0,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+    ) -> AbstractAsyncContextManager[Publisher]:
+        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
+        return self._publisher()
+
+    @asynccontextmanager
+    async def _publisher(self) -> AsyncIterator[Publisher]:
+        _ = self.log
+        publisher = InMemoryPublisher(self)
+        try:
+            yield publisher
+        finally:
+            publisher.is_closed = True
+
+    def subscribe(
+        self,
+        consumer: str,
+        position: SeekPosition = SeekPosition.LATEST,
+        *,
+        follow: bool = True,
+        on_truncated: OnTruncated = "error",
+    ) -> AbstractAsyncContextManager[EventStream]:
+        check_name(consumer)
+        check_position(position)
+        check_subscription(follow, on_truncated)
+        return self._subscribe(consumer, position, follow, on_truncated)
+
+    @asynccontextmanager
+    async def _subscribe(
+        self, consumer: str, position: SeekPosition, follow: bool, on_truncated: OnTruncated
+    ) -> AsyncIterator[EventStream]:
+        feed = MemoryFeed(self, consumer, position, follow, on_truncated)
+        try:
+            yield InMemoryStream(self, feed)
+        finally:
+            feed.is_closed = True
+
+    def read(self, start: int, stop: int | None = None) -> EventRange:
+        return InMemoryRange(self, *check_range(start, stop))
+
+    async def ack(self, consumer: str, seq_no: int) -> None:
+        self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+
+    async def seek(self, consumer: str, position: SeekPosition) -> None:
+        self.log.seek(check_name(consumer), check_position(position))
+
+    async def last_seq_no(self) -> int | None:
+        return self.log.last or None
+
+    async def consumers(self) -> list[ConsumerState]:
+        return self.log.consumers()
+
+    async def forget(self, consumer: str) -> None:
+        self.log.forget(check_name(consumer))
+
+    async def status(self) -> LogStatus:
+        return self.log.status()
+
+
+class InMemoryPublisher(Publisher):
+    """Every `send` is stored at once; there is no pipe to fill."""
+
+    def __init__(self, log: InMemoryEventLog) -> None:
+        self._log = log
+        self.is_closed = False
+
+    async def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        return InMemoryAppendHandle(await self._log.append(event, key=key, headers=headers))
+
+    async def flush(self) -> None:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+
+
+class InMemoryAppendHandle(AppendHandle):
+    """Known from the start."""
+
+    def __init__(self, seq_no: int) -> None:
+        self._seq_no = seq_no
+
+    @property
+    def seq_no(self) -> int:
+        return self._seq_no
+
+    async def result(self) -> int:
+        return self._seq_no
+
+
+class InMemoryStream(EventStream):
+    """See `EventStream`."""
+
+    def __init__(self, log: InMemoryEventLog, feed: MemoryFeed) -> None:
+        self._log = log
+        self._feed = feed
+        self._events: Iterator[EventEnvelope] = iter(())
+
+    def __aiter__(self) -> InMemoryStream:
+        self._feed.use_as("events")
+        return self
+
+    async def __anext__(self) -> EventEnvelope:
+        for envelope in self._events:
+            return envelope
+        self._events = iter(await self.next_batch())
+        return next(self._events)
+
+    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
+        self._feed.use_as("batches")
+        return _Batches(self)
+
+    async def next_batch(self) -> list[EventEnvelope]:
+        """The next batch, waiting for it if need be."""
+        await checkpoint()
+        while True:
+            seen = self._log.log.version
+            events = self._feed.next_batch()
+            if events is not None:
+                return events
+            if self._feed.is_finished:
+                raise StopAsyncIteration
+            await self._log.wait_changed(seen)
+
+
+class _Batches:
+    """A stream, batch by batch."""
+
+    def __init__(self, stream: InMemoryStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _Batches:
+        return self
+
+    async def __anext__(self) -> list[EventEnvelope]:
+        return await self._stream.next_batch()
+
+
+class InMemoryRange(EventRange):
+    """See `EventRange`."""
+
+    def __init__(self, log: InMemoryEventLog, start: int, stop: int | None) -> None:
+        self._log = log
+        self._bounds = start, stop
+        self._events: Iterator[EventEnvelope] | None = None
+
+    def __aiter__(self) -> InMemoryRange:
+        return InMemoryRange(self._log, *self._bounds)
+
+    async def __anext__(self) -> EventEnvelope:
+        if self._events is None:
+            self._events = read_range(self._log.log, *self._bounds)
+        for envelope in self._events:
+            return envelope
+        raise StopAsyncIteration
+
+
+def _from_any_thread(call: Callable[[], object]) -> Callable[[], object]:
+    """`call`, in this task's event loop, from whichever thread."""
+    if sniffio.current_async_library() == "trio":
+        import trio
+
+        token = trio.lowlevel.current_trio_token()
+        return lambda: token.run_sync_soon(call)
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    return lambda: loop.call_soon_threadsafe(call)

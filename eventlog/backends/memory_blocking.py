@@ -1,0 +1,191 @@
+"""The reference backend for threads and scripts; a shell around `memory_log`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from eventlog import blocking
+from eventlog.backends.interface import LogStatus, OnTruncated
+from eventlog.backends.memory_log import MemoryFeed, MemoryHandle, read_range
+from eventlog.client.feed import check_subscription, closed
+from eventlog.client.local import check_publisher, check_range
+from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
+from eventlog.envelope import EventEnvelope
+from eventlog.errors import LogFull
+from eventlog.positions import (
+    ConsumerState,
+    SeekPosition,
+    check_name,
+    check_position,
+    check_seq_no,
+)
+from eventlog.record_batch import PackedBatch
+
+
+class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
+    """See `eventlog.blocking.EventLog`."""
+
+    def __init__(self, name: str, asked: AskedOptions) -> None:
+        super().__init__(name, asked)
+        self.open_handle()
+
+    def close(self) -> None:
+        self.close_handle()
+
+    def wait_changed(self, seen: int) -> None:
+        """Wait until the log is not what it was when `version` was `seen`."""
+        changed = threading.Event()
+        self.log.call_when_changed(changed.set, seen)
+        changed.wait()
+
+    def _append(self, packed: PackedBatch) -> int:
+        while True:
+            seen = self.log.version
+            try:
+                return self.log.append(packed)
+            except LogFull as error:
+                if not self.is_worth_waiting(error):
+                    raise
+            self.wait_changed(seen)
+
+    def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        return self._append(self.packed(event, key, headers))
+
+    def append_many(self, events: Iterable[Any]) -> tuple[int, int]:
+        batches = self.packed_many(events)
+        numbers = [self._append(packed) for packed in batches]
+        return numbers[0], numbers[-1] + batches[-1].count - 1
+
+    def publisher(
+        self,
+        linger: float = blocking.LINGER_S_DEFAULT,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+    ) -> AbstractContextManager[blocking.Publisher]:
+        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
+        return self._publisher()
+
+    @contextmanager
+    def _publisher(self) -> Iterator[blocking.Publisher]:
+        _ = self.log
+        publisher = BlockingInMemoryPublisher(self)
+        try:
+            yield publisher
+        finally:
+            publisher.is_closed = True
+
+    def subscribe(
+        self,
+        consumer: str,
+        position: SeekPosition = SeekPosition.LATEST,
+        *,
+        follow: bool = True,
+        on_truncated: OnTruncated = "error",
+    ) -> AbstractContextManager[blocking.EventStream]:
+        check_name(consumer)
+        check_position(position)
+        check_subscription(follow, on_truncated)
+        return self._subscribe(consumer, position, follow, on_truncated)
+
+    @contextmanager
+    def _subscribe(
+        self, consumer: str, position: SeekPosition, follow: bool, on_truncated: OnTruncated
+    ) -> Iterator[blocking.EventStream]:
+        feed = MemoryFeed(self, consumer, position, follow, on_truncated)
+        try:
+            yield BlockingInMemoryStream(self, feed)
+        finally:
+            feed.is_closed = True
+
+    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
+        return read_range(self.log, *check_range(start, stop))
+
+    def ack(self, consumer: str, seq_no: int) -> None:
+        self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+
+    def seek(self, consumer: str, position: SeekPosition) -> None:
+        self.log.seek(check_name(consumer), check_position(position))
+
+    def last_seq_no(self) -> int | None:
+        return self.log.last or None
+
+    def consumers(self) -> list[ConsumerState]:
+        return self.log.consumers()
+
+    def forget(self, consumer: str) -> None:
+        self.log.forget(check_name(consumer))
+
+    def status(self) -> LogStatus:
+        return self.log.status()
+
+
+class BlockingInMemoryPublisher(blocking.Publisher):
+    """Every `send` is stored at once; there is no pipe to fill."""
+
+    def __init__(self, log: BlockingInMemoryEventLog) -> None:
+        self._log = log
+        self.is_closed = False
+
+    def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> blocking.AppendHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        return BlockingInMemoryAppendHandle(self._log.append(event, key=key, headers=headers))
+
+    def flush(self) -> None:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+
+
+class BlockingInMemoryAppendHandle(blocking.AppendHandle):
+    """Known from the start."""
+
+    def __init__(self, seq_no: int) -> None:
+        self._seq_no = seq_no
+
+    @property
+    def seq_no(self) -> int:
+        return self._seq_no
+
+    def result(self) -> int:
+        return self._seq_no
+
+
+class BlockingInMemoryStream(blocking.EventStream):
+    """See `eventlog.blocking.EventStream`."""
+
+    def __init__(self, log: BlockingInMemoryEventLog, feed: MemoryFeed) -> None:
+        self._log = log
+        self._feed = feed
+        self._events: Iterator[EventEnvelope] = iter(())
+
+    def __iter__(self) -> Iterator[EventEnvelope]:
+        self._feed.use_as("events")
+        return self
+
+    def __next__(self) -> EventEnvelope:
+        for envelope in self._events:
+            return envelope
+        events = self._next_batch()
+        if events is None:
+            raise StopIteration
+        self._events = iter(events)
+        return next(self._events)
+
+    def batches(self) -> Iterator[list[EventEnvelope]]:
+        self._feed.use_as("batches")
+        return iter(self._next_batch, None)
+
+    def _next_batch(self) -> list[EventEnvelope] | None:
+        while True:
+            seen = self._log.log.version
+            events = self._feed.next_batch()
+            if events is not None or self._feed.is_finished:
+                return events
+            self._log.wait_changed(seen)
