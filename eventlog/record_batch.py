@@ -94,8 +94,8 @@ class BatchBuilder:
 
     def add(
         self, event: Any, key: str | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Pack one event, or an `EventEnvelope` with its own id and time.
+    ) -> int:
+        """Pack one event, or an `EventEnvelope` with its own id and time; its row in the batch.
 
         Raises:
             InvalidEvent: MessagePack cannot carry it.
@@ -103,37 +103,49 @@ class BatchBuilder:
             InvalidArgument: the key or a header is no valid text.
             InvalidArgumentType: the key or the headers have another type.
         """
-        envelope = None
-        if type(event) is EventEnvelope:
-            envelope = event
-            key = envelope.key if key is None else key
-            headers = envelope.headers if headers is None else headers
-            event = envelope.event
+        if key is not None or headers is not None or type(event) is EventEnvelope:
+            return self._add_with_columns(event, key, headers)
+        return self._add_packed(self._packed(event), 0, time.time_ns())
+
+    def _packed(self, event: Any) -> bytes:
         try:
-            packed = self._pack(event)
+            return self._pack(event)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidEvent(
                 f"the event cannot be stored: {error}; give values that MessagePack can carry"
             ) from error
-        size = len(packed)
-        if key is not None or headers is not None:
-            size += self._check_row(key, headers)
+
+    def _add_packed(self, packed: bytes, columns_bytes: int, timestamp_ns: int) -> int:
+        size = len(packed) + columns_bytes
         if size > self._max_event_bytes:
             raise EventTooLarge(
                 f"the event takes {size} bytes and this log allows {self._max_event_bytes}:"
                 " store large data elsewhere, or make the log with a larger max_event_bytes"
             )
-        row = len(self._events)
+        events = self._events
+        events.append(packed)
+        self._timestamps.append(timestamp_ns)
+        self.bytes += size + EVENT_OVERHEAD_BYTES
+        return len(events) - 1
+
+    def _add_with_columns(
+        self, event: Any, key: str | None, headers: Mapping[str, str] | None
+    ) -> int:
+        """The long way, for an event that has more than a payload."""
+        envelope = event if type(event) is EventEnvelope else None
+        timestamp_ns = time.time_ns()
+        if envelope is not None:
+            event, timestamp_ns = envelope.event, envelope.timestamp_ns
+            key = envelope.key if key is None else key
+            headers = envelope.headers if headers is None else headers
+        columns_bytes = self._check_row(key, headers)
+        row = self._add_packed(self._packed(event), columns_bytes, timestamp_ns)
         if key is not None or headers is not None:
             self._rows[row] = (key, None if headers is None else dict(headers))
-        if envelope is None:
-            self._timestamps.append(time.time_ns())
-        else:
-            self._timestamps.append(envelope.timestamp_ns)
+        if envelope is not None:
             self._ids[row] = envelope.id.bytes
-            size += ID_BYTES
-        self._events.append(packed)
-        self.bytes += size + EVENT_OVERHEAD_BYTES
+            self.bytes += ID_BYTES
+        return row
 
     def _check_row(self, key: str | None, headers: Mapping[str, str] | None) -> int:
         """The bytes that key and headers add."""

@@ -276,7 +276,7 @@ class BlockingLocalPublisher(Publisher):
         with self._lock:
             outbox = self._outbox
             batch, row = outbox.add(event, key, headers)
-            if outbox.open_bytes >= self._max_batch_bytes:
+            if outbox.builder.bytes >= self._max_batch_bytes:
                 outbox.seal()
                 self._pipe.run(outbox.deliver(self._max_in_flight))
             elif row == 0:

@@ -85,29 +85,14 @@ class Outbox:
 
     def __init__(self, channel: Channel, options: LogOptions) -> None:
         self.channel = channel
-        self._options = options
-        self._builder = BatchBuilder(options.max_event_bytes)
-        self._open = OutBatch()
+        self._batch_bytes_max = options.batch_bytes_max
+        self.builder = BatchBuilder(options.max_event_bytes)
+        self.open_batch = OutBatch()
         self._producer_id = secrets.randbits(64) or 1
         self._producer_seq = 0
         self.unsent: deque[OutBatch] = deque()
         self.in_flight: deque[OutBatch] = deque()
         self._first_error: EventLogError | None = None
-
-    @property
-    def open_bytes(self) -> int:
-        """The size of the batch that is being filled."""
-        return self._builder.bytes
-
-    @property
-    def open_batch(self) -> OutBatch | None:
-        """The batch that is being filled, if there is anything in it."""
-        return self._open if len(self._builder) else None
-
-    @property
-    def is_open_full(self) -> bool:
-        """The open batch has as many events, or bytes, as any batch may have."""
-        return self._builder.is_full or self._builder.bytes >= self._options.batch_bytes_max
 
     @property
     def pending(self) -> int:
@@ -122,17 +107,17 @@ class Outbox:
         Raises:
             InvalidEvent, EventTooLarge, InvalidArgument: the batch is as it was before.
         """
-        if self.is_open_full:
+        builder = self.builder
+        if builder.bytes >= self._batch_bytes_max or builder.is_full:
             self.seal()
-        row = len(self._builder)
-        self._builder.add(event, key, headers)
-        return self._open, row
+        row = builder.add(event, key, headers)
+        return self.open_batch, row
 
     def seal(self) -> None:
         """Close the open batch, if there is anything in it, and queue it."""
-        if len(self._builder):
-            batch, self._open = self._open, OutBatch()
-            self._queue(batch, self._builder.build())
+        if len(self.builder):
+            batch, self.open_batch = self.open_batch, OutBatch()
+            self._queue(batch, self.builder.build())
 
     def add_packed(self, packed: PackedBatch) -> OutBatch:
         """Queue a batch that is already packed, behind all that were added before."""

@@ -99,12 +99,21 @@ class Pipe:
         with suppress(OSError):
             self._raw.shutdown(socket.SHUT_RDWR)
 
-    async def receive(self) -> bytes:
-        """The next bytes; empty at the end."""
-        try:
-            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
-        except trio.BrokenResourceError:
-            return b""
+    async def receive(self) -> memoryview:
+        """The next bytes, valid until the caller waits for anything; none at the end.
+
+        All pipes share one buffer: a fresh one for each call would cost more than the copy.
+        """
+        buffer = self._server.buffer
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self._raw)
+                received = self._raw.recv_into(buffer)
+            except BlockingIOError:
+                continue  # readiness is a hint
+            except (OSError, trio.ClosedResourceError):
+                received = 0
+            return memoryview(buffer)[:received]
 
     async def aclose(self) -> None:
         """Give the descriptor back, once."""
@@ -124,6 +133,7 @@ class Server:
         self._linger_s = linger_s
         self._pipes: set[Pipe] = set()
         self.to_flush: set[Pipe] = set()
+        self.buffer = bytearray(RECEIVE_BYTES)
         self._dirty = trio.Event()
         self._changed = trio.Event()
         self.actor = Actor(log, lambda: len(self._pipes), self._note_dirty)
