@@ -120,7 +120,7 @@ class LogOptions:
         largest = asked.max_event_bytes
         if segment is None:
             wanted = EVENTS_PER_SEGMENT_MIN * ((largest or 0) + FRAME_OVERHEAD_BYTES)
-            segment = max(SEGMENT_BYTES_DEFAULT, min(wanted, SEGMENT_BYTES_MAX))
+            segment = max(_segment_bytes_for(asked.retention), min(wanted, SEGMENT_BYTES_MAX))
         if largest is None:
             largest = min(MAX_EVENT_BYTES_DEFAULT, segment // (2 * EVENTS_PER_SEGMENT_MIN))
         if largest * EVENTS_PER_SEGMENT_MIN > segment:
@@ -209,6 +209,14 @@ class AskedOptions:
                     f" for; open it without {name}, or with the value that it has",
                     path=path,
                 )
+
+
+def _segment_bytes_for(retention: Retention | None) -> int:
+    """Retention deletes whole segments, so a small limit asks for small ones to be of any use."""
+    if retention is None or retention.max_bytes is None:
+        return SEGMENT_BYTES_DEFAULT
+    quarter = retention.max_bytes // 4
+    return min(max(quarter, MIB), SEGMENT_BYTES_DEFAULT)
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -69,10 +69,6 @@ def connect(directory: str) -> socket.socket | None:
             except (FileNotFoundError, ConnectionRefusedError):
                 pipe.close()
                 return None
-            except BlockingIOError:
-                # The backlog is full: wait in the kernel for a place instead of giving up.
-                pipe.setblocking(True)
-                pipe.connect(path)
         check_peer(pipe, directory)
     except BaseException:
         pipe.close()

@@ -340,11 +340,11 @@ class LocalStream(EventStream):
         self, read: Callable[[], list[EventEnvelope] | None]
     ) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""
-        if self._is_closed:
-            raise closed("stream", self._handle.path)
-        forks.check(self._handle.generation, self._handle.path)
         await anyio.lowlevel.checkpoint()
         while True:
+            if self._is_closed:
+                raise closed("stream", self._handle.path)
+            self._handle.check_open()
             events = read()
             if events is not None or self._feed.is_finished:
                 return events

@@ -70,7 +70,7 @@ class BlockingLocalEventLog(EventLog):
             self._handle.close()
 
     def _request(self, kind: Any, *fields: Any) -> Any:
-        _ = self._handle.reader  # open, and of this process
+        self._handle.check_open()
         pipe = self._requests
         with pipe.lock:
             return pipe.run(pipe.channel.request(kind, *fields))
@@ -80,7 +80,7 @@ class BlockingLocalEventLog(EventLog):
     def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> int:
-        _ = self._handle.reader
+        self._handle.check_open()
         with self._outbox_lock:
             batch, row = self._outbox.add(event, key, headers)
         self._deliver(batch)
@@ -222,7 +222,7 @@ class BlockingLocalStream(EventStream):
         while True:
             if self._is_closed:
                 raise closed("stream", self._handle.path)
-            forks.check(self._handle.generation, self._handle.path)
+            self._handle.check_open()
             events = read()
             if events is not None or self._feed.is_finished:
                 return events

@@ -7,6 +7,7 @@ sent and wasn't is kept and goes first, and an answer that nobody waits for is p
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -21,6 +22,7 @@ from eventlog.client.conversations import (
     Send,
     Steps,
 )
+from eventlog.client.feed import closed
 from eventlog.client.launch import find_or_start
 from eventlog.rendezvous import connect
 
@@ -37,6 +39,7 @@ class AsyncPipe:
         self.lock = anyio.Lock()
         self._socket: socket.socket | None = None
         self._unsent = bytearray()
+        self._is_closed = False
 
     async def run(self, steps: Steps[T]) -> T:
         """Carry a conversation out and return what it returns; the caller holds the lock."""
@@ -67,12 +70,34 @@ class AsyncPipe:
         return await self.receive()
 
     async def _open(self) -> None:
-        self.close()
-        pipe = connect(self._path)
-        if pipe is None:
-            pipe = await anyio.to_thread.run_sync(find_or_start, self._path, abandon_on_cancel=True)
+        self._hang_up()
+        self._check_not_closed()
+        pipe = connect(self._path) or await self._start_writer()
+        if self._is_closed:
+            pipe.close()
+            self._check_not_closed()
         pipe.setblocking(False)
         self._socket = pipe
+
+    async def _start_writer(self) -> socket.socket:
+        """Find or start the writer in a thread, which is left to itself if this is cancelled."""
+        is_abandoned = threading.Event()
+
+        def find() -> socket.socket:
+            pipe = find_or_start(self._path)
+            if is_abandoned.is_set():
+                pipe.close()
+            return pipe
+
+        try:
+            return await anyio.to_thread.run_sync(find, abandon_on_cancel=True)
+        except BaseException:
+            is_abandoned.set()
+            raise
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise closed("handle", self._path)
 
     async def send_rest(self) -> None:
         """Send all that is queued."""
@@ -129,7 +154,11 @@ class AsyncPipe:
         return self._socket
 
     def close(self) -> None:
-        """Close the pipe; a later conversation opens another."""
+        """Close the pipe for good: who still waits in it gets `LogClosed`."""
+        self._is_closed = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._socket is not None:
             anyio.notify_closing(self._socket)
             self._socket.close()

@@ -51,6 +51,14 @@ class LocalHandle:
         self.generation = forks.generation
         self._reader = reader
 
+    def check_open(self) -> None:
+        """Pass if the handle is open, and of this process.
+
+        Raises:
+            LogClosed, ForkedHandle: it is not.
+        """
+        _ = self.reader
+
     @property
     def reader(self) -> LogReader:
         """The mapped log.

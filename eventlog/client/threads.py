@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from eventlog.client.conversations import Channel, OpenPipe, Operation, PipeBroken, Send, Steps
+from eventlog.client.feed import closed
 from eventlog.client.launch import find_or_start
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -26,6 +28,7 @@ class BlockingPipe:
         self.lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._unsent = bytearray()
+        self._is_closed = False
 
     def run(self, steps: Steps[T]) -> T:
         """Carry a conversation out and return what it returns; the caller holds the lock."""
@@ -50,10 +53,17 @@ class BlockingPipe:
                 self._send(data)
                 return None
             case OpenPipe():
-                self._hang_up()
-                self._socket = find_or_start(self._path)
+                self._open()
                 return None
         return self._receive()
+
+    def _open(self) -> None:
+        self._hang_up()
+        if not self._is_closed:
+            self._socket = find_or_start(self._path)
+        if self._is_closed:
+            self._hang_up()
+            raise closed("handle", self._path)
 
     def _send(self, data: bytes) -> None:
         self._unsent += data
@@ -78,21 +88,17 @@ class BlockingPipe:
             raise PipeBroken("the pipe is closed")
         return self._socket
 
-    def interrupt(self) -> None:
-        """Wake a thread that waits in this pipe, from another one: it sees a broken pipe."""
-        if self._socket is not None:
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return  # it is gone already, and so is whoever waited
-
     def _hang_up(self) -> None:
         if self._socket is not None:
+            # A thread that waits in the pipe is woken by this, and not by `close`.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
             self._socket = None
         self._unsent.clear()
         self.channel.is_open = False
 
     def close(self) -> None:
-        """Close the pipe; a later conversation opens another."""
+        """Close the pipe for good: a thread that still waits in it gets `LogClosed`."""
+        self._is_closed = True
         self._hang_up()

@@ -48,7 +48,9 @@ class SealedSegment:
 class SyncWork:
     """What a sync has to cover; made and finished by the log's owner, run in a thread."""
 
-    segments: tuple[SegmentWriter, ...]
+    sealed: tuple[SegmentWriter, ...]
+    """Full when the work was made, so that the sync covers all that they will ever hold."""
+    active: SegmentWriter | None
     last_seq_no: int
 
     def run(self) -> None:
@@ -57,8 +59,10 @@ class SyncWork:
         Raises:
             StorageFailed: the disk refused; what it has is not known.
         """
-        for segment in self.segments:
+        for segment in self.sealed:
             segment.sync()
+        if self.active is not None:
+            self.active.sync()
 
 
 class WritableLog:
@@ -199,15 +203,13 @@ class WritableLog:
 
     def begin_sync(self) -> SyncWork:
         """What has to be synced now; run it, in a thread if need be, and then `finish_sync`."""
-        active = () if self._active is None else (self._active,)
-        return SyncWork((*self._unsynced, *active), self.control.high_water)
+        return SyncWork(tuple(self._unsynced), self._active, self.control.high_water)
 
     def finish_sync(self, work: SyncWork) -> None:
         """Raise the synced mark after `work` ran without an error."""
-        for segment in work.segments:
-            if segment is not self._active and segment in self._unsynced:
-                self._unsynced.remove(segment)
-                segment.close()
+        for segment in work.sealed:
+            self._unsynced.remove(segment)
+            segment.close()
         self.control.synced = max(self.control.synced, work.last_seq_no)
 
     def fail(self, error: EventLogError) -> None:
@@ -308,8 +310,6 @@ class WritableLog:
             with os_errors(self.directory, "deleting a retired segment"):
                 self._files.unlink(os.path.join(self.directory, name))
         del self._sealed[0]
-        for segment in [s for s in self._unsynced if s.base_seq_no == base_seq_no]:
-            self._unsynced.remove(segment)
         return True
 
     def _total_bytes(self) -> int:

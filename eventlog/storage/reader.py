@@ -18,6 +18,7 @@ anything else                   `CorruptLog`, with the range that is lost
 from __future__ import annotations
 
 import os
+import threading
 from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -80,6 +81,8 @@ class LogReader:
         self.control = ControlPage(directory, files=files)
         self.options = self.control.options
         self._offsets: OffsetTable | None = None
+        # A handle may be shared between threads, and the table is mapped anew when it has grown.
+        self._offsets_lock = threading.Lock()
 
     @property
     def last_seq_no(self) -> int:
@@ -95,13 +98,16 @@ class LogReader:
 
     def position_of(self, consumer: str) -> int:
         """The last number behind the consumer; 0 if it is at the beginning, or unknown."""
-        table = self._table()
-        offset = table.find(consumer) if table else None
+        with self._offsets_lock:
+            table = self._table()
+            offset = table.find(consumer) if table else None
         return offset.position if offset else 0
 
     def consumers(self) -> list[ConsumerState]:
         """All consumers, by name."""
-        table = self._table()
+        with self._offsets_lock:
+            table = self._table()
+            offsets = table.all() if table else []
         last = self.last_seq_no
         return [
             ConsumerState(
@@ -110,7 +116,7 @@ class LogReader:
                 lag=max(last - max(offset.position, self.first_available - 1), 0),
                 last_seen=datetime_of(offset.last_seen_ns),
             )
-            for offset in (table.all() if table else [])
+            for offset in offsets
         ]
 
     def _table(self) -> OffsetTable | None:

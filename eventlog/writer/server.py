@@ -287,7 +287,10 @@ class Server:
         A client that connected without the lock after this look finds the pipe closed before a
         Welcome, and begins again with the lock: it then starts a new writer.
         """
-        self._leaving_lock = rendezvous.lock_directory(self.log.directory, wait=False)
+        try:
+            self._leaving_lock = rendezvous.lock_directory(self.log.directory, wait=False)
+        except EventLogError:
+            return True  # the directory was deleted, so nobody can come any more
         return self._leaving_lock is not None
 
     async def _watch_signals(self) -> None:
