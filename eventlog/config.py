@@ -29,8 +29,10 @@ BATCH_BYTES_LIMIT: Final = 1 * MIB
 hold up the writer for more than a few milliseconds. A single larger event is a batch alone."""
 BATCH_EVENTS_LIMIT: Final = 16_384
 """Bounds what a reader has in memory when a batch of tiny events is decoded at once."""
-PUBLISHER_BATCH_BYTES_DEFAULT: Final = 64 * KIB
-"""Fits into the send buffer of a Unix socket (208 KiB on Linux), so a batch is one system call."""
+PUBLISHER_BATCH_BYTES_DEFAULT: Final = 128 * KIB
+"""Fits into the send buffer of a pipe, so a batch is one system call."""
+PIPE_BUFFER_BYTES: Final = 208 * KIB
+"""What Linux grants at most unless told otherwise (net.core.wmem_max); it doubles it."""
 MAX_IN_FLIGHT_DEFAULT: Final = 8
 MAX_IN_FLIGHT_LIMIT: Final = 64
 """The writer remembers this many batches of each producer, to answer a repeated one."""

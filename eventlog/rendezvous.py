@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from eventlog.config import PIPE_BUFFER_BYTES
 from eventlog.errors import PermissionDenied, UnsupportedFileSystem
 from eventlog.storage.files import os_errors
 
@@ -70,6 +71,7 @@ def connect(directory: str) -> socket.socket | None:
                 pipe.close()
                 return None
         check_peer(pipe, directory)
+        pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIPE_BUFFER_BYTES)
     except BaseException:
         pipe.close()
         raise

@@ -451,7 +451,7 @@ class LocalPublisher(Publisher):
             self._is_awaited.set()
             return
         while outbox.unsent and len(outbox.in_flight) < self._max_in_flight:
-            self._pipe.queue(outbox.next_frame())
+            self._pipe.queue(*outbox.next_frame())
         try:
             if not self._pipe.send_now():
                 self._to_send.set()

@@ -24,6 +24,7 @@ from eventlog.client.conversations import (
 )
 from eventlog.client.feed import closed
 from eventlog.client.launch import find_or_start
+from eventlog.client.unsent import Unsent
 from eventlog.rendezvous import connect
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -38,7 +39,7 @@ class AsyncPipe:
         self.channel = channel
         self.lock = anyio.Lock()
         self._socket: socket.socket | None = None
-        self._unsent = bytearray()
+        self._unsent = Unsent()
         self._is_closed = False
 
     async def run(self, steps: Steps[T]) -> T:
@@ -60,8 +61,8 @@ class AsyncPipe:
 
     async def _perform(self, operation: Operation) -> bytes | None:
         match operation:
-            case Send(data):
-                self._unsent += data
+            case Send(data, more):
+                self._unsent.add(data, more)
                 await self.send_rest()
                 return None
             case OpenPipe():
@@ -104,9 +105,9 @@ class AsyncPipe:
         while not self.send_now():
             await self._wait(anyio.wait_writable)
 
-    def queue(self, data: bytes) -> None:
+    def queue(self, *parts: bytes) -> None:
         """Put bytes behind those that are not sent yet."""
-        self._unsent += data
+        self._unsent.add(*parts)
 
     def send_now(self) -> bool:
         """Send what can be sent without waiting; whether that was all.
@@ -116,12 +117,12 @@ class AsyncPipe:
         """
         while self._unsent:
             try:
-                sent = self._open_socket().send(self._unsent)
+                sent = self._open_socket().sendmsg(self._unsent.parts())
             except BlockingIOError:
                 return False
             except OSError as error:
                 raise PipeBroken(str(error)) from error
-            del self._unsent[:sent]
+            self._unsent.sent(sent)
         return True
 
     async def receive(self) -> bytes:

@@ -5,7 +5,7 @@ one text serves trio, asyncio and threads (psycopg 3 is built this way). A shell
 
 =============  ================================================================================
 `OpenPipe`     a fresh pipe to the log's writer, which is started if need be
-`Send(data)`   all of `data`, or as much as a cancelled caller allows: the rest is sent first later
+`Send`         all of its bytes, or as many as a cancelled caller allows: the rest goes first later
 `RECEIVE`      the next bytes
 =============  ================================================================================
 
@@ -52,9 +52,10 @@ class OpenPipe(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send these bytes."""
+    """Send these bytes, one after the other."""
 
     data: bytes
+    more: bytes = b""
 
 
 class Receive(NamedTuple):

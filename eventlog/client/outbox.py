@@ -22,7 +22,7 @@ from eventlog.client.conversations import Channel, PipeBroken, Send, Steps
 from eventlog.config import LogOptions
 from eventlog.errors import EventLogError
 from eventlog.record_batch import BatchBuilder, PackedBatch
-from eventlog.wire.connection import frame
+from eventlog.wire.connection import append_frame
 from eventlog.wire.messages import Append, Appended, Failed, WriterMessage, error_of
 
 
@@ -133,14 +133,14 @@ class Outbox:
 
     # --- what goes over the pipe ---------------------------------------------------------------
 
-    def next_frame(self) -> bytes:
-        """The bytes of the next unsent batch, which is in flight from now on."""
+    def next_frame(self) -> tuple[bytes, bytes]:
+        """The bytes, in two parts, of the next unsent batch, which is in flight from now on."""
         batch = self.unsent.popleft()
         assert batch.packed is not None
         batch.request_id = self.channel.next_request_id()
         self.in_flight.append(batch)
         count, flags, acks_bytes, payload = batch.packed
-        return frame(
+        return append_frame(
             Append(
                 batch.request_id,
                 self._producer_id,
@@ -200,7 +200,7 @@ class Outbox:
                 if not self.channel.is_open:
                     yield from self.channel.open()
                 while self.unsent:
-                    yield Send(self.next_frame())
+                    yield Send(*self.next_frame())
                 if self.pending > pending_max:
                     messages = yield from self.channel.receive()
                     self.take_answers(messages)

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from eventlog.client.conversations import Channel, OpenPipe, Operation, PipeBroken, Send, Steps
 from eventlog.client.feed import closed
 from eventlog.client.launch import find_or_start
+from eventlog.client.unsent import Unsent
 
 RECEIVE_BYTES: Final = 64 * 1024
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class BlockingPipe:
         self.channel = channel
         self.lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._unsent = bytearray()
+        self._unsent = Unsent()
         self._is_closed = False
 
     def run(self, steps: Steps[T]) -> T:
@@ -49,8 +50,9 @@ class BlockingPipe:
 
     def _perform(self, operation: Operation) -> bytes | None:
         match operation:
-            case Send(data):
-                self._send(data)
+            case Send(data, more):
+                self._unsent.add(data, more)
+                self._send_all()
                 return None
             case OpenPipe():
                 self._open()
@@ -65,12 +67,11 @@ class BlockingPipe:
             self._hang_up()
             raise closed("handle", self._path)
 
-    def _send(self, data: bytes) -> None:
-        self._unsent += data
+    def _send_all(self) -> None:
         try:
             while self._unsent:
-                sent = self._open_socket().send(self._unsent)
-                del self._unsent[:sent]
+                sent = self._open_socket().sendmsg(self._unsent.parts())
+                self._unsent.sent(sent)
         except OSError as error:
             raise PipeBroken(str(error)) from error
 

@@ -136,11 +136,8 @@ class LogReader:
             case "beginning":
                 return self.first_available
             case "last_acknowledged":
-                return (
-                    self.position_of(consumer) + 1
-                    if self.position_of(consumer)
-                    else (self.first_available)
-                )
+                behind = self.position_of(consumer)
+                return behind + 1 if behind else self.first_available
             case "latest":
                 return self.last_seq_no + 1
             case "sequence":

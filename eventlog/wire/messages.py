@@ -24,6 +24,7 @@ from the writer
 
 from __future__ import annotations
 
+import struct
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -171,6 +172,7 @@ _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
     StatusReport: (int, int),
     Failed: (int, str, str, dict),
 }
+_BIN_32: Final = struct.Struct(">BI")
 _LARGEST_INT: Final = 2**64
 
 
@@ -178,6 +180,15 @@ def pack_message(message: Message) -> bytes:
     """The message as one MessagePack array."""
     packed: bytes = msgpack.packb((_NUMBERS[type(message)], *message))
     return packed
+
+
+def pack_append_head(message: Append) -> bytes:
+    """What `pack_message` gives, without the payload that ends it."""
+    packer = msgpack.Packer(autoreset=False)
+    packer.pack_array_header(1 + len(message))
+    for field in (_NUMBERS[Append], *message[:-1]):
+        packer.pack(field)
+    return packer.bytes() + _BIN_32.pack(0xC6, len(message.payload))
 
 
 def unpack_message(data: bytes | memoryview) -> Message:

@@ -1,0 +1,93 @@
+"""The backends and flavours that the suite runs over, and what each of them lacks, with the reason.
+
+A test that needs more than every log has says so with `@needs(...)`; where the backend or the
+flavour lacks it, the test is skipped with the reason that stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+Ability = Literal[
+    "processes",  # several processes open the same log
+    "restart",  # the log survives the end of whatever serves it
+    "writer process",  # a process of its own serves the log and can be killed
+    "offline reading",  # stored events are read while nothing serves the log
+    "pickled handles",  # a handle can be handed to another process
+    "directory",  # the log is a directory of files
+    "private logs",  # a path that names a log of one handle alone
+    "cancellation",  # a call that waits can be cancelled
+    "event loop",  # calls are awaited
+]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to store a log."""
+
+    name: str
+    path_of: Callable[[Path, str], str]
+    """The path of the log of a name, given a directory that belongs to the test alone."""
+    lacks: Mapping[Ability, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One way to call it; the tests themselves run on `event_loop`."""
+
+    name: str
+    event_loop: Literal["trio", "asyncio"]
+    lacks: Mapping[Ability, str] = field(default_factory=dict)
+
+
+_IN_MEMORY = "a log in memory lives in one process and ends with it"
+_NO_LOOP = "a thread that waits in a call cannot be cancelled"
+
+BACKENDS = (
+    Backend(
+        "local",
+        path_of=lambda folder, name: str(folder / name),
+        lacks={"private logs": "a directory is the same log for everybody"},
+    ),
+    Backend(
+        "memory",
+        path_of=lambda folder, name: f"memory:{folder}/{name}",
+        lacks={
+            "processes": _IN_MEMORY,
+            "restart": _IN_MEMORY,
+            "writer process": _IN_MEMORY,
+            "offline reading": _IN_MEMORY,
+            "pickled handles": _IN_MEMORY,
+            "directory": _IN_MEMORY,
+        },
+    ),
+)
+
+FLAVOURS = (
+    Flavour("trio", "trio"),
+    Flavour("asyncio", "asyncio"),
+    Flavour(
+        "blocking",
+        "trio",
+        lacks={"cancellation": _NO_LOOP, "event loop": "the blocking flavour runs none"},
+    ),
+)
+
+
+def needs(*abilities: Ability) -> Any:
+    """Mark a test, or a module, that is about more than every log and every flavour has."""
+    return pytest.mark.needs(*abilities)
+
+
+def reason_to_skip(backend: Backend, flavour: Flavour, abilities: tuple[Ability, ...]) -> str:
+    """Why the test cannot be run on these two; empty if it can."""
+    for ability in abilities:
+        for subject in (backend, flavour):
+            if ability in subject.lacks:
+                return f"{subject.name} lacks {ability!r}: {subject.lacks[ability]}"
+    return ""

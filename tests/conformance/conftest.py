@@ -1,0 +1,79 @@
+"""The fixtures of the conformance suite: `logs`, over every backend and every flavour."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import pytest
+
+from .backends import BACKENDS, FLAVOURS, Backend, Flavour, reason_to_skip
+from .logs import Logs
+
+HERE: Final = Path(__file__).parent
+TEST_S: Final = 60.0
+"""No test may take longer; the longest takes a few seconds on a small machine."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs(*abilities): what the backend and the flavour must have (backends.py)"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that uses a log once for each backend and flavour."""
+    if "flavour" not in metafunc.fixturenames:
+        return
+    abilities = tuple(
+        ability for mark in metafunc.definition.iter_markers("needs") for ability in mark.args
+    )
+    metafunc.parametrize(
+        ("backend", "flavour"),
+        [_param(backend, flavour, abilities) for backend in BACKENDS for flavour in FLAVOURS],
+    )
+
+
+def _param(backend: Backend, flavour: Flavour, abilities: tuple[Any, ...]) -> Any:
+    reason = reason_to_skip(backend, flavour, abilities)
+    marks = [pytest.mark.skip(reason=reason)] if reason else []
+    return pytest.param(backend, flavour, id=f"{backend.name}-{flavour.name}", marks=marks)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bound every test of this directory in time."""
+    for item in items:
+        if isinstance(item, pytest.Function) and HERE in item.path.parents:
+            item.obj = _bounded(item.obj)
+
+
+def _bounded(test: Callable[..., Any]) -> Callable[..., Any]:
+    if not inspect.iscoroutinefunction(test):
+        return test
+
+    @functools.wraps(test)
+    async def bounded(**arguments: Any) -> None:
+        with anyio.fail_after(TEST_S):
+            await test(**arguments)
+
+    return bounded
+
+
+@pytest.fixture
+def anyio_backend(flavour: Flavour) -> str:
+    """The event loop that the test runs on."""
+    return flavour.event_loop
+
+
+@pytest.fixture
+def logs(backend: Backend, flavour: Flavour, tmp_path: Path) -> Iterator[Logs]:
+    """The logs of the test; afterwards no process that served one of them is left."""
+    logs = Logs(backend, flavour, tmp_path)
+    yield logs
+    stubborn = logs.end_writers()
+    assert not stubborn, f"writers that SIGTERM did not end: {stubborn}"
+    assert not logs.writers()

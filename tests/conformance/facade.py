@@ -1,0 +1,222 @@
+"""`eventlog.blocking` in the clothes of the asynchronous interface, so that each test is written once.
+
+Every call goes to a worker thread and is awaited there. A cancelled call abandons its thread, which
+ends when the handle, stream or publisher that it waits in is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+
+import eventlog.blocking
+from eventlog import AppendHandle, EventLog, EventStream, LogStatus, Publisher
+from eventlog.backends.interface import EventRange, OnTruncated
+from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
+from eventlog.envelope import EventEnvelope
+from eventlog.errors import LogClosed
+from eventlog.positions import ConsumerState, SeekPosition
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+THREADS_MAX: Final = 500
+"""More than any test has calls waiting at once: a call must never wait for another one's thread."""
+_END: Final = object()
+
+
+class Threads:
+    """Runs blocking calls, each in a worker thread."""
+
+    def __init__(self) -> None:
+        self._limiter = anyio.CapacityLimiter(THREADS_MAX)
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of the call, or its exception."""
+        return await anyio.to_thread.run_sync(
+            partial(call, *args, **kwargs), abandon_on_cancel=True, limiter=self._limiter
+        )
+
+    @asynccontextmanager
+    async def entered(self, manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+        """A blocking context manager as an asynchronous one."""
+        value = await self.run(manager.__enter__)
+        try:
+            yield value
+        except BaseException as error:
+            if not await self._leave(manager, type(error), error, error.__traceback__):
+                raise
+        else:
+            await self._leave(manager, None, None, None)
+
+    async def _leave(self, manager: AbstractContextManager[Any], *exception: Any) -> bool:
+        with anyio.CancelScope(shield=True):
+            return bool(await self.run(manager.__exit__, *exception))
+
+
+class ThreadedIterator(AsyncIterator[T]):
+    """A blocking iterator, one thread hop for each item."""
+
+    def __init__(self, threads: Threads, iterator: Iterator[T]) -> None:
+        self._threads = threads
+        self._iterator = iterator
+
+    async def __anext__(self) -> T:
+        item = await self._threads.run(next, self._iterator, _END)
+        if item is _END:
+            raise StopAsyncIteration
+        return cast("T", item)
+
+
+class ThreadedRange(EventRange):
+    """What `read` gave."""
+
+    def __init__(self, threads: Threads, events: Iterator[EventEnvelope]) -> None:
+        self._events = ThreadedIterator(threads, events)
+
+    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
+        return self._events
+
+
+class ThreadedStream(EventStream):
+    """A stream; `blocking` is the real one."""
+
+    def __init__(self, threads: Threads, stream: eventlog.blocking.EventStream) -> None:
+        self._threads = threads
+        self.blocking = stream
+
+    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
+        return ThreadedIterator(self._threads, iter(self.blocking))
+
+    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
+        return ThreadedIterator(self._threads, self.blocking.batches())
+
+
+class ThreadedAppendHandle(AppendHandle):
+    """An event on its way."""
+
+    def __init__(self, threads: Threads, handle: eventlog.blocking.AppendHandle) -> None:
+        self._threads = threads
+        self._handle = handle
+
+    @property
+    def seq_no(self) -> int | None:
+        return self._handle.seq_no
+
+    async def result(self) -> int:
+        return await self._threads.run(self._handle.result)
+
+
+class ThreadedPublisher(Publisher):
+    """A publisher; `blocking` is the real one."""
+
+    def __init__(self, threads: Threads, publisher: eventlog.blocking.Publisher) -> None:
+        self._threads = threads
+        self.blocking = publisher
+
+    async def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        handle = await self._threads.run(self.blocking.send, event, key=key, headers=headers)
+        return ThreadedAppendHandle(self._threads, handle)
+
+    async def flush(self) -> None:
+        await self._threads.run(self.blocking.flush)
+
+
+class ThreadedEventLog(EventLog):
+    """A log, opened with `eventlog.blocking.open` when the block is entered."""
+
+    def __init__(self, path: Any, options: Mapping[str, Any]) -> None:
+        self._path = path
+        self._options = options
+        self._log: eventlog.blocking.EventLog | None = None
+        self._threads = Threads()
+
+    async def __aenter__(self) -> Self:
+        self._log = await self._threads.run(eventlog.blocking.open, self._path, **self._options)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._threads.run(self.blocking.__exit__, kind, error, traceback)
+
+    @property
+    def blocking(self) -> eventlog.blocking.EventLog:
+        """The real one."""
+        if self._log is None:
+            raise LogClosed("a blocking log is opened by `open`; there is none before")
+        return self._log
+
+    @property
+    def path(self) -> str:
+        return self.blocking.path
+
+    async def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        return await self._threads.run(self.blocking.append, event, key=key, headers=headers)
+
+    async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
+        return await self._threads.run(self.blocking.append_many, cast("Iterable[Any]", events))
+
+    def publisher(
+        self,
+        linger: float = eventlog.blocking.LINGER_S_DEFAULT,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+    ) -> AbstractAsyncContextManager[Publisher]:
+        publisher = self.blocking.publisher(linger, max_batch_bytes, max_in_flight)
+        return self._entered(publisher, ThreadedPublisher)
+
+    def subscribe(
+        self,
+        consumer: str,
+        position: SeekPosition = SeekPosition.LATEST,
+        *,
+        follow: bool = True,
+        on_truncated: OnTruncated = "error",
+    ) -> AbstractAsyncContextManager[EventStream]:
+        stream = self.blocking.subscribe(
+            consumer, position, follow=follow, on_truncated=on_truncated
+        )
+        return self._entered(stream, ThreadedStream)
+
+    @asynccontextmanager
+    async def _entered(
+        self, manager: AbstractContextManager[Any], facade: Callable[[Threads, Any], T]
+    ) -> AsyncIterator[T]:
+        async with self._threads.entered(manager) as entered:
+            yield facade(self._threads, entered)
+
+    def read(self, start: int, stop: int | None = None) -> EventRange:
+        return ThreadedRange(self._threads, self.blocking.read(start, stop))
+
+    async def ack(self, consumer: str, seq_no: int) -> None:
+        await self._threads.run(self.blocking.ack, consumer, seq_no)
+
+    async def seek(self, consumer: str, position: SeekPosition) -> None:
+        await self._threads.run(self.blocking.seek, consumer, position)
+
+    async def last_seq_no(self) -> int | None:
+        return await self._threads.run(self.blocking.last_seq_no)
+
+    async def consumers(self) -> list[ConsumerState]:
+        return await self._threads.run(self.blocking.consumers)
+
+    async def forget(self, consumer: str) -> None:
+        await self._threads.run(self.blocking.forget, consumer)
+
+    async def status(self) -> LogStatus:
+        return await self._threads.run(self.blocking.status)

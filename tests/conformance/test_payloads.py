@@ -1,0 +1,321 @@
+"""What an event may be, how large, and what bad input gets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final
+from uuid import UUID
+
+import anyio
+import msgpack
+import pytest
+
+from eventlog import (
+    EventEnvelope,
+    EventLog,
+    EventLogError,
+    EventTooLarge,
+    InvalidEvent,
+    SeekPosition,
+)
+
+from .logs import Logs, delivered, stored
+
+pytestmark = pytest.mark.anyio
+
+VALUES: Final[list[Any]] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2**63 - 1,
+    -(2**63),
+    2**64 - 1,
+    2**32,
+    0.0,
+    -0.0,
+    1.5,
+    5e-324,
+    1.7976931348623157e308,
+    math.inf,
+    -math.inf,
+    "",
+    "text",
+    "grün 日本 \U0001f600 e\u0301",
+    "\0\n\t\x7f",
+    "x" * 70_000,
+    b"",
+    b"\0\xff",
+    b"x" * 70_000,
+    [],
+    {},
+    [None, [[]], {}],
+    {"a": {"b": {"c": [1, 2, {"d": None}]}}},
+    {"": "", "a": 1},
+    {1: "int", 2: "keys", -(2**63): 0, 2**64 - 1: 1},
+    {b"bytes": 1, None: 2, 1.5: 3, False: 4},
+    {(1, "a"): "tuple", ((1, 2), 3): "nested"},
+    {UUID(int=1): "uuid", datetime(2020, 1, 1, tzinfo=UTC): "time"},
+    list(range(70_000)),
+    {str(number): number for number in range(5_000)},
+    datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC),
+    datetime(1970, 1, 1, tzinfo=UTC),
+    datetime(1, 1, 1, tzinfo=UTC),
+    datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+    datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+    UUID(int=0),
+    UUID(int=2**128 - 1),
+    [UUID(int=7), datetime(2026, 1, 1, tzinfo=UTC), {"id": UUID(int=8)}],
+]
+
+
+class Custom:
+    """Nothing that MessagePack knows."""
+
+
+class Rude:
+    """Raises when it is looked at."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+def circular_list() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def circular_dict() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["self"] = value
+    return value
+
+
+def deep_list() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(3_000):
+        value = [value]
+    return value
+
+
+BAD: Final[dict[str, Callable[[], Any]]] = {
+    "an object": Custom,
+    "an object without a repr": Rude,
+    "a class": lambda: Custom,
+    "a function": lambda: circular_list,
+    "a set": lambda: {1, 2},
+    "a complex number": lambda: 1j,
+    "an exception": lambda: ValueError("x"),
+    "a naive datetime": lambda: datetime(2020, 1, 1),  # noqa: DTZ001
+    "a timedelta": lambda: timedelta(1),
+    "an int that is too large": lambda: 2**64,
+    "an int that is too small": lambda: -(2**63) - 1,
+    "a lone surrogate": lambda: "\ud800",
+    "a surrogate as a key": lambda: {"\udfff": 1},
+    "a list that holds itself": circular_list,
+    "a dict that holds itself": circular_dict,
+    "a list that is too deep": deep_list,
+    "a bad value far inside": lambda: {"a": [1, {"b": (1, Custom())}]},
+    "a generator": lambda: (n for n in range(3)),
+    "an envelope around a bad value": lambda: EventEnvelope(Custom()),
+    "an envelope inside of a value": lambda: [EventEnvelope(1)],
+}
+
+
+async def by_append(log: EventLog, event: Any) -> None:
+    await log.append(event)
+
+
+async def by_append_many(log: EventLog, event: Any) -> None:
+    await log.append_many(["with it", event, "and after it"])
+
+
+async def by_publisher(log: EventLog, event: Any) -> None:
+    async with log.publisher() as publisher:
+        await publisher.send(event)
+
+
+WAYS: Final = [by_append, by_append_many, by_publisher]
+Way = Callable[[EventLog, Any], Awaitable[None]]
+
+
+# --- good ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_every_value_that_msgpack_carries_comes_back(logs: Logs, way: Way) -> None:
+    async with logs.open(segment_bytes=None) as log:
+        await log.append("to start with")
+        for value in VALUES:
+            await way(log, value)
+        events = [e for e in (await stored(log))[1:] if e not in ("with it", "and after it")]
+        assert events == VALUES
+        for event, value in zip(events, VALUES, strict=True):
+            assert type(event) is type(value)
+            assert repr(event) == repr(value) or isinstance(value, datetime)
+
+
+async def test_nan_comes_back(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append(math.nan)
+        [event] = await stored(log)
+    assert math.isnan(event)
+
+
+async def test_a_tuple_comes_back_as_a_list(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append((1, (2, 3)))
+        assert await stored(log) == [[1, [2, 3]]]
+
+
+async def test_events_of_no_bytes_and_none_are_events_like_others(logs: Logs) -> None:
+    events = [None, b"", "", [], {}, 0, False] * 20
+    async with logs.open() as log, log.subscribe("c") as stream:
+        for event in events:
+            await log.append(event)
+        assert await delivered(stream, len(events)) == events
+        await log.append_many(events)
+        assert await delivered(stream, len(events)) == events
+
+
+async def test_values_of_all_kinds_come_back_through_one_batch_and_a_stream(logs: Logs) -> None:
+    async with logs.open(segment_bytes=None) as log:
+        await log.append_many(VALUES)
+        async with log.subscribe("c", SeekPosition.BEGINNING) as stream:
+            assert await delivered(stream, len(VALUES)) == VALUES
+
+
+# --- size ------------------------------------------------------------------------------------
+
+
+def of_size(size: int) -> bytes:
+    """A payload that takes just so many bytes when it is packed."""
+    overhead = len(msgpack.packb(b"x" * size)) - size
+    payload = b"x" * (size - overhead)
+    assert len(msgpack.packb(payload)) == size
+    return payload
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("limit", [1_000, 100_000])
+async def test_an_event_may_have_max_event_bytes_and_not_one_more(
+    logs: Logs, way: Way, limit: int
+) -> None:
+    async with logs.open(max_event_bytes=limit) as log:
+        await way(log, of_size(limit))
+        before = await stored(log)
+        assert of_size(limit) in before
+        with pytest.raises(EventTooLarge) as caught:
+            await way(log, of_size(limit + 1))
+        assert isinstance(caught.value, ValueError)
+        assert await stored(log) == before
+        assert await log.append("next") == len(before) + 1
+
+
+async def test_the_smallest_limit_takes_the_smallest_events(logs: Logs) -> None:
+    async with logs.open(max_event_bytes=1) as log:
+        assert await log.append_many([None, 1, "", [], {}]) == (1, 5)
+        with pytest.raises(EventTooLarge):
+            await log.append("a")
+
+
+async def test_key_and_headers_count_too(logs: Logs) -> None:
+    async with logs.open(max_event_bytes=1_000) as log:
+        with pytest.raises(EventTooLarge):
+            await log.append(1, key="k" * 1_000)
+        with pytest.raises(EventTooLarge):
+            await log.append(1, headers={"h": "v" * 1_000})
+        assert await log.append(1, key="k" * 900) == 1
+
+
+async def test_events_of_the_largest_size_fill_a_log(logs: Logs) -> None:
+    limit = 60_000
+    async with logs.open(max_event_bytes=limit) as log:
+        for _ in range(6):
+            await log.append(of_size(limit))
+        await log.append_many([of_size(limit)] * 6)
+        async with log.publisher() as publisher:
+            for _ in range(6):
+                await publisher.send(of_size(limit))
+        assert await stored(log) == [of_size(limit)] * 18
+
+
+async def test_an_event_of_the_default_limit_of_a_default_log_fits(logs: Logs) -> None:
+    size = 16 * 1024 * 1024
+    async with logs.open(segment_bytes=None) as log:
+        await log.append(of_size(size))
+        with pytest.raises(EventTooLarge):
+            await log.append(of_size(size + 1))
+        [event] = await stored(log)
+    assert event == of_size(size)
+
+
+# --- bad -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_cannot_be_stored_is_refused_and_nothing_of_the_call_is_stored(
+    logs: Logs, way: Way
+) -> None:
+    wrong = []
+    async with logs.open() as log:
+        for number, (name, make) in enumerate(BAD.items()):
+            try:
+                await way(log, make())
+                wrong.append(f"{name}: was taken")
+            except InvalidEvent as error:
+                assert isinstance(error, TypeError)
+            except Exception as error:  # noqa: BLE001 - all that are wrong are shown together
+                wrong.append(f"{name}: {type(error).__name__}: {error}")
+            assert await log.append(number) == number + 1
+        assert await stored(log) == list(range(len(BAD)))
+    assert wrong == []
+
+
+async def test_bad_events_of_one_task_leave_those_of_others_alone(logs: Logs) -> None:
+    async def good(number: int) -> None:
+        await log.append(number)
+
+    async def bad() -> None:
+        with pytest.raises(InvalidEvent):
+            await log.append(Custom())
+
+    async with logs.open() as log:
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(good, number)
+                tasks.start_soon(bad)
+        assert sorted(await stored(log)) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"key": 7}, TypeError),
+        ({"key": b"bytes"}, TypeError),
+        ({"key": "\ud800"}, ValueError),
+        ({"headers": "text"}, TypeError),
+        ({"headers": {"a": 1}}, TypeError),
+        ({"headers": {1: "a"}}, TypeError),
+        ({"headers": {"a": None}}, TypeError),
+        ({"headers": {"\ud800": "a"}}, ValueError),
+        ({"headers": {"a": "\udfff"}}, ValueError),
+        ({"headers": [("a", "b")]}, TypeError),
+    ],
+)
+async def test_a_bad_key_or_header_is_refused(
+    logs: Logs, options: dict[str, Any], kind: type[Exception]
+) -> None:
+    async with logs.open() as log:
+        with pytest.raises(kind) as caught:
+            await log.append(1, **options)
+        assert isinstance(caught.value, EventLogError)
+        async with log.publisher() as publisher:
+            with pytest.raises(kind):
+                await publisher.send(1, **options)
+            await publisher.send("good")
+        assert await stored(log) == ["good"]

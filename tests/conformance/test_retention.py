@@ -1,0 +1,393 @@
+"""Retention: what is deleted, what a reader is told, and what a full log does."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+
+import anyio
+import pytest
+
+from eventlog import (
+    EventLog,
+    EventLogError,
+    EventsTruncated,
+    LogFull,
+    Retention,
+    SeekPosition,
+)
+
+from .backends import needs
+from .logs import KIB, Logs, stored, take
+from .test_consumers import acked
+
+pytestmark = pytest.mark.anyio
+
+SEGMENT: Final = 8 * KIB
+LIMIT: Final = 4 * SEGMENT
+EVENT: Final = b"x" * 500
+PLENTY: Final = 4 * LIMIT // len(EVENT)
+"""Events that are several times what the log may keep."""
+FORGETFUL: Final[dict[str, Any]] = {
+    "segment_bytes": SEGMENT,
+    "retention": Retention(max_bytes=LIMIT, keep_unacked=False),
+}
+KEEPING: Final[dict[str, Any]] = {
+    "segment_bytes": SEGMENT,
+    "retention": Retention(max_bytes=LIMIT, keep_unacked=True),
+}
+
+
+async def append_plenty(log: EventLog, count: int = PLENTY) -> int:
+    """Events until the first ones are deleted; the first that is stored."""
+    for _ in range(count):
+        await log.append(EVENT)
+    first = (await log.status()).first_seq_no
+    assert first is not None
+    assert first > 1, "retention has deleted nothing"
+    return first
+
+
+async def fill(log: EventLog) -> int:
+    """Events until the log is full; how many there are."""
+    count = 0
+    with pytest.raises(LogFull):
+        while True:
+            await log.append(EVENT)
+            count += 1
+    return count
+
+
+# --- deleting --------------------------------------------------------------------------------
+
+
+async def test_the_oldest_events_go_and_the_newest_stay(logs: Logs) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        first = await append_plenty(log)
+        status = await log.status()
+        assert status.last_seq_no == PLENTY
+        assert status.bytes <= LIMIT + SEGMENT
+        assert len(await stored(log)) == PLENTY - first + 1
+        assert first < PLENTY
+
+
+async def test_numbers_are_never_used_again(logs: Logs) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        await append_plenty(log)
+        assert await log.append("next") == PLENTY + 1
+        assert [envelope.event for envelope in await log.read(PLENTY + 1)] == ["next"]
+
+
+async def test_a_log_without_a_limit_keeps_everything(logs: Logs) -> None:
+    async with logs.open(segment_bytes=SEGMENT) as log:
+        for _ in range(PLENTY):
+            await log.append(EVENT)
+        assert (await log.status()).first_seq_no == 1
+        assert len(await stored(log)) == PLENTY
+
+
+async def test_a_log_without_consumers_keeps_nothing_back(logs: Logs) -> None:
+    async with logs.open(**KEEPING) as log:
+        await append_plenty(log)
+
+
+async def test_old_events_go_by_their_age(logs: Logs) -> None:
+    retention = Retention(max_age=timedelta(milliseconds=50))
+    async with logs.open(segment_bytes=SEGMENT, retention=retention) as log:
+        while (await log.status()).first_seq_no == 1 or await log.last_seq_no() is None:
+            await log.append(EVENT)
+            await anyio.sleep(0.001)
+        first = (await log.status()).first_seq_no or 0
+        [envelope] = await log.read(first, first + 1)
+        assert envelope.event == EVENT
+
+
+# --- a reader that it ran past ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_batches", [False, True])
+async def test_a_stream_from_a_deleted_event_says_what_is_available(
+    logs: Logs, by_batches: bool
+) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        first = await append_plenty(log)
+        async with log.subscribe("c", SeekPosition.sequence(1)) as stream:
+            with pytest.raises(EventsTruncated) as caught:
+                await take(stream.batches() if by_batches else stream, 1)
+        assert caught.value.first_available == first
+
+
+async def test_a_read_of_a_deleted_event_says_what_is_available(logs: Logs) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        first = await append_plenty(log)
+        for start in (1, first - 1):
+            with pytest.raises(EventsTruncated) as caught:
+                await log.read(start)
+            assert caught.value.first_available == first
+        assert [e.seq_no for e in await log.read(first)] == list(range(first, PLENTY + 1))
+
+
+async def test_a_consumer_whose_next_event_was_deleted_is_told_so(logs: Logs) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        await log.append_many([EVENT, EVENT])
+        await log.ack("c", 1)
+        first = await append_plenty(log)
+        async with log.subscribe("c", SeekPosition.LAST_ACKNOWLEDGED) as stream:
+            with pytest.raises(EventsTruncated) as caught:
+                await take(stream, 1)
+        assert caught.value.first_available == first
+
+
+async def test_lag_counts_only_what_is_stored(logs: Logs) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        await log.append(EVENT)
+        await log.ack("c", 1)
+        first = await append_plenty(log)
+        [state] = await log.consumers()
+        assert state.last_acked == 1
+        assert state.lag == (await log.last_seq_no() or 0) - first + 1
+
+
+@pytest.mark.parametrize(
+    "position",
+    [SeekPosition.BEGINNING, SeekPosition.LAST_ACKNOWLEDGED, SeekPosition.sequence(0)],
+    ids=str,
+)
+async def test_the_beginning_is_the_first_event_still_stored(
+    logs: Logs, position: SeekPosition
+) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        first = await append_plenty(log)
+        async with log.subscribe("new", position) as stream:
+            [envelope] = await take(stream, 1)
+        assert envelope.seq_no == first
+        [envelope, *_] = await log.read(0)
+        assert envelope.seq_no == first
+
+
+async def test_a_consumer_at_the_beginning_starts_with_the_first_event_still_stored(
+    logs: Logs,
+) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        await log.seek("c", SeekPosition.BEGINNING)
+        first = await append_plenty(log)
+        async with log.subscribe("c", SeekPosition.LAST_ACKNOWLEDGED) as stream:
+            [envelope] = await take(stream, 1)
+        assert envelope.seq_no == first
+
+
+async def test_a_stream_that_is_overtaken_never_has_a_silent_gap(logs: Logs) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        for _ in range(40):
+            await log.append(EVENT)
+        async with log.subscribe("c", SeekPosition.BEGINNING) as stream:
+            received = [envelope.seq_no for envelope in await take(stream, 1)]
+            first = await append_plenty(log)
+            with pytest.raises(EventsTruncated) as caught:
+                async for envelope in stream:
+                    received.append(envelope.seq_no)
+        assert received == list(range(1, len(received) + 1))
+        assert len(received) < first
+        assert caught.value.first_available == first
+
+
+async def test_on_truncated_skip_goes_on_from_the_first_event_still_stored(logs: Logs) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        first = await append_plenty(log)
+        async with log.subscribe("c", SeekPosition.sequence(1), on_truncated="skip") as stream:
+            received = [envelope.seq_no for envelope in await take(stream, PLENTY - first + 1)]
+            assert received == list(range(first, PLENTY + 1))
+            await log.append("live")
+            assert [envelope.event for envelope in await take(stream, 1)] == ["live"]
+
+
+async def test_on_truncated_skip_leaves_out_only_what_was_deleted(logs: Logs) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        await log.append(EVENT)
+        async with log.subscribe("c", SeekPosition.BEGINNING, on_truncated="skip") as stream:
+            received = [envelope.seq_no for envelope in await take(stream, 1)]
+            first = await append_plenty(log)
+            last = await log.last_seq_no()
+            while received[-1] != last:
+                received += [envelope.seq_no for envelope in await take(stream, 1)]
+        steps = [b for a, b in zip(received, received[1:], strict=False) if b != (a or 0) + 1]
+        assert steps in ([first], [])
+        assert steps == [first]
+
+
+async def test_without_follow_on_truncated_skip_ends_where_it_should(logs: Logs) -> None:
+    async with logs.open(**FORGETFUL) as log:
+        await log.append(EVENT)
+        async with log.subscribe(
+            "c", SeekPosition.BEGINNING, follow=False, on_truncated="skip"
+        ) as stream:
+            await append_plenty(log)
+            numbers = [envelope.seq_no async for envelope in stream]
+        assert numbers in ([], [1])
+
+
+# --- keeping what is not acknowledged --------------------------------------------------------
+
+
+async def test_what_a_consumer_has_not_acknowledged_is_kept(logs: Logs) -> None:
+    async with logs.open(on_full="error", **KEEPING) as log:
+        await log.ack("slow", 0)
+        count = await fill(log)
+        assert count * len(EVENT) <= LIMIT
+        status = await log.status()
+        assert (status.first_seq_no, status.last_seq_no) == (1, count)
+        assert await stored(log) == [EVENT] * count
+
+
+async def test_a_full_log_says_that_retention_is_the_reason(logs: Logs) -> None:
+    async with logs.open(on_full="error", **KEEPING) as log:
+        await log.ack("slow", 0)
+        await fill(log)
+        with pytest.raises(LogFull, match="not acknowledged") as caught:
+            await log.append(EVENT)
+        assert caught.value.path == log.path
+        assert caught.value.is_by_retention
+        async with log.publisher() as publisher:
+            handle = await publisher.send(EVENT)
+            with pytest.raises(LogFull) as caught:
+                await handle
+            assert caught.value.is_by_retention
+            with pytest.raises(LogFull) as caught:
+                await publisher.flush()
+            assert caught.value.is_by_retention
+
+
+async def test_a_full_log_takes_events_again_after_an_ack(logs: Logs) -> None:
+    async with logs.open(on_full="error", **KEEPING) as log:
+        await log.ack("slow", 0)
+        count = await fill(log)
+        await log.ack("slow", count)
+        assert await log.append("next") == count + 1
+
+
+async def test_the_slowest_consumer_counts(logs: Logs) -> None:
+    async with logs.open(on_full="error", **KEEPING) as log:
+        await log.ack("slow", 0)
+        await log.ack("fast", 0)
+        count = await fill(log)
+        await log.ack("fast", count)
+        with pytest.raises(LogFull):
+            await log.append(EVENT)
+        await log.forget("slow")
+        assert await log.append(EVENT) == count + 1
+
+
+async def test_append_many_into_a_full_log_stores_nothing(logs: Logs) -> None:
+    async with logs.open(on_full="error", **KEEPING) as log:
+        await log.ack("slow", 0)
+        count = await fill(log)
+        with pytest.raises(LogFull):
+            await log.append_many([EVENT, EVENT, EVENT])
+        assert await log.last_seq_no() == count
+        await log.forget("slow")
+        assert await log.append_many([EVENT, "last"]) == (count + 1, count + 2)
+
+
+async def test_a_full_log_can_be_read_and_acknowledged(logs: Logs) -> None:
+    async with logs.open(on_full="error", **KEEPING) as log:
+        await log.ack("slow", 0)
+        count = await fill(log)
+        async with log.subscribe("slow", SeekPosition.LAST_ACKNOWLEDGED) as stream:
+            async for envelope in stream:
+                await log.ack("slow", envelope.seq_no or 0)
+                if envelope.seq_no == count:
+                    break
+        assert await acked(log, "slow") == count
+
+
+@pytest.mark.parametrize("way", ["ack", "seek", "forget"])
+async def test_an_append_to_a_full_log_waits_until_there_is_room(logs: Logs, way: str) -> None:
+    numbers: list[int] = []
+
+    async def append_all(log: EventLog) -> None:
+        for _ in range(PLENTY):
+            numbers.append(await log.append(EVENT))
+
+    async with logs.open(on_full="wait", **KEEPING) as log:
+        await log.ack("slow", 0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(append_all, log)
+            waits_at = await standstill(numbers)
+            assert 0 < waits_at < PLENTY
+            if way == "forget":
+                await log.forget("slow")
+            while way == "ack" and len(numbers) < PLENTY:
+                await log.ack("slow", len(numbers))
+                await anyio.sleep(0.001)
+            while way == "seek" and len(numbers) < PLENTY:
+                await log.seek("slow", SeekPosition.LATEST)
+                await anyio.sleep(0.001)
+    assert numbers == list(range(1, PLENTY + 1))
+
+
+async def standstill(numbers: list[int]) -> int:
+    """How many there are once no more come."""
+    seen = -1
+    while seen != len(numbers) or not numbers:
+        seen = len(numbers)
+        await anyio.sleep(0.1)
+    return seen
+
+
+async def test_a_waiting_append_does_not_hold_up_anything_else(logs: Logs) -> None:
+    numbers: list[int] = []
+
+    async def append_all(log: EventLog) -> None:
+        for _ in range(PLENTY):
+            numbers.append(await log.append(EVENT))
+
+    async with logs.open(on_full="wait", **KEEPING) as log, logs.open(**KEEPING) as other:
+        await log.ack("slow", 0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(append_all, log)
+            tasks.start_soon(append_all, other)
+            count = await standstill(numbers)
+            for handle in (log, other):
+                assert len(await handle.consumers()) == 1
+                assert (await handle.status()).last_seq_no == count
+                assert len(await handle.read(1)) == count
+            await log.forget("slow")
+    assert sorted(numbers) == list(range(1, 2 * PLENTY + 1))
+
+
+@needs("cancellation")
+async def test_a_cancelled_append_to_a_full_log_leaves_it_usable(logs: Logs) -> None:
+    async with logs.open(on_full="wait", **KEEPING) as log:
+        await log.ack("slow", 0)
+        with anyio.move_on_after(0.5):
+            while True:
+                await log.append(EVENT)
+        count = await log.last_seq_no() or 0
+        await log.ack("slow", count)
+        number = await log.append("next")
+        assert number - count in (1, 2)
+        last = (await log.read(number))[-1]
+        assert last.event == "next"
+
+
+# --- options ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"max_bytes": 0}, ValueError),
+        ({"max_bytes": -1}, ValueError),
+        ({"max_bytes": 1.5}, TypeError),
+        ({"max_age": timedelta(0)}, ValueError),
+        ({"max_age": timedelta(seconds=-1)}, ValueError),
+        ({"max_age": 60}, TypeError),
+        ({"keep_unacked": "yes"}, TypeError),
+    ],
+)
+def test_a_retention_that_means_nothing_is_refused(
+    options: dict[str, Any], kind: type[Exception]
+) -> None:
+    with pytest.raises(kind) as caught:
+        Retention(**options)
+    assert isinstance(caught.value, EventLogError)

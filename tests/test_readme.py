@@ -1,0 +1,114 @@
+"""Every code block of the README is run, in a folder of its own, as a reader would run it."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(
+    r"(?:<!-- (?P<mark>[a-z]+): (?P<name>[a-z-]+) -->\n)?```(?P<kind>\w+)?\n(?P<text>.*?)```", re.S
+)
+BLOCKS = [match.groupdict() for match in BLOCK.finditer(README)]
+
+
+def blocks(kind: str) -> dict[str, str]:
+    return {block["name"] or "": block["text"] for block in BLOCKS if block["kind"] == kind}
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """In `folder`, with the commands of this Python's environment first on the path."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def stop_writers(folder: Path) -> None:
+    """End the writers that the block has started, instead of letting them linger."""
+    import eventlog.blocking
+    from tests.conftest import stop_writer
+
+    for log in folder.iterdir():
+        if (log / "control").exists():
+            with eventlog.blocking.open(log) as opened:
+                pid = opened.status().writer_pid
+            assert pid is not None
+            stop_writer(pid)
+
+
+def test_every_block_of_code_has_a_test() -> None:
+    kinds = {block["kind"] for block in BLOCKS}
+    assert kinds <= {None, "python", "sh", "ini"}
+    for block in BLOCKS:
+        if block["kind"] in ("python", "sh"):
+            assert block["mark"], f"no mark says how to run:\n{block['text']}"
+
+
+@pytest.mark.parametrize("name", blocks("python"))
+def test_the_programs_of_the_readme_run(name: str, tmp_path: Path) -> None:
+    text = blocks("python")[name]
+    (tmp_path / "program.py").write_text(text)
+    try:
+        for _ in range(2):  # the text says that they can be run twice
+            done = run([sys.executable, "-W", "error", "program.py"], tmp_path)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout
+            assert not done.stderr
+        if "asyncio" not in text and "trio.run(main)" in text:
+            text = text.replace("import trio", "import asyncio").replace(
+                "trio.run(main)", "asyncio.run(main())"
+            )
+            (tmp_path / "program.py").write_text(text)
+            done = run([sys.executable, "-W", "error", "program.py"], tmp_path)
+            assert done.returncode == 0, done.stderr
+    finally:
+        stop_writers(tmp_path)
+
+
+def test_the_first_program_prints_only_what_is_new_when_it_is_run_again(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(blocks("python")["producer"])
+    try:
+        printed = [run([sys.executable, "program.py"], tmp_path).stdout for _ in range(2)]
+    finally:
+        stop_writers(tmp_path)
+    assert printed == [f"{number} {{'order': 7, 'total': 12.5}}\n" for number in (1, 2)]
+
+
+def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
+    try:
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["cli"]], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert '"order": 3' in done.stdout
+    finally:
+        stop_writers(tmp_path)
+
+
+def test_the_set_up_commands_are_there_and_can_be_run() -> None:
+    commands = re.findall(r"^\./(\S+)", blocks("sh")["set-up"], re.M)
+    assert commands == ["scripts/demo", "scripts/test"]
+    for command in commands:
+        assert os.access(ROOT / command, os.X_OK)
+
+
+def test_the_systemd_unit_starts_a_command_that_exists(tmp_path: Path) -> None:
+    unit = configparser.ConfigParser()
+    unit.read_string(blocks("ini")[""])
+    program, subcommand, _path = unit["Service"]["ExecStart"].split()
+    assert Path(program).name == "eventlog"
+    done = run(["eventlog", subcommand, "--help"], tmp_path)
+    assert done.returncode == 0, done.stderr
