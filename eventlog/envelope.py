@@ -151,7 +151,7 @@ class EventEnvelope(tuple[Any, Any, Any, Any]):
     def _row(self) -> int:
         return cast("int", self[3])
 
-    def _fields(self) -> tuple[Any, ...]:
+    def _identity(self) -> tuple[Any, ...]:
         """All that tells one envelope from another, the id first."""
         id_bytes = self._columns.id_bytes(self._row)
         return (id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event)
@@ -160,7 +160,7 @@ class EventEnvelope(tuple[Any, Any, Any, Any]):
         """Equal in every field."""
         if not isinstance(other, EventEnvelope):
             return NotImplemented
-        return self._fields() == other._fields()
+        return self._identity() == other._identity()
 
     def __ne__(self, other: object) -> bool:
         """Not equal; `tuple` has its own, which would compare how they are stored."""
@@ -178,7 +178,7 @@ class EventEnvelope(tuple[Any, Any, Any, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle this row alone, not the columns of its whole batch."""
-        return (_rebuild, self._fields())
+        return (_rebuild, self._identity())
 
 
 for _place, _name in enumerate(("event", "seq_no")):

@@ -48,11 +48,11 @@ def _unpack_odd(data: bytes | memoryview) -> Any:
     """What the fast way refuses: times outside of `datetime`'s years, odd keys; or nonsense."""
     try:
         return _unpack_pairs(data, timestamp=3)
-    except (TypeError, OverflowError):
+    except (TypeError, OverflowError, RecursionError):
         pass  # a time that `datetime` cannot hold
     try:
         return _unpack_pairs(data, timestamp=0)
-    except (TypeError, OverflowError) as error:
+    except (TypeError, OverflowError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -37,7 +37,8 @@ class AsyncPipe:
     def __init__(self, path: str, channel: Channel) -> None:
         self._path = path
         self.channel = channel
-        self.lock = anyio.Lock()
+        # What follows waits for the pipe, so a free lock need not be a checkpoint of its own.
+        self.lock = anyio.Lock(fast_acquire=True)
         self._socket: socket.socket | None = None
         self._unsent = Unsent()
         self._is_closed = False

@@ -14,8 +14,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError, EventTooLarge, LogFull, SequenceOutOfRange, StorageFailed
 from eventlog.record_batch import PackedBatch
 from eventlog.storage import producers as producers_file
@@ -115,13 +117,18 @@ class WritableLog:
 
         Raises:
             LogFull: no room on the disk, or retention keeps what would have to go.
-            EventTooLarge: the batch does not fit a segment.
+            EventTooLarge: the batch does not fit a segment, or has more events than a batch may.
             StorageFailed: the operating system failed the write, or an earlier sync.
         """
         if producer_id:
             known = self._producers.find(producer_id, producer_seq)
             if known is not None:
                 return known
+        if batch.count > BATCH_EVENTS_LIMIT:
+            raise EventTooLarge(
+                f"a batch of {batch.count} events; the limit is {BATCH_EVENTS_LIMIT}",
+                path=self.directory,
+            )
         base_seq_no = self.control.high_water + 1
         segment = self._segment_for(HEADER_BYTES + len(batch.payload), base_seq_no)
         now = max(self._clock(), self._last_append_ns)
@@ -173,11 +180,21 @@ class WritableLog:
         if self._active is not None:
             self._seal(self._active)
         self._active = fresh
-        if self.options.durability != "memory":
-            with os_errors(self.directory, "syncing its directory"):
-                self._files.sync_directory(self.directory)
+        with suppress(EventLogError):  # an older snapshot only means more to read at the next start
+            self._save_producers()
+        self._sync_directory()
         self.retire()
         return fresh
+
+    def _sync_directory(self) -> None:
+        if self.options.durability == "memory":
+            return
+        try:
+            with os_errors(self.directory, "syncing its directory"):
+                self._files.sync_directory(self.directory)
+        except EventLogError as error:
+            self.fail(error)
+            raise
 
     def _seal(self, segment: SegmentWriter) -> None:
         self._sealed.append(SealedSegment(segment.base_seq_no, self._last_append_ns))
@@ -185,10 +202,9 @@ class WritableLog:
             segment.close()
         else:
             self._unsynced.append(segment)
-        self._save_producers()
 
     def _save_producers(self) -> None:
-        """Replace the snapshot; an older one only means more to read at the next start."""
+        """Replace the snapshot with one of all that was appended until now."""
         path = os.path.join(self.directory, producers_file.FILE_NAME)
         with os_errors(self.directory, "saving its producers"):
             descriptor = self._files.create(path + ".new")
@@ -322,15 +338,20 @@ class WritableLog:
         if self.control.is_replaced():
             self.abandon()
             return
-        if self.options.durability != "memory" and self._failure is None:
+        try:
+            if self._failure is None:
+                self._end_orderly()
+        finally:
+            self.abandon()
+
+    def _end_orderly(self) -> None:
+        if self.options.durability != "memory":
             work = self.begin_sync()
             work.run()
             self.finish_sync(work)
             self.sync_positions()
-        if self._failure is None:
-            self._save_producers()
-            self.control.writer_pid = 0
-        self.abandon()
+        self._save_producers()
+        self.control.writer_pid = 0
 
     def abandon(self) -> None:
         """Give all descriptors back and leave the files as they are, as a killed process would."""

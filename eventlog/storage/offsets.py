@@ -94,7 +94,10 @@ class OffsetTable:
     def _map_all(self) -> None:
         with os_errors(self.directory, "mapping its offset table"):
             size = self._files.size(self._descriptor)
-            self._map = self._files.map(self._descriptor, size, writable=self._writable)
+            fresh = self._files.map(self._descriptor, size, writable=self._writable)
+        if hasattr(self, "_words"):
+            self._unmap()  # only now: without a new map the table goes on with the old one
+        self._map = fresh
         self._view = memoryview(self._map)
         self._words = self._view[: size & ~7].cast("Q")
 
@@ -174,7 +177,6 @@ class OffsetTable:
 
     def _follow_growth(self) -> None:
         if self._files.size(self._descriptor) != len(self._view):
-            self._unmap()
             self._map_all()
 
     def set(self, name: str, position: int, now_ns: int) -> None:
@@ -204,7 +206,6 @@ class OffsetTable:
     def _grow(self) -> None:
         with os_errors(self.directory, "growing its offset table"):
             self._files.allocate(self._descriptor, HEADER.size + 2 * self.capacity * SLOT.size)
-        self._unmap()
         self._map_all()
 
     def forget(self, name: str) -> None:

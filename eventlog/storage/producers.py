@@ -12,7 +12,7 @@ snapshot, written whenever a segment is sealed, and from the headers of all batc
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Any, Final
 
 import msgpack
@@ -30,41 +30,38 @@ class ProducerTable:
     """The latest batches of the producers that were last seen; both are bounded."""
 
     def __init__(self) -> None:
-        self._producers: OrderedDict[int, deque[tuple[int, int]]] = OrderedDict()
+        self._producers: OrderedDict[int, dict[int, int]] = OrderedDict()
 
     def find(self, producer_id: int, producer_seq: int) -> int | None:
         """The base sequence number that this batch got the first time; `None` if it is new."""
         batches = self._producers.get(producer_id)
-        if not batches or batches[-1][0] < producer_seq:
-            return None
-        return next((base for seq, base in reversed(batches) if seq == producer_seq), None)
-
-    def latest(self, producer_id: int) -> int:
-        """The producer's last known count; 0 if nothing is known of it."""
-        batches = self._producers.get(producer_id)
-        return batches[-1][0] if batches else 0
+        return batches.get(producer_seq) if batches else None
 
     def note(self, producer_id: int, producer_seq: int, base_seq_no: int) -> None:
-        """Remember a batch that was stored."""
+        """Remember a batch that was stored.
+
+        Counts come in any order: one that was refused may be repeated after later ones were stored.
+        """
         batches = self._producers.get(producer_id)
         if batches is None:
-            batches = self._producers[producer_id] = deque(maxlen=MAX_IN_FLIGHT_LIMIT)
+            batches = self._producers[producer_id] = {}
             if len(self._producers) > PRODUCERS_REMEMBERED:
                 self._producers.popitem(last=False)
         else:
             self._producers.move_to_end(producer_id)
-        batches.append((producer_seq, base_seq_no))
+        batches[producer_seq] = base_seq_no
+        if len(batches) > MAX_IN_FLIGHT_LIMIT:
+            del batches[next(iter(batches))]
 
     def forget_after(self, last_seq_no: int) -> None:
         """Forget batches that the log turned out not to have: repeated ones must be stored."""
-        for producer_id, batches in list(self._producers.items()):
-            kept = [(seq, base) for seq, base in batches if base <= last_seq_no]
-            if len(kept) != len(batches):
-                self._producers[producer_id] = deque(kept, maxlen=MAX_IN_FLIGHT_LIMIT)
+        for batches in self._producers.values():
+            for producer_seq in [seq for seq, base in batches.items() if base > last_seq_no]:
+                del batches[producer_seq]
 
     def to_bytes(self, last_seq_no: int) -> bytes:
         """A snapshot that stands for all batches up to `last_seq_no`."""
-        rows = [[producer_id, list(batches)] for producer_id, batches in self._producers.items()]
+        rows = [[producer, list(batches.items())] for producer, batches in self._producers.items()]
         packed: bytes = msgpack.packb([_VERSION, last_seq_no, rows])
         return MAGIC + _CRC.pack(crc32c(packed)) + packed
 

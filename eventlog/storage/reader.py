@@ -286,29 +286,32 @@ class BatchReader:
             if segment is None:
                 self._enter(self._log.open_segment(self.next_seq_no))
                 continue
-            header = segment.header_at(self.position)
-            if header is None or header.length == 0:
-                self._leave_for_next(segment)
+            there = segment.header_at(self.position)
+            if there is None or there.length == 0:
+                self._go_on(segment, "a batch that is not there")
                 continue
-            batch = self._checked(segment, header)
+            header = self._checked(segment, there)
+            if isinstance(header, str):
+                self._go_on(segment, header)
+                continue
+            batch = StoredBatch(header, segment, self.position)
             self.position = aligned(self.position + header.length)
             if header.last_seq_no < self.next_seq_no:
                 continue  # still on the way from an index entry to the number asked for
             self.next_seq_no = header.last_seq_no + 1
             return batch
 
-    def _checked(self, segment: SegmentReader, header: BatchHeader) -> StoredBatch:
-        view = segment.view
-        fault = batch_fault(view, self.position, header)
-        if fault is None and header.base_seq_no > self.next_seq_no:
-            fault = f"event {header.base_seq_no} in the place of {self.next_seq_no}"
+    def _checked(self, segment: SegmentReader, header: BatchHeader) -> BatchHeader | str:
+        """The header of a whole batch, the next one or one before it; or why there is none."""
+        fault = batch_fault(segment.view, self.position, header)
         if fault is not None:
             # On processors that let a length be seen before what it covers, a second look, after
             # all that the first one loaded, tells a batch in the making from a damaged one.
-            header = unpack_batch_header(view, self.position)
-            if batch_fault(view, self.position, header) or header.base_seq_no > self.next_seq_no:
-                raise self._corrupt(segment, fault)
-        return StoredBatch(header, segment, self.position)
+            header = unpack_batch_header(segment.view, self.position)
+            fault = batch_fault(segment.view, self.position, header)
+        if fault is None and header.base_seq_no > self.next_seq_no:
+            fault = f"event {header.base_seq_no} in the place of {self.next_seq_no}"
+        return fault or header
 
     def _corrupt(self, segment: SegmentReader, fault: str) -> CorruptLog:
         found = find_batch_after(segment.view, self.position, self.next_seq_no)
@@ -334,18 +337,25 @@ class BatchReader:
         entry = segment.nearest(lambda entry: entry.base_seq_no <= self.next_seq_no)
         self.position = entry.position if entry else FIRST_BATCH
 
-    def _leave_for_next(self, segment: SegmentReader) -> None:
-        """The published event is not in this segment, so it begins the next one."""
+    def _go_on(self, segment: SegmentReader, fault: str) -> None:
+        """Leave a place where no whole batch stands for where event `next_seq_no` is.
+
+        That is another segment, after the end of this one (or after what a failed write left
+        there), or further on in this one, if the damage lies before the event.
+
+        Raises:
+            CorruptLog: the damage took the event.
+        """
         following = self._log.open_segment(self.next_seq_no)
-        if following.base_seq_no == segment.base_seq_no:
-            following.close()
-            raise self._corrupt(segment, "a batch that is not there")
-        self.close()
-        if following.base_seq_no != self.next_seq_no:
-            following.close()
-            raise self._log.missing(self.next_seq_no)
-        self._segment = following
-        self.position = FIRST_BATCH
+        if following.base_seq_no != segment.base_seq_no:
+            self.close()
+            self._enter(following)
+            return
+        following.close()
+        found = find_batch_after(segment.view, self.position, segment.base_seq_no)
+        if found is None or found[1].base_seq_no > self.next_seq_no or found[0] <= self.position:
+            raise self._corrupt(segment, fault)
+        self.position = found[0]
 
     def skip_to(self, seq_no: int) -> None:
         """Go, without decoding, to where event `seq_no` is or will be."""

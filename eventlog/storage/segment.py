@@ -76,8 +76,9 @@ class SegmentWriter:
         except EventLogError:
             for descriptor in opened:
                 files.close(descriptor)
-            files.unlink(temporary)
-            files.unlink(index_path)
+            with suppress(OSError):  # what stays is removed at the next start, or used up here
+                files.unlink(temporary)
+                files.unlink(index_path)
             raise
         return cls(directory, base_seq_no, opened[1], opened[0], size, files)
 
@@ -88,10 +89,11 @@ class SegmentWriter:
             segment = files.open_write(os.path.join(directory, segment_name(base_seq_no)))
             try:
                 index = files.create(os.path.join(directory, index_name(base_seq_no)))
-                files.allocate(index, index_bytes(size))
             except OSError:
                 files.close(segment)
                 raise
+        with suppress(OSError):  # without room for it seeks are longer; the log is none the worse
+            files.allocate(index, index_bytes(size))
         return cls(directory, base_seq_no, segment, index, size, files)
 
     def resume(self, position: int, entries: list[IndexEntry]) -> None:
@@ -99,10 +101,10 @@ class SegmentWriter:
         self.position = position
         if entries:
             packed = b"".join(map(pack_index_entry, entries))
-            with os_errors(self._directory, "rebuilding the index"):
+            with suppress(OSError):  # as in `_note`
                 self._files.write(self._index, [packed], 0)
-            self._index_position = len(packed)
-            self._indexed_to = entries[-1].position
+                self._index_position = len(packed)
+                self._indexed_to = entries[-1].position
 
     def cut(self) -> None:
         """Write zeros from here to the end, over whatever a crash left there."""
@@ -158,13 +160,19 @@ def is_due(entry: IndexEntry, indexed_to: int) -> bool:
 
 
 def write_index(directory: str, base_seq_no: int, entries: list[IndexEntry], files: Files) -> None:
-    """The index of a sealed segment, made again."""
-    with os_errors(directory, "rebuilding an index"):
-        descriptor = files.create(os.path.join(directory, index_name(base_seq_no)))
+    """The index of a sealed segment, made again, whole or not at all.
+
+    On a full disk it stays missing: that makes a seek longer, never wrong, and the next start tries
+    again.
+    """
+    path = os.path.join(directory, index_name(base_seq_no))
+    with suppress(OSError):
+        descriptor = files.create(path + ".new")
         try:
             files.write(descriptor, [b"".join(map(pack_index_entry, entries))], 0)
         finally:
             files.close(descriptor)
+        files.rename(path + ".new", path)
 
 
 def read_segment_header(directory: str, base_seq_no: int, files: Files) -> dict[str, Any]:
@@ -176,12 +184,20 @@ def read_segment_header(directory: str, base_seq_no: int, files: Files) -> dict[
     path = os.path.join(directory, segment_name(base_seq_no))
     with os_errors(directory, "reading a segment"):
         descriptor = files.open_read(path)
-        try:
-            header = files.read(descriptor, FIRST_BATCH, 0)
-        finally:
-            files.close(descriptor)
+    try:
+        return _checked_header(directory, base_seq_no, descriptor, files)
+    finally:
+        files.close(descriptor)
+
+
+def _checked_header(
+    directory: str, base_seq_no: int, descriptor: int, files: Files
+) -> dict[str, Any]:
+    with os_errors(directory, "reading a segment"):
+        header = files.read(descriptor, FIRST_BATCH, 0)
     fault = segment_header_fault(header, base_seq_no)
     if fault is not None:
+        path = os.path.join(directory, segment_name(base_seq_no))
         raise CorruptLog(
             f"the segment {path} cannot be read: {fault}; its events, from {base_seq_no} on, are"
             " lost unless there is a backup",
@@ -202,7 +218,8 @@ class SegmentReader:
         # No translation of "not found": the caller must tell a deleted segment from a lost one.
         self._descriptor = files.open_read(self._path)
         try:
-            read_segment_header(directory, base_seq_no, files)
+            # By the same descriptor: the name may be deleted by now.
+            _checked_header(directory, base_seq_no, self._descriptor, files)
             with os_errors(directory, "mapping a segment"):
                 files.lock_shared(self._descriptor)
                 size = files.size(self._descriptor)

@@ -115,6 +115,7 @@ class _Recovery:
         self._directory = control.directory
         self._files = files
         self._damages: list[Damage] = []
+        self._dropped: set[int] = set()
         self._next_seq_no = control.high_water + 1
         self._last_append_ns = 0
         self._was_orderly = control.writer_pid == 0 and control.epoch > 0
@@ -140,7 +141,9 @@ class _Recovery:
                 self._drop(bases[index + 1 :])
                 bases = bases[: index + 1]
                 break
+        bases = [base for base in bases if base not in self._dropped]
         sealed = self._sealed(bases, active)
+        self._sync_sealed(sealed)
         self._take_over(bases)
         self._clamp(offsets)
         return WritableLog(
@@ -166,10 +169,11 @@ class _Recovery:
         self._drop(retired)
         kept = [base for base in bases if base not in retired]
         owned = {index_name(base) for base in kept}
-        for name in names:
-            is_orphan = name.endswith(".idx") and name not in owned
-            if name.endswith(".new") or is_orphan:
-                self._files.unlink(os.path.join(self._directory, name))
+        with os_errors(self._directory, "removing leftovers"):
+            for name in names:
+                is_orphan = name.endswith(".idx") and name not in owned
+                if name.endswith(".new") or is_orphan:
+                    self._files.unlink(os.path.join(self._directory, name))
         return kept
 
     def _is_retired(self, base: int, bases: list[int]) -> bool:
@@ -178,9 +182,11 @@ class _Recovery:
         return following <= self._control.first_available
 
     def _drop(self, bases: list[int]) -> None:
-        for base in bases:
-            for name in (segment_name(base), index_name(base)):
-                self._files.unlink(os.path.join(self._directory, name))
+        self._dropped.update(bases)
+        with os_errors(self._directory, "removing a segment"):
+            for base in bases:
+                for name in (segment_name(base), index_name(base)):
+                    self._files.unlink(os.path.join(self._directory, name))
 
     def _read_producers(self) -> tuple[ProducerTable, int]:
         path = os.path.join(self._directory, producers_file.FILE_NAME)
@@ -188,19 +194,30 @@ class _Recovery:
             descriptor = self._files.open_read(path)
         except OSError:
             return ProducerTable(), 0
-        try:
-            data = self._files.read(descriptor, self._files.size(descriptor), 0)
-        finally:
-            self._files.close(descriptor)
+        with os_errors(self._directory, "reading its producers"):
+            try:
+                data = self._files.read(descriptor, self._files.size(descriptor), 0)
+            finally:
+                self._files.close(descriptor)
         return ProducerTable.from_bytes(data)
 
     # --- segments ---
 
     def _first_scanned(self, bases: list[int]) -> int:
-        """Only the last segment, unless the power failed: then all that was not synced."""
-        if self._is_whole or self._control.options.durability == "memory" or not bases:
-            return max(len(bases) - 1, 0)
-        return max(bisect_right(bases, self._trusted + 1) - 1, 0)
+        """Only the last segment, unless something of those before is known from nowhere else.
+
+        That is: what was not synced, if the power failed; and the producers of batches after their
+        snapshot, if the writer was killed between a roll and saving it. A snapshot that is lost
+        altogether is looked for no further back than one segment, so that a start stays short.
+        """
+        if not bases:
+            return 0
+        known = self._control.high_water
+        if not self._is_whole and self._control.options.durability != "memory":
+            known = self._trusted
+        if not self._was_orderly:
+            known = min(known, self._producers_to or bases[max(len(bases) - 2, 0)])
+        return min(max(bisect_right(bases, known + 1) - 1, 0), len(bases) - 1)
 
     def _recover_segment(self, base: int, following: int | None) -> SegmentWriter | None:
         """Scan one segment; the writer for it if the log ends in it, else `None`."""
@@ -308,6 +325,27 @@ class _Recovery:
 
     # --- the control page and the positions ---
 
+    def _sync_sealed(self, sealed: list[SealedSegment]) -> None:
+        """Put on the disk what a killed writer had sealed and not synced.
+
+        The next sync covers the active segment only, and then says that all before is synced.
+        """
+        control = self._control
+        if self._was_orderly or control.options.durability == "memory":
+            return
+        bases = [segment.base_seq_no for segment in sealed]
+        following = [*bases[1:], self._next_seq_no]
+        with os_errors(self._directory, "syncing what was left unsynced"):
+            for base, end in zip(bases, following, strict=False):
+                if end > control.synced + 1:
+                    path = os.path.join(self._directory, segment_name(base))
+                    descriptor = self._files.open_read(path)
+                    try:
+                        self._files.sync(descriptor)
+                    finally:
+                        self._files.close(descriptor)
+            self._files.sync_directory(self._directory)
+
     def _take_over(self, bases: list[int]) -> None:
         """Say what the log holds and who writes it now."""
         control = self._control
@@ -320,11 +358,15 @@ class _Recovery:
         control.boot_id = boot_id()
         control.writer_start = process_start(os.getpid())
         control.writer_pid = os.getpid()
+        if control.options.durability != "memory":
+            # Before the first append: a page on the disk that still says "orderly end" would, after
+            # a loss of power, keep the next start from looking at what was appended since.
+            control.sync()
         self._producers.forget_after(last_seq_no)
 
     def _clamp(self, offsets: OffsetTable) -> None:
-        """No position may lie past events that a loss of power took."""
-        if not self._damages:
+        """No position may lie past events that a loss of power took, with or without a trace."""
+        if self._is_whole and not self._damages:
             return
         last_seq_no = self._next_seq_no - 1
         for offset in offsets.all():

@@ -178,7 +178,10 @@ _LARGEST_INT: Final = 2**64
 
 def pack_message(message: Message) -> bytes:
     """The message as one MessagePack array."""
-    packed: bytes = msgpack.packb((_NUMBERS[type(message)], *message))
+    # A path that is no UTF-8 comes back as it was, inside an error.
+    packed: bytes = msgpack.packb(
+        (_NUMBERS[type(message)], *message), unicode_errors="surrogateescape"
+    )
     return packed
 
 
@@ -198,7 +201,9 @@ def unpack_message(data: bytes | memoryview) -> Message:
         ProtocolError: they hold none; whatever the bytes are, nothing else is raised.
     """
     try:
-        fields = msgpack.unpackb(data, use_list=False, strict_map_key=True)
+        fields = msgpack.unpackb(
+            data, use_list=False, strict_map_key=True, unicode_errors="surrogateescape"
+        )
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ProtocolError(f"a frame holds no MessagePack value: {error}") from error
     if not isinstance(fields, tuple) or not fields or not isinstance(fields[0], int):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
@@ -79,7 +79,7 @@ FLAVOURS = (
 )
 
 
-def needs(*abilities: Ability) -> Any:
+def needs(*abilities: Ability) -> pytest.MarkDecorator:
     """Mark a test, or a module, that is about more than every log and every flavour has."""
     return pytest.mark.needs(*abilities)
 

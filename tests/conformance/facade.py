@@ -1,4 +1,4 @@
-"""`eventlog.blocking` in the clothes of the asynchronous interface, so that each test is written once.
+"""`eventlog.blocking` in the clothes of the asynchronous interface: each test is written once.
 
 Every call goes to a worker thread and is awaited there. A cancelled call abandons its thread, which
 ends when the handle, stream or publisher that it waits in is closed.
@@ -56,8 +56,10 @@ class Threads:
             await self._leave(manager, None, None, None)
 
     async def _leave(self, manager: AbstractContextManager[Any], *exception: Any) -> bool:
+        is_swallowed: bool | None = False
         with anyio.CancelScope(shield=True):
-            return bool(await self.run(manager.__exit__, *exception))
+            is_swallowed = await self.run(manager.__exit__, *exception)
+        return bool(is_swallowed)
 
 
 class ThreadedIterator(AsyncIterator[T]):

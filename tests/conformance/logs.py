@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import anyio
 import anyio.to_thread
 
 import eventlog
@@ -83,14 +84,18 @@ class Logs:
         finally:
             os.close(process)
 
-    async def end_writer(
-        self, log: EventLog, number: signal.Signals = signal.SIGKILL
-    ) -> int:
+    async def end_writer(self, log: EventLog, number: signal.Signals = signal.SIGKILL) -> int:
         """End the process that serves the log, at once and for good, and say which it was."""
         pid = (await log.status()).writer_pid
         assert pid is not None
         assert await anyio.to_thread.run_sync(self._end, pid, number), f"writer {pid} did not end"
         return pid
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what nobody announces; the test's own limit ends it."""
+    while not await condition():  # noqa: ASYNC110 - as the docstring says
+        await anyio.sleep(0.001)
 
 
 async def take(stream: AsyncIterable[T], count: int) -> list[T]:

@@ -85,13 +85,12 @@ async def test_key_and_headers_of_the_call_stand_above_those_of_the_envelope(log
 
 
 async def test_what_append_returned_can_be_read_at_once_by_every_handle(logs: Logs) -> None:
-    async with logs.open() as log, logs.open() as other:
-        async with other.subscribe("c", follow=True) as stream:
-            for number in range(1, 101):
-                assert await log.append(number) == number
-                assert [e.event for e in await other.read(number)] == [number]
-                assert await other.last_seq_no() == number
-                assert await delivered(stream, 1) == [number]
+    async with logs.open() as log, logs.open() as other, other.subscribe("c") as stream:
+        for number in range(1, 101):
+            assert await log.append(number) == number
+            assert [e.event for e in await other.read(number)] == [number]
+            assert await other.last_seq_no() == number
+            assert await delivered(stream, 1) == [number]
 
 
 async def test_changing_a_value_after_its_append_does_not_change_the_event(logs: Logs) -> None:

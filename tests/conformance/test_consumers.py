@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -324,13 +325,14 @@ async def assert_name_is_refused(log: EventLog, name: Any, kind: type[Exception]
         async with log.subscribe(name):
             pass
 
-    for call in (
+    calls: list[Callable[[], Awaitable[None]]] = [
         lambda: log.ack(name, 0),
         lambda: log.seek(name, SeekPosition.BEGINNING),
         lambda: log.seek(name, SeekPosition.LAST_ACKNOWLEDGED),
         lambda: log.forget(name),
         subscribe,
-    ):
+    ]
+    for call in calls:
         with pytest.raises(kind) as caught:
             await call()
         assert isinstance(caught.value, EventLogError)

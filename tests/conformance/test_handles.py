@@ -27,6 +27,7 @@ from eventlog import (
     ForkedHandle,
     InvalidConfig,
     LogClosed,
+    NotALog,
     Retention,
     SeekPosition,
     WrongEventLoop,
@@ -112,8 +113,8 @@ async def test_closing_a_handle_ends_the_wait_of_its_streams(logs: Logs) -> None
         except LogClosed as error:
             errors.append(error)
 
-    async with anyio.create_task_group() as tasks:
-        async with logs.open() as log:
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks, logs.open() as log:
             for _ in range(3):
                 entered = anyio.Event()
                 tasks.start_soon(consume, log, entered)
@@ -191,6 +192,30 @@ async def test_a_path_that_names_no_kind_of_log_is_refused(logs: Logs, path: str
     assert isinstance(caught.value, EventLogError)
 
 
+@needs("directory")
+async def test_a_path_that_is_a_file_or_holds_other_things_is_no_log(logs: Logs) -> None:
+    file, folder = logs.folder / "file", logs.folder / "folder"
+    file.write_text("mine")
+    folder.mkdir()
+    (folder / "letter").write_text("mine")
+    for path in (file, folder):
+        with pytest.raises(NotALog) as caught:
+            async with logs.open_path(path):
+                pass
+        assert caught.value.path == str(path)
+    assert file.read_text() == "mine"
+    assert [entry.name for entry in folder.iterdir()] == ["letter"]
+
+
+@needs("directory")
+async def test_a_path_object_and_an_empty_directory_will_do(logs: Logs) -> None:
+    folder = logs.folder / "deep" / "empty"
+    folder.mkdir(parents=True)
+    async with logs.open_path(folder) as log, logs.open_path(f"{folder}/../empty") as other:
+        await log.append("a")
+        assert await stored(other) == ["a"]
+
+
 # --- options ---------------------------------------------------------------------------------
 
 STORED: dict[str, Any] = {
@@ -236,9 +261,8 @@ async def test_options_that_contradict_the_stored_ones_are_refused(logs: Logs) -
         assert await stored(log) == ["a"]
 
 
-@pytest.mark.parametrize(
-    ("options", "kind"),
-    [
+async def test_options_that_mean_nothing_are_refused_and_make_no_log(logs: Logs) -> None:
+    cases: list[tuple[dict[str, Any], type[Exception]]] = [
         ({"durability": "disc"}, ValueError),
         ({"durability": 1}, ValueError),
         ({"on_full": "drop"}, ValueError),
@@ -250,15 +274,12 @@ async def test_options_that_contradict_the_stored_ones_are_refused(logs: Logs) -
         ({"max_event_bytes": 0}, ValueError),
         ({"max_event_bytes": 1.5}, TypeError),
         ({"max_event_bytes": SEGMENT_BYTES}, ValueError),
-    ],
-)
-async def test_options_that_mean_nothing_are_refused_and_make_no_log(
-    logs: Logs, options: dict[str, Any], kind: type[Exception]
-) -> None:
-    with pytest.raises(kind) as caught:
-        async with logs.open(**options):
-            pass
-    assert isinstance(caught.value, EventLogError)
+    ]
+    for options, kind in cases:
+        with pytest.raises(kind) as caught:
+            async with logs.open(**options):
+                pass
+        assert isinstance(caught.value, EventLogError)
     async with logs.open(max_event_bytes=KIB) as log:
         assert await log.append("a") == 1
 
@@ -467,7 +488,7 @@ async def test_streams_and_publishers_used_after_a_fork_say_so(
                 for call in (lambda: take(stream, 1), lambda: publisher.send("child")):
                     try:
                         with anyio.fail_after(5):
-                            await call()  # type: ignore[no-untyped-call]
+                            await call()
                     except Exception as error:  # noqa: BLE001 - it is what the test is about
                         found.append(type(error).__name__)
                 return found

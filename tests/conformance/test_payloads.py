@@ -152,7 +152,9 @@ async def test_every_value_that_msgpack_carries_comes_back(logs: Logs, way: Way)
         await log.append("to start with")
         for value in VALUES:
             await way(log, value)
-        events = [e for e in (await stored(log))[1:] if e not in ("with it", "and after it")]
+        events: list[Any] = [
+            e for e in (await stored(log))[1:] if e not in ("with it", "and after it")
+        ]
         assert events == VALUES
         for event, value in zip(events, VALUES, strict=True):
             assert type(event) is type(value)
@@ -173,7 +175,7 @@ async def test_a_tuple_comes_back_as_a_list(logs: Logs) -> None:
 
 
 async def test_events_of_no_bytes_and_none_are_events_like_others(logs: Logs) -> None:
-    events = [None, b"", "", [], {}, 0, False] * 20
+    events: list[Any] = [None, b"", "", [], {}, 0, False] * 20
     async with logs.open() as log, log.subscribe("c") as stream:
         for event in events:
             await log.append(event)
@@ -267,13 +269,14 @@ async def test_what_cannot_be_stored_is_refused_and_nothing_of_the_call_is_store
             try:
                 await way(log, make())
                 wrong.append(f"{name}: was taken")
-            except InvalidEvent as error:
-                assert isinstance(error, TypeError)
+            except InvalidEvent:
+                pass
             except Exception as error:  # noqa: BLE001 - all that are wrong are shown together
                 wrong.append(f"{name}: {type(error).__name__}: {error}")
             assert await log.append(number) == number + 1
         assert await stored(log) == list(range(len(BAD)))
     assert wrong == []
+    assert issubclass(InvalidEvent, TypeError)
 
 
 async def test_bad_events_of_one_task_leave_those_of_others_alone(logs: Logs) -> None:
@@ -292,9 +295,8 @@ async def test_bad_events_of_one_task_leave_those_of_others_alone(logs: Logs) ->
         assert sorted(await stored(log)) == list(range(100))
 
 
-@pytest.mark.parametrize(
-    ("options", "kind"),
-    [
+async def test_a_bad_key_or_header_is_refused(logs: Logs) -> None:
+    cases: list[tuple[Any, Any]] = [
         ({"key": 7}, TypeError),
         ({"key": b"bytes"}, TypeError),
         ({"key": "\ud800"}, ValueError),
@@ -305,17 +307,14 @@ async def test_bad_events_of_one_task_leave_those_of_others_alone(logs: Logs) ->
         ({"headers": {"\ud800": "a"}}, ValueError),
         ({"headers": {"a": "\udfff"}}, ValueError),
         ({"headers": [("a", "b")]}, TypeError),
-    ],
-)
-async def test_a_bad_key_or_header_is_refused(
-    logs: Logs, options: dict[str, Any], kind: type[Exception]
-) -> None:
+    ]
     async with logs.open() as log:
-        with pytest.raises(kind) as caught:
-            await log.append(1, **options)
-        assert isinstance(caught.value, EventLogError)
-        async with log.publisher() as publisher:
-            with pytest.raises(kind):
-                await publisher.send(1, **options)
-            await publisher.send("good")
-        assert await stored(log) == ["good"]
+        for options, kind in cases:
+            with pytest.raises(kind) as caught:
+                await log.append(1, **options)
+            assert isinstance(caught.value, EventLogError)
+            async with log.publisher() as publisher:
+                with pytest.raises(kind):
+                    await publisher.send(1, **options)
+                await publisher.send("good")
+            assert set(await stored(log)) == {"good"}

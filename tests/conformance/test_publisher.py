@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import pytest
 
 from eventlog import (
+    AppendHandle,
     EventEnvelope,
+    EventLog,
     EventLogError,
     EventTooLarge,
     InvalidEvent,
@@ -82,12 +84,15 @@ async def test_leaving_the_block_flushes(logs: Logs) -> None:
 
 
 async def test_leaving_the_block_by_an_exception_flushes_and_lets_it_through(logs: Logs) -> None:
+    async def publish() -> None:
+        async with log.publisher() as publisher:
+            for number in range(50):
+                await publisher.send(number)
+            raise ZeroDivisionError
+
     async with logs.open() as log:
         with pytest.raises(ZeroDivisionError):
-            async with log.publisher() as publisher:
-                for number in range(50):
-                    await publisher.send(number)
-                raise ZeroDivisionError
+            await publish()
         assert await stored(log) == list(range(50))
 
 
@@ -102,11 +107,14 @@ async def test_a_block_in_which_nothing_is_sent_stores_nothing(logs: Logs) -> No
 
 @pytest.mark.parametrize("linger", [0.0, 0.01])
 async def test_what_was_sent_is_stored_without_a_flush(logs: Logs, linger: float) -> None:
-    async with logs.open() as log, log.subscribe("c") as stream:
-        async with log.publisher(linger=linger) as publisher:
-            for number in range(10):
-                await publisher.send(number)
-                assert await delivered(stream, 1) == [number]
+    async with (
+        logs.open() as log,
+        log.subscribe("c") as stream,
+        log.publisher(linger=linger) as publisher,
+    ):
+        for number in range(10):
+            await publisher.send(number)
+            assert await delivered(stream, 1) == [number]
 
 
 async def test_the_order_of_a_publisher_is_kept(logs: Logs) -> None:
@@ -231,9 +239,8 @@ async def test_a_closed_publisher_says_so(logs: Logs) -> None:
         assert await stored(log) == ["a"]
 
 
-@pytest.mark.parametrize(
-    ("options", "kind"),
-    [
+async def test_options_of_a_publisher_that_mean_nothing_are_refused(logs: Logs) -> None:
+    cases: list[tuple[Any, Any]] = [
         ({"linger": -1.0}, ValueError),
         ({"linger": float("nan")}, ValueError),
         ({"linger": "1"}, TypeError),
@@ -242,48 +249,61 @@ async def test_a_closed_publisher_says_so(logs: Logs) -> None:
         ({"max_in_flight": 0}, ValueError),
         ({"max_in_flight": -1}, ValueError),
         ({"max_in_flight": "8"}, TypeError),
-    ],
-)
-async def test_options_of_a_publisher_that_mean_nothing_are_refused(
-    logs: Logs, options: dict[str, Any], kind: type[Exception]
-) -> None:
+    ]
     async with logs.open() as log:
-        with pytest.raises(kind) as caught:
-            async with log.publisher(**options):
-                pass
-        assert isinstance(caught.value, EventLogError)
+        for options, kind in cases:
+            with pytest.raises(kind) as caught:
+                async with log.publisher(**options):
+                    pass
+            assert isinstance(caught.value, EventLogError)
+
+
+FULL_SOON: Final[dict[str, Any]] = {
+    "retention": Retention(max_bytes=32 * KIB, keep_unacked=True),
+    "on_full": "error",
+    "segment_bytes": 8 * KIB,
+}
+
+
+async def publish_plenty(log: EventLog, count: int) -> None:
+    async with log.publisher(max_batch_bytes=KIB) as publisher:
+        for _ in range(count):
+            await publisher.send(b"x" * 500)
+        await publisher.flush()
 
 
 async def test_a_full_log_reaches_the_producer(logs: Logs) -> None:
-    retention = Retention(max_bytes=32 * KIB, keep_unacked=True)
-    async with logs.open(retention=retention, on_full="error", segment_bytes=8 * KIB) as log:
+    async with logs.open(**FULL_SOON) as log:
         await log.ack("slow", 0)
         with pytest.raises(LogFull):
-            async with log.publisher(max_batch_bytes=KIB) as publisher:
-                for _ in range(500):
-                    await publisher.send(b"x" * 500)
-                await publisher.flush()
+            await publish_plenty(log, 500)
         count = len(await stored(log))
         assert 0 < count < 500
         assert await log.last_seq_no() == count
 
 
 async def test_the_handle_of_an_event_that_was_not_stored_raises_the_reason(logs: Logs) -> None:
-    retention = Retention(max_bytes=32 * KIB, keep_unacked=True)
-    async with logs.open(retention=retention, on_full="error", segment_bytes=8 * KIB) as log:
+    handles: list[AppendHandle] = []
+
+    async def publish() -> None:
+        async with log.publisher() as publisher:
+            handles.append(await publisher.send(b"x" * 1_500))
+            for _ in range(2):
+                with pytest.raises(LogFull):
+                    await handles[0]
+            await publisher.flush()
+
+    async with logs.open(**FULL_SOON) as log:
         await log.ack("slow", 0)
         with pytest.raises(LogFull):
-            while True:
-                await log.append(b"x" * 500)
-        last = await log.last_seq_no()
+            await publish_plenty(log, 500)
         with pytest.raises(LogFull):
-            async with log.publisher() as publisher:
-                handle = await publisher.send(b"x" * 1_500)
-                for _ in range(2):
-                    with pytest.raises(LogFull):
-                        await handle
-                assert handle.seq_no is None
-                raise LogFull("as it would be without a handle")
+            await log.append_many([b"x" * 500] * 3)
+        last = await log.last_seq_no()
+        # It is told by `send` at once, or else by the handle and by `flush`.
+        with pytest.raises(LogFull):
+            await publish()
+        assert [handle.seq_no for handle in handles] in ([], [None])
         assert await log.last_seq_no() == last
 
 

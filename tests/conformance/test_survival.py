@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -16,7 +17,7 @@ import eventlog.blocking
 from eventlog import EventLog, Retention, SeekPosition
 
 from .backends import needs
-from .logs import BATCH_BYTES, Logs, delivered, stored, take
+from .logs import BATCH_BYTES, Logs, delivered, stored, take, until
 from .test_consumers import acked, next_event
 
 pytestmark = pytest.mark.anyio
@@ -92,7 +93,8 @@ async def test_numbers_are_not_used_again_after_retention_and_a_crash(logs: Logs
     retention = Retention(max_bytes=32 * 1024, keep_unacked=False)
     async with logs.open(retention=retention, segment_bytes=8 * 1024) as log:
         for _ in range(200):
-            last = await log.append(b"x" * 500)
+            await log.append(b"x" * 500)
+        last = 200
         first = (await log.status()).first_seq_no
         assert first is not None
         assert first > 1
@@ -138,6 +140,13 @@ async def test_every_call_goes_on_with_the_next_writer(logs: Logs, end: signal.S
         assert len(logs.writers()) == 1
 
 
+def has_reached(log: EventLog, goal: int) -> Callable[[], Awaitable[bool]]:
+    async def condition() -> bool:
+        return (await log.last_seq_no() or 0) >= goal
+
+    return condition
+
+
 @needs("writer process")
 async def test_appends_repeated_after_kills_are_stored_once(logs: Logs) -> None:
     numbers: dict[tuple[int, int], int] = {}
@@ -150,8 +159,8 @@ async def test_appends_repeated_after_kills_are_stored_once(logs: Logs) -> None:
 
     async def kill() -> None:
         for number in range(1, kills + 1):
-            while len(numbers) < 8 * each * number // (kills + 2):
-                await anyio.sleep(0.001)
+            goal = 8 * each * number // (kills + 2)
+            await until(has_reached(killer, goal))
             await logs.end_writer(killer)
 
     async with logs.open() as log, logs.open() as killer:
@@ -171,16 +180,14 @@ async def test_a_publisher_goes_on_after_kills_in_order_and_each_once(logs: Logs
 
     async def kill() -> None:
         for part in (1, 2, 3):
-            while (await killer.last_seq_no() or 0) < total * part // 5:
-                await anyio.sleep(0.001)
+            await until(has_reached(killer, total * part // 5))
             await logs.end_writer(killer)
 
     async with logs.open() as log, logs.open() as killer:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(kill)
             async with log.publisher(max_batch_bytes=1_000, max_in_flight=8) as publisher:
-                for number in range(total):
-                    handles.append(await publisher.send(number))
+                handles += [await publisher.send(number) for number in range(total)]
         assert await stored(log) == list(range(total))
         assert [handle.seq_no for handle in handles] == list(range(1, total + 1))
 
@@ -193,8 +200,7 @@ async def test_a_large_append_many_is_stored_once_whatever_is_killed(logs: Logs)
             events = [[number, b"x" * 1_000] for number in range(10 * BATCH_BYTES // 1_000)]
 
             async def kill(before: int = before) -> None:
-                while (await killer.last_seq_no() or 0) == before:
-                    await anyio.sleep(0.0005)
+                await until(has_reached(killer, before + 1))
                 await logs.end_writer(killer)
 
             async with anyio.create_task_group() as tasks:

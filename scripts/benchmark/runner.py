@@ -1,0 +1,66 @@
+"""Runs workloads: rounds, in each of which every contender has its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from benchmark import interrupts
+from benchmark.processes import RunFailed
+from benchmark.results import FOREIGN_PERCENT, Figures, Result, Series
+from benchmark.settings import Settings
+from benchmark.workloads.base import Contender, Workload
+from eventlog import EventLogError
+
+DISTURBED_PERCENT: Final = 10.0
+"""Of all processors: a run during which others used more is worth another try."""
+TRIES_MAX: Final = 3
+
+Announce = Callable[[str, int, int], None]
+"""Told what runs now, how many runs are done, and how many there will be."""
+
+
+def run(workload: Workload, settings: Settings, announce: Announce) -> Result:
+    """All rounds of one workload."""
+    announce(f"{workload.name}: preparing", 0, 1)
+    with workload.opened(settings) as contenders:
+        series = {one.name: Series(one.name, missing=one.missing) for one in contenders}
+        turns = _turns(contenders, settings.repeat if workload.is_repeated else 1)
+        for done, contender in enumerate(turns):
+            announce(f"{workload.name}: {contender.name}", done, len(turns))
+            _take_turn(contender, series[contender.name])
+            interrupts.check()
+    return Result(
+        name=workload.name,
+        title=workload.title,
+        series=list(series.values()),
+        verdicts=[goal.judge(series) for goal in workload.goals],
+    )
+
+
+def _turns(contenders: Sequence[Contender], rounds: int) -> list[Contender]:
+    """Every contender once in each round.
+
+    Every other round goes backward, so that nobody always follows the same neighbour.
+    """
+    there_and_back = [list(contenders), list(reversed(contenders))]
+    return [one for number in range(rounds) for one in there_and_back[number % 2]]
+
+
+def _take_turn(contender: Contender, series: Series) -> None:
+    if series.missing is not None or series.failed is not None:
+        return
+    try:
+        series.samples.append(_least_disturbed(contender))
+    except (RunFailed, EventLogError) as error:
+        series.failed = str(error)
+
+
+def _least_disturbed(contender: Contender) -> Figures:
+    """A run without others at work on the machine, or, after some tries, the best of them."""
+    tries: list[Figures] = []
+    while len(tries) < TRIES_MAX:
+        tries.append(contender.run())
+        if tries[-1].get(FOREIGN_PERCENT, 0.0) <= DISTURBED_PERCENT:
+            return tries[-1]
+    return min(tries, key=lambda figures: figures[FOREIGN_PERCENT])

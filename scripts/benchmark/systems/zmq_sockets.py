@@ -1,0 +1,125 @@
+"""pyzmq over ipc, with msgpack: PUSH to PULL, and PUB to SUB where several must get all events.
+
+Consumers bind and the producer connects, so that nobody has to wait and try again.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import msgpack
+
+from benchmark.systems.base import ConsumerTask, Place, ProducerTask, System
+
+if TYPE_CHECKING:
+    import zmq
+
+BATCH_EVENTS: Final = 256
+"""Events in a message where they are batched by hand."""
+FOR_EVER: Final = -1
+
+
+class ZmqPushPull(System):
+    """One message for each event, or for each `batch_events`, with pyzmq's own limits."""
+
+    needs: ClassVar[str | None] = "zmq"
+
+    def __init__(self, place: Place, batch_events: int = 1) -> None:
+        super().__init__(place)
+        self.batch_events = batch_events
+
+    def _address(self, index: int) -> str:
+        return f"ipc://{self.place.directory}/{index}.zmq"
+
+    def produce(self, task: ProducerTask) -> None:
+        """One `send` for each message; the context's end waits until all of them are gone."""
+        import zmq
+
+        context = zmq.Context()
+        socket = context.socket(zmq.PUSH)
+        socket.connect(self._address(0))
+        task.wait_for_start()
+        _send_all(socket, task, self.batch_events)
+        _hand_over(context, socket)
+        task.sent()
+
+    def consume(self, task: ConsumerTask) -> None:
+        """One `recv` for each message."""
+        import zmq
+
+        context = zmq.Context()
+        socket = context.socket(zmq.PULL)
+        socket.bind(self._address(task.index))
+        task.ready()
+        task.received(_receive_all(socket, task.count, self.batch_events))
+        context.destroy()
+
+
+class ZmqPubSub(ZmqPushPull):
+    """One message for each event, sent once and published by pyzmq to all consumers.
+
+    Without high-water marks, at which PUB would drop events.
+    """
+
+    def produce(self, task: ProducerTask) -> None:
+        """As with PUSH, once every consumer's subscription has arrived (XPUB tells)."""
+        import zmq
+
+        context = zmq.Context()
+        socket = context.socket(zmq.XPUB)
+        socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        socket.set_hwm(0)
+        for index in range(self.place.consumers):
+            socket.connect(self._address(index))
+        for _ in range(self.place.consumers):
+            socket.recv()
+        task.wait_for_start()
+        _send_all(socket, task, self.batch_events)
+        _hand_over(context, socket)
+        task.sent()
+
+    def consume(self, task: ConsumerTask) -> None:
+        """One `recv` for each message."""
+        import zmq
+
+        context = zmq.Context()
+        socket = context.socket(zmq.SUB)
+        socket.set_hwm(0)
+        socket.subscribe(b"")
+        socket.bind(self._address(task.index))
+        task.ready()
+        task.received(_receive_all(socket, task.count, self.batch_events))
+        context.destroy()
+
+
+zmq_batched = partial(ZmqPushPull, batch_events=BATCH_EVENTS)
+"""PUSH to PULL, with lists of events that the program makes itself."""
+
+
+def _send_all(socket: zmq.Socket[bytes], task: ProducerTask, batch_events: int) -> None:
+    pack, send = msgpack.Packer().pack, socket.send
+    messages: Any = task.events() if batch_events == 1 else task.chunks(batch_events)
+    for message in messages:
+        send(pack(message))
+
+
+def _hand_over(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> None:
+    socket.close(linger=FOR_EVER)
+    context.term()
+
+
+def _receive_all(socket: zmq.Socket[bytes], count: int, batch_events: int) -> object:
+    """Receive and unpack `count` events; the last one."""
+    receive, unpack = socket.recv, msgpack.unpackb
+    event = None
+    if batch_events == 1:
+        for _ in range(count):
+            event = unpack(receive())
+        return event
+    received = 0
+    while received < count:
+        batch = unpack(receive())
+        received += len(batch)
+        event = batch[-1]
+    return event

@@ -1,0 +1,12 @@
+"""What is measured: one module for each workload, in the order in which they are run."""
+
+from __future__ import annotations
+
+from benchmark.workloads.base import Workload
+from benchmark.workloads.fan_out import FanOut
+from benchmark.workloads.idle import Idle
+from benchmark.workloads.replay import Replay
+from benchmark.workloads.throughput import Throughput
+from benchmark.workloads.writer_memory import WriterMemory
+
+WORKLOADS: tuple[type[Workload], ...] = (Throughput, FanOut, Idle, Replay, WriterMemory)

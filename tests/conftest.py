@@ -1,0 +1,59 @@
+"""What all tests share: hypothesis profiles, and a look for what a test left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+LEAVE_S = 5.0
+"""A child or thread that was told to end may take this long; it is then one left behind."""
+
+_SLOW_MACHINE = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile(
+    "gate", max_examples=60, deadline=None, suppress_health_check=_SLOW_MACHINE, print_blob=True
+)
+settings.register_profile(
+    "long", max_examples=3000, deadline=None, suppress_health_check=_SLOW_MACHINE, print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+
+def _children() -> set[int]:
+    """The pids of this process's children that still run or were not waited for."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found.update(map(int, task.read_text().split()))
+    return found
+
+
+def _threads() -> set[threading.Thread]:
+    """Threads that would keep the interpreter from ending; trio caches daemon threads."""
+    return {thread for thread in threading.enumerate() if not thread.daemon}
+
+
+def _described(pid: int) -> str:
+    with suppress(OSError):
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return f"process {pid}: {line or 'ended, and nobody waited for it'}"
+    return f"process {pid}"
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test that leaves a child process or a thread behind."""
+    children, threads = _children(), _threads()
+    yield
+    deadline = time.monotonic() + LEAVE_S
+    while left := (_children() - children) or (_threads() - threads):
+        if time.monotonic() > deadline:
+            names = [_described(one) if isinstance(one, int) else repr(one) for one in left]
+            pytest.fail(f"the test left behind: {', '.join(names)}")
+        time.sleep(0.01)  # a bounded look at what ends by itself

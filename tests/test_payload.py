@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from eventlog.payload import new_packer, unpack
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.uuids()
+    | st.datetimes(timezones=st.just(UTC))
+)
+keys = st.none() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary() | st.uuids()
+payloads: st.SearchStrategy[Any] = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(payloads)
+def test_every_value_that_can_be_stored_comes_back(value: Any) -> None:
+    assert unpack(new_packer()(value)) == value
+
+
+@given(payloads)
+def test_a_view_is_unpacked_as_bytes_are(value: Any) -> None:
+    assert unpack(memoryview(new_packer()(value))) == value
+
+
+def test_tuples_come_back_as_lists_except_as_keys() -> None:
+    value = {(1, ("a", 2)): (3, 4)}
+    assert unpack(new_packer()(value)) == {(1, ("a", 2)): [3, 4]}
+
+
+def test_a_nan_comes_back_as_one() -> None:
+    assert math.isnan(unpack(new_packer()(math.nan)))
+
+
+def test_a_time_of_another_zone_comes_back_as_the_same_moment() -> None:
+    moment = datetime(2024, 2, 29, 12, tzinfo=timezone(timedelta(hours=5, minutes=45)))
+    back = unpack(new_packer()(moment))
+    assert back == moment
+    assert back.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1, 2}, 2**64, -(2**63) - 1, "\ud800", datetime(2024, 1, 1), 1j],  # noqa: DTZ001
+    ids=repr,
+)
+def test_what_messagepack_cannot_carry_is_refused(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        new_packer()(value)
+
+
+@given(st.binary(max_size=200))
+@example(b"\xdd\xff\xff\xff\xff")  # an array of 2**32 - 1 that are not there
+@example(b"\xdf\xff\xff\xff\xff")
+@example(b"\xc6\xff\xff\xff\xff")
+@example(b"\x91" * 5000 + b"\x01")  # nested deeper than anything may be
+@example(b"\x81" * 5000)
+@example(b"\x81\x80\x01")  # a map as the key of a map
+@example(b"\xc7\x0c\xff" + b"\xff" * 12)  # a time with 2**32 nanoseconds
+def test_arbitrary_bytes_are_a_value_or_a_value_error(data: bytes) -> None:
+    try:
+        unpack(data)
+    except ValueError:
+        pass
+
+
+@given(payloads, st.data())
+def test_flipped_bytes_are_a_value_or_a_value_error(value: Any, data: st.DataObject) -> None:
+    packed = bytearray(new_packer()(value))
+    packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    test_arbitrary_bytes_are_a_value_or_a_value_error.hypothesis.inner_test(bytes(packed))  # type: ignore[attr-defined]
+
+
+def test_a_key_nested_to_the_limit_of_messagepack_does_not_break_the_stack() -> None:
+    for depth in (100, 500, 900, 1000, 1023, 1024, 2000):
+        packed = b"\x81" + b"\x91" * depth + b"\x01\x01"
+        try:
+            unpack(packed)
+        except ValueError:
+            pass
+
+
+def test_a_time_outside_of_datetimes_years_comes_back_as_messagepacks_own() -> None:
+    packed = msgpack.packb(msgpack.Timestamp(2**40))
+    assert unpack(packed) == msgpack.Timestamp(2**40)
+
+
+def test_an_unknown_extension_comes_back_as_it_is() -> None:
+    assert unpack(msgpack.packb(msgpack.ExtType(7, b"abc"))) == msgpack.ExtType(7, b"abc")
+    assert unpack(msgpack.packb(msgpack.ExtType(1, b"short"))) == msgpack.ExtType(1, b"short")
+
+
+def test_uuids_are_told_from_their_bytes() -> None:
+    one = UUID(int=1)
+    assert unpack(new_packer()([one, one.bytes])) == [one, one.bytes]

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from typing import Any, get_origin, get_type_hints
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from eventlog import errors
+from eventlog.errors import EventLogError, ProtocolError, SequenceOutOfRange
+from eventlog.wire.connection import append_frame, frame
+from eventlog.wire.messages import (
+    TYPES,
+    Ack,
+    Append,
+    Failed,
+    Message,
+    error_of,
+    failed,
+    pack_message,
+    unpack_message,
+)
+
+numbers = st.integers(0, 2**64 - 1)
+strategies: dict[type, st.SearchStrategy[Any]] = {
+    int: numbers,
+    str: st.text(max_size=20),
+    bytes: st.binary(max_size=40),
+    dict: st.dictionaries(st.text(max_size=5), numbers | st.text(max_size=5), max_size=3),
+}
+
+
+def messages_of(kind: Any) -> st.SearchStrategy[Message]:
+    types = get_type_hints(kind)
+    fields = [strategies[get_origin(types[name]) or types[name]] for name in kind._fields]
+    return st.tuples(*fields).map(lambda values: kind(*values))
+
+
+messages = st.one_of([messages_of(kind) for kind in TYPES.values()])
+
+
+@given(messages)
+def test_every_message_comes_back(message: Message) -> None:
+    back = unpack_message(pack_message(message))
+    assert type(back) is type(message)
+    assert back == message
+
+
+@given(messages_of(Append))
+def test_an_append_in_two_parts_is_read_as_in_one(message: Append) -> None:
+    # The head always says "bin 32", which `packb` uses for large payloads only: other bytes, the
+    # same message.
+    head, payload = append_frame(message)
+    assert int.from_bytes(head[:4], "little") == len(head) - 4 + len(payload)
+    assert unpack_message(head[4:] + payload) == message
+
+
+@given(st.binary(max_size=100))
+@example(b"")
+@example(b"\xdd\xff\xff\xff\xff")
+@example(b"\xdf\xff\xff\xff\xff")
+@example(b"\x91" * 5000)
+@example(b"\x92\x01\xc7\x0c\xff" + b"\xff" * 12)
+@example(b"\x81\x90\x01")
+def test_arbitrary_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
+    try:
+        unpack_message(data)
+    except ProtocolError:
+        pass
+
+
+@given(messages, st.data())
+def test_a_flipped_message_is_a_message_or_a_protocol_error(
+    message: Message, data: st.DataObject
+) -> None:
+    packed = bytearray(pack_message(message))
+    packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        back = unpack_message(bytes(packed))
+    except ProtocolError:
+        return
+    assert type(back) in TYPES.values()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        None,
+        [],
+        {"a": 1},
+        ["1"],
+        [0],
+        [99, 1],
+        [3],
+        [3, 1, "c"],
+        [3, 1, "c", 1, 1],
+        [3, "1", "c", 1],
+        [3, 1, b"c", 1],
+        [3, True, "c", 1],
+        [3, -1, "c", 1],
+        [70, 1, "LogFull", "m", [1]],
+    ],
+    ids=repr,
+)
+def test_what_is_no_message_is_a_protocol_error(fields: Any) -> None:
+    with pytest.raises(ProtocolError):
+        unpack_message(msgpack.packb(fields))
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_reaches_the_other_process_as_what_it_is(name: str) -> None:
+    kind = getattr(errors, name)
+    error = kind("why", path="/p", consumer="c", seq_no=3, first_available=2, last_seq_no=9)
+    message = unpack_message(pack_message(failed(7, error)))
+    assert isinstance(message, Failed)
+    back = error_of(message)
+    assert type(back) is kind
+    assert str(back) == "why"
+    assert back.fields == error.fields
+    assert message.request_id == 7
+
+
+@given(messages_of(Failed))
+def test_any_failure_is_an_error_of_ours(message: Failed) -> None:
+    assert isinstance(error_of(message), EventLogError)
+
+
+@pytest.mark.parametrize("name", ["annotations", "Any", "__name__", "Exception", "NoSuchError"])
+def test_a_failure_of_an_unknown_name_is_the_base_error(name: str) -> None:
+    assert type(error_of(Failed(1, name, "why", {"nonsense": 1}))) is EventLogError
+
+
+def test_the_path_of_an_error_need_not_be_utf_8() -> None:
+    # A directory whose name is no UTF-8 made every error of its writer a UnicodeEncodeError there.
+    path = b"/logs/caf\xe9".decode("utf-8", "surrogateescape")
+    error = SequenceOutOfRange(f"no such event in {path}", path=path)
+    message = unpack_message(frame(failed(1, error))[4:])
+    assert isinstance(message, Failed)
+    assert error_of(message).path == path
+
+
+def test_a_consumer_name_keeps_its_characters() -> None:
+    message = Ack(1, "пример 例 🎈", 3)
+    assert unpack_message(pack_message(message)) == message
