@@ -260,7 +260,7 @@ class SegmentReader:
         offsets = range(0, len(packed) - INDEX_ENTRY.size + 1, INDEX_ENTRY.size)
         place = bisect_right(offsets, False, key=is_after) - 1
         entry = unpack_index_entry(packed, offsets[place]) if place >= 0 else None
-        return entry if entry and self._leads_to_batch(entry) else None
+        return entry if entry and self.leads_to_batch(entry) else None
 
     def entries(self) -> list[IndexEntry]:
         """All entries of the index, in order, up to the first that is not whole."""
@@ -285,7 +285,8 @@ class SegmentReader:
         finally:
             self._files.close(descriptor)
 
-    def _leads_to_batch(self, entry: IndexEntry) -> bool:
+    def leads_to_batch(self, entry: IndexEntry) -> bool:
+        """Whether the batch that the entry names begins where it says."""
         if entry.position % 8 or entry.position < FIRST_BATCH:
             return False
         header = self.header_at(entry.position)

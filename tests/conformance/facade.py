@@ -80,10 +80,14 @@ class ThreadedRange(EventRange):
     """What `read` gave."""
 
     def __init__(self, threads: Threads, events: Iterator[EventEnvelope]) -> None:
-        self._events = ThreadedIterator(threads, events)
+        self._threads = threads
+        self._events = events
 
     def __aiter__(self) -> AsyncIterator[EventEnvelope]:
-        return self._events
+        return ThreadedIterator(self._threads, self._events)
+
+    async def to_list(self) -> list[EventEnvelope]:
+        return await self._threads.run(list, self._events)
 
 
 class ThreadedStream(EventStream):

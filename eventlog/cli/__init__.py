@@ -1,0 +1,22 @@
+"""The command `eventlog`: one module for each family of commands.
+
+=============  ==========================================================
+`app`          the commands together, exit codes, errors in words
+`produce`      append
+`consume`      tail, ack, seek, consumers, forget
+`inspect`      status, verify
+`serve`        a writer in the foreground
+`demo`         the whole on real files
+`bench`        this machine's numbers for one log
+`show`         envelopes, positions and tables as text
+=============  ==========================================================
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    from eventlog.cli.app import run
+
+    run()

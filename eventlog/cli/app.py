@@ -1,0 +1,78 @@
+"""The commands together: what ends how, and errors in words instead of tracebacks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+import eventlog
+from eventlog.errors import EventLogError, InvalidArgument, LogNotFound, NotALog
+
+FAILED: Final = 1
+USAGE: Final = 2
+EPILOG: Final = "Exit codes: 0 done, 1 failed, 2 wrong usage or no log there, 130 interrupted."
+
+
+class _QuietInAPipe(TyperGroup):
+    """Whoever reads our output may leave when he has seen enough: that is no failure."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered must not be written at the end of the process.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        return result
+
+
+app = typer.Typer(
+    name="eventlog",
+    cls=_QuietInAPipe,
+    help="A persistent, ordered, replayable event log for the processes of one machine.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"eventlog {eventlog.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
+def run() -> NoReturn:
+    """Parse the arguments, run the command, and end the process with its exit code."""
+    from eventlog.cli import bench, consume, demo, inspect, produce, serve  # noqa: F401 - register
+
+    try:
+        app(prog_name="eventlog")  # ends the process, also with 2 for wrong usage, 130 for Ctrl-C
+    except EventLogError as error:
+        fail_with(str(error))
+        sys.exit(USAGE if isinstance(error, LogNotFound | NotALog | InvalidArgument) else FAILED)
+    sys.exit(0)
+
+
+def fail_with(message: str) -> None:
+    """Say on the standard error what went wrong."""
+    Console(stderr=True, highlight=False).print(
+        f"[bold red]error:[/] {message.replace('[', chr(92) + '[')}", soft_wrap=True
+    )

@@ -1,0 +1,113 @@
+"""`eventlog demo`: the whole on real files, with live progress and a check at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from eventlog.cli.app import EPILOG, FAILED, app
+from eventlog.cli.show import to_json
+from eventlog.demo.main_job import MainJob, Report, python_files
+
+EXAMPLES = """
+[bold]Examples[/]
+
+  eventlog demo
+
+  eventlog demo ~/src/project --consumers 4
+
+  eventlog demo --keep && eventlog tail DIRECTORY/log -n 1
+"""
+
+
+@app.command(epilog=EXAMPLES + "\n\n" + EPILOG)
+def demo(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Files to use; by default the source tree of this Python.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    consumers: Annotated[int, typer.Option(min=1, max=32, help="Subscriber processes.")] = 3,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the log, and say where.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Append every Python file below a folder; let consumers parse all of them; kill one half-way.
+
+    The killed consumer is started again and resumes after its last acknowledged event. At the end
+    every consumer's own record is held against the files: each must have seen all, in order.
+    """
+    files = python_files(folder or Path(sysconfig.get_path("stdlib")))
+    work = Path(tempfile.mkdtemp(prefix="eventlog-demo-"))
+    try:
+        report = _run(work, files, consumers)
+    finally:
+        if not keep:
+            shutil.rmtree(work)
+    if as_json:
+        typer.echo(to_json({"right": report.is_right, **dataclasses.asdict(report)}))
+    else:
+        _show(report)
+    if keep:
+        Console(stderr=True, highlight=False).print(f"kept: {work}", soft_wrap=True)
+    if not report.is_right:
+        raise typer.Exit(FAILED)
+
+
+def _run(work: Path, files: list[Path], consumers: int) -> Report:
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        names = ["append", *(f"parser-{number}" for number in range(1, consumers + 1))]
+        tasks = {name: progress.add_task(name, total=len(files)) for name in names}
+
+        def show(name: str, done: int) -> None:
+            progress.update(tasks[name], completed=done)
+
+        return MainJob(work, files, consumers, show).run()
+
+
+def _show(report: Report) -> None:
+    console = Console(highlight=False)
+    table = Table("consumer", "position", "lag", "lives", "redelivered", "unparsable", "check")
+    for consumer in report.consumers:
+        check = "[green]all, in order" if consumer.fault is None else f"[red]{consumer.fault}"
+        table.add_row(
+            consumer.name,
+            f"{consumer.position:,}",
+            f"{consumer.lag:,}",
+            str(consumer.lives),
+            str(consumer.redelivered),
+            str(consumer.unparsable),
+            check,
+        )
+    console.print(table)
+    delivered = report.events * len(report.consumers) / report.seconds
+    console.print(
+        f"{report.events:,} events, {report.bytes / 1e6:,.1f} MB, appended in"
+        f" {report.append_seconds:.1f} s ({report.events / report.append_seconds:,.0f}/s);"
+        f" parsed {len(report.consumers)} times in {report.seconds:.1f} s ({delivered:,.0f}/s)"
+    )
+    if report.killed is not None:
+        console.print(
+            f"{report.killed} was killed half-way and resumed at event {report.resumed_at:,},"
+            " the one after its last acknowledged"
+        )
+    verdict = "[green]every" if report.is_right else "[red]NOT every"
+    console.print(f"{verdict} consumer saw every event in order")

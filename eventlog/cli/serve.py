@@ -1,0 +1,47 @@
+"""`eventlog serve`: a log's writer in the foreground, for a supervisor."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Annotated, cast
+
+import typer
+
+from eventlog.cli.app import EPILOG, app
+from eventlog.config import AskedOptions, Durability
+
+EXAMPLES = """
+[bold]Examples[/]
+
+  eventlog serve /var/lib/orders/log
+
+  eventlog serve /var/lib/orders/log --durability sync
+"""
+
+
+@app.command(epilog=EXAMPLES + "\n\n" + EPILOG)
+def serve(
+    log: Annotated[str, typer.Argument(help="The log's directory; made if there is none.")],
+    durability: Annotated[
+        str | None, typer.Option(help="memory, disk or sync; for a log that is made now.")
+    ] = None,
+    linger: Annotated[
+        float | None, typer.Option(help="Leave after so many seconds without a connection.")
+    ] = None,
+) -> None:
+    """Be the writer of a log until SIGTERM or Ctrl-C, which end it in order."""
+    from eventlog.client.launch import prepare
+    from eventlog.storage.control import ControlPage
+    from eventlog.writer import __main__ as writer
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    directory = os.path.abspath(log)
+    asked = AskedOptions(durability=cast("Durability | None", durability))
+    prepare(directory, asked)
+    control = ControlPage(directory)
+    try:
+        asked.check_against(control.options, directory)
+    finally:
+        control.close()
+    writer.serve(directory, linger_s=linger)
