@@ -154,7 +154,9 @@ class LogFull(EventLogError):
     `is_by_retention` tells the two apart.
     """
 
-    is_by_retention = False
+    def __init__(self, message: str, *, is_by_retention: bool = False, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.is_by_retention = is_by_retention
 
 
 class WriterUnavailable(EventLogError):

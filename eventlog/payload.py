@@ -69,7 +69,7 @@ def _unpack_pairs(data: bytes | memoryview, *, timestamp: int) -> Any:
 def _pack_extension(value: Any) -> msgpack.ExtType:
     if isinstance(value, UUID):
         return msgpack.ExtType(UUID_EXTENSION, value.bytes)
-    raise TypeError(f"cannot store a {type(value).__qualname__}: {value!r:.80}")
+    raise TypeError(f"MessagePack has no {type(value).__qualname__}")
 
 
 def _unpack_extension(code: int, data: bytes | memoryview) -> Any:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(
-    r"(?:<!-- (?P<mark>[a-z]+): (?P<name>[a-z-]+) -->\n)?```(?P<kind>\w+)?\n(?P<text>.*?)```", re.S
+    r"(?:<!-- (?P<mark>[a-z]+): (?P<name>[a-z-]+) -->\n)?```(?P<kind>\w+)?\n(?P<text>.*?)```", re.DOTALL
 )
 BLOCKS = [match.groupdict() for match in BLOCK.finditer(README)]
 
@@ -99,7 +99,7 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
 
 
 def test_the_set_up_commands_are_there_and_can_be_run() -> None:
-    commands = re.findall(r"^\./(\S+)", blocks("sh")["set-up"], re.M)
+    commands = re.findall(r"^\./(\S+)", blocks("sh")["set-up"], re.MULTILINE)
     assert commands == ["scripts/demo", "scripts/test"]
     for command in commands:
         assert os.access(ROOT / command, os.X_OK)

@@ -27,7 +27,7 @@ from eventlog.backends.interface import (
     Publisher,
 )
 from eventlog.client.asynchronous import AsyncPipe
-from eventlog.client.conversations import ATTEMPTS_MAX, PipeBroken
+from eventlog.client.conversations import ATTEMPTS_MAX, Channel, PipeBroken
 from eventlog.client.feed import Feed, check_subscription, closed
 from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, Outbox, copy_of
@@ -97,9 +97,6 @@ class LocalEventLog(EventLog):
         self._close()
 
     def _close(self) -> None:
-        for pipe in (self._requests, self._appends[0] if self._appends else None):
-            if pipe is not None:
-                pipe.close()
         self._requests = self._appends = None
         self._reopens = False
         self._handle.close()
@@ -115,7 +112,7 @@ class LocalEventLog(EventLog):
 
     async def _request(self, kind: Any, *fields: Any) -> Any:
         if self._requests is None:
-            self._requests = AsyncPipe(self.path, self._handle.new_channel())
+            self._requests = _new_pipe(self._handle, self._handle.new_channel())
         pipe = self._requests
         async with pipe.lock:
             return await pipe.run(pipe.channel.request(kind, *fields))
@@ -148,7 +145,7 @@ class LocalEventLog(EventLog):
         handle = await self._ready()
         if self._appends is None:
             outbox = handle.new_outbox()
-            self._appends = AsyncPipe(self.path, outbox.channel), outbox
+            self._appends = _new_pipe(handle, outbox.channel), outbox
         return self._appends
 
     async def _deliver(self, pipe: AsyncPipe, outbox: Outbox, batch: OutBatch) -> None:
@@ -223,7 +220,11 @@ class LocalEventLog(EventLog):
             stream.close()
 
     def read(self, start: int, stop: int | None = None) -> EventRange:
-        return LocalRange(self, *check_range(start, stop))
+        start, stop = check_range(start, stop)
+        if not self._reopens:
+            stored = self._handle.reader.last_seq_no + 1
+            stop = stored if stop is None else min(stop, stored)
+        return LocalRange(self, start, stop)
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         check_name(consumer)
@@ -262,6 +263,12 @@ def _reopened(path: str, asked: AskedOptions) -> LocalEventLog:
     log = LocalEventLog(path, asked)
     log._reopens = True
     return log
+
+
+def _new_pipe(handle: LocalHandle, channel: Channel) -> AsyncPipe:
+    pipe = AsyncPipe(handle.path, channel)
+    handle.pipes.add(pipe)
+    return pipe
 
 
 class LocalRange(EventRange):
@@ -307,7 +314,7 @@ class LocalStream(EventStream):
     def __init__(self, handle: LocalHandle, feed: Feed) -> None:
         self._handle = handle
         self._feed = feed
-        self._pipe = AsyncPipe(handle.path, handle.new_channel())
+        self._pipe = _new_pipe(handle, handle.new_channel())
         self._events: Iterator[EventEnvelope] = iter(())
         self._is_closed = False
 
@@ -356,6 +363,7 @@ class LocalStream(EventStream):
     def close(self) -> None:
         """Give pipe and maps back."""
         self._is_closed = True
+        self._handle.pipes.discard(self._pipe)
         self._pipe.close()
         self._feed.close()
 
@@ -394,7 +402,7 @@ class LocalPublisher(Publisher):
         self._outbox = handle.new_outbox()
         self._builder = self._outbox.builder
         self._channel = self._outbox.channel
-        self._pipe = AsyncPipe(handle.path, self._channel)
+        self._pipe = _new_pipe(handle, self._channel)
         self._to_send = anyio.Event()
         self._answered = anyio.Event()
         self._is_awaited = anyio.Event()
@@ -521,6 +529,7 @@ class LocalPublisher(Publisher):
     def close(self) -> None:
         """Give the pipe back."""
         self._is_closed = True
+        self._handle.pipes.discard(self._pipe)
         self._pipe.close()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from eventlog import forks
 from eventlog.backends.interface import LogStatus, OnTruncated
 from eventlog.blocking import LINGER_S_DEFAULT, AppendHandle, EventLog, EventStream, Publisher
+from eventlog.client.conversations import Channel
 from eventlog.client.feed import Feed, check_subscription, closed
 from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, copy_of
@@ -38,11 +39,11 @@ class BlockingLocalEventLog(EventLog):
     def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
         self._handle = LocalHandle(path, asked)
         self._handle.open()
-        self._requests = BlockingPipe(self.path, self._handle.new_channel())
+        self._requests = _new_pipe(self._handle, self._handle.new_channel())
         outbox = self._handle.new_outbox()
         self._outbox = outbox
         self._outbox_lock = threading.Lock()
-        self._appends = BlockingPipe(self.path, outbox.channel)
+        self._appends = _new_pipe(self._handle, outbox.channel)
         if self._handle.can_write:
             # A log that cannot be written should say so now, not at the first append.
             try:
@@ -65,8 +66,6 @@ class BlockingLocalEventLog(EventLog):
 
     def close(self) -> None:
         if self._handle.generation == forks.generation:
-            self._requests.close()
-            self._appends.close()
             self._handle.close()
 
     def _request(self, kind: Any, *fields: Any) -> Any:
@@ -186,13 +185,19 @@ class BlockingLocalEventLog(EventLog):
         return self._handle.status(report.connections)
 
 
+def _new_pipe(handle: LocalHandle, channel: Channel) -> BlockingPipe:
+    pipe = BlockingPipe(handle.path, channel)
+    handle.pipes.add(pipe)
+    return pipe
+
+
 class BlockingLocalStream(EventStream):
     """See `eventlog.blocking.EventStream`."""
 
     def __init__(self, handle: LocalHandle, feed: Feed) -> None:
         self._handle = handle
         self._feed = feed
-        self._pipe = BlockingPipe(handle.path, handle.new_channel())
+        self._pipe = _new_pipe(handle, handle.new_channel())
         self._events: Iterator[EventEnvelope] = iter(())
         self._is_closed = False
 
@@ -235,6 +240,7 @@ class BlockingLocalStream(EventStream):
         """Give pipe and maps back."""
         self._is_closed = True
         if self._handle.generation == forks.generation:
+            self._handle.pipes.discard(self._pipe)
             self._pipe.close()
             self._feed.close()
 
@@ -252,7 +258,7 @@ class BlockingLocalPublisher(Publisher):
         self._handle = handle
         self._linger_s = linger
         self._outbox = handle.new_outbox()
-        self._pipe = BlockingPipe(handle.path, self._outbox.channel)
+        self._pipe = _new_pipe(handle, self._outbox.channel)
         self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
         self._max_in_flight = max_in_flight
         self._lock = threading.Lock()
@@ -328,6 +334,7 @@ class BlockingLocalPublisher(Publisher):
         self._opened.set()
         if self._handle.generation == forks.generation:
             self._thread.join()
+            self._handle.pipes.discard(self._pipe)
             self._pipe.close()
 
 

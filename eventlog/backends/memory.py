@@ -123,7 +123,9 @@ class InMemoryEventLog(MemoryHandle, EventLog):
             feed.is_closed = True
 
     def read(self, start: int, stop: int | None = None) -> EventRange:
-        return InMemoryRange(self, *check_range(start, stop))
+        start, stop = check_range(start, stop)
+        stored = self.log.last + 1
+        return InMemoryRange(self, start, stored if stop is None else min(stop, stored))
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))

@@ -97,6 +97,11 @@ class MemoryLog:
                 return
         call()
 
+    def wake(self) -> None:
+        """Let everybody who waits look again, at the log and at their own handle."""
+        with self._lock:
+            self._changed()
+
     def _changed(self) -> None:
         self.version += 1
         waiting, self._waiting = self._waiting, []
@@ -128,14 +133,13 @@ class MemoryLog:
             if retention.keep_unacked and lowest < self._batches[0].last_seq_no:
                 if not self._is_too_large(size):
                     return
-                full = LogFull(
+                raise LogFull(
                     f"the log {self.path} is full: it may keep {retention.max_bytes} bytes and a"
                     f" consumer has not acknowledged event {lowest + 1}; acknowledge, or forget"
                     " the consumer",
                     path=self.path,
+                    is_by_retention=True,
                 )
-                full.is_by_retention = True
-                raise full
             del self._batches[0]
 
     def _is_over(self, oldest: Batch, size: int) -> bool:
@@ -319,6 +323,7 @@ class MemoryHandle:
         if self._is_open:
             self._is_open = False
             self._log.handles -= 1
+            self._log.wake()
 
     @property
     def log(self) -> MemoryLog:
@@ -384,10 +389,10 @@ class MemoryFeed:
         log = self._handle.log
         if self.is_closed:
             raise closed("stream", log.path)
-        if self.is_finished:
-            return None
         if self._skips:
             self.next_seq_no = max(self.next_seq_no, log.first_available)
+        if self.is_finished:
+            return None
         events = log.next_batch(self.next_seq_no)
         if events is None:
             return None
@@ -398,9 +403,12 @@ class MemoryFeed:
 
 
 def read_range(log: MemoryLog, start: int, stop: int | None) -> Iterator[EventEnvelope]:
-    """The events from `start` to before `stop`, or to the last one there is now."""
+    """The events from `start` to before `stop`, or to the last one there is at the call."""
     end = log.last + 1 if stop is None else min(stop, log.last + 1)
-    seq_no = start or log.first_available
+    return _events_between(log, start or log.first_available, end)
+
+
+def _events_between(log: MemoryLog, seq_no: int, end: int) -> Iterator[EventEnvelope]:
     while seq_no < end:
         events = (log.next_batch(seq_no) or [])[: end - seq_no]
         yield from events

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.show import to_json
-from eventlog.demo.main_job import MainJob, Report, python_files
+from eventlog.demo.main_job import MainJob, Report, python_files, standard_library
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -48,7 +47,7 @@ def demo(
     The killed consumer is started again and resumes after its last acknowledged event. At the end
     every consumer's own record is held against the files: each must have seen all, in order.
     """
-    files = python_files(folder or Path(sysconfig.get_path("stdlib")))
+    files = python_files(folder) if folder else standard_library()
     work = Path(tempfile.mkdtemp(prefix="eventlog-demo-"))
     try:
         report = _run(work, files, consumers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from eventlog import forks
 from eventlog.backends.interface import LogStatus
@@ -20,6 +20,13 @@ from eventlog.storage.identity import is_same_process
 from eventlog.storage.reader import LogReader
 
 
+class ClosablePipe(Protocol):
+    """What a handle knows of a shell's pipes."""
+
+    def close(self) -> None:
+        """Close for good."""
+
+
 class LocalHandle:
     """Path, options and the reading side of an open log."""
 
@@ -28,6 +35,8 @@ class LocalHandle:
         self.asked = asked
         self.generation = forks.generation
         self._reader: LogReader | None = None
+        self.pipes: set[ClosablePipe] = set()
+        """Of this handle, its streams and its publishers: closed with it, waking who waits."""
 
     @property
     def is_open(self) -> bool:
@@ -133,7 +142,9 @@ class LocalHandle:
         )
 
     def close(self) -> None:
-        """Unmap; may be called twice."""
+        """Close all pipes, and unmap; may be called twice."""
+        while self.pipes:
+            self.pipes.pop().close()
         if self._reader is not None:
             self._reader.close()
             self._reader = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sysconfig
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -53,6 +54,13 @@ class Report:
     def is_right(self) -> bool:
         """Every consumer saw every event in order."""
         return all(consumer.fault is None for consumer in self.consumers)
+
+
+def standard_library() -> list[Path]:
+    """The source files of the Python that runs this, without what was installed into it."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    installed = {"site-packages", "dist-packages"}
+    return [path for path in python_files(folder) if not installed & set(path.parts)]
 
 
 def python_files(folder: Path) -> list[Path]:

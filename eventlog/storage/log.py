@@ -294,14 +294,13 @@ class WritableLog:
         is_over = self._active is not None and self._total_bytes() + size > limit
         lowest = self.offsets.lowest()
         if is_over and lowest is not None and lowest < self._oldest_last_seq_no():
-            full = LogFull(
+            raise LogFull(
                 f"the log {self.directory} is full: it may keep {limit} bytes and a consumer has"
                 f" not acknowledged event {lowest + 1}; acknowledge, forget the consumer, or raise"
                 " the limit",
                 path=self.directory,
+                is_by_retention=True,
             )
-            full.is_by_retention = True
-            raise full
 
     def _oldest_last_seq_no(self) -> int:
         """The number of the last event in the oldest segment."""

@@ -94,6 +94,8 @@ class OffsetTable:
     def _map_all(self) -> None:
         with os_errors(self.directory, "mapping its offset table"):
             size = self._files.size(self._descriptor)
+            if size < HEADER.size + SLOT.size:
+                raise self._damaged("it is too short")
             fresh = self._files.map(self._descriptor, size, writable=self._writable)
         if hasattr(self, "_words"):
             self._unmap()  # only now: without a new map the table goes on with the old one
@@ -107,8 +109,6 @@ class OffsetTable:
         self._map.close()
 
     def _check_header(self) -> None:
-        if len(self._view) < HEADER.size + SLOT.size:
-            raise self._damaged("it is too short")
         fields = HEADER.to_dict(self._view)
         if fields["magic"] != MAGIC or fields["slot_bytes"] != SLOT.size:
             raise self._damaged("it does not begin as one does")

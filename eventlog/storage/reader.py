@@ -385,13 +385,16 @@ class BatchReader:
 
 
 def read_range(log: LogReader, start: int, stop: int | None) -> Iterator[list[EventEnvelope]]:
-    """The events from `start` to before `stop`, or to the last one stored now, as lists.
+    """The events from `start` to before `stop`, or to the last one stored at the call, as lists.
 
-    Raises:
+    Raises (from the iterator):
         EventsTruncated: `start` was deleted by retention.
     """
     end = log.last_seq_no + 1 if stop is None else min(stop, log.last_seq_no + 1)
-    first = start or log.first_available
+    return _batches_between(log, start or log.first_available, end)
+
+
+def _batches_between(log: LogReader, first: int, end: int) -> Iterator[list[EventEnvelope]]:
     reader = log.batches(first)
     try:
         while reader.next_seq_no < end:

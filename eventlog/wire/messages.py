@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from eventlog import errors
-from eventlog.errors import EventLogError, ProtocolError
+from eventlog.errors import EventLogError, LogFull, ProtocolError
 
 PROTOCOL_VERSION: Final = 1
 HELLO_MAGIC: Final = "eventlog"
@@ -231,5 +231,7 @@ def error_of(message: Failed) -> EventLogError:
     if not (isinstance(kind, type) and issubclass(kind, EventLogError)):
         kind = EventLogError
     known = {"path", "consumer", "seq_no", "first_available", "last_seq_no"}
+    if kind is LogFull:
+        known.add("is_by_retention")
     fields = {name: value for name, value in message.fields.items() if name in known}
     return kind(message.message, **fields)

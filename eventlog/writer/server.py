@@ -160,8 +160,6 @@ class Server:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self.log.close)
-            self.actor.on_synced()
-            self.flush()
 
     def _note_dirty(self) -> None:
         self._dirty.set()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import anyio
 import pytest
+from multiprocess import resource_tracker
 
 from .backends import BACKENDS, FLAVOURS, Backend, Flavour, reason_to_skip
 from .logs import Logs
@@ -61,6 +62,12 @@ def _bounded(test: Callable[..., Any]) -> Callable[..., Any]:
             await test(**arguments)
 
     return bounded
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _resource_tracker() -> None:
+    """Start the process that `multiprocess` keeps for good: no test shall seem to leave it."""
+    resource_tracker.ensure_running()
 
 
 @pytest.fixture

@@ -1,0 +1,111 @@
+"""Write the golden logs of today's format: python tests/golden/make.py DIRECTORY
+
+The logs under `v1` were written once, by the first release of that format, and are never written
+again: whatever the code becomes, it has to read them. A later format gets a directory of its own.
+
+Everything that differs from run to run (clock, random numbers, process, boot) is fixed, so that a
+test can hold what the code writes today against the files, byte for byte.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+from uuid import UUID
+
+from eventlog.envelope import EventEnvelope
+from eventlog.record_batch import BatchBuilder, PackedBatch
+from eventlog.storage.log import WritableLog
+from eventlog.testing import open_storage
+
+START_NS: Final = 1_700_000_000_000_000_000
+BOOT: Final = "00000000-0000-4000-8000-000000000000"
+PRODUCER: Final = 0x0123_4567_89AB_CDEF
+MOMENT: Final = datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC)
+ODD: Final[list[Any]] = [
+    None,
+    True,
+    -(2**63),
+    2**64 - 1,
+    1.5,
+    "текст 🎈",
+    b"\x00\xff",
+    [1, [2, [3]]],
+    {"a": {"b": [None]}, 7: "seven"},
+    MOMENT,
+    UUID("12345678-1234-5678-1234-567812345678"),
+]
+"""One event of every type that a log can carry."""
+
+
+@contextmanager
+def fixed_world() -> Iterator[None]:
+    """No clock, no randomness, no process of its own."""
+    with ExitStack() as stack:
+        for target, replacement in {
+            "time.time_ns": lambda: START_NS,
+            "os.urandom": lambda size: bytes(range(1, size + 1)),
+            "os.getpid": lambda: 4242,
+            "eventlog.storage.start.boot_id": lambda: BOOT,
+            "eventlog.storage.start.process_start": lambda _pid: 777,
+        }.items():
+            stack.enter_context(mock.patch(target, replacement))
+        yield
+
+
+def batch(*rows: tuple[Any, ...]) -> PackedBatch:
+    """One batch; each row is an event, and perhaps a key and headers."""
+    builder = BatchBuilder(4096)
+    for row in rows:
+        builder.add(*row)
+    return builder.build()
+
+
+def fill(log: WritableLog) -> None:
+    """Events of all types, keys, headers, own ids; three segments; two consumers; a producer."""
+    log.append(batch(*((event,) for event in ODD)))
+    log.append(batch(("keyed", "key"), ("plain",), ("headed", None, {"h": "v"})), PRODUCER, 1)
+    own = EventEnvelope("own id", id=UUID(int=5), timestamp=MOMENT, key="own key")
+    log.append(batch((own,), ("made id",)), PRODUCER, 2)
+    for n in range(8):
+        log.append(batch((f"{n} " + "." * 1000,)), PRODUCER, 3 + n)
+    log.ack("reader", 17)
+    log.seek("читатель", 3)
+
+
+def make(directory: Path) -> None:
+    """The logs: one ended in order, one whose writer was killed in the middle of a batch."""
+    with fixed_world():
+        log = open_storage(
+            str(directory / "orderly"), segment_bytes=4096, clock=clock_from(START_NS)
+        )
+        fill(log)
+        log.close()
+    with fixed_world():
+        log = open_storage(
+            str(directory / "killed"), segment_bytes=4096, clock=clock_from(START_NS)
+        )
+        fill(log)
+        log.abandon()
+        *_, last = sorted((directory / "killed").glob("*.seg"))
+        end = last.read_bytes().rstrip(b"\0")
+        torn = end[64 : 64 + 500]
+        with open(last, "r+b") as file:
+            file.seek((len(end) + 7) // 8 * 8)
+            file.write(torn)
+
+
+def clock_from(start_ns: int) -> Any:
+    """A writer's clock that goes a second further at each look."""
+    ticks = count(start_ns, 1_000_000_000)
+    return lambda: next(ticks)
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]))

@@ -1,0 +1,292 @@
+"""The command line as a user meets it: real processes, pipes, exit codes, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import pytest
+
+from eventlog import SeekPosition, blocking
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+COMMAND = [sys.executable, "-m", "eventlog"]
+COMMANDS = (
+    "ack append bench consumers demo forget seek serve status tail verify"  # all there are
+).split()
+
+
+def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        input=given,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=60,
+        check=False,
+    )
+
+
+def out(*arguments: str, given: str = "") -> str:
+    done = run(*arguments, given=given)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def stop(pid: int) -> None:
+    """End a writer in order, and wait until it is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    os.kill(pid, signal.SIGTERM)
+    wait([descriptor])
+    os.close(descriptor)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[str]:
+    """The path of a log; its writer is ended after the test."""
+    path = tmp_path / "log"
+    yield str(path)
+    if (path / "control").exists():
+        pid = json.loads(out("status", str(path), "--json"))["writer_pid"]
+        if pid is not None:
+            stop(pid)
+
+
+def test_events_of_a_pipe_come_out_of_another_one(log: str) -> None:
+    lines = "".join(f'{{"order": {n}}}\n' for n in range(1, 1001))
+    assert out("append", log, given=lines) == "1..1000\n"
+    read = [json.loads(line) for line in out("tail", log, "--from", "1", "--json").splitlines()]
+    assert [row["seq_no"] for row in read] == list(range(1, 1001))
+    assert [row["event"]["order"] for row in read] == list(range(1, 1001))
+
+
+def test_append_takes_arguments_with_key_and_headers(log: str) -> None:
+    assert out("append", log, "1", '"two"', "--key", "k", "--header", "from=test") == "1..2\n"
+    rows = [json.loads(line) for line in out("tail", log, "--json").splitlines()]
+    assert [(row["event"], row["key"], row["headers"]) for row in rows] == [
+        (1, "k", {"from": "test"}),
+        ("two", "k", {"from": "test"}),
+    ]
+
+
+def test_append_of_text_stores_lines_as_they_are(log: str) -> None:
+    out("append", log, "--text", given="not json\n\n{x\n")
+    assert out("tail", log, "--format", "{seq_no}:{event}") == "1:not json\n2:\n3:{x\n"
+
+
+def test_a_line_that_is_no_json_is_named_and_those_before_it_are_stored(log: str) -> None:
+    done = run("append", log, given="1\n2\nthree\n4\n")
+    assert done.returncode == 1
+    assert "line 3" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert out("tail", log) == "1\t1\n2\t2\n"
+
+
+def test_tail_shows_the_last_ones_or_those_from_a_place(log: str) -> None:
+    out("append", log, *map(str, range(1, 21)))
+    numbers = lambda *options: [  # noqa: E731 - three words, used in the next lines only
+        int(line.split("\t")[0]) for line in out("tail", log, *options).splitlines()
+    ]
+    assert numbers() == list(range(11, 21))
+    assert numbers("-n", "2") == [19, 20]
+    assert numbers("-n", "0") == []
+    assert numbers("--from", "beginning", "-n", "3") == [1, 2, 3]
+    assert numbers("--from", "18") == [18, 19, 20]
+    assert numbers("--from", "2000-01-01T00:00:00+00:00") == list(range(1, 21))
+    assert numbers("--from", "latest") == []
+
+
+def test_tail_as_a_consumer_acknowledges_what_it_printed(log: str) -> None:
+    out("append", log, "1", "2", "3")
+    assert out("tail", log, "--consumer", "c", "-n", "2") == "1\t1\n2\t2\n"
+    assert out("tail", log, "--consumer", "c") == "3\t3\n"
+    assert out("tail", log, "--consumer", "c") == ""
+    (state,) = map(json.loads, out("consumers", log, "--json").splitlines())
+    assert (state["name"], state["last_acked"], state["lag"]) == ("c", 3, 0)
+
+
+def test_positions_can_be_set_listed_and_forgotten(log: str) -> None:
+    out("append", log, "1", "2", "3")
+    out("ack", log, "c", "2")
+    out("seek", log, "d", "beginning")
+    states = {s["name"]: s for s in map(json.loads, out("consumers", log, "--json").splitlines())}
+    assert (states["c"]["last_acked"], states["c"]["lag"]) == (2, 1)
+    assert (states["d"]["last_acked"], states["d"]["lag"]) == (None, 3)
+    assert "c" in out("consumers", log)
+    out("forget", log, "c")
+    assert len(out("consumers", log, "--json").splitlines()) == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_tail_quietly(log: str) -> None:
+    out("append", log, given="".join(f'"{"x" * 500}"\n' for _ in range(2000)))
+    tail = subprocess.Popen(
+        [*COMMAND, "tail", log, "--from", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    )
+    assert tail.stdout is not None
+    assert tail.stderr is not None
+    assert tail.stdout.readline().startswith(b"1\t")
+    tail.stdout.close()
+    assert tail.stderr.read() == b""
+    tail.stderr.close()
+    assert tail.wait(30) == 0
+
+
+def test_tail_follows_and_ctrl_c_ends_it_without_a_traceback(log: str) -> None:
+    out("append", log, "1")
+    tail = subprocess.Popen(
+        [*COMMAND, "tail", log, "-f", "--from", "beginning"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert tail.stdout is not None
+    assert tail.stderr is not None
+    with tail.stdout, tail.stderr:
+        assert tail.stdout.readline() == "1\t1\n"
+        out("append", log, "2")
+        assert tail.stdout.readline() == "2\t2\n"
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(30) == 130
+        assert "Traceback" not in tail.stderr.read()
+
+
+def test_reading_needs_no_writer_and_leaves_a_copy_as_it_is(log: str, tmp_path: Path) -> None:
+    out("append", log, "1", "2")
+    stop(json.loads(out("status", log, "--json"))["writer_pid"])
+    copy = tmp_path / "copy"
+    shutil.copytree(log, copy, ignore=shutil.ignore_patterns("writer.*"))
+    names = sorted(os.listdir(copy))
+    assert out("tail", str(copy)) == "1\t1\n2\t2\n"
+    assert json.loads(out("status", str(copy), "--json"))["writer_pid"] is None
+    assert "whole" in out("verify", str(copy))
+    assert out("consumers", str(copy)) == "no consumers\n"
+    assert sorted(os.listdir(copy)) == names
+
+
+def test_verify_names_the_range_that_is_damaged(log: str) -> None:
+    with blocking.open(log) as opened:
+        for number in range(1, 10):
+            opened.append(number)
+    stop(json.loads(out("status", log, "--json"))["writer_pid"])
+    segment = Path(log) / f"{1:020d}.seg"
+    content = bytearray(segment.read_bytes())
+    content[64 + 100] ^= 1  # in the first batch
+    segment.write_bytes(content)
+    done = run("verify", log)
+    assert done.returncode == 1
+    assert "events 1 to 1" in done.stdout
+    report = json.loads(run("verify", log, "--json").stdout)
+    assert (report["whole"], report["events"]) == (False, 8)
+
+
+def test_serve_is_the_writer_until_it_is_told_to_stop(log: str) -> None:
+    server = subprocess.Popen(
+        [*COMMAND, "serve", log, "--durability", "memory"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert server.stderr is not None
+    with server.stderr:
+        assert "writer of" in server.stderr.readline()
+        with blocking.open(log) as opened:
+            assert opened.status().writer_pid == server.pid
+            assert opened.status().durability == "memory"
+            opened.append(1)
+        second = run("serve", log)
+        assert second.returncode == 1
+        assert "already has a writer" in second.stderr
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+
+
+@pytest.mark.parametrize("command", ["tail", "status", "verify", "consumers"])
+def test_a_log_that_is_not_there_is_an_error_and_is_not_made(command: str, tmp_path: Path) -> None:
+    done = run(command, str(tmp_path / "nothing"))
+    assert done.returncode == 2
+    assert "no log" in done.stderr
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tail", "LOG", "--from", "sometime"),
+        ("tail", "LOG", "--format", "{nothing}"),
+        ("seek", "LOG", "c", "nowhere"),
+        ("ack", "LOG", "c", "x"),
+        ("append", "LOG", "1", "--header", "novalue"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_with_a_reason(log: str, arguments: tuple[str, ...]) -> None:
+    out("append", log, "1")
+    done = run(*(log if argument == "LOG" else argument for argument in arguments))
+    assert done.returncode == 2
+    assert done.stderr.strip()
+    assert "Traceback" not in done.stderr
+
+
+def test_an_ack_past_the_end_says_so(log: str) -> None:
+    out("append", log, "1")
+    done = run("ack", log, "c", "2")
+    assert done.returncode == 1
+    assert "the last one" in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    assert f"eventlog {command}" in out(command, "--help").split("Example", 1)[1]
+
+
+def test_the_commands_are_those_that_are_tested_here() -> None:
+    listed = out("--help").split("Commands", 1)[1]
+    assert [name for name in COMMANDS if f" {name} " in listed] == COMMANDS
+
+
+def test_the_version_is_the_packages() -> None:
+    import eventlog
+
+    assert out("--version") == f"eventlog {eventlog.__version__}\n"
+
+
+def test_the_demonstration_kills_a_consumer_and_proves_what_all_saw(tmp_path: Path) -> None:
+    for number in range(150):
+        statements = (f"x{n} = [{n}] * {n}\n" for n in range(400))
+        (tmp_path / f"m{number}.py").write_text("".join(statements))
+    (tmp_path / "broken.py").write_text("def (:\n")
+    report = json.loads(out("demo", str(tmp_path), "--consumers", "2", "--json"))
+    assert report["right"] is True
+    assert report["events"] == 151
+    assert [c["position"] for c in report["consumers"]] == [151, 151]
+    assert [c["unparsable"] for c in report["consumers"]] == [1, 1]
+    assert report["killed"] in ("parser-1", None)
+
+
+def test_bench_gives_figures(tmp_path: Path) -> None:
+    report = json.loads(out("bench", "--events", "1000", "--dir", str(tmp_path), "--json"))
+    assert all(figure > 0 for figure, _unit in report["figures"].values())
+    assert len(report["figures"]) == 8
+    assert not os.listdir(tmp_path)
+
+
+def test_a_position_on_the_command_line_means_what_the_library_means() -> None:
+    from eventlog.cli.show import position_of
+
+    assert position_of("beginning") == SeekPosition.BEGINNING
+    assert position_of("17") == SeekPosition.sequence(17)

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventlog.client.conversations import ATTEMPTS_MAX, Channel
+from eventlog.client.outbox import OutBatch, Outbox, copy_of
+from eventlog.client.unsent import PARTS_AT_ONCE, Unsent
+from eventlog.config import AskedOptions, LogOptions
+from eventlog.errors import (
+    EventTooLarge,
+    InvalidEvent,
+    LogFull,
+    SequenceOutOfRange,
+    WriterUnavailable,
+)
+from eventlog.record_batch import unpack_body
+from eventlog.testing import ScriptedWriter, batch_of
+from eventlog.wire.messages import Append
+
+OPTIONS = LogOptions.of(AskedOptions(segment_bytes=8192))
+
+
+def new_outbox() -> Outbox:
+    return Outbox(Channel("/log", bytes(16), 1 << 20), OPTIONS)
+
+
+def send(outbox: Outbox, *events: Any) -> list[OutBatch]:
+    """Each event in a batch of its own."""
+    return [outbox.add_packed(batch_of(event)) for event in events]
+
+
+def stored_in(writer: ScriptedWriter) -> list[Any]:
+    return [e.event for a in writer.stored for e in unpack_body(a.payload, a.count, 1)]
+
+
+def test_events_share_a_batch_until_it_is_sealed() -> None:
+    outbox, writer = new_outbox(), ScriptedWriter()
+    rows = [outbox.add(n) for n in range(3)]
+    assert len({id(batch) for batch, _ in rows}) == 1
+    assert outbox.pending == 0
+    outbox.seal()
+    outbox.seal()
+    rows += [outbox.add(3)]
+    outbox.seal()
+    assert outbox.pending == 2
+    writer.run(outbox.deliver(0))
+    assert [batch.seq_no_of(row) for batch, row in rows] == [1, 2, 3, 4]
+    assert stored_in(writer) == [0, 1, 2, 3]
+    assert all(batch.is_sealed and batch.is_done for batch, _ in rows)
+
+
+def test_a_full_batch_is_sealed_by_the_next_event() -> None:
+    outbox = new_outbox()
+    batches = {id(outbox.add("x" * 500)[0]) for _ in range(50)}
+    assert len(batches) > 5
+    assert all(len(batch.packed.payload) < 8192 - 128 for batch in outbox.unsent if batch.packed)
+
+
+def test_a_packed_batch_goes_behind_what_was_added_before() -> None:
+    outbox, writer = new_outbox(), ScriptedWriter()
+    first, _ = outbox.add("first")
+    second = outbox.add_packed(batch_of("second"))
+    third, _ = outbox.add("third")
+    outbox.seal()
+    writer.run(outbox.deliver(0))
+    assert [batch.base_seq_no for batch in (first, second, third)] == [1, 2, 3]
+    assert stored_in(writer) == ["first", "second", "third"]
+
+
+def test_a_bad_event_leaves_the_open_batch_as_it_was() -> None:
+    outbox, writer = new_outbox(), ScriptedWriter()
+    outbox.add("good")
+    with pytest.raises(InvalidEvent):
+        outbox.add(object())
+    with pytest.raises(EventTooLarge):
+        outbox.add(b"x" * 10_000)
+    outbox.seal()
+    writer.run(outbox.deliver(0))
+    assert stored_in(writer) == ["good"]
+
+
+def test_delivery_may_leave_some_batches_unanswered() -> None:
+    outbox, writer = new_outbox(), ScriptedWriter()
+    batches = send(outbox, *range(5))
+    writer.run(outbox.deliver(5))
+    assert outbox.pending == 5
+    assert not outbox.unsent
+    writer.run(outbox.deliver(0))
+    assert [batch.base_seq_no for batch in batches] == [1, 2, 3, 4, 5]
+
+
+def test_a_batch_says_once_that_it_is_done() -> None:
+    outbox, writer = new_outbox(), ScriptedWriter()
+    said = []
+    for batch in send(outbox, 1, 2):
+        batch.on_done = lambda batch=batch: said.append(batch)
+    writer.run(outbox.deliver(0))
+    assert len(said) == 2
+    assert [batch.packed for batch in said] == [None, None], "its bytes are given back"
+
+
+def test_a_refused_batch_costs_its_own_events_only() -> None:
+    def refuse(append: Append) -> LogFull | None:
+        return LogFull("no room", path="/log") if append.producer_seq == 2 else None
+
+    outbox, writer = new_outbox(), ScriptedWriter(refuse=refuse)
+    one, two, three = send(outbox, "a", "b", "c")
+    writer.run(outbox.deliver(0))
+    assert [one.base_seq_no, three.base_seq_no] == [1, 2]
+    errors = []
+    for _ in range(2):
+        with pytest.raises(LogFull, match="no room") as caught:
+            two.seq_no_of(0)
+        errors.append(caught.value)
+    assert errors[0] is not errors[1], "two callers do not share a traceback"
+    with pytest.raises(LogFull):
+        outbox.check_stored()
+    outbox.check_stored()
+
+
+def test_a_copied_error_keeps_its_fields() -> None:
+    error = SequenceOutOfRange("why", path="p", consumer="c", seq_no=1, last_seq_no=2)
+    twin = copy_of(error)
+    assert type(twin) is SequenceOutOfRange
+    assert (str(twin), twin.fields) == ("why", error.fields)
+
+
+@pytest.mark.parametrize("kind", ["open", "send", "receive", "answer"])
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_pipe_that_breaks_once_costs_nothing(kind: str, at: int) -> None:
+    count = [0]
+
+    def breaks(what: str, _number: int) -> bool:
+        count[0] += what == kind
+        return what == kind and count[0] == at
+
+    outbox, writer = new_outbox(), ScriptedWriter(breaks=breaks, piece_bytes=5)
+    batches = send(outbox, *"abcdef")
+    writer.run(outbox.deliver(3))
+    batches += send(outbox, *"gh")
+    writer.run(outbox.deliver(0))
+    assert stored_in(writer) == list("abcdefgh")
+    assert [batch.base_seq_no for batch in batches] == list(range(1, 9))
+
+
+def test_a_writer_that_never_answers_is_given_up_for_all_batches() -> None:
+    writer = ScriptedWriter(breaks=lambda what, _number: what == "receive")
+    outbox = new_outbox()
+    batches = send(outbox, "a", "b")
+    with pytest.raises(WriterUnavailable):
+        writer.run(outbox.deliver(0))
+    assert outbox.pending == 0
+    for batch in batches:
+        with pytest.raises(WriterUnavailable):
+            batch.seq_no_of(0)
+    assert writer.pipes == ATTEMPTS_MAX
+
+
+def test_an_outbox_goes_on_after_it_was_given_up() -> None:
+    broken = [True]
+    writer = ScriptedWriter(breaks=lambda what, _number: broken[0] and what == "open")
+    outbox = new_outbox()
+    send(outbox, "lost")
+    with pytest.raises(WriterUnavailable):
+        writer.run(outbox.deliver(0))
+    broken[0] = False
+    (batch,) = send(outbox, "stored")
+    writer.run(outbox.deliver(0))
+    assert batch.base_seq_no == 1
+    assert stored_in(writer) == ["stored"]
+
+
+def test_a_pipe_that_breaks_after_each_answer_is_not_given_up() -> None:
+    heard = [0]
+
+    def breaks(what: str, _number: int) -> bool:
+        heard[0] += what == "receive"
+        return what == "receive" and heard[0] % 3 == 0
+
+    outbox, writer = new_outbox(), ScriptedWriter(breaks=breaks)
+    batches = send(outbox, *range(30))
+    for left in range(29, -1, -1):
+        writer.run(outbox.deliver(left))
+    assert [batch.base_seq_no for batch in batches] == list(range(1, 31))
+
+
+@given(st.integers(0, 2**32), st.floats(0, 0.3), st.integers(1, 40))
+def test_order_and_once_whatever_breaks(seed: int, share: float, piece_bytes: int) -> None:
+    chance = random.Random(seed)
+    writer = ScriptedWriter(
+        breaks=lambda _what, _number: chance.random() < share, piece_bytes=piece_bytes
+    )
+    outbox = new_outbox()
+    batches: list[OutBatch] = []
+    for n in range(12):
+        batches += send(outbox, n)
+        try:
+            writer.run(outbox.deliver(chance.randrange(4)))
+        except WriterUnavailable:
+            break
+    else:
+        try:
+            writer.run(outbox.deliver(0))
+        except WriterUnavailable:
+            pass
+    events = stored_in(writer)
+    assert events == sorted(set(events)), "in order, each once"
+    answered = [(n, b.base_seq_no) for n, b in enumerate(batches) if b.base_seq_no is not None]
+    assert all(events[base - 1] == n for n, base in answered)
+    assert all(batch.is_done for batch in batches)
+
+
+@given(st.lists(st.binary(max_size=20), max_size=200), st.randoms(use_true_random=False))
+def test_bytes_leave_in_order_however_few_are_taken(
+    parts: list[bytes], chance: random.Random
+) -> None:
+    unsent = Unsent()
+    sent = bytearray()
+    waiting = list(parts)
+    while waiting or unsent:
+        if waiting:
+            take = chance.randrange(1, 4)
+            unsent.add(*waiting[:take])
+            waiting = waiting[take:]
+        ready = b"".join(unsent.parts())
+        assert len(unsent.parts()) <= PARTS_AT_ONCE
+        count = chance.randrange(len(ready) + 1)
+        sent += ready[:count]
+        unsent.sent(count)
+        if chance.random() < 0.01:
+            unsent.sent(0)
+    assert bytes(sent) == b"".join(parts)
