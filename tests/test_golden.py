@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import shutil
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -59,7 +57,6 @@ def check_content(directory: Path, maker: dict[str, Any]) -> None:
     assert own.key == "own key"
     assert made.id.version == 7
     assert [found[n].event[0] for n in range(17, LAST + 1)] == list("01234567")
-    assert len({one.id for one in list(found.values())[:LAST]}) == LAST or True
 
 
 def test_a_golden_log_is_read_without_a_writer(copied: Path, maker: dict[str, Any]) -> None:
@@ -74,10 +71,12 @@ def test_a_golden_log_is_read_without_a_writer(copied: Path, maker: dict[str, An
 
 
 def test_a_golden_log_is_continued(copied: Path, maker: dict[str, Any]) -> None:
+    control = ControlPage(str(copied))
+    was_killed = control.writer_pid != 0
+    control.close()
     log = open_storage(str(copied))
-    torn = [Damage(LAST + 1, None, log.damages[0].reason)] if log.damages else []
-    assert log.damages == torn
-    assert bool(torn) == ("was" in torn[0].reason or "batch" in torn[0].reason if torn else False)
+    torn = [Damage(LAST + 1, None, "a batch with a wrong checksum")]
+    assert log.damages == (torn if was_killed else [])
     for count in range(1, 11):  # what its producer repeats is known
         assert log.append(batch_of("again"), maker["PRODUCER"], count) <= LAST
     assert log.append(batch_of("continued")) == LAST + 1
@@ -130,6 +129,6 @@ def test_the_bytes_are_where_the_documentation_says(place: tuple[str, int, int])
 
 
 def test_the_hash_of_a_key_never_changes() -> None:
-    assert key_hash("key") == 0x7BB5AA6B or key_hash("key") == 0x3DC94A19
+    assert key_hash("123456789") == 0xCBF43926  # the check value of every table of CRCs
     assert key_hash(None) == 0
     assert key_hash("") == 0

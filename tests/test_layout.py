@@ -31,7 +31,9 @@ def documented(module: ModuleType, layout: Layout) -> list[list[str]]:
     return rows
 
 
-@pytest.mark.parametrize(("module", "layout"), LAYOUTS, ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize(
+    ("module", "layout"), LAYOUTS, ids=lambda value: getattr(value, "name", "")
+)
 def test_the_documentation_shows_the_bytes_as_they_are(module: ModuleType, layout: Layout) -> None:
     _, *rows = layout.table().splitlines()
     assert documented(module, layout) == [row.split(maxsplit=3) for row in rows]

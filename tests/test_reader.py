@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from eventlog import SeekPosition
 from eventlog.config import Retention
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound, NotALog
 from eventlog.record_batch import PackedBatch
+from eventlog.storage import format  # noqa: A004 - the module's name
 from eventlog.storage import reader as reader_module
 from eventlog.storage.format import segment_name
 from eventlog.storage.log import WritableLog
@@ -21,7 +23,7 @@ from eventlog.storage.reader import LogReader, read_range
 from eventlog.testing import CountingFiles, batch_of, open_storage, stored_events
 
 BATCHES = 2000
-SMALL = {"segment_bytes": 16 * 1024}
+SMALL: dict[str, Any] = {"segment_bytes": 16 * 1024}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ class Walk:
         self.files = CountingFiles()
         self.log = LogReader(directory, self.files)
         self.batches = 0
-        real = reader_module.batch_fault
+        real = format.batch_fault
 
         def counted(*args: object) -> str | None:
             self.batches += 1

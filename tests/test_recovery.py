@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +84,7 @@ def control_of(directory: Path) -> Iterator[ControlPage]:
 
 
 def cut_power(directory: Path, synced: int | None = None) -> None:
-    """Another boot finds the log, of which the events up to `synced` are known to be on the disk."""
+    """Another boot finds the log; the events up to `synced` are known to be on the disk."""
     with control_of(directory) as control:
         control.boot_id = "another boot"
         if synced is not None:
@@ -136,7 +136,9 @@ def check_goes_on(directory: Path, last: int, *, lost: range = range(0)) -> list
         log.abandon()
         raise
     for _ in range(2):
-        runs = [range(1, lost.start), range(lost.stop, last + 21)] if lost else [range(1, last + 21)]
+        runs = (
+            [range(1, lost.start), range(lost.stop, last + 21)] if lost else [range(1, last + 21)]
+        )
         for run in runs:
             found = stored_events(str(directory), run.start, run.stop)
             assert {n: number_in(event) for n, event in found.items()} == {n: n for n in run}
@@ -196,7 +198,9 @@ def test_a_batch_whose_length_was_never_written_is_cut(killed: Path) -> None:
     assert damages == [Damage(last.first, None, "a batch that was never finished")]
 
 
-@pytest.mark.parametrize("garbage", [b"\xff" * 64, b"\x01" + bytes(63), os.urandom(500), b"\x40" * 8])
+@pytest.mark.parametrize(
+    "garbage", [b"\xff" * 64, b"\x01" + bytes(63), os.urandom(500), b"\x40" * 8]
+)
 def test_garbage_after_the_end_is_cut(killed: Path, garbage: bytes) -> None:
     *_, last = batches_in(killed)
     patch(killed, last.segment, aligned(last.position + last.length), garbage)
@@ -238,7 +242,9 @@ def test_damage_in_the_middle_of_the_last_segment_is_a_hole(killed: Path) -> Non
 
 
 def test_two_holes_are_reported_as_two(killed: Path) -> None:
-    places = [place for place in batches_in(killed) if place.segment == batches_in(killed)[-1].segment]
+    places = [
+        place for place in batches_in(killed) if place.segment == batches_in(killed)[-1].segment
+    ]
     for lost in (places[0], places[2]):
         flip(killed, lost.segment, lost.position + HEADER_BYTES + 5)
     log = open_storage(str(killed))
@@ -379,7 +385,7 @@ def test_a_damaged_segment_header_loses_its_segment_only(killed: Path) -> None:
 
 
 def test_a_damaged_last_segment_header_uses_no_number_again(killed: Path) -> None:
-    last = sorted(killed.glob("*.seg"))[-1]
+    last = max(killed.glob("*.seg"))
     flip(killed, int(last.stem), 20)
     log = open_storage(str(killed))
     assert log.append(batch_of("after")) == 61
@@ -442,22 +448,21 @@ def test_a_lost_snapshot_of_the_producers_is_no_damage(killed: Path, how: str) -
     assert check_goes_on(killed, 60) == []
 
 
-def test_an_orderly_end_is_followed_by_a_quick_start(killed: Path) -> None:
+def test_an_orderly_end_is_followed_by_a_quick_start(
+    killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = open_storage(str(killed))
     log.close()
-    looked_at: list[int] = []
-    real = start.scan_segment
+    is_quick: list[bool] = []
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        looked_at.append(kwargs.get("start") is not None)
-        return real(*args, **kwargs)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        is_quick.append(kwargs.get("start") is not None)
+        return scan_segment(*args, **kwargs)
 
-    start.scan_segment = counted
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr(start, "scan_segment", noted)
         open_storage(str(killed)).close()
-    finally:
-        start.scan_segment = real
-    assert looked_at == [True]
+    assert is_quick == [True]
     assert check_goes_on(killed, 60) == []
 
 
@@ -539,10 +544,7 @@ def test_any_damage_to_a_segment_gives_a_part_of_what_was_there(
         on_batch=lambda header, _: seen.extend(range(header.base_seq_no, header.last_seq_no + 1)),
     )
     lost = [
-        n
-        for first, last, _ in scan.damages
-        if last is not None
-        for n in range(first, last + 1)
+        n for first, last, _ in scan.damages if last is not None for n in range(first, last + 1)
     ]
     assert sorted(seen + lost) == list(range(base, scan.next_seq_no))
     assert scan.next_seq_no <= 61
@@ -570,9 +572,6 @@ def test_a_batch_is_found_after_any_number_of_zeros(template: Path) -> None:
 def test_a_segment_full_of_garbage_is_scanned_in_reasonable_time() -> None:
     garbage = os.urandom(1 << 20)
     assert scan_segment(memoryview(bytes(FIRST_BATCH) + garbage), 1, 0).is_torn
-
-
-OpenAndClose = Callable[[], None]
 
 
 def test_a_reader_reads_a_killed_log_without_any_writer(killed: Path) -> None:

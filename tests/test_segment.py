@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_the_length_is_written_after_everything_that_it_covers(tmp_path: Path) -
 
     class Recording(Files):
         def write(self, descriptor: int, parts: object, position: int) -> None:
-            writes.append((position, b"".join(parts)))  # type: ignore[arg-type, call-overload]
+            writes.append((position, b"".join(parts)))  # type: ignore[arg-type]
             super().write(descriptor, parts, position)  # type: ignore[arg-type]
 
     segment = create(tmp_path, Recording())
@@ -131,7 +132,7 @@ def test_about_every_page_has_an_index_entry(filled: Path) -> None:
     entries = reader.entries()
     reader.close()
     assert entries[0] == IndexEntry(1, 1, FIRST_BATCH)
-    gaps = [b.position - a.position for a, b in zip(entries, entries[1:], strict=False)]
+    gaps = [b.position - a.position for a, b in itertools.pairwise(entries)]
     assert len(entries) > 5
     assert all(INDEX_EVERY_BYTES <= gap < INDEX_EVERY_BYTES + 400 for gap in gaps)
     assert not is_due(entries[1], entries[1].position - 1)
@@ -149,9 +150,7 @@ def test_an_index_that_cannot_be_written_fails_no_append(tmp_path: Path) -> None
 
 
 @given(st.integers(0, 200))
-def test_the_nearest_entry_is_the_last_one_before(
-    filled_once: Path, seq_no: int
-) -> None:
+def test_the_nearest_entry_is_the_last_one_before(filled_once: Path, seq_no: int) -> None:
     reader = SegmentReader(str(filled_once), 1)
     try:
         wanted = [entry for entry in reader.entries() if entry.base_seq_no <= seq_no]

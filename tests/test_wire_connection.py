@@ -158,15 +158,10 @@ def test_a_stranger_cannot_make_the_writer_buffer_much() -> None:
 
 def test_messages_before_the_wrong_one_are_heard() -> None:
     end = ConnectionPair.opened().ends[Role.WRITER]
-    heard = []
+    messages = end.receive(frame(Status(1)) + frame(Done(1)) + frame(Status(2)))
+    assert next(iter(messages)) == Status(1)
     with pytest.raises(ProtocolError):
-        heard.extend(end.receive(frame(Status(1)) + frame(Done(1)) + frame(Status(2))))
-    heard_one_by_one = []
-    end = ConnectionPair.opened().ends[Role.WRITER]
-    with pytest.raises(ProtocolError):
-        for message in end.receive(frame(Status(1)) + frame(Done(1)) + frame(Status(2))):
-            heard_one_by_one.append(message)  # noqa: PERF402 - what came before the error counts
-    assert heard_one_by_one == [Status(1)]
+        next(iter(messages))
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8), st.sampled_from(Role), st.booleans())

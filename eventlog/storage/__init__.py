@@ -12,6 +12,7 @@
 `start`        making a log, and opening it for its writer
 `log`          the open log, as its writer has it
 `reader`       the log as everybody else sees it
+`verify`       every checksum and the sequence, for `eventlog verify`
 `identity`     who a process is
 =============  ========================================================================
 """

@@ -1,0 +1,299 @@
+"""The repository checks itself: who imports whom, what is cheap to import, what is documented."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import eventlog
+from eventlog import errors
+
+PACKAGE: Final = Path(eventlog.__file__).parent
+
+VALUES: Final = {"config", "envelope", "errors", "forks", "payload", "positions", "record_batch"}
+"""Values and limits at the bottom of the house; they may import one another."""
+
+MAY_IMPORT: Final[dict[str, set[str]]] = {
+    "wire": VALUES,
+    "storage": VALUES,
+    "rendezvous": VALUES | {"storage"},
+    "writer": VALUES | {"wire", "storage", "rendezvous"},
+    "client": VALUES | {"wire", "storage", "rendezvous", "backends.interface"},
+    "backends": VALUES | {"wire", "storage", "client", "blocking"},
+    "blocking": VALUES | {"backends"},
+    "testing": VALUES | {"wire", "storage", "client"},
+    "demo": VALUES | {"blocking"},
+    "cli": VALUES | {"storage", "client", "writer", "backends", "blocking", "demo", "rendezvous"},
+    "__init__": VALUES | {"backends", "blocking"},
+    "__main__": {"cli"},
+}
+"""The drawing of the house: each part, and the parts below it that it may use.
+
+`backends.interface` is a value too: what a log looks like from outside."""
+
+PURE: Final = {
+    "config": set[str](),
+    "envelope": {"os.urandom", "time.time_ns"},
+    "errors": set[str](),
+    "payload": set[str](),
+    "positions": set[str](),
+    "record_batch": {"time.time_ns"},
+    "storage.format": set[str](),
+    "storage.layout": set[str](),
+    "storage.producers": set[str](),
+    "storage.recovery": set[str](),
+    "wire": set[str](),
+    "wire.connection": set[str](),
+    "wire.messages": set[str](),
+    "client.conversations": {"os.getpid"},
+    "client.outbox": set[str](),
+    "client.unsent": set[str](),
+}
+"""Bytes and decisions, apart from I/O; and what little of the system each of them asks."""
+
+NOT_PURE: Final = {
+    *("anyio", "asyncio", "fcntl", "io", "mmap", "multiprocess", "multiprocessing"),
+    *("os", "pathlib", "select", "shutil", "signal", "socket", "sniffio", "subprocess"),
+    *("tempfile", "threading", "time", "trio"),
+}
+"""Modules that touch a file, a clock, a pipe or an event loop."""
+
+LINES_MAX: Final = 420
+"""A module that is longer has more than one job."""
+LONGER: Final = {
+    "backends/local.py": "the log, its stream and its publisher share one connection and its locks",
+}
+
+
+def module_name(path: Path) -> str:
+    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+MODULES: Final = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(name: str) -> Iterator[str]:
+    """Every module that the module names in an import, wherever it stands; ours without prefix."""
+    tree = ast.parse(MODULES[name].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: imports say where from"
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (one.removeprefix("eventlog.") for one in found)
+
+
+def part_of(name: str) -> str:
+    return name.split(".", maxsplit=1)[0]
+
+
+def is_ours(name: str) -> bool:
+    return any(name == known or name.startswith(f"{known}.") for known in MODULES if known)
+
+
+# --- the drawing -----------------------------------------------------------------------------
+
+
+def test_every_part_is_in_the_drawing() -> None:
+    parts = {part_of(name) for name in MODULES}
+    assert parts == VALUES | set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name: str) -> None:
+    part = part_of(name)
+    allowed = VALUES if part in VALUES else MAY_IMPORT[part] | {part}
+    for imported in filter(is_ours, imports_of(name)):
+        is_allowed = any(imported == one or imported.startswith(f"{one}.") for one in allowed)
+        assert is_allowed, f"{name} imports {imported}"
+
+
+def test_strangers_do_not_meet() -> None:
+    for part, strangers in {
+        "writer": {"client", "backends", "blocking"},
+        "client": {"writer"},
+        "storage": {"client", "writer", "wire", "backends"},
+        "wire": {"storage", "client", "writer"},
+    }.items():
+        for name in MODULES:
+            if part_of(name) == part:
+                assert not {part_of(one) for one in imports_of(name)} & strangers, name
+
+
+def test_nothing_imports_what_is_for_tests() -> None:
+    for name in MODULES:
+        assert not any(one.startswith("testing") for one in imports_of(name)), name
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_does_no_io(name: str) -> None:
+    path = MODULES[name]
+    modules = {part_of(one) for one in imports_of(name)} & NOT_PURE
+    used = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in modules
+    }
+    assert used == PURE[name]
+    assert modules == {part_of(one) for one in used}
+    calls = {
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not calls & {"open", "print", "input", "eval", "exec"}
+
+
+def test_event_loops_stay_in_the_shells() -> None:
+    loops = {"trio", "anyio", "asyncio", "sniffio"}
+    shells = {"writer", "client.asynchronous", "backends.local", "backends.memory", "__init__"}
+    for name in MODULES:
+        found = {part_of(one) for one in imports_of(name)} & loops
+        assert not found or name in shells or part_of(name) == "writer", f"{name}: {found}"
+
+
+def test_only_one_module_serialises_code() -> None:
+    users = {n for n in MODULES if {"pickle", "dill"} & {part_of(one) for one in imports_of(n)}}
+    assert users == set(), "nothing is ever unpickled from a pipe or a file"
+
+
+# --- what is cheap to import -----------------------------------------------------------------
+
+EXPENSIVE: Final = {"trio", "anyio", "asyncio", "multiprocess", "multiprocessing", "typer", "rich"}
+
+
+def loaded_after(program: str, tmp_path: Path) -> set[str]:
+    """The modules that a fresh interpreter has after running the program."""
+    end = "\nimport sys; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program) + end],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        timeout=60,
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import eventlog",
+        "import eventlog; eventlog.EventEnvelope(1), eventlog.SeekPosition.LATEST",
+        "import eventlog.blocking",
+        "import eventlog.storage.log, eventlog.storage.reader, eventlog.storage.start",
+        "import eventlog.wire.connection, eventlog.client.outbox",
+        """
+        import eventlog
+        with eventlog.blocking.open("memory:") as log:
+            log.append({"order": 7})
+            assert [e.seq_no for e in log.read(1)] == [1]
+        """,
+        """
+        from eventlog.testing import batch_of, open_storage, stored_events
+        log = open_storage("log")
+        log.append(batch_of(1))
+        log.close()
+        import eventlog
+        with eventlog.blocking.open("log") as log:
+            assert [e.event for e in log.read(1)] == [1]
+            with log.subscribe("c", eventlog.SeekPosition.BEGINNING, follow=False) as stream:
+                assert [e.event for e in stream] == [1]
+        """,
+    ],
+    ids=["package", "names", "blocking", "storage", "wire", "memory", "reading"],
+)
+def test_what_runs_in_a_worker_loads_no_event_loop(program: str, tmp_path: Path) -> None:
+    loaded = loaded_after(program, tmp_path)
+    assert "eventlog.errors" in loaded
+    assert not loaded & EXPENSIVE
+
+
+# --- what is documented ----------------------------------------------------------------------
+
+
+def is_public(name: str) -> bool:
+    return not name.startswith("_")
+
+
+def documented_things(module: Any) -> Iterator[tuple[str, Any]]:
+    """The module's own public functions and classes, and the public methods of those."""
+    for name, thing in vars(module).items():
+        is_own = getattr(thing, "__module__", None) == module.__name__
+        if not is_public(name) or not is_own:
+            continue
+        if inspect.isfunction(thing):
+            yield name, thing
+        elif inspect.isclass(thing):
+            yield name, thing
+            for part, member in vars(thing).items():
+                if (
+                    is_public(part) and isinstance(member, property | staticmethod | classmethod)
+                ) or (is_public(part) and inspect.isfunction(member)):
+                    yield f"{name}.{part}", getattr(thing, part)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "__main__"])
+def test_everything_public_is_documented(name: str) -> None:
+    dotted = "eventlog" if name == "__init__" else f"eventlog.{name}"
+    module = importlib.import_module(dotted)
+    assert inspect.getdoc(module), name
+    missing = [one for one, thing in documented_things(module) if not inspect.getdoc(thing)]
+    if part_of(name) == "backends":  # methods are documented once, in the interface
+        missing = [one for one in missing if "." not in one]
+    assert missing == []
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in eventlog.__all__:
+        thing = getattr(eventlog, name)
+        if name not in ("Durability", "OnFull"):  # plain literals
+            assert inspect.getdoc(thing), name
+    assert len(set(eventlog.__all__)) == len(eventlog.__all__)
+
+
+def test_every_error_is_exported_and_derives_from_one() -> None:
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        assert issubclass(kind, eventlog.EventLogError)
+        assert getattr(eventlog, name) is kind
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = eventlog.nonsense
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_module_is_too_long(name: str) -> None:
+    path = MODULES[name]
+    lines = len(path.read_text().splitlines())
+    if str(path.relative_to(PACKAGE)) in LONGER:
+        assert lines > LINES_MAX, "it has become short enough: take it off the list"
+    else:
+        assert lines <= LINES_MAX
+
+
+def test_the_list_of_storage_modules_is_complete() -> None:
+    listed = importlib.import_module("eventlog.storage").__doc__ or ""
+    for name in MODULES:
+        if name.startswith("storage."):
+            assert f"`{name.removeprefix('storage.')}`" in listed, name
