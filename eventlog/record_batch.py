@@ -88,18 +88,19 @@ class BatchBuilder:
 
     def _start(self) -> None:
         self._events: list[bytes] = []
+        """Packed payloads; one element may hold several, one after the other."""
         self._timestamps = array("q")
         self._rows: dict[int, tuple[str | None, dict[str, str] | None]] = {}
         self._ids: dict[int, bytes] = {}
         self.bytes = 0
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self._timestamps)
 
     @property
     def is_full(self) -> bool:
         """Another event would make it larger than what a reader should decode at once."""
-        return len(self._events) >= BATCH_EVENTS_LIMIT
+        return len(self._timestamps) >= BATCH_EVENTS_LIMIT
 
     def add(
         self, event: Any, key: str | None = None, headers: Mapping[str, str] | None = None
@@ -118,17 +119,24 @@ class BatchBuilder:
             packed = self._pack(event)
         except _REFUSALS as error:
             raise _invalid(error) from error
-        return self._take(packed, 0, time.time_ns())
+        # As `_take`, written out: this runs for every event.
+        size = len(packed)
+        if size > self._max_event_bytes:
+            raise _too_large(size, self._max_event_bytes)
+        row = len(self._timestamps)
+        self._events.append(packed)
+        self._timestamps.append(time.time_ns())
+        self.bytes += size + EVENT_OVERHEAD_BYTES
+        return row
 
     def _take(self, packed: bytes, columns_bytes: int, timestamp_ns: int) -> int:
         size = len(packed) + columns_bytes
         if size > self._max_event_bytes:
             raise _too_large(size, self._max_event_bytes)
-        events = self._events
-        events.append(packed)
+        self._events.append(packed)
         self._timestamps.append(timestamp_ns)
         self.bytes += size + EVENT_OVERHEAD_BYTES
-        return len(events) - 1
+        return len(self._timestamps) - 1
 
     def add_all(self, events: list[Any], limit_bytes: int) -> list[PackedBatch]:
         """Pack many events, all at one time, and return the batches that reached the limit.
@@ -137,25 +145,35 @@ class BatchBuilder:
             InvalidEvent, EventTooLarge: none of these events was added.
         """
         try:
-            packed = list(map(self._pack, events))
-        except _REFUSALS as error:
-            raise _invalid(error) from error
-        size = sum(map(len, packed))
-        if size > self._max_event_bytes and max(map(len, packed)) > self._max_event_bytes:
-            raise _too_large(max(map(len, packed)), self._max_event_bytes)
-        size += EVENT_OVERHEAD_BYTES * len(packed)
+            together = self._pack(events)
+            packed = []
+        except _REFUSALS:
+            # One of them is bad, or as deep as can be: one by one tells which.
+            together = b""
+            packed = self._pack_each(events)
+        size = len(together) + EVENT_OVERHEAD_BYTES * len(events)
         now = time.time_ns()
-        if self.bytes + size < limit_bytes and len(self) + len(packed) < BATCH_EVENTS_LIMIT:
-            self._events += packed
-            self._timestamps += array("q", [now]) * len(packed)
+        has_room = self.bytes + size < limit_bytes and len(self) + len(events) < BATCH_EVENTS_LIMIT
+        if together and has_room and len(together) <= self._max_event_bytes:
+            self._events.append(together[_array_header_bytes(len(events)) :])
+            self._timestamps += array("q", [now]) * len(events)
             self.bytes += size
             return []
+        packed = packed or self._pack_each(events)
+        if max(map(len, packed)) > self._max_event_bytes:
+            raise _too_large(max(map(len, packed)), self._max_event_bytes)
         full = []
         for one in packed:
             self._take(one, 0, now)
             if self.bytes >= limit_bytes or self.is_full:
                 full.append(self.build())
         return full
+
+    def _pack_each(self, events: list[Any]) -> list[bytes]:
+        try:
+            return list(map(self._pack, events))
+        except _REFUSALS as error:
+            raise _invalid(error) from error
 
     def _add_with_columns(
         self, event: Any, key: str | None, headers: Mapping[str, str] | None
@@ -190,7 +208,7 @@ class BatchBuilder:
 
     def build(self) -> PackedBatch:
         """The batch of all events added since the last call; at least one."""
-        count = len(self._events)
+        count = len(self._timestamps)
         assert count, "an empty batch has no place in a log"
         keys, headers, hashes = self._columns_of_rows(count)
         payload = b"".join(
@@ -256,6 +274,11 @@ def _chunks(events: Iterable[Any]) -> Iterator[list[Any]]:
         raise InvalidArgumentType(f"{events!r:.80} is no iterable of events; give a list") from None
     while chunk := list(islice(source, CHUNK_EVENTS)):
         yield chunk
+
+
+def _array_header_bytes(count: int) -> int:
+    """What MessagePack puts before the elements of an array."""
+    return 1 if count < 16 else 3 if count < 65_536 else 5
 
 
 def _invalid(error: Exception) -> InvalidEvent:

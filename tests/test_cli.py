@@ -19,9 +19,19 @@ from eventlog import SeekPosition, blocking
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
 COMMAND = [sys.executable, "-m", "eventlog"]
-COMMANDS = (
-    "ack append bench consumers demo forget seek serve status tail verify"  # all there are
-).split()
+COMMANDS = [
+    "ack",
+    "append",
+    "bench",
+    "consumers",
+    "demo",
+    "forget",
+    "seek",
+    "serve",
+    "status",
+    "tail",
+    "verify",
+]
 
 
 def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
@@ -96,9 +106,10 @@ def test_a_line_that_is_no_json_is_named_and_those_before_it_are_stored(log: str
 
 def test_tail_shows_the_last_ones_or_those_from_a_place(log: str) -> None:
     out("append", log, *map(str, range(1, 21)))
-    numbers = lambda *options: [  # noqa: E731 - three words, used in the next lines only
-        int(line.split("\t")[0]) for line in out("tail", log, *options).splitlines()
-    ]
+
+    def numbers(*options: str) -> list[int]:
+        return [int(line.split("\t")[0]) for line in out("tail", log, *options).splitlines()]
+
     assert numbers() == list(range(11, 21))
     assert numbers("-n", "2") == [19, 20]
     assert numbers("-n", "0") == []

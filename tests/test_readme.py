@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from eventlog import blocking
+from eventlog.demo.main_job import stop_process
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(
-    r"(?:<!-- (?P<mark>[a-z]+): (?P<name>[a-z-]+) -->\n)?```(?P<kind>\w+)?\n(?P<text>.*?)```", re.DOTALL
+    r"(?:<!-- (?P<mark>[a-z]+): (?P<name>[a-z-]+) -->\n)?```(?P<kind>\w+)?\n(?P<text>.*?)```",
+    re.DOTALL,
 )
 BLOCKS = [match.groupdict() for match in BLOCK.finditer(README)]
 
@@ -40,15 +44,12 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 def stop_writers(folder: Path) -> None:
     """End the writers that the block has started, instead of letting them linger."""
-    import eventlog.blocking
-    from tests.conftest import stop_writer
-
     for log in folder.iterdir():
         if (log / "control").exists():
-            with eventlog.blocking.open(log) as opened:
+            with blocking.open(log) as opened:
                 pid = opened.status().writer_pid
             assert pid is not None
-            stop_writer(pid)
+            stop_process(pid)
 
 
 def test_every_block_of_code_has_a_test() -> None:

@@ -49,6 +49,8 @@ from eventlog.positions import (
 from eventlog.storage.reader import read_range
 from eventlog.wire.messages import Ack, Forget, Park, Seek, Status, StatusReport
 
+UNUSABLE: Final = -1
+"""No process is of this generation (see `forks`)."""
 _LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 
 
@@ -407,7 +409,8 @@ class LocalPublisher(Publisher):
         self._answered = anyio.Event()
         self._is_awaited = anyio.Event()
         self._failure: EventLogError | None = None
-        self._is_closed = False
+        self._generation = handle.generation
+        """Of the process that may use it; `UNUSABLE` once it is closed or has failed."""
 
     def __repr__(self) -> str:
         """What is on its way."""
@@ -416,7 +419,7 @@ class LocalPublisher(Publisher):
     async def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
-        if self._is_closed or self._failure or self._handle.generation != forks.generation:
+        if self._generation != forks.generation:
             self._refuse()
         # As `Outbox.add`, written out: this is the one line that runs for every event.
         batch, builder = self._outbox.open_batch, self._builder
@@ -491,6 +494,7 @@ class LocalPublisher(Publisher):
                 await self._receive_all()
             except EventLogError as error:
                 self._failure = error
+                self._generation = UNUSABLE
                 self._outbox.give_up(error)
                 self._note_answers()
                 return
@@ -528,7 +532,7 @@ class LocalPublisher(Publisher):
 
     def close(self) -> None:
         """Give the pipe back."""
-        self._is_closed = True
+        self._generation = UNUSABLE
         self._handle.pipes.discard(self._pipe)
         self._pipe.close()
 
