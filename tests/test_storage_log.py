@@ -520,9 +520,16 @@ def test_nothing_is_appended_after_a_failed_sync(directory: str, at: int) -> Non
             log.append(batch_of(f"{n} {LARGE_EVENT}"), 5, n)
         except EventLogError as error:
             errors.append(error)
+            continue
+        done.append(f"append {n}")
+        work = log.begin_sync()
+        try:
+            work.run()
+        except EventLogError as error:
+            assert type(error) is StorageFailed
+            log.fail(error)
         else:
-            done.append(f"append {n}")
-            assert not log._failure
+            log.finish_sync(work)
     assert files.has_failed
     assert errors
     assert all(type(error) is StorageFailed for error in errors)

@@ -54,6 +54,9 @@ class SyncWork:
     """Full when the work was made, so that the sync covers all that they will ever hold."""
     active: SegmentWriter | None
     last_seq_no: int
+    sync_names: Callable[[], None] | None
+    """Set if a segment was made since the last sync: its name has to be on the disk too. Not done
+    while rolling, because it makes the file system write much else first."""
 
     def run(self) -> None:
         """Return when all the segments are on the disk.
@@ -65,6 +68,8 @@ class SyncWork:
             segment.sync()
         if self.active is not None:
             self.active.sync()
+        if self.sync_names is not None:
+            self.sync_names()
 
 
 class WritableLog:
@@ -97,6 +102,7 @@ class WritableLog:
         self._clock = clock
         self._unsynced: list[SegmentWriter] = []
         self._failure: EventLogError | None = None
+        self._has_new_names = False
 
     @property
     def last_seq_no(self) -> int:
@@ -182,19 +188,9 @@ class WritableLog:
         self._active = fresh
         with suppress(EventLogError):  # an older snapshot only means more to read at the next start
             self._save_producers()
-        self._sync_directory()
+        self._has_new_names = True
         self.retire()
         return fresh
-
-    def _sync_directory(self) -> None:
-        if self.options.durability == "memory":
-            return
-        try:
-            with os_errors(self.directory, "syncing its directory"):
-                self._files.sync_directory(self.directory)
-        except EventLogError as error:
-            self.fail(error)
-            raise
 
     def _seal(self, segment: SegmentWriter) -> None:
         self._sealed.append(SealedSegment(segment.base_seq_no, self._last_append_ns))
@@ -219,7 +215,13 @@ class WritableLog:
 
     def begin_sync(self) -> SyncWork:
         """What has to be synced now; run it, in a thread if need be, and then `finish_sync`."""
-        return SyncWork(tuple(self._unsynced), self._active, self.control.high_water)
+        has_new_names, self._has_new_names = self._has_new_names, False
+        sync_names = self._sync_names if has_new_names else None
+        return SyncWork(tuple(self._unsynced), self._active, self.control.high_water, sync_names)
+
+    def _sync_names(self) -> None:
+        with os_errors(self.directory, "syncing its directory"):
+            self._files.sync_directory(self.directory)
 
     def finish_sync(self, work: SyncWork) -> None:
         """Raise the synced mark after `work` ran without an error."""
