@@ -27,11 +27,11 @@ from __future__ import annotations
 import gc
 import struct
 import sys
-import time
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from time import time_ns
 from typing import Any, Final, NamedTuple
 
 from eventlog.config import BATCH_EVENTS_LIMIT
@@ -89,7 +89,7 @@ class BatchBuilder:
     def _start(self) -> None:
         self._events: list[bytes] = []
         """Packed payloads; one element may hold several, one after the other."""
-        self._timestamps = array("q")
+        self._timestamps: list[int] = []
         self._rows: dict[int, tuple[str | None, dict[str, str] | None]] = {}
         self._ids: dict[int, bytes] = {}
         self.bytes = 0
@@ -123,11 +123,11 @@ class BatchBuilder:
         size = len(packed)
         if size > self._max_event_bytes:
             raise _too_large(size, self._max_event_bytes)
-        row = len(self._timestamps)
+        timestamps = self._timestamps
         self._events.append(packed)
-        self._timestamps.append(time.time_ns())
+        timestamps.append(time_ns())
         self.bytes += size + EVENT_OVERHEAD_BYTES
-        return row
+        return len(timestamps) - 1
 
     def _take(self, packed: bytes, columns_bytes: int, timestamp_ns: int) -> int:
         size = len(packed) + columns_bytes
@@ -152,11 +152,11 @@ class BatchBuilder:
             together = b""
             packed = self._pack_each(events)
         size = len(together) + EVENT_OVERHEAD_BYTES * len(events)
-        now = time.time_ns()
+        now = time_ns()
         has_room = self.bytes + size < limit_bytes and len(self) + len(events) < BATCH_EVENTS_LIMIT
         if together and has_room and len(together) <= self._max_event_bytes:
             self._events.append(together[_array_header_bytes(len(events)) :])
-            self._timestamps += array("q", [now]) * len(events)
+            self._timestamps += [now] * len(events)
             self.bytes += size
             return []
         packed = packed or self._pack_each(events)
@@ -180,7 +180,7 @@ class BatchBuilder:
     ) -> int:
         """The long way, for an event that has more than a payload."""
         envelope = event if type(event) is EventEnvelope else None
-        timestamp_ns = time.time_ns()
+        timestamp_ns = time_ns()
         if envelope is not None:
             event, timestamp_ns = envelope.event, envelope.timestamp_ns
             key = envelope.key if key is None else key
@@ -342,8 +342,8 @@ def _check_columns(
             raise ValueError("the keys or headers have another length")
 
 
-def _packed_timestamps(timestamps: array[int]) -> bytes:
+def _packed_timestamps(timestamps: list[int]) -> bytes:
+    column = array("q", timestamps)
     if sys.byteorder == "big":
-        timestamps = array("q", timestamps)
-        timestamps.byteswap()
-    return timestamps.tobytes()
+        column.byteswap()
+    return column.tobytes()
