@@ -27,11 +27,11 @@ from __future__ import annotations
 import gc
 import struct
 import sys
+import time
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from time import time_ns
 from typing import Any, Final, NamedTuple
 
 from eventlog.config import BATCH_EVENTS_LIMIT
@@ -125,7 +125,7 @@ class BatchBuilder:
             raise _too_large(size, self._max_event_bytes)
         timestamps = self._timestamps
         self._events.append(packed)
-        timestamps.append(time_ns())
+        timestamps.append(time.time_ns())
         self.bytes += size + EVENT_OVERHEAD_BYTES
         return len(timestamps) - 1
 
@@ -152,7 +152,7 @@ class BatchBuilder:
             together = b""
             packed = self._pack_each(events)
         size = len(together) + EVENT_OVERHEAD_BYTES * len(events)
-        now = time_ns()
+        now = time.time_ns()
         has_room = self.bytes + size < limit_bytes and len(self) + len(events) < BATCH_EVENTS_LIMIT
         if together and has_room and len(together) <= self._max_event_bytes:
             self._events.append(together[_array_header_bytes(len(events)) :])
@@ -180,7 +180,7 @@ class BatchBuilder:
     ) -> int:
         """The long way, for an event that has more than a payload."""
         envelope = event if type(event) is EventEnvelope else None
-        timestamp_ns = time_ns()
+        timestamp_ns = time.time_ns()
         if envelope is not None:
             event, timestamp_ns = envelope.event, envelope.timestamp_ns
             key = envelope.key if key is None else key
