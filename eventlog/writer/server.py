@@ -64,30 +64,31 @@ class Pipe:
             self._server.to_flush.add(self)
 
     def flush(self) -> None:
-        """Send what can be sent without waiting."""
-        if self._is_sending or self.is_gone or not self._unsent:
+        """Send what can be sent without waiting; a task sends the rest, which is bounded."""
+        if self.is_gone or not self._unsent:
             return
-        try:
-            sent = self._raw.send(self._unsent)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.drop()
-            return
-        del self._unsent[:sent]
+        if not self._is_sending:
+            self._send_some()
         if len(self._unsent) > UNSENT_BYTES_MAX:
             logger.warning("dropped a peer that does not read its answers")
             self.drop()
-        elif self._unsent:
+        elif self._unsent and not self._is_sending:
             self._is_sending = True
             self._server.nursery.start_soon(self._send_rest)
+
+    def _send_some(self) -> None:
+        try:
+            del self._unsent[: self._raw.send(self._unsent)]
+        except BlockingIOError:
+            return  # the pipe is full
+        except OSError:
+            self.drop()
 
     async def _send_rest(self) -> None:
         try:
             while self._unsent and not self.is_gone:
                 await trio.lowlevel.wait_writable(self._raw)
-                sent = self._raw.send(self._unsent)
-                del self._unsent[:sent]
+                self._send_some()
         except (OSError, trio.ClosedResourceError):
             self.drop()
         finally:
@@ -96,6 +97,7 @@ class Pipe:
     def drop(self) -> None:
         """End the conversation; the receiving task sees the end and cleans up."""
         self.is_gone = True
+        self._unsent.clear()
         with suppress(OSError):
             self._raw.shutdown(socket.SHUT_RDWR)
 

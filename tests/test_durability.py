@@ -1,0 +1,124 @@
+"""What an answer means at each level of durability, a full disk, and peers that do not listen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+import eventlog
+from eventlog import LogFull, blocking, rendezvous
+from eventlog.demo.main_job import stop_process
+from eventlog.storage.reader import LogReader
+from eventlog.storage.verify import verify_log
+from eventlog.wire.connection import frame
+from eventlog.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Status
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[str]:
+    """Where a log may be made; its writer is ended after the test."""
+    place = tmp_path / "log"
+    yield str(place)
+    if (place / "control").is_file():
+        with blocking.open(place) as log:
+            pid = log.status().writer_pid
+        assert pid is not None
+        stop_process(pid)
+
+
+def test_with_sync_an_append_returns_when_the_synced_mark_covers_it(path: str) -> None:
+    with blocking.open(path, durability="sync", segment_bytes=65_536) as log:
+        reader = LogReader(path)
+        for _ in range(100):  # through several segments
+            seq_no = log.append("x" * 2000)
+            assert reader.control.synced >= seq_no
+        reader.close()
+
+
+def test_with_disk_the_synced_mark_follows_by_itself(path: str) -> None:
+    with blocking.open(path, durability="disk") as log:
+        reader = LogReader(path)
+        log.append(1)
+        last = log.append(2)
+        pid = log.status().writer_pid
+        assert pid is not None
+        stop_process(pid)  # an orderly end syncs what is left, whatever the interval is
+        assert reader.control.synced == last
+        assert reader.control.writer_pid == 0
+        reader.close()
+
+
+@pytest.mark.trio
+async def test_concurrent_appends_share_batches_and_so_their_syncs(path: str) -> None:
+    numbers: list[int] = []
+
+    async def append(event: int) -> None:
+        numbers.append(await log.append(event))
+
+    async with eventlog.open(path, durability="sync") as log, trio.open_nursery() as nursery:
+        for event in range(64):
+            nursery.start_soon(append, event)
+    assert sorted(numbers) == list(range(1, 65))
+    reader = LogReader(path)
+    try:
+        assert verify_log(reader).batches <= 4
+    finally:
+        reader.close()
+
+
+def test_a_peer_that_never_reads_its_answers_is_dropped_and_holds_nobody_up(path: str) -> None:
+    with blocking.open(path) as log:
+        assert log.append(1) == 1
+        pipe = rendezvous.connect(path)
+        assert pipe is not None
+        with pipe:
+            pipe.settimeout(30)
+            pipe.sendall(frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid())))
+            requests = b"".join(frame(Status(number)) for number in range(1, 300_000))
+            with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                pipe.sendall(requests)
+        assert log.append(2) == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(log: blocking.EventLog) -> int:
+    """Append until there is no room; the last number."""
+    stored = 0
+    try:
+        while stored < 1000:
+            stored = log.append("x" * 10_000)
+    except LogFull:
+        return stored
+    pytest.fail("there was room without end")
+
+
+def test_a_full_disk_is_an_error_to_the_producer_and_nothing_worse(small_disk: Path) -> None:
+    path = small_disk / "log"
+    with blocking.open(path, durability="memory", segment_bytes=65_536) as log:
+        pid = log.status().writer_pid
+        assert pid is not None
+        stored = fill(log)
+        assert log.last_seq_no() == stored
+        with pytest.raises(LogFull, match="no room"):
+            log.append("y" * 10_000)
+        assert log.status().writer_pid == pid, "the writer lives on"
+        subprocess.run(["mount", "-o", "remount,size=2m", str(small_disk)], check=True)
+        after = log.append("there is room again")
+        assert [envelope.seq_no for envelope in log.read(1)] == list(range(1, after + 1))
+    stop_process(pid)
