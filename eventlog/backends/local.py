@@ -27,7 +27,7 @@ from eventlog.backends.interface import (
     Publisher,
 )
 from eventlog.client.asynchronous import AsyncPipe
-from eventlog.client.conversations import ATTEMPTS_MAX, Channel, PipeBroken
+from eventlog.client.conversations import Channel, PipeBroken
 from eventlog.client.feed import Feed, check_subscription, closed
 from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, Outbox, copy_of
@@ -500,13 +500,15 @@ class LocalPublisher(Publisher):
                 return
 
     async def _receive_all(self) -> None:
-        for attempt in range(ATTEMPTS_MAX):
+        attempt = 0
+        while True:
             try:
                 await self._pipe.run(self._channel.open())
                 self._pump()
                 while True:
                     data = await self._pipe.receive()
                     self._outbox.take_answers(self._channel.messages_of(data))
+                    attempt = 0  # a publisher outlives any number of writers that did something
                     self._note_answers()
                     self._pump()
             except PipeBroken as error:
@@ -514,6 +516,7 @@ class LocalPublisher(Publisher):
                 if not self._outbox.pending:
                     return
                 gave_up = self._channel.gave_up(attempt, error)
+                attempt += 1
                 if gave_up is not None:
                     raise gave_up from error
 

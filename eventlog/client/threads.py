@@ -90,12 +90,12 @@ class BlockingPipe:
         return self._socket
 
     def _hang_up(self) -> None:
-        if self._socket is not None:
+        pipe, self._socket = self._socket, None  # in one step: two threads may hang up at once
+        if pipe is not None:
             # A thread that waits in the pipe is woken by this, and not by `close`.
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._socket.close()
-            self._socket = None
+                pipe.shutdown(socket.SHUT_RDWR)
+            pipe.close()
         self._unsent.clear()
         self.channel.is_open = False
 
