@@ -28,6 +28,7 @@ from eventlog.errors import (
     EventsTruncated,
     EventTooLarge,
     ForkedHandle,
+    GroupMismatch,
     InvalidArgument,
     InvalidArgumentType,
     InvalidConfig,
@@ -41,6 +42,7 @@ from eventlog.errors import (
     PermissionDenied,
     ProtocolError,
     SequenceOutOfRange,
+    StaleLease,
     StorageFailed,
     UnknownFormat,
     UnsupportedFileSystem,
@@ -55,16 +57,19 @@ if TYPE_CHECKING:
         AppendHandle,
         EventLog,
         EventStream,
+        Group,
         LogStatus,
         Publisher,
     )
     from eventlog.backends.memory import InMemoryEventLog
+    from eventlog.groups.stored import DeadLetter, GroupReport
 
 __version__ = "0.1.0"
 __all__ = [
     "AppendHandle",
     "ConsumerState",
     "CorruptLog",
+    "DeadLetter",
     "Durability",
     "EventEnvelope",
     "EventLog",
@@ -73,6 +78,9 @@ __all__ = [
     "EventTooLarge",
     "EventsTruncated",
     "ForkedHandle",
+    "Group",
+    "GroupMismatch",
+    "GroupReport",
     "InMemoryEventLog",
     "InvalidArgument",
     "InvalidArgumentType",
@@ -92,6 +100,7 @@ __all__ = [
     "Retention",
     "SeekPosition",
     "SequenceOutOfRange",
+    "StaleLease",
     "StorageFailed",
     "UnknownFormat",
     "UnsupportedFileSystem",
@@ -105,6 +114,9 @@ _LAZY = {
     "AppendHandle": "eventlog.backends.interface",
     "EventLog": "eventlog.backends.interface",
     "EventStream": "eventlog.backends.interface",
+    "DeadLetter": "eventlog.groups.stored",
+    "Group": "eventlog.backends.interface",
+    "GroupReport": "eventlog.groups.stored",
     "LogStatus": "eventlog.backends.interface",
     "Publisher": "eventlog.backends.interface",
     "InMemoryEventLog": "eventlog.backends.memory",

@@ -21,19 +21,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from eventlog.backends.interface import LogStatus, OnTruncated
+from eventlog.backends.interface import LogStatus, OnTruncated, no_groups
 from eventlog.config import (
+    MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     Durability,
+    GroupOrdering,
     OnFull,
     Retention,
 )
 from eventlog.envelope import EventEnvelope
+from eventlog.groups.stored import DeadLetter
 from eventlog.positions import ConsumerState, SeekPosition
+
+if TYPE_CHECKING:
+    from eventlog.client.member import GroupMember, Lease
+
+__all__ = [
+    "AppendHandle",
+    "EventLog",
+    "EventStream",
+    "Group",
+    "GroupMember",
+    "Lease",
+    "Publisher",
+    "open",
+]
 
 LINGER_S_DEFAULT = 0.002
 """Without an event loop nobody notices that a producer pauses, so a thread looks after it."""
@@ -78,6 +95,47 @@ class EventStream(ABC):
     @abstractmethod
     def batches(self) -> Iterator[list[EventEnvelope]]:
         """The same events as lists, as they were batched."""
+
+
+class Group(ABC):
+    """See `eventlog.Group`; a context manager, whose end closes the handle."""
+
+    def __enter__(self) -> Self:
+        """The group itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close this handle; the group stays."""
+        self.close()
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The group's, and the consumer's."""
+
+    @abstractmethod
+    def join(self, pool_id: int = 0) -> GroupMember:
+        """Become a member, in this process; `pool_id` says which pool looks after it."""
+
+    @abstractmethod
+    def wait_drained(self, seq_no: int | None = None) -> None:
+        """Wait until everything up to `seq_no` (default: the last event now) is done, or dead."""
+
+    @abstractmethod
+    def retry_dead(self, seq_nos: Iterable[int]) -> int:
+        """Hand dead letters out again; how many of the numbers were some."""
+
+    @abstractmethod
+    def drop_dead(self, seq_nos: Iterable[int]) -> int:
+        """Forget dead letters; how many of the numbers were some."""
+
+    @abstractmethod
+    def dead_letters(self) -> list[DeadLetter]:
+        """Those stored now, in the order in which they died."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close this handle; may be called twice."""
 
 
 class EventLog(ABC):
@@ -163,6 +221,22 @@ class EventLog(ABC):
     def status(self) -> LogStatus:
         """The log at this moment."""
 
+    def group(
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> Group:
+        """A group of this log, made if there is none of that name; see `eventlog.EventLog.group`.
+
+        Raises:
+            InvalidArgument: no other process could reach the log, as with `"memory:"`.
+            GroupMismatch: the group has members that work with other options.
+        """
+        raise no_groups(self.path)
+
 
 def open(  # noqa: A001 - the name of the contract
     path: str | os.PathLike[str],
@@ -198,3 +272,11 @@ def open(  # noqa: A001 - the name of the contract
     from eventlog.backends.local_blocking import BlockingLocalEventLog
 
     return BlockingLocalEventLog(checked, asked)
+
+
+def __getattr__(name: str) -> object:
+    if name in ("GroupMember", "Lease"):
+        from eventlog.client import member
+
+        return getattr(member, name)
+    raise AttributeError(f"module 'eventlog.blocking' has no attribute {name!r}")

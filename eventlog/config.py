@@ -10,6 +10,7 @@ from eventlog.errors import InvalidArgumentType, InvalidConfig
 
 Durability = Literal["memory", "disk", "sync"]
 OnFull = Literal["wait", "error"]
+GroupOrdering = Literal["key"] | None
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -39,6 +40,13 @@ MAX_IN_FLIGHT_LIMIT: Final = 64
 """The writer remembers this many batches of each producer, to answer a repeated one."""
 PRODUCERS_REMEMBERED: Final = 4096
 """Producers whose latest batches the writer remembers; the least recently seen is forgotten."""
+
+MAX_DELIVERIES_DEFAULT: Final = 5
+"""Enough for what passes by itself; an event that fails this often is a case for a person."""
+LEASE_RANGES_MAX: Final = 4096
+"""Runs of numbers that one message may name: a lease has fewer events than that."""
+LETTER_BYTES_MAX: Final = 64 * KIB
+"""What a dead letter may hold beside its event: the error, its traceback, the last log lines."""
 
 NAME_CHARACTERS_MAX: Final = 128
 FRAME_OVERHEAD_BYTES: Final = 4 * KIB

@@ -9,11 +9,11 @@ who has to act         errors
 =====================  ==================================================================
 the caller's code      `InvalidEvent`, `EventTooLarge`, `InvalidName`, `InvalidArgument`,
                        `InvalidArgumentType`, `InvalidConfig`, `SequenceOutOfRange`,
-                       `LogClosed`, `ForkedHandle`, `WrongEventLoop`
+                       `LogClosed`, `ForkedHandle`, `WrongEventLoop`, `GroupMismatch`
 whoever chose the path `LogNotFound`, `NotALog`, `PermissionDenied`, `UnsupportedFileSystem`
 whoever runs it        `LogFull`, `WriterUnavailable`, `LogDeleted`, `StorageFailed`,
                        `UnknownFormat`, `CorruptLog`
-the consumer           `EventsTruncated`
+the consumer           `EventsTruncated`, `StaleLease`
 a peer on a pipe       `ProtocolError`
 =====================  ==================================================================
 """
@@ -28,6 +28,7 @@ __all__ = [
     "EventTooLarge",
     "EventsTruncated",
     "ForkedHandle",
+    "GroupMismatch",
     "InvalidArgument",
     "InvalidArgumentType",
     "InvalidConfig",
@@ -41,6 +42,7 @@ __all__ = [
     "PermissionDenied",
     "ProtocolError",
     "SequenceOutOfRange",
+    "StaleLease",
     "StorageFailed",
     "UnknownFormat",
     "UnsupportedFileSystem",
@@ -125,6 +127,13 @@ class WrongEventLoop(EventLogError):
     """The asynchronous API was used outside trio and asyncio; use `eventlog.blocking.open`."""
 
 
+class GroupMismatch(EventLogError, ValueError):
+    """The group has members that work with another `ordering` or `max_deliveries`.
+
+    All pools of one group say the same; the options can be changed once the others have left.
+    """
+
+
 # --- whoever chose the path ------------------------------------------------------------------
 
 
@@ -190,6 +199,13 @@ class EventsTruncated(EventLogError):
     """Retention deleted the event that comes next; `first_available` is the oldest still stored.
 
     `subscribe(..., on_truncated="skip")` goes on from there without an error.
+    """
+
+
+class StaleLease(EventLogError):
+    """The delivery was superseded: the events were given to another member meanwhile.
+
+    What is said of them now is not believed; the other member's word counts.
     """
 
 

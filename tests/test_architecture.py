@@ -26,15 +26,17 @@ VALUES: Final = {"config", "envelope", "errors", "forks", "payload", "positions"
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "wire": VALUES,
     "storage": VALUES,
+    "groups": VALUES | {"storage"},
     "rendezvous": VALUES | {"storage"},
-    "writer": VALUES | {"wire", "storage", "rendezvous"},
-    "client": VALUES | {"wire", "storage", "rendezvous", "backends.interface"},
-    "backends": VALUES | {"wire", "storage", "client", "blocking"},
-    "blocking": VALUES | {"backends"},
+    "writer": VALUES | {"wire", "storage", "groups", "rendezvous"},
+    "client": VALUES | {"wire", "storage", "groups", "rendezvous", "backends.interface"},
+    "backends": VALUES | {"wire", "storage", "groups", "client", "blocking"},
+    "blocking": VALUES | {"groups", "backends", "client.member"},
     "testing": VALUES | {"wire", "storage", "client"},
     "demo": VALUES | {"blocking"},
-    "cli": VALUES | {"storage", "client", "writer", "backends", "blocking", "demo", "rendezvous"},
-    "__init__": VALUES | {"backends", "blocking"},
+    "cli": VALUES
+    | {"storage", "groups", "client", "writer", "backends", "blocking", "demo", "rendezvous"},
+    "__init__": VALUES | {"backends", "blocking", "groups"},
     "__main__": {"cli"},
 }
 """The drawing of the house: each part, and the parts below it that it may use.
@@ -58,6 +60,10 @@ PURE: Final = {
     "client.conversations": {"os.getpid"},
     "client.outbox": set[str](),
     "client.unsent": set[str](),
+    "groups.acks": set[str](),
+    "groups.order": set[str](),
+    "groups.ranges": set[str](),
+    "groups.state": set[str](),
 }
 """Bytes and decisions, apart from I/O; and what little of the system each of them asks."""
 
@@ -126,7 +132,8 @@ def test_strangers_do_not_meet() -> None:
     for part, strangers in {
         "writer": {"client", "backends", "blocking"},
         "client": {"writer"},
-        "storage": {"client", "writer", "wire", "backends"},
+        "storage": {"client", "writer", "wire", "groups", "backends"},
+        "groups": {"client", "writer", "wire", "backends"},
         "wire": {"storage", "client", "writer"},
     }.items():
         for name in MODULES:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from eventlog.config import Durability
+from eventlog.config import MAX_DELIVERIES_DEFAULT, Durability, GroupOrdering
 from eventlog.envelope import EventEnvelope
+from eventlog.errors import InvalidArgument
+from eventlog.groups.stored import DeadLetter
 from eventlog.positions import ConsumerState, SeekPosition
 
 OnTruncated = Literal["error", "skip"]
@@ -109,6 +111,56 @@ class EventRange(ABC):
     def __await__(self) -> Generator[Any, Any, list[EventEnvelope]]:
         """The same as `to_list()`."""
         return self.to_list().__await__()
+
+
+def no_groups(path: str) -> InvalidArgument:
+    """The error for who wants members of other processes in a log that they cannot reach."""
+    return InvalidArgument(
+        f"the log {path} lives in the memory of this process, where no worker can reach it; give"
+        " a directory to share work (one in /dev/shm is memory too)",
+        path=path,
+    )
+
+
+class Group(ABC):
+    """Consumers that share one position: what pools of workers stand on.
+
+    Each event goes to one member at a time, which leases it. The group is also a consumer of its
+    name: `consumers()` lists it, `ack`, `seek` and `forget` mean all of its members.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The group's, and the consumer's."""
+
+    @abstractmethod
+    async def wait_drained(self, seq_no: int | None = None) -> None:
+        """Wait until everything up to `seq_no` (default: the last event now) is done, or dead."""
+
+    @abstractmethod
+    async def wait_condemned(self, pool_id: int) -> list[tuple[int, int, int]]:
+        """Wait for events that used up their deliveries by deaths of their members.
+
+        Each is (number, deliveries, id of the last member); those of other pools that are still
+        connected are not among them. `bury` them.
+        """
+
+    @abstractmethod
+    async def bury(self, seq_no: int, letter: bytes) -> None:
+        """Make a condemned event a dead letter (see `eventlog.groups.stored.pack_letter`)."""
+
+    @abstractmethod
+    async def retry_dead(self, seq_nos: Iterable[int]) -> int:
+        """Hand dead letters out again; how many of the numbers were some."""
+
+    @abstractmethod
+    async def drop_dead(self, seq_nos: Iterable[int]) -> int:
+        """Forget dead letters; how many of the numbers were some."""
+
+    @abstractmethod
+    def dead_letters(self) -> list[DeadLetter]:
+        """Those stored now, in the order in which they died."""
 
 
 class EventLog(ABC):
@@ -237,3 +289,23 @@ class EventLog(ABC):
     @abstractmethod
     async def status(self) -> LogStatus:
         """The log at this moment."""
+
+    def group(
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> AbstractAsyncContextManager[Group]:
+        """A group of this log, made when the block is entered if there is none of that name.
+
+        `ordering="key"`: events of one key are handed out one at a time, in order. An event whose
+        handling failed `max_deliveries` times becomes a dead letter. `position` is where a group
+        begins that is made now.
+
+        Raises:
+            InvalidArgument: no other process could reach the log, as with `"memory:"`.
+            (when entered) GroupMismatch: the group has members that work with other options.
+        """
+        raise no_groups(self.path)

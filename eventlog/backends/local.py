@@ -22,20 +22,25 @@ from eventlog.backends.interface import (
     EventLog,
     EventRange,
     EventStream,
+    Group,
     LogStatus,
     OnTruncated,
     Publisher,
 )
+from eventlog.backends.local_group import LocalGroup
 from eventlog.client.asynchronous import AsyncPipe
 from eventlog.client.conversations import Channel, PipeBroken
 from eventlog.client.feed import Feed, check_subscription, closed
+from eventlog.client.group import group_fields
 from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, Outbox, copy_of
 from eventlog.config import (
     BATCH_EVENTS_LIMIT,
+    MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
+    GroupOrdering,
 )
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import EventLogError
@@ -243,6 +248,28 @@ class LocalEventLog(EventLog):
         check_name(consumer)
         await self._ready()
         await self._request(Forget, consumer)
+
+    def group(
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> AbstractAsyncContextManager[Group]:
+        return self._group(name, ordering, max_deliveries, position)
+
+    @asynccontextmanager
+    async def _group(
+        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: SeekPosition
+    ) -> AsyncIterator[Group]:
+        handle = await self._ready()
+        group = LocalGroup(handle, group_fields(handle, name, ordering, max_deliveries, position))
+        try:
+            await group.open()
+            yield group
+        finally:
+            group.close()
 
     # --- looking -----------------------------------------------------------------------------
 

@@ -13,13 +13,28 @@ from typing import Any
 
 from eventlog import forks
 from eventlog.backends.interface import LogStatus, OnTruncated
-from eventlog.blocking import LINGER_S_DEFAULT, AppendHandle, EventLog, EventStream, Publisher
+from eventlog.backends.local_group_blocking import BlockingLocalGroup
+from eventlog.blocking import (
+    LINGER_S_DEFAULT,
+    AppendHandle,
+    EventLog,
+    EventStream,
+    Group,
+    Publisher,
+)
 from eventlog.client.conversations import Channel
 from eventlog.client.feed import Feed, check_subscription, closed
+from eventlog.client.group import group_fields
 from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, copy_of
 from eventlog.client.threads import BlockingPipe
-from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
+from eventlog.config import (
+    MAX_DELIVERIES_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+    GroupOrdering,
+)
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import EventLogError
 from eventlog.positions import (
@@ -168,6 +183,23 @@ class BlockingLocalEventLog(EventLog):
 
     def forget(self, consumer: str) -> None:
         self._request(Forget, check_name(consumer))
+
+    def group(
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> Group:
+        fields = group_fields(self._handle, name, ordering, max_deliveries, position)
+        group = BlockingLocalGroup(self._handle, fields)
+        try:
+            group.open()
+        except BaseException:
+            group.close()
+            raise
+        return group
 
     # --- looking -----------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@
 `segment`      one segment and its index
 `start`        making a log, and opening it for its writer
 `log`          the open log, as its writer has it
+`journal`      files of records: what groups did, and dead letters
+`members`      the pages of the groups' members
 `reader`       the log as everybody else sees it
 `verify`       every checksum and the sequence, for `eventlog verify`
 `identity`     who a process is

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError, EventTooLarge, LogFull, SequenceOutOfRange, StorageFailed
@@ -44,6 +45,14 @@ class SealedSegment:
     base_seq_no: int
     newest_ns: int
     """The append time of its last event, or a little later."""
+
+
+class StoredAcks(NamedTuple):
+    """The acknowledgements that stand in a batch of results (see `groups.acks`)."""
+
+    base_seq_no: int
+    last_seq_no: int
+    area: bytes
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,6 +94,7 @@ class WritableLog:
         *,
         last_append_ns: int,
         damages: list[Damage],
+        acks: list[StoredAcks],
         files: Files,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -93,6 +103,8 @@ class WritableLog:
         self.control = control
         self.offsets = offsets
         self.damages = damages
+        self.acks = acks
+        """Those that recovery met, for whoever keeps the groups."""
         self._producers = producers
         self._sealed = sealed
         self._active = active
@@ -113,6 +125,11 @@ class WritableLog:
     def is_synced(self) -> bool:
         """Whether all that was appended is on the disk."""
         return self.control.synced >= self.control.high_water
+
+    @property
+    def files(self) -> Files:
+        """The door to the operating system, for what else lies in the directory."""
+        return self._files
 
     # --- appending ---------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from eventlog.storage.format import (
     segment_name,
 )
 from eventlog.storage.identity import boot_id, process_start
-from eventlog.storage.log import SealedSegment, WritableLog
+from eventlog.storage.log import SealedSegment, StoredAcks, WritableLog
 from eventlog.storage.offsets import OffsetTable, open_or_make
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.recovery import Damage, Scan, scan_segment
@@ -115,6 +115,7 @@ class _Recovery:
         self._directory = control.directory
         self._files = files
         self._damages: list[Damage] = []
+        self._acks: list[StoredAcks] = []
         self._dropped: set[int] = set()
         self._next_seq_no = control.high_water + 1
         self._last_append_ns = 0
@@ -154,6 +155,7 @@ class _Recovery:
             active,
             last_append_ns=self._last_append_ns,
             damages=self._damages,
+            acks=self._acks,
             files=self._files,
             clock=clock,
         )
@@ -281,6 +283,8 @@ class _Recovery:
             entry = IndexEntry(header.base_seq_no, header.append_time_ns, position)
             if is_due(entry, fresh[-1].position if fresh else 0):
                 fresh.append(entry)
+            if header.acks_bytes:
+                self._acks.append(_acks_of(reader.view, header, position))
             if header.producer_id and header.base_seq_no > self._producers_to:
                 self._producers.note(header.producer_id, header.producer_seq, header.base_seq_no)
 
@@ -372,3 +376,9 @@ class _Recovery:
         for offset in offsets.all():
             if offset.position > last_seq_no:
                 offsets.set(offset.name, last_seq_no, offset.last_seen_ns)
+
+
+def _acks_of(buffer: memoryview, header: BatchHeader, position: int) -> StoredAcks:
+    end = position + header.body_offset
+    with buffer[end - header.acks_bytes : end] as area:
+        return StoredAcks(header.base_seq_no, header.last_seq_no, bytes(area))

@@ -9,6 +9,11 @@ state    a client may say            the writer may say
 OPENING  Hello                       Welcome, Failed
 OPEN     Append Ack Seek Forget      Appended Done Wake StatusReport Failed
          Park Status
+         OpenGroup Join Leave        Joined
+         Lease Settle Nack Release   Leased Revoke
+         Bury AwaitCondemned         Condemned
+         AwaitDrained
+         RetryDead DropDead          Counted
 CLOSED   nothing                     nothing
 =======  ==========================  ========================================
 
@@ -24,6 +29,25 @@ from collections.abc import Iterator
 from typing import Final
 
 from eventlog.errors import ProtocolError
+from eventlog.wire.group_messages import (
+    AwaitCondemned,
+    AwaitDrained,
+    Bury,
+    Condemned,
+    Counted,
+    DropDead,
+    Join,
+    Joined,
+    Lease,
+    Leased,
+    Leave,
+    Nack,
+    OpenGroup,
+    Release,
+    RetryDead,
+    Revoke,
+    Settle,
+)
 from eventlog.wire.messages import (
     HELLO_MAGIC,
     PROTOCOL_VERSION,
@@ -68,10 +92,21 @@ class State(enum.Enum):
 
 MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
     (Role.CLIENT, State.OPENING): frozenset({Hello}),
-    (Role.CLIENT, State.OPEN): frozenset({Append, Ack, Seek, Forget, Park, Status}),
+    (Role.CLIENT, State.OPEN): frozenset(
+        {
+            *(Append, Ack, Seek, Forget, Park, Status),
+            *(OpenGroup, Join, Lease, Settle, Nack, Release, Bury, Leave),
+            *(AwaitCondemned, AwaitDrained, RetryDead, DropDead),
+        }
+    ),
     (Role.CLIENT, State.CLOSED): frozenset(),
     (Role.WRITER, State.OPENING): frozenset({Welcome, Failed}),
-    (Role.WRITER, State.OPEN): frozenset({Appended, Done, Wake, StatusReport, Failed}),
+    (Role.WRITER, State.OPEN): frozenset(
+        {
+            *(Appended, Done, Wake, StatusReport, Failed),
+            *(Joined, Leased, Revoke, Condemned, Counted),
+        }
+    ),
     (Role.WRITER, State.CLOSED): frozenset(),
 }
 

@@ -12,6 +12,18 @@ from a client
 5     Forget      remove a consumer
 6     Park        answer with `Wake` once event `seq_no` is published
 7     Status      who serves: answered with `StatusReport`
+8     OpenGroup   make the group if need be, with these options
+9     Join        become a member of a group, or go on as one: answered with `Joined`
+10    Lease       ask for events to work on: answered with `Leased`, once there are some
+11    Settle      these events of a lease are done
+12    Nack        the handler of an event of a lease failed: try it again after a while
+13    Release     these events of a lease were not begun: give them to somebody else
+14    Bury        an event is a dead letter
+15    Leave       no member any more
+16    AwaitCondemned  answered with `Condemned` once events have used up their deliveries
+17    AwaitDrained    answered once the group is done with everything up to a number
+18    RetryDead   hand dead letters out again: answered with `Counted`
+19    DropDead    forget dead letters: answered with `Counted`
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
 66    Appended    the number of the batch's first event
@@ -19,6 +31,11 @@ from the writer
 68    Wake        the high-water mark, at or past what was waited for
 69    StatusReport
 70    Failed      the request was refused: error name, message, fields
+71    Joined      the member's page, and the lease that it still has, if any
+72    Leased      a lease: its events, and how often each of them failed before
+73    Revoke      unasked: others are idle, so give back what can be given back of a lease
+74    Condemned   events, with how often they failed and whose they were last
+75    Counted     how many there were
 ====  ==========  ==================================================================================
 """
 
@@ -30,7 +47,27 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from eventlog import errors
+from eventlog.config import LEASE_RANGES_MAX
 from eventlog.errors import EventLogError, LogFull, ProtocolError
+from eventlog.wire.group_messages import (
+    AwaitCondemned,
+    AwaitDrained,
+    Bury,
+    Condemned,
+    Counted,
+    DropDead,
+    Join,
+    Joined,
+    Lease,
+    Leased,
+    Leave,
+    Nack,
+    OpenGroup,
+    Release,
+    RetryDead,
+    Revoke,
+    Settle,
+)
 
 PROTOCOL_VERSION: Final = 1
 HELLO_MAGIC: Final = "eventlog"
@@ -137,8 +174,40 @@ class Failed(NamedTuple):
     fields: dict[str, Any]
 
 
-ClientMessage = Hello | Append | Ack | Seek | Forget | Park | Status
-WriterMessage = Welcome | Appended | Done | Wake | StatusReport | Failed
+ClientMessage = (
+    Hello
+    | Append
+    | Ack
+    | Seek
+    | Forget
+    | Park
+    | Status
+    | OpenGroup
+    | Join
+    | Lease
+    | Settle
+    | Nack
+    | Release
+    | Bury
+    | Leave
+    | AwaitCondemned
+    | AwaitDrained
+    | RetryDead
+    | DropDead
+)
+WriterMessage = (
+    Welcome
+    | Appended
+    | Done
+    | Wake
+    | StatusReport
+    | Failed
+    | Joined
+    | Leased
+    | Revoke
+    | Condemned
+    | Counted
+)
 Message = ClientMessage | WriterMessage
 
 TYPES: Final[dict[int, type[Message]]] = {
@@ -149,12 +218,29 @@ TYPES: Final[dict[int, type[Message]]] = {
     5: Forget,
     6: Park,
     7: Status,
+    8: OpenGroup,
+    9: Join,
+    10: Lease,
+    11: Settle,
+    12: Nack,
+    13: Release,
+    14: Bury,
+    15: Leave,
+    16: AwaitCondemned,
+    17: AwaitDrained,
+    18: RetryDead,
+    19: DropDead,
     65: Welcome,
     66: Appended,
     67: Done,
     68: Wake,
     69: StatusReport,
     70: Failed,
+    71: Joined,
+    72: Leased,
+    73: Revoke,
+    74: Condemned,
+    75: Counted,
 }
 _NUMBERS: Final = {kind: number for number, kind in TYPES.items()}
 _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
@@ -165,13 +251,32 @@ _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
     Forget: (int, str),
     Park: (int, int),
     Status: (int,),
+    OpenGroup: (int, str, str, int, int),
+    Join: (int, str, int, int, int),
+    Lease: (int, int),
+    Settle: (int, int, tuple),
+    Nack: (int, int, int, int),
+    Release: (int, int, tuple),
+    Bury: (int, str, int, int, bytes),
+    Leave: (int,),
+    AwaitCondemned: (int, str, int),
+    AwaitDrained: (int, str, int),
+    RetryDead: (int, str, tuple),
+    DropDead: (int, str, tuple),
     Welcome: (int, int, int, bytes),
     Appended: (int, int),
     Done: (int,),
     Wake: (int, int),
     StatusReport: (int, int),
     Failed: (int, str, str, dict),
+    Joined: (int, int, int, tuple, tuple),
+    Leased: (int, int, tuple, tuple),
+    Revoke: (int, int),
+    Condemned: (int, tuple),
+    Counted: (int, int),
 }
+_PAIRS: Final = frozenset({Settle, Release, RetryDead, DropDead, Joined, Leased})
+"""Their last fields are pairs of numbers."""
 _BIN_32: Final = struct.Struct(">BI")
 _LARGEST_INT: Final = 2**64
 
@@ -217,7 +322,21 @@ def unpack_message(data: bytes | memoryview) -> Message:
         raise ProtocolError(f"a {kind.__name__} message with other fields than it has")
     if any(isinstance(value, int) and not 0 <= value < _LARGEST_INT for value in values):
         raise ProtocolError(f"a {kind.__name__} message with a number out of range")
+    for value in values:
+        if isinstance(value, tuple):
+            _check_tuples(value, 2 if kind in _PAIRS else 3)
     return kind(*values)
+
+
+def _check_tuples(value: tuple[object, ...], size: int) -> None:
+    """Pass if it is a bounded list of pairs (or triples) of numbers."""
+    if len(value) > LEASE_RANGES_MAX:
+        raise ProtocolError(f"a message with {len(value)} ranges; the limit is {LEASE_RANGES_MAX}")
+    for one in value:
+        if not isinstance(one, tuple) or len(one) != size:
+            raise ProtocolError("a message with ranges that are none")
+        if not all(type(number) is int and 0 <= number < _LARGEST_INT for number in one):
+            raise ProtocolError("a message with ranges that hold no numbers")
 
 
 def failed(request_id: int, error: EventLogError) -> Failed:

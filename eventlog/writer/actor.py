@@ -39,6 +39,7 @@ from eventlog.wire.messages import (
     WriterMessage,
     failed,
 )
+from eventlog.writer.group_desk import GroupDesk
 
 
 class Peer(Protocol):
@@ -51,10 +52,18 @@ class Peer(Protocol):
 
 
 class Actor:
-    """The log's owner. `on_dirty` is called whenever something is to be synced."""
+    """The log's owner.
+
+    `on_dirty` is called whenever something is to be synced, `on_due` when the next backoff of a
+    group may end earlier than before.
+    """
 
     def __init__(
-        self, log: WritableLog, connections: Callable[[], int], on_dirty: Callable[[], None]
+        self,
+        log: WritableLog,
+        connections: Callable[[], int],
+        on_dirty: Callable[[], None],
+        on_due: Callable[[], None] = lambda: None,
     ) -> None:
         self.log = log
         self._connections = connections
@@ -65,6 +74,7 @@ class Actor:
         self._tickets = count()
         self._unsynced: deque[tuple[int, Peer, Appended]] = deque()
         self._waiting: deque[tuple[Peer, Append]] = deque()
+        self.groups = GroupDesk(log, on_due, self._on_group_moved)
 
     def handle(self, peer: Peer, message: ClientMessage) -> None:
         """Carry out one message and say the answer, now or later.
@@ -87,21 +97,32 @@ class Actor:
                 self._park(peer, message)
             case Ack(request_id, consumer, seq_no):
                 self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+                self.groups.take_ack(consumer, seq_no)
                 self._moved(peer, request_id)
             case Seek(request_id, consumer, position):
-                self.log.seek(check_name(consumer), check_seq_no(position, consumer=consumer))
+                check_seq_no(position, consumer=check_name(consumer))
+                if not self.groups.take_seek(consumer, position):
+                    self.log.seek(consumer, position)
                 self._moved(peer, request_id)
             case Forget(request_id, consumer):
-                self.log.offsets.forget(check_name(consumer))
+                self.groups.forget(check_name(consumer))
+                self.log.offsets.forget(consumer)
                 self._moved(peer, request_id)
             case Status(request_id):
                 peer.say(StatusReport(request_id, self._connections()))
+            case _:
+                self.groups.handle(peer, message)
 
     def _moved(self, peer: Peer, request_id: int) -> None:
         """A position was set: on the disk soon, and perhaps there is room now."""
         peer.say(Done(request_id))
         self._on_dirty()
         self.retry_waiting()
+
+    def _on_group_moved(self) -> None:
+        self._on_dirty()
+        if self._waiting:
+            self.retry_waiting()
 
     # --- appends -----------------------------------------------------------------------------
 
@@ -113,6 +134,7 @@ class Actor:
             self._append(peer, message)
 
     def _append(self, peer: Peer, message: Append) -> None:
+        acks = self.groups.acks_of(message)
         batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
         try:
             base_seq_no = self.log.append(batch, message.producer_id, message.producer_seq)
@@ -127,8 +149,11 @@ class Actor:
             self._unsynced.append((last_seq_no, peer, answer))
         else:
             peer.say(answer)
+        if acks is not None:
+            self.groups.take_acks(acks, base_seq_no, last_seq_no)
         self._on_dirty()
         self._wake()
+        self.groups.on_published()
 
     def _wait_for_room(self, peer: Peer, message: Append) -> None:
         if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
@@ -186,6 +211,7 @@ class Actor:
             heapq.heapify(kept)
             self._parked = kept
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not peer)
+        self.groups.forget_peer(peer)
 
 
 def _request_id(message: ClientMessage) -> int:
@@ -198,7 +224,7 @@ def _check_append(message: Append) -> None:
     before_body = areas_bytes(message.count, message.flags, message.acks_bytes)
     if message.count < 1 or before_body >= len(message.payload):
         raise ProtocolError(f"a batch of {message.count} events that are not there")
-    if message.flags & ~FLAGS_KNOWN or message.acks_bytes:
+    if message.flags & ~FLAGS_KNOWN:
         raise ProtocolError(f"a batch with unknown flags ({message.flags:#x})")
     if message.producer_seq > SEQ_NO_MAX:
         raise InvalidArgument("a producer's count that no producer can reach")

@@ -4,6 +4,8 @@
     |-- accept           one task for each pipe: bytes -> Connection -> Actor -> answers
     |-- sync             waits until something is to be synced; one sync covers all that came
     |-- expire           sleeps until the oldest segment is too old (only with `max_age`)
+    |-- resume           sleeps until the next backoff of a group is over
+    |-- await member     one for each member of a group that an earlier writer knew
     |-- idle             ends the loop `linger_s` after the last pipe closed
     `-- signals          SIGTERM and SIGINT end it in order
 
@@ -14,8 +16,10 @@ a pipe is kept, up to a limit, and a task is started to send it; a peer past the
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -25,6 +29,7 @@ import trio
 from eventlog import rendezvous
 from eventlog.config import SYNC_INTERVAL_S
 from eventlog.errors import EventLogError, LogDeleted, PermissionDenied, ProtocolError
+from eventlog.groups.state import GroupState
 from eventlog.storage.log import WritableLog
 from eventlog.wire.connection import Connection, Role, frame
 from eventlog.wire.messages import (
@@ -36,6 +41,7 @@ from eventlog.wire.messages import (
     failed,
 )
 from eventlog.writer.actor import Actor
+from eventlog.writer.processes import wait_process_end
 
 logger = logging.getLogger("eventlog.writer")
 
@@ -138,7 +144,8 @@ class Server:
         self.buffer = bytearray(RECEIVE_BYTES)
         self._dirty = trio.Event()
         self._changed = trio.Event()
-        self.actor = Actor(log, lambda: len(self._pipes), self._note_dirty)
+        self._due = trio.Event()
+        self.actor = Actor(log, lambda: len(self._pipes), self._note_dirty, self._note_due)
         self.nursery: trio.Nursery
         self._leaving_lock: int | None = None
 
@@ -155,6 +162,9 @@ class Server:
                 self.nursery.start_soon(self._watch_signals)
                 self.nursery.start_soon(self._sync_loop)
                 self.nursery.start_soon(self._expire_loop)
+                self.nursery.start_soon(self._resume_loop)
+                for state, member_id, pid, start in self.actor.groups.absent():
+                    self.nursery.start_soon(self._await_member, state, member_id, pid, start)
                 if self._linger_s is not None:
                     self.nursery.start_soon(self._watch_idle, self._linger_s)
                 on_ready()
@@ -162,9 +172,13 @@ class Server:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self.log.close)
+                self.actor.groups.store.close()
 
     def _note_dirty(self) -> None:
         self._dirty.set()
+
+    def _note_due(self) -> None:
+        self._due.set()
 
     def flush(self) -> None:
         """Send the answers of a step to everybody who got one."""
@@ -238,6 +252,9 @@ class Server:
     async def _sync(self, *, with_positions: bool) -> None:
         work = self.log.begin_sync()
         try:
+            # First what groups did: the acknowledgements in batches past the synced mark are found
+            # again at the next start, those before it must be in the journal.
+            await trio.to_thread.run_sync(self.actor.groups.store.sync)
             await trio.to_thread.run_sync(work.run)
             self.log.finish_sync(work)
             if with_positions:
@@ -260,6 +277,26 @@ class Server:
             await trio.sleep(interval_s)
             self.log.retire()
             self.actor.retry_waiting()
+            self.flush()
+
+    # --- groups ------------------------------------------------------------------------------
+
+    async def _resume_loop(self) -> None:
+        """Hand events out again when their backoff is over."""
+        while True:
+            due_ns = self.actor.groups.next_due()
+            wait_s = math.inf if due_ns is None else max(due_ns - time.monotonic_ns(), 0) / 1e9
+            with trio.move_on_after(wait_s):
+                await self._due.wait()
+            self._due = trio.Event()
+            self.actor.groups.resume_due()
+            self.flush()
+
+    async def _await_member(self, state: GroupState, member_id: int, pid: int, start: int) -> None:
+        """A member of before this writer's start keeps its lease as long as its process lives."""
+        await wait_process_end(pid, start)
+        if (state, member_id, pid, start) in self.actor.groups.absent():
+            self.actor.groups.end_member(state, member_id)
             self.flush()
 
     # --- the end -----------------------------------------------------------------------------

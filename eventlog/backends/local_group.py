@@ -1,0 +1,83 @@
+"""A group of a local log, for trio and asyncio; `local_group_blocking` is its twin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from eventlog.backends.interface import Group
+from eventlog.client.asynchronous import AsyncPipe
+from eventlog.client.group import number_ranges
+from eventlog.client.local import LocalHandle
+from eventlog.groups.stored import DeadLetter, read_dead_letters
+from eventlog.wire.group_messages import (
+    AwaitCondemned,
+    AwaitDrained,
+    Bury,
+    DropDead,
+    OpenGroup,
+    RetryDead,
+)
+
+
+class LocalGroup(Group):
+    """See `Group`. Each kind of waiting has a pipe of its own."""
+
+    def __init__(self, handle: LocalHandle, fields: tuple[str, str, int, int]) -> None:
+        self._handle = handle
+        self._fields = fields
+        self._pipes: dict[str, AsyncPipe] = {}
+
+    @property
+    def name(self) -> str:
+        return self._fields[0]
+
+    async def _request(self, purpose: str, kind: Any, *fields: Any) -> Any:
+        self._handle.check_open()
+        pipe = self._pipes.get(purpose)
+        if pipe is None:
+            pipe = self._pipes[purpose] = AsyncPipe(self._handle.path, self._handle.new_channel())
+            self._handle.pipes.add(pipe)
+        async with pipe.lock:
+            return await pipe.run(pipe.channel.request(kind, *fields))
+
+    async def open(self) -> None:
+        """Make the group, or check that it works as this handle says."""
+        await self._request("asking", OpenGroup, *self._fields)
+
+    async def wait_drained(self, seq_no: int | None = None) -> None:
+        last = self._handle.reader.last_seq_no if seq_no is None else seq_no
+        await self._request("draining", AwaitDrained, self.name, last)
+
+    async def wait_condemned(self, pool_id: int) -> list[tuple[int, int, int]]:
+        answer = await self._request("burying", AwaitCondemned, self.name, pool_id)
+        return list(answer.events)
+
+    async def bury(self, seq_no: int, letter: bytes) -> None:
+        await self._request("asking", Bury, self.name, 0, seq_no, letter)
+
+    async def retry_dead(self, seq_nos: Iterable[int]) -> int:
+        return sum(
+            [
+                (await self._request("asking", RetryDead, self.name, ranges)).number
+                for ranges in number_ranges(seq_nos)
+            ]
+        )
+
+    async def drop_dead(self, seq_nos: Iterable[int]) -> int:
+        return sum(
+            [
+                (await self._request("asking", DropDead, self.name, ranges)).number
+                for ranges in number_ranges(seq_nos)
+            ]
+        )
+
+    def dead_letters(self) -> list[DeadLetter]:
+        return read_dead_letters(self._handle.path, self.name)
+
+    def close(self) -> None:
+        """Give the pipes back."""
+        for pipe in self._pipes.values():
+            self._handle.pipes.discard(pipe)
+            pipe.close()
+        self._pipes.clear()

@@ -1,0 +1,59 @@
+"""A group of a local log, without an event loop; the twin of `local_group`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from eventlog.blocking import Group
+from eventlog.client.group import number_ranges
+from eventlog.client.local import LocalHandle
+from eventlog.client.member import GroupMember
+from eventlog.client.threads import BlockingPipe
+from eventlog.groups.stored import DeadLetter, read_dead_letters
+from eventlog.wire.group_messages import AwaitDrained, DropDead, OpenGroup, RetryDead
+
+
+class BlockingLocalGroup(Group):
+    """See `eventlog.blocking.Group`."""
+
+    def __init__(self, handle: LocalHandle, fields: tuple[str, str, int, int]) -> None:
+        self._handle = handle
+        self._fields = fields
+        self._pipe = BlockingPipe(handle.path, handle.new_channel())
+        handle.pipes.add(self._pipe)
+
+    @property
+    def name(self) -> str:
+        return self._fields[0]
+
+    def _request(self, kind: Any, *fields: Any) -> Any:
+        self._handle.check_open()
+        with self._pipe.lock:
+            return self._pipe.run(self._pipe.channel.request(kind, *fields))
+
+    def open(self) -> None:
+        """Make the group, or check that it works as this handle says."""
+        self._request(OpenGroup, *self._fields)
+
+    def join(self, pool_id: int = 0) -> GroupMember:
+        return GroupMember(self._handle, self.name, pool_id)
+
+    def wait_drained(self, seq_no: int | None = None) -> None:
+        last = self._handle.reader.last_seq_no if seq_no is None else seq_no
+        self._request(AwaitDrained, self.name, last)
+
+    def retry_dead(self, seq_nos: Iterable[int]) -> int:
+        ranges = number_ranges(seq_nos)
+        return sum(self._request(RetryDead, self.name, one).number for one in ranges)
+
+    def drop_dead(self, seq_nos: Iterable[int]) -> int:
+        ranges = number_ranges(seq_nos)
+        return sum(self._request(DropDead, self.name, one).number for one in ranges)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        return read_dead_letters(self._handle.path, self.name)
+
+    def close(self) -> None:
+        self._handle.pipes.discard(self._pipe)
+        self._pipe.close()

@@ -1,0 +1,46 @@
+"""What both shells of a group's handle share: checks, and the messages of its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from eventlog.client.local import LocalHandle
+from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog.groups.ranges import ranges_of
+from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
+from eventlog.wire.group_messages import Ranges
+
+RANGES_AT_ONCE = 1024
+
+
+def group_fields(
+    handle: LocalHandle,
+    name: object,
+    ordering: object,
+    max_deliveries: object,
+    position: SeekPosition,
+) -> tuple[str, str, int, int]:
+    """The fields of `OpenGroup`.
+
+    Raises:
+        InvalidName, InvalidArgument, InvalidArgumentType: before anything is sent.
+    """
+    name = check_name(name)
+    if ordering not in (None, "key"):
+        raise InvalidArgument(f'ordering={ordering!r}; give None or "key"', consumer=name)
+    if isinstance(max_deliveries, bool) or not isinstance(max_deliveries, int):
+        raise InvalidArgumentType(f"max_deliveries={max_deliveries!r}; give a whole number")
+    if not 1 <= max_deliveries <= 1_000_000:
+        raise InvalidArgument(f"max_deliveries={max_deliveries}; give 1 or more", consumer=name)
+    check_position(position)
+    behind = handle.reader.resolve(position, name) - 1
+    return name, "" if ordering is None else "key", max_deliveries, max(behind, 0)
+
+
+def number_ranges(seq_nos: Iterable[int]) -> list[Ranges]:
+    """Numbers in as many messages as they need."""
+    ranges = ranges_of(check_seq_no(number) for number in seq_nos)
+    return [
+        tuple(ranges[start : start + RANGES_AT_ONCE])
+        for start in range(0, len(ranges), RANGES_AT_ONCE)
+    ]

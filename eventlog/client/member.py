@@ -1,0 +1,214 @@
+"""A member of a group, for processes without an event loop: its events, and what became of them.
+
+::
+
+    lease() -> envelope() -> begin() ... the handler ... end() -> settle()
+                                                   |---> nack()
+                                                   `---> bury()
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+from eventlog.client.local import LocalHandle
+from eventlog.client.member_pipe import Lease, MemberPipe
+from eventlog.client.results import ResultWriter
+from eventlog.config import AskedOptions
+from eventlog.envelope import EventEnvelope
+from eventlog.errors import CorruptLog
+from eventlog.groups.acks import Acks
+from eventlog.groups.ranges import Range, ranges_of
+from eventlog.groups.state import DONE, NOT_STARTED, STARTED
+from eventlog.groups.stored import pack_letter
+from eventlog.record_batch import key_hash
+from eventlog.storage.members import PAGE
+from eventlog.storage.reader import BatchReader
+from eventlog.wire.group_messages import Bury, Nack, Release, Settle
+
+__all__ = ["GroupMember", "Lease"]
+
+BATCHES_KEPT: Final = 4
+"""Decoded batches: the members of a group take turns in the same few."""
+
+_STARTED_NS: Final = PAGE.word("started_ns")
+_RUNNING: Final = PAGE.word("running")
+_HANDLED: Final = PAGE.word("handled")
+_FAILED: Final = PAGE.word("failed")
+_RETRIED: Final = PAGE.word("retried")
+_IN_FLIGHT: Final = PAGE.word("in_flight")
+
+
+class GroupMember:
+    """A process's part in a group; close it, or use it in a `with` block."""
+
+    def __init__(self, handle: LocalHandle, group: str, pool_id: int) -> None:
+        self._handle = handle
+        self._group = group
+        self._pipe = MemberPipe(handle, group, pool_id)
+        self._reader: BatchReader | None = None
+        self._batches: OrderedDict[int, list[EventEnvelope]] = OrderedDict()
+        self._outputs: list[LocalHandle] = []
+
+    def __enter__(self) -> GroupMember:
+        """The member itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the group."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Which group, and what it holds."""
+        left = self._pipe.not_begun
+        return f"<GroupMember of {self._group!r} {self.member_id:#x} not begun: {left}>"
+
+    @property
+    def member_id(self) -> int:
+        """Random, with the pool's id in its upper half."""
+        return self._pipe.member_id
+
+    @property
+    def slot(self) -> int:
+        """The place of this member's page."""
+        return self._pipe.slot
+
+    # --- the main thread: work ---------------------------------------------------------------
+
+    def lease(self, count: int) -> Lease | None:
+        """Wait for at most `count` events; `None` after `stop`.
+
+        Raises:
+            EventLogError: the log cannot be reached.
+        """
+        return self._pipe.ask(count)
+
+    def stop(self) -> None:
+        """Make `lease` return `None`, now and from now on; callable from any thread."""
+        self._pipe.stop()
+
+    def envelope(self, seq_no: int) -> EventEnvelope:
+        """One of the leased events.
+
+        Raises:
+            CorruptLog, EventsTruncated: it cannot be read.
+        """
+        for base, events in self._batches.items():
+            if base <= seq_no < base + len(events):
+                return events[seq_no - base]
+        return self._load(seq_no)
+
+    def _load(self, seq_no: int) -> EventEnvelope:
+        if self._reader is None or self._reader.next_seq_no != seq_no:
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = self._handle.reader.batches(seq_no)
+        batch = self._reader.next_batch()
+        if batch is None:
+            raise CorruptLog(f"event {seq_no} was leased and is not published", seq_no=seq_no)
+        events = batch.envelopes(self._handle.path)
+        self._batches[batch.header.base_seq_no] = events
+        while len(self._batches) > BATCHES_KEPT:
+            self._batches.popitem(last=False)
+        return events[seq_no - batch.header.base_seq_no]
+
+    def begin(self, row: int, seq_no: int, now_ns: int) -> None:
+        """Note, where this process's death cannot take it, that the event's handler begins."""
+        page = self._pipe.page
+        assert page is not None
+        page.states[row] = STARTED
+        page.words[_RUNNING] = seq_no
+        page.words[_STARTED_NS] = now_ns
+
+    def end(self, row: int) -> None:
+        """Note that the event is done."""
+        page = self._pipe.page
+        assert page is not None
+        page.states[row] = DONE
+        page.words[_HANDLED] += 1
+
+    def show(self, seq_no: int, started_ns: int, in_flight: int) -> None:
+        """Note what runs: the oldest event, when it began (0: nothing runs), and how many do."""
+        if self._pipe.page is not None:
+            self._pipe.page.words[_RUNNING] = seq_no
+            self._pipe.page.words[_STARTED_NS] = started_ns
+            self._pipe.page.words[_IN_FLIGHT] = in_flight
+
+    def results(self, path: str) -> ResultWriter:
+        """A producer of results for the log at `path`; it is closed with the member.
+
+        On the member's own log a result and the word that its event is done are stored in one step;
+        on another one, the result goes first.
+        """
+        handle = LocalHandle(path, AskedOptions())
+        handle.open()
+        self._outputs.append(handle)
+        is_same = handle.reader.control.log_id == self._handle.reader.control.log_id
+        return ResultWriter(handle, Acks(self._group, self.member_id, 0, []) if is_same else None)
+
+    def settle(self, lease: Lease, ranges: list[Range]) -> None:
+        """These events are done."""
+        self._pipe.say_of(lease, Settle, lease.lease_id, tuple(ranges))
+
+    def nack(self, lease: Lease, row: int, seq_no: int, delay_s: float) -> None:
+        """The event's handler failed: hand it out again, not before `delay_s` have passed."""
+        self._pipe.say_of(lease, Nack, lease.lease_id, seq_no, int(delay_s * 1e9))
+        self._count_failure(row, retried=1)
+
+    def bury(self, lease: Lease, row: int, seq_no: int, letter: bytes) -> None:
+        """The event is a dead letter."""
+        self._pipe.say_of(lease, Bury, self._group, lease.lease_id, seq_no, letter)
+        self._count_failure(row, retried=0)
+
+    def fitting_letter(self, event: Any, fields: dict[str, Any]) -> bytes:
+        """A dead letter that fits a frame: without its event, if that is too large for one."""
+        limit = self._handle.options.frame_bytes_max - len(self._group.encode()) - 64
+        letter = pack_letter(event=event, **fields)
+        if len(letter) <= limit:
+            return letter
+        short = {**fields, "traceback": None, "headers": None, "error": fields["error"][:500]}
+        return pack_letter(event=event if len(letter) < limit // 2 else None, **short)
+
+    def _count_failure(self, row: int, retried: int) -> None:
+        if self._pipe.page is not None:
+            self._pipe.page.states[row] = NOT_STARTED  # the failure was said, so the page need not
+            self._pipe.page.words[_FAILED] += 1
+            self._pipe.page.words[_RETRIED] += retried
+
+    def release_key(self, lease: Lease, envelope: EventEnvelope) -> None:
+        """Give back the later events of a key whose event failed: they have to wait for it."""
+        wanted = key_hash(envelope.key)
+        with self._pipe.changed:
+            todo = list(lease.todo)
+            behind = [n for _, n in todo if key_hash(self.envelope(n).key) == wanted]
+            if behind:
+                numbers = set(behind)
+                lease.todo.clear()
+                lease.todo.extend(entry for entry in todo if entry[1] not in numbers)
+                self._pipe.say_of(lease, Release, lease.lease_id, tuple(ranges_of(behind)))
+
+    def release(self, lease: Lease) -> None:
+        """Give back everything of the lease that was not begun."""
+        with self._pipe.changed:
+            numbers = [n for _, n in lease.todo]
+            lease.todo.clear()
+            if numbers:
+                self._pipe.say_of(lease, Release, lease.lease_id, tuple(ranges_of(numbers)))
+
+    def flush(self) -> None:
+        """Wait until the writer has answered everything.
+
+        Raises:
+            EventLogError: the log cannot be reached.
+        """
+        self._pipe.flush()
+
+    def close(self) -> None:
+        """Leave the group, and give everything back; may be called twice."""
+        self._pipe.close()
+        for handle in self._outputs:
+            handle.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None

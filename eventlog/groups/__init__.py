@@ -1,0 +1,35 @@
+"""Groups: consumers that share one position among many members. Decisions; only `stored` does I/O.
+
+=============  ==========================================================================
+`ranges`       sets of sequence numbers
+`order`        which events may be handed out next
+`state`        one group: position, leases, deliveries; changed by records only
+`acks`         acknowledgements that travel with a batch of results
+`stored`       groups and dead letters, read without a writer
+=============  ==========================================================================
+
+The writer owns the groups (`writer.groups`); members ask it for leases, read the events from their
+own maps, and settle them. `groups.stored` reads what is on the disk without a writer.
+"""
+
+from __future__ import annotations
+
+from eventlog.groups.ranges import ranges_of
+from eventlog.groups.stored import (
+    DeadLetter,
+    GroupReport,
+    MemberPages,
+    pack_letter,
+    read_dead_letters,
+    read_groups,
+)
+
+__all__ = [
+    "DeadLetter",
+    "GroupReport",
+    "MemberPages",
+    "pack_letter",
+    "ranges_of",
+    "read_dead_letters",
+    "read_groups",
+]

@@ -1,0 +1,191 @@
+"""Groups and dead letters as they lie in a log's directory, read without its writer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgpack
+
+from eventlog.envelope import datetime_of
+from eventlog.groups.state import GroupState
+from eventlog.payload import new_packer, unpack
+from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, read_records
+from eventlog.storage.members import MemberPages
+from eventlog.storage.reader import LogReader
+
+__all__ = [
+    "DeadLetter",
+    "GroupReport",
+    "MemberPages",
+    "pack_letter",
+    "read_dead_letters",
+    "read_groups",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupReport:
+    """One group at one moment."""
+
+    name: str
+    ordering: str | None
+    position: int
+    """Everything up to this event is done."""
+    lag: int
+    """Events that are not done."""
+    in_flight: int
+    """Events that members work on."""
+    members: int
+    redeliveries: int
+    """Events that failed and are to be tried again."""
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """An event that used up its deliveries, with what its last one ended in."""
+
+    event: Any
+    key: str | None
+    seq_no: int
+    error: str
+    """As `ValueError: no such size`, or `the worker was killed by SIGSEGV`."""
+    traceback: str | None
+    """Of the last exception; `None` if the process died."""
+    deliveries: int
+    group: str
+    headers: dict[str, str] | None
+    exit_code: int | None
+    """Of the process that died, negative for a signal; `None` after an exception."""
+    peak_rss_bytes: int | None
+    """The most memory that the process had, if it died."""
+    log_lines: tuple[str, ...]
+    """The last lines that the process logged, if it died."""
+    failed_at: datetime
+
+
+def pack_letter(
+    *,
+    event: Any,
+    key: str | None,
+    headers: dict[str, str] | None,
+    error: str,
+    traceback: str | None = None,
+    exit_code: int | None = None,
+    peak_rss_bytes: int | None = None,
+    log_lines: tuple[str, ...] = (),
+) -> bytes:
+    """What a member or pool tells the writer of a dead letter; the writer never looks into it."""
+    letter = {
+        "event": event,
+        "key": key,
+        "headers": headers,
+        "error": error,
+        "traceback": traceback,
+        "exit_code": exit_code,
+        "peak_rss_bytes": peak_rss_bytes,
+        "log_lines": list(log_lines),
+    }
+    return new_packer()(letter)
+
+
+def read_dead_letters(
+    directory: str | os.PathLike[str], group: str | None = None
+) -> list[DeadLetter]:
+    """The dead letters of a log, or of one of its groups, in the order in which they died.
+
+    Raises:
+        LogNotFound, CorruptLog: the log cannot be read.
+    """
+    return list(_letters(os.fspath(directory), group))
+
+
+def _letters(directory: str, group: str | None) -> Iterator[DeadLetter]:
+    found: dict[tuple[str, int], list[Any]] = {}
+    for kind, name, *fields in read_records(directory, DEAD_NAME):
+        if kind == "dead":
+            found.pop((name, fields[0]), None)
+            found[name, fields[0]] = fields
+            continue
+        for first, last in fields[0]:
+            for key in [k for k in found if k[0] == name and first <= k[1] <= last]:
+                del found[key]
+    for (name, seq_no), (_, deliveries, failed_ns, letter) in found.items():
+        if group is None or name == group:
+            yield _letter(name, seq_no, deliveries, failed_ns, letter)
+
+
+def _letter(name: str, seq_no: int, deliveries: int, failed_ns: int, letter: bytes) -> DeadLetter:
+    try:
+        fields: dict[str, Any] = unpack(letter)
+    except (ValueError, msgpack.UnpackException):
+        fields = {"error": "its letter cannot be read"}
+    return DeadLetter(
+        event=fields.get("event"),
+        key=fields.get("key"),
+        seq_no=seq_no,
+        error=str(fields.get("error")),
+        traceback=fields.get("traceback"),
+        deliveries=deliveries,
+        group=name,
+        headers=fields.get("headers"),
+        exit_code=fields.get("exit_code"),
+        peak_rss_bytes=fields.get("peak_rss_bytes"),
+        log_lines=tuple(fields.get("log_lines") or ()),
+        failed_at=datetime_of(failed_ns),
+    )
+
+
+def read_groups(directory: str | os.PathLike[str]) -> list[GroupReport]:
+    """The groups of a log, by name.
+
+    Raises:
+        LogNotFound, CorruptLog: the log cannot be read.
+    """
+    directory = os.fspath(directory)
+    log = LogReader(directory)
+    try:
+        last_seq_no, first = log.last_seq_no, log.first_available
+    finally:
+        log.close()
+    dead: dict[str, int] = {}
+    for letter in _letters(directory, None):
+        dead[letter.group] = dead.get(letter.group, 0) + 1
+    return [
+        _report(state, last_seq_no, first, dead.get(state.name, 0))
+        for state in sorted(_states(directory), key=lambda state: state.name)
+    ]
+
+
+def _states(directory: str) -> list[GroupState]:
+    states: dict[str, GroupState] = {}
+    for kind, name, *fields in read_records(directory, GROUPS_NAME):
+        if kind == "forget":
+            states.pop(name, None)
+        else:
+            states.setdefault(name, GroupState(name, _no_hashes)).apply(kind, *fields)
+    return list(states.values())
+
+
+def _no_hashes(first: int, last: int) -> list[int]:
+    """Nothing is handed out here, so no key matters."""
+    return [0] * (last - first + 1)
+
+
+def _report(state: GroupState, last_seq_no: int, first: int, dead_letters: int) -> GroupReport:
+    behind = max(state.position, first - 1)
+    above = sum(to - since + 1 for since, to in state.done if to > behind)
+    return GroupReport(
+        name=state.name,
+        ordering=state.ordering or None,
+        position=state.position,
+        lag=max(last_seq_no - behind - above, 0) + state.again.count,
+        in_flight=state.in_flight,
+        members=len(state.members),
+        redeliveries=len(state.deliveries) - len(state.condemned),
+        dead_letters=dead_letters,
+    )

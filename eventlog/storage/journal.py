@@ -1,0 +1,165 @@
+"""A file of records, each appended whole: what the groups did, and the dead letters.
+
+::
+
+    offset  size
+         0     8  magic, b"EVLOGJNL"
+         8     2  version of the format
+        10     2  byte order mark, 0x0102
+        12     4  reserved, zero
+        16        records: length (4 bytes) | CRC-32C of the bytes (4) | MessagePack array
+
+A record that a crash cut short, or that does not match its checksum, ends the file: it and what
+follows were never acknowledged, or are lost by a failure of the disk, and the next record takes its
+place. Only the writer appends. To keep the file small the writer replaces it, in one step, by one
+that says the same in fewer records.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgpack
+from crc32c import crc32c
+
+from eventlog.errors import CorruptLog, UnknownFormat
+from eventlog.storage.files import FILES, Files, os_errors
+from eventlog.storage.format import BYTE_ORDER, VERSION
+
+GROUPS_NAME: Final = "groups"
+DEAD_NAME: Final = "dead"
+MAGIC: Final = b"EVLOGJNL"
+_HEADER: Final = struct.Struct("<8sHHI")
+_FRAME: Final = struct.Struct("<II")
+Record = list[Any]
+
+
+class Journal:
+    """The writer's end of one file; `records` has what was there when it was opened."""
+
+    def __init__(self, directory: str, name: str, files: Files = FILES) -> None:
+        self._directory = directory
+        self._path = os.path.join(directory, name)
+        self._files = files
+        self._descriptor = self._open()
+        with os_errors(directory, f"reading its file {name}"):
+            data = files.read(self._descriptor, files.size(self._descriptor), 0)
+        self.records, self.bytes = parse(data, directory)
+        """Of the file, and its length as far as it is whole."""
+        if self.bytes < len(data):
+            self._cut(len(data))
+
+    def _open(self) -> int:
+        with os_errors(self._directory, f"opening {os.path.basename(self._path)}"):
+            try:
+                return self._files.open_write(self._path)
+            except FileNotFoundError:
+                descriptor = self._files.create(self._path + ".new")
+                self._files.write(descriptor, [_header()], 0)
+                self._files.rename(self._path + ".new", self._path)
+                return descriptor
+
+    def _cut(self, end: int) -> None:
+        """Put zeros over what is no record, so that it never comes back behind a new one."""
+        with os_errors(self._directory, "cutting a torn record"):
+            self._files.write(self._descriptor, [bytes(end - self.bytes)], self.bytes)
+
+    def append(self, *records: Record) -> None:
+        """Add records, all or none.
+
+        Raises:
+            LogFull, StorageFailed: none was added.
+        """
+        data = b"".join(map(framed, records))
+        with os_errors(self._directory, f"appending to {os.path.basename(self._path)}"):
+            self._files.write(self._descriptor, [data], self.bytes)
+        self.bytes += len(data)
+
+    def replace(self, records: Iterable[Record]) -> None:
+        """Have these records instead of all that there are."""
+        with os_errors(self._directory, f"rewriting {os.path.basename(self._path)}"):
+            descriptor = self._files.create(self._path + ".new")
+            try:
+                end = _HEADER.size
+                self._files.write(descriptor, [_header()], 0)
+                for record in records:
+                    data = framed(record)
+                    self._files.write(descriptor, [data], end)
+                    end += len(data)
+                self._files.sync(descriptor)
+                self._files.rename(self._path + ".new", self._path)
+            except BaseException:
+                self._files.close(descriptor)
+                raise
+        self._files.close(self._descriptor)
+        self._descriptor, self.bytes = descriptor, end
+
+    def sync(self) -> None:
+        """Return when all records are on the disk."""
+        with os_errors(self._directory, f"syncing {os.path.basename(self._path)}"):
+            self._files.sync(self._descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor back; may be called twice."""
+        if self._descriptor >= 0:
+            self._files.close(self._descriptor)
+            self._descriptor = -1
+
+
+def read_records(directory: str, name: str, files: Files = FILES) -> list[Record]:
+    """The whole records of a file, while a writer may be appending; none if there is no file."""
+    path = os.path.join(directory, name)
+    with os_errors(directory, f"reading its file {name}"):
+        try:
+            descriptor = files.open_read(path)
+        except FileNotFoundError:
+            return []
+        try:
+            data = files.read(descriptor, files.size(descriptor), 0)
+        finally:
+            files.close(descriptor)
+    return parse(data, directory)[0]
+
+
+def parse(data: bytes, directory: str) -> tuple[list[Record], int]:
+    """The records, and the length of the bytes that hold them. Pure.
+
+    Raises:
+        CorruptLog, UnknownFormat: the bytes do not begin as a journal of this version.
+    """
+    if len(data) < _HEADER.size or data[:8] != MAGIC:
+        raise CorruptLog(f"a journal of the log {directory} does not begin as one", path=directory)
+    _, version, byte_order, _ = _HEADER.unpack_from(data)
+    if version != VERSION or byte_order != BYTE_ORDER:
+        raise UnknownFormat(
+            f"a journal of the log {directory} has format version {version}; this program reads"
+            f" version {VERSION}",
+            path=directory,
+        )
+    records: list[Record] = []
+    position = _HEADER.size
+    with memoryview(data) as view:
+        while position + _FRAME.size <= len(data):
+            length, checksum = _FRAME.unpack_from(data, position)
+            start = position + _FRAME.size
+            if length == 0 or start + length > len(data):
+                break
+            with view[start : start + length] as packed:
+                if crc32c(packed) != checksum:
+                    break
+                records.append(msgpack.unpackb(packed, strict_map_key=False))
+            position = start + length
+    return records, position
+
+
+def framed(record: Record) -> bytes:
+    """The bytes of one record."""
+    packed: bytes = msgpack.packb(record)
+    return _FRAME.pack(len(packed), crc32c(packed)) + packed
+
+
+def _header() -> bytes:
+    return _HEADER.pack(MAGIC, VERSION, BYTE_ORDER, 0)

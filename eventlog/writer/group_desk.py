@@ -1,0 +1,368 @@
+"""What members and pools of groups are told, and when; no trio, no sockets.
+
+a member asks -----> leased at once, or kept in `_asking` until events are there
+a member is gone --> its page says what it had begun: counted, done, or given back
+nothing is left ---> the largest lease is revoked: its owner gives back what it has not begun
+used up ------------> condemned: a pool is told, and buries it
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from eventlog.errors import (
+    GroupMismatch,
+    InvalidArgument,
+    ProtocolError,
+    StaleLease,
+)
+from eventlog.groups.acks import Acks, unpack_acks
+from eventlog.groups.state import GroupState
+from eventlog.positions import SEQ_NO_MAX, check_name, check_seq_no
+from eventlog.storage.log import WritableLog
+from eventlog.wire.group_messages import (
+    AwaitCondemned,
+    AwaitDrained,
+    Bury,
+    Counted,
+    DropDead,
+    Join,
+    Joined,
+    Lease,
+    Leave,
+    Nack,
+    OpenGroup,
+    Ranges,
+    Release,
+    RetryDead,
+    Settle,
+)
+from eventlog.wire.messages import Append, ClientMessage, Done
+from eventlog.writer.group_leases import GroupLeases, Seat, failures_of
+from eventlog.writer.group_store import GroupStore
+from eventlog.writer.group_watches import GroupWatches
+
+if TYPE_CHECKING:
+    from eventlog.writer.actor import Peer
+
+DELIVERIES_LIMIT = 1_000_000
+
+
+class GroupDesk:
+    """The groups' side of the actor. `on_due` is called when an earlier wait was added."""
+
+    def __init__(
+        self,
+        log: WritableLog,
+        on_due: Callable[[], None],
+        on_position: Callable[[], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._log = log
+        self._on_due = on_due
+        self._on_position = on_position
+        self._clock = clock
+        self.store = GroupStore(log)
+        self._seats: dict[Peer, Seat] = {}
+        self._watches = GroupWatches()
+        self._leases = GroupLeases(log, self.store, self._seats)
+
+    def handle(self, peer: Peer, message: ClientMessage) -> None:
+        """Carry out a message that is about groups.
+
+        Raises:
+            EventLogError: it is refused.
+        """
+        handlers: dict[type, Callable[[Peer, Any], None]] = {
+            OpenGroup: self._open_group,
+            Join: self._join,
+            Lease: self._ask,
+            Settle: self._settle,
+            Release: self._release,
+            Nack: self._nack,
+            Bury: self._bury,
+            Leave: self._leave,
+            AwaitCondemned: self._await_condemned,
+            AwaitDrained: self._await_drained,
+            RetryDead: self._retry_dead,
+            DropDead: self._drop_dead,
+        }
+        handlers[type(message)](peer, message)
+
+    # --- groups and members ------------------------------------------------------------------
+
+    def _known(self, name: str) -> GroupState:
+        state = self.store.groups.get(check_name(name))
+        if state is None:
+            raise InvalidArgument(
+                f"the log {self._log.directory} has no group {name!r}; a pool makes it",
+                path=self._log.directory,
+                consumer=name,
+            )
+        return state
+
+    def _open_group(self, peer: Peer, message: OpenGroup) -> None:
+        name = check_name(message.group)
+        if message.ordering not in ("", "key"):
+            raise ProtocolError(f"an ordering {message.ordering!r}")
+        if not 1 <= message.max_deliveries <= DELIVERIES_LIMIT:
+            raise ProtocolError(f"a group with {message.max_deliveries} deliveries")
+        known = self.store.groups.get(name)
+        wanted = (message.ordering, message.max_deliveries)
+        if known and known.members and (known.ordering, known.max_deliveries) != wanted:
+            raise GroupMismatch(
+                f"the group {name!r} of the log {self._log.directory} has members that work with"
+                f" ordering={known.ordering or None!r} and max_deliveries={known.max_deliveries};"
+                " give the same, or wait until they have left",
+                path=self._log.directory,
+                consumer=name,
+            )
+        position = check_seq_no(message.position, consumer=name)
+        offset = self._log.offsets.find(name)
+        if offset is not None:
+            position = offset.position
+        self.store.open_group(name, *wanted, min(position, self._log.last_seq_no))
+        peer.say(Done(message.request_id))
+
+    def _join(self, peer: Peer, message: Join) -> None:
+        state = self._known(message.group)
+        if peer in self._seats:
+            raise ProtocolError("a pipe that joins twice")
+        if not 0 < message.pid < 2**31 or not 0 < message.member_id < 2**64:
+            raise ProtocolError("a member that is no process")
+        member = state.members.get(message.member_id)
+        if member is None:
+            slot = self.store.free_slot()
+            self.store.pages.make(slot)
+            fields = (message.member_id, message.pid, message.start, slot)
+            self.store.commit(state, "member", *fields)
+            member = state.members[message.member_id]
+        self._seats[peer] = Seat(state, message.member_id)
+        leases = [one for one in state.leases.values() if one.member_id == message.member_id]
+        lease_id, given = (leases[-1].lease_id, leases[-1].given) if leases else (0, ())
+        failures = failures_of(state, list(given))
+        peer.say(Joined(message.request_id, member.slot, lease_id, given, failures))
+
+    def _leave(self, peer: Peer, message: Leave) -> None:
+        seat = self._seats.pop(peer, None)
+        if seat is not None:
+            self._leases.stop_asking(peer, seat.state)
+            self.end_member(seat.state, seat.member_id)
+        peer.say(Done(message.request_id))
+
+    def _seat(self, peer: Peer) -> Seat:
+        seat = self._seats.get(peer)
+        if seat is None:
+            raise ProtocolError("a peer that is no member speaks as one")
+        return seat
+
+    def forget_peer(self, peer: Peer) -> None:
+        """The pipe is closed: whoever it belonged to is gone."""
+        self._watches.forget_peer(peer)
+        seat = self._seats.pop(peer, None)
+        if seat is not None:
+            self._leases.stop_asking(peer, seat.state)
+            self.end_member(seat.state, seat.member_id)
+
+    def end_member(self, state: GroupState, member_id: int) -> None:
+        """Give the leases of a member that is gone to others, as its page says."""
+        member = state.members.get(member_id)
+        if member is None or self.store.groups.get(state.name) is not state:
+            return
+        page = self.store.pages.read(member.slot)
+        for lease in [one for one in state.leases.values() if one.member_id == member_id]:
+            is_of_lease = (page.lease_id, page.member_id) == (lease.lease_id, member_id)
+            for kind, *fields in state.settlement(lease, page.states if is_of_lease else b""):
+                self.store.commit(state, kind, *fields)
+                if kind == "failed" and fields[1] not in state.condemned:
+                    state.delay(fields[1], self._clock())
+            self._leases.is_shared(lease.lease_id)
+        self.store.commit(state, "gone", member_id)
+        self.resume_due()
+        self._changed(state)
+
+    def absent(self) -> list[tuple[GroupState, int, int, int]]:
+        """Members of before a restart that have not come back: group, id, pid and start."""
+        present = {(seat.state.name, seat.member_id) for seat in self._seats.values()}
+        return [
+            (state, member_id, state.members[member_id].pid, state.members[member_id].start)
+            for state, member_id in self.store.members()
+            if (state.name, member_id) not in present
+        ]
+
+    # --- leases ------------------------------------------------------------------------------
+
+    def _ask(self, peer: Peer, message: Lease) -> None:
+        self._leases.ask(peer, self._seat(peer), message)
+
+    def _settle(self, peer: Peer, message: Settle) -> None:
+        self._close_part(peer, "done", message)
+
+    def _release(self, peer: Peer, message: Release) -> None:
+        self._leases.is_shared(message.lease_id)
+        self._close_part(peer, "back", message)
+
+    def _close_part(self, peer: Peer, kind: str, message: Settle | Release) -> None:
+        seat = self._seat(peer)
+        ranges = _checked(message.ranges)
+        if ranges and self._holds(seat.state, message.lease_id, seat.member_id, ranges):
+            self.store.commit(seat.state, kind, message.lease_id, ranges)
+            self._changed(seat.state)
+        peer.say(Done(message.request_id))
+
+    def _nack(self, peer: Peer, message: Nack) -> None:
+        state, member_id = self._seat(peer)
+        seq_no = message.seq_no
+        if self._holds(state, message.lease_id, member_id, [(seq_no, seq_no)]):
+            self.store.commit(state, "failed", message.lease_id, seq_no)
+            if seq_no not in state.condemned:
+                state.delay(seq_no, self._clock() + message.delay_ns)
+                self._on_due()
+            self._changed(state)
+        peer.say(Done(message.request_id))
+
+    def _bury(self, peer: Peer, message: Bury) -> None:
+        state, seq_no = self._known(message.group), message.seq_no
+        if message.lease_id:
+            member_id = self._seat(peer).member_id
+            is_open = self._holds(state, message.lease_id, member_id, [(seq_no, seq_no)])
+        else:
+            is_open = seq_no in state.condemned
+        if is_open:
+            self.store.bury(state, message.lease_id, seq_no, message.letter)
+            self._changed(state)
+        peer.say(Done(message.request_id))
+
+    def _holds(
+        self, state: GroupState, lease_id: int, member_id: int, ranges: list[tuple[int, int]]
+    ) -> bool:
+        try:
+            return state.holds(lease_id, member_id, ranges)
+        except KeyError:
+            raise StaleLease(
+                f"event {ranges[0][0]} was given to another member of the group {state.name!r}"
+                f" of the log {self._log.directory} meanwhile; this delivery does not count",
+                path=self._log.directory,
+                consumer=state.name,
+                seq_no=ranges[0][0],
+            ) from None
+
+    # --- dead letters ------------------------------------------------------------------------
+
+    def _await_condemned(self, peer: Peer, message: AwaitCondemned) -> None:
+        state = self._known(message.group)
+        self._watches.await_condemned(peer, state, message.pool_id, message.request_id)
+
+    def _await_drained(self, peer: Peer, message: AwaitDrained) -> None:
+        state = self._known(message.group)
+        self._watches.await_drained(peer, state, message.seq_no, message.request_id)
+
+    def _retry_dead(self, peer: Peer, message: RetryDead) -> None:
+        state = self._known(message.group)
+        number = self.store.retry_dead(state, _checked(message.ranges))
+        peer.say(Counted(message.request_id, number))
+        self._leases.serve(state)
+
+    def _drop_dead(self, peer: Peer, message: DropDead) -> None:
+        number = self.store.drop_dead(check_name(message.group), _checked(message.ranges))
+        peer.say(Counted(message.request_id, number))
+
+    # --- results -----------------------------------------------------------------------------
+
+    def acks_of(self, message: Append) -> Acks | None:
+        """What a batch of results acknowledges, if it is the members' to acknowledge.
+
+        Raises:
+            StaleLease: it is not any more; the batch is not to be stored.
+            ProtocolError: the batch makes no sense.
+        """
+        if not message.acks_bytes:
+            return None
+        before = 4 * message.count if message.flags & 1 else 0
+        acks = unpack_acks(message.payload[before : before + message.acks_bytes])
+        state = self._known(acks.group)
+        if acks.ranges:
+            self._holds(state, acks.lease_id, acks.member_id, acks.ranges)
+        return acks
+
+    def take_acks(self, acks: Acks, base_seq_no: int, last_seq_no: int) -> None:
+        """The batch is stored, so the events are done, and the results are not for the group."""
+        state = self._known(acks.group)
+        if base_seq_no > state.replayed_to:
+            fields = (acks.lease_id, acks.ranges, base_seq_no, last_seq_no)
+            self.store.commit(state, "results", *fields)
+            self._changed(state)
+
+    # --- positions ---------------------------------------------------------------------------
+
+    def take_ack(self, consumer: str, seq_no: int) -> bool:
+        """A consumer's position was acknowledged; whether the consumer is a group."""
+        state = self.store.groups.get(consumer)
+        if state is None:
+            return False
+        self.store.commit(state, "skip", seq_no)
+        self._changed(state)
+        return True
+
+    def take_seek(self, consumer: str, position: int) -> bool:
+        """A consumer's position was set; whether the consumer is a group."""
+        state = self.store.groups.get(consumer)
+        if state is None:
+            return False
+        self.store.commit(state, "seek", min(position, self._log.last_seq_no))
+        self._changed(state)
+        return True
+
+    def forget(self, consumer: str) -> None:
+        """Remove a group, if the consumer is one.
+
+        Raises:
+            InvalidArgument: it has members.
+        """
+        state = self.store.groups.get(consumer)
+        if state is None:
+            return
+        if state.members:
+            raise InvalidArgument(
+                f"the group {consumer!r} of the log {self._log.directory} has"
+                f" {len(state.members)} members at work; stop its pools first",
+                path=self._log.directory,
+                consumer=consumer,
+            )
+        self.store.forget(state)
+
+    # --- who is told -------------------------------------------------------------------------
+
+    def on_published(self) -> None:
+        """There are new events."""
+        self._leases.serve_all()
+
+    def next_due(self) -> int | None:
+        """When the next backoff ends, by the monotonic clock; `None` without one."""
+        times = (state.next_due() for state in self.store.groups.values())
+        return min((due for due in times if due is not None), default=None)
+
+    def resume_due(self) -> None:
+        """Hand out what waited for its backoff long enough."""
+        now = self._clock()
+        for state in self.store.groups.values():
+            if state.resume_due(now):
+                self._leases.serve(state)
+
+    def _changed(self, state: GroupState) -> None:
+        self._leases.serve(state)
+        self._watches.on_change(state)
+        self._on_position()
+
+
+def _checked(ranges: Ranges) -> list[tuple[int, int]]:
+    """The ranges, as what a peer says may be taken for them.
+
+    Raises:
+        ProtocolError: they are no numbers of events.
+    """
+    if not all(1 <= first <= last <= SEQ_NO_MAX for first, last in ranges):
+        raise ProtocolError("a message about what are no events")
+    return [(first, last) for first, last in ranges]

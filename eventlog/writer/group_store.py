@@ -1,0 +1,252 @@
+"""The groups as they are kept: states in memory, records in journals, positions in the table.
+
+Rule: a record is in the journal before it is applied (`commit`), and a dead letter is stored before
+its event counts as done, so that no crash loses either.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from eventlog.config import MIB
+from eventlog.errors import EventLogError
+from eventlog.groups.acks import unpack_acks
+from eventlog.groups.ranges import Range, RangeSet
+from eventlog.groups.state import GroupState
+from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, Journal, Record
+from eventlog.storage.log import WritableLog
+from eventlog.storage.members import MemberPages
+from eventlog.writer.key_hashes import KeyHashes
+
+logger = logging.getLogger("eventlog.writer")
+REWRITE_BYTES: Final = 1 * MIB
+"""A journal is rewritten when it is this large, and eight times what it has to say."""
+
+
+SLOTS_MIN: Final = 64
+
+
+class GroupStore:
+    """All groups of one log; the files are made with the first group."""
+
+    def __init__(self, log: WritableLog, clock: Callable[[], int] = time.time_ns) -> None:
+        self._log = log
+        self._clock = clock
+        self._hashes = KeyHashes(log.directory)
+        self.groups: dict[str, GroupState] = {}
+        self.dead: dict[str, RangeSet] = {}
+        """The numbers of the dead letters, by group."""
+        self._files: tuple[Journal, Journal, MemberPages] | None = None
+        self._rewrite_at = REWRITE_BYTES
+        self._next_slot = 0
+        if os.path.exists(os.path.join(log.directory, GROUPS_NAME)):
+            self._load()
+
+    @property
+    def _open_files(self) -> tuple[Journal, Journal, MemberPages]:
+        if self._files is None:
+            directory, files = self._log.directory, self._log.files
+            self._files = (
+                Journal(directory, GROUPS_NAME, files),
+                Journal(directory, DEAD_NAME, files),
+                MemberPages(directory, writable=True, files=files),
+            )
+        return self._files
+
+    @property
+    def pages(self) -> MemberPages:
+        """The members' pages."""
+        return self._open_files[2]
+
+    # --- at the start ------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        journal, dead, _ = self._open_files
+        for record in journal.records:
+            self._replay(record)
+        journal.records = []
+        for record in dead.records:
+            self._note_dead(record)
+        dead.records = []
+        self._bury_again()
+        self._take_acks()
+        self._clamp()
+        for state in self.groups.values():
+            self._publish(state)
+
+    def _replay(self, record: Record) -> None:
+        kind, name, *fields = record
+        if kind == "forget":
+            self.groups.pop(name, None)
+        else:
+            self._state(name).apply(kind, *fields)
+
+    def _state(self, name: str) -> GroupState:
+        state = self.groups.get(name)
+        if state is None:
+            state = self.groups[name] = GroupState(name, self._hashes)
+        return state
+
+    def _note_dead(self, record: Record) -> None:
+        kind, name, *fields = record
+        numbers = self.dead.setdefault(name, RangeSet())
+        if kind == "dead":
+            numbers.add(fields[0], fields[0])
+        else:
+            for first, last in fields[0]:
+                numbers.remove(first, last)
+
+    def _bury_again(self) -> None:
+        """A dead letter was stored and the writer killed before it said so in the group."""
+        for name, numbers in self.dead.items():
+            state = self.groups.get(name)
+            for seq_no in numbers.numbers() if state is not None else ():
+                assert state is not None
+                if not state.is_done(seq_no):
+                    self.commit(state, "buried", 0, seq_no)
+
+    def _take_acks(self) -> None:
+        """Results were stored and the writer killed before it said so in the group."""
+        for base_seq_no, last_seq_no, area in self._log.acks:
+            try:
+                acks = unpack_acks(area)
+            except EventLogError as error:
+                logger.warning("acknowledgements of batch %d: %s", base_seq_no, error)
+                continue
+            state = self.groups.get(acks.group)
+            if state is not None and base_seq_no > state.replayed_to:
+                self.commit(state, "results", acks.lease_id, acks.ranges, base_seq_no, last_seq_no)
+
+    def _clamp(self) -> None:
+        """After a loss of power a group may know more events than the log."""
+        last_seq_no = self._log.last_seq_no
+        for state in self.groups.values():
+            highest = max([state.position, *(last for _, last in state.done)])
+            if highest > last_seq_no:
+                self.commit(state, "seek", min(state.position, last_seq_no))
+
+    # --- changes -----------------------------------------------------------------------------
+
+    def commit(self, state: GroupState, kind: str, *fields: Any) -> None:
+        """Store a record of the group, and apply it.
+
+        Raises:
+            LogFull, StorageFailed: nothing changed.
+        """
+        journal = self._open_files[0]
+        journal.append([kind, state.name, *fields])
+        position = state.position
+        state.apply(kind, *fields)
+        if state.position != position:
+            self._publish(state)
+        if journal.bytes > self._rewrite_at:
+            self._rewrite()
+
+    def _publish(self, state: GroupState) -> None:
+        """Show the position to everybody, as a consumer's."""
+        self._log.offsets.set(state.name, state.position, self._clock())
+
+    def _rewrite(self) -> None:
+        journal = self._open_files[0]
+        try:
+            journal.replace(["state", one.name, *one.snapshot()] for one in self.groups.values())
+        except EventLogError as error:
+            logger.warning("the journal of groups stays as long as it is: %s", error)
+        self._rewrite_at = max(REWRITE_BYTES, 8 * journal.bytes)
+
+    def open_group(
+        self, name: str, ordering: str, max_deliveries: int, position: int
+    ) -> GroupState:
+        """The group, made if need be, with these options from now on."""
+        is_new = name not in self.groups
+        state = self._state(name)
+        try:
+            if is_new:
+                self.commit(state, "seek", position)
+            if is_new or (state.ordering, state.max_deliveries) != (ordering, max_deliveries):
+                self.commit(state, "options", ordering, max_deliveries)
+        except EventLogError:
+            if is_new:
+                del self.groups[name]
+            raise
+        self._publish(state)
+        return state
+
+    def forget(self, state: GroupState) -> None:
+        """Remove a group; its dead letters stay until they are dropped."""
+        self._open_files[0].append(["forget", state.name])
+        del self.groups[state.name]
+
+    def free_slot(self) -> int:
+        """The place of a page that no member has, and none had a moment ago.
+
+        So whoever looks after a member that has ended still finds there what it did.
+        """
+        taken = {member.slot for state in self.groups.values() for member in state.members.values()}
+        slots = max(SLOTS_MIN, 2 * len(taken) + 1)
+        turns = (slot % slots for slot in range(self._next_slot, self._next_slot + slots))
+        slot = next(slot for slot in turns if slot not in taken)
+        self._next_slot = slot + 1
+        return slot
+
+    # --- dead letters ------------------------------------------------------------------------
+
+    def bury(self, state: GroupState, lease_id: int, seq_no: int, letter: bytes) -> None:
+        """Store a dead letter, and be done with its event."""
+        deliveries = state.deliveries.get(seq_no, 0) + (1 if lease_id else 0)
+        record: Record = ["dead", state.name, seq_no, deliveries, self._clock(), letter]
+        self._open_files[1].append(record)
+        self._note_dead(record)
+        self.commit(state, "buried", lease_id, seq_no)
+
+    def retry_dead(self, state: GroupState, ranges: Iterable[Range]) -> int:
+        """Hand dead letters out again; how many of the ranges' events are some."""
+        numbers = self._dead_in(state.name, ranges)
+        if numbers:
+            # In this order: killed in between, the letter is there still and can be retried again.
+            self.commit(state, "again", numbers)
+            self.drop_dead(state.name, [(number, number) for number in numbers])
+        return len(numbers)
+
+    def drop_dead(self, name: str, ranges: Iterable[Range]) -> int:
+        """Forget dead letters; how many of the ranges' events were some."""
+        numbers = self._dead_in(name, ranges)
+        if numbers:
+            record: Record = ["drop", name, list(RangeSet((n, n) for n in numbers))]
+            self._open_files[1].append(record)
+            self._note_dead(record)
+            self._rewrite_dead()
+        return len(numbers)
+
+    def _dead_in(self, name: str, ranges: Iterable[Range]) -> list[int]:
+        wanted = RangeSet(ranges)
+        return [number for number in self.dead.get(name, RangeSet()).numbers() if number in wanted]
+
+    def _rewrite_dead(self) -> None:
+        """When no letter is left, the file begins anew."""
+        if not any(self.dead.values()) and self._open_files[1].bytes > REWRITE_BYTES:
+            self._open_files[1].replace([])
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Return when all records are on the disk."""
+        if self._files is not None:
+            self._files[0].sync()
+            self._files[1].sync()
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._hashes.close()
+        for file in self._files or ():
+            file.close()
+
+    def members(self) -> Iterator[tuple[GroupState, int]]:
+        """Every member's group and id."""
+        for state in list(self.groups.values()):
+            for member_id in list(state.members):
+                yield state, member_id

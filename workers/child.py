@@ -1,0 +1,191 @@
+"""What a worker process does first and last: its signals, its name, its logging, its handler.
+
+Imported in the worker only. It runs no event loop unless the handler needs one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import eventlog.blocking
+from workers import handlers
+from workers.control import RECEIVE_BYTES, ControlReader, packed_message
+from workers.policy import Backoff, Recycling
+
+if TYPE_CHECKING:
+    from eventlog.blocking import GroupMember
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_NAME: Final = 15
+NAME_BYTES_MAX: Final = 15
+FAILED_TO_START: Final = 3
+"""The exit code of a worker that could not start and has said why."""
+ORPHANED: Final = 4
+"""The exit code of a worker whose pool is gone."""
+TEXT_CHARACTERS_MAX: Final = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """Everything that a worker is told at its start."""
+
+    path: str
+    group: str
+    index: int
+    pool_id: int
+    parent_pid: int
+    handler: bytes
+    initializer: bytes | None
+    output: str | None
+    ordering: str | None
+    max_deliveries: int
+    backoff: Backoff
+    concurrency: int
+    recycling: Recycling
+    log_level: int
+
+    @property
+    def name(self) -> str:
+        """For `ps` and for log records."""
+        return f"{self.group}/{self.index}"
+
+
+class ControlEnd:
+    """The worker's end of the pair."""
+
+    def __init__(self, pipe: socket.socket) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def say(self, kind: str, *fields: Any) -> None:
+        """Tell the pool; a pool that is gone needs to hear nothing."""
+        data = packed_message(kind, *fields)
+        with self._lock, suppress(OSError):
+            self._pipe.sendall(data)
+
+    def watch(self, on_stop: Callable[[], None]) -> None:
+        """In a thread of its own: call `on_stop` when told to; end the process with its pool."""
+        threading.Thread(target=self._listen, args=(on_stop,), name="control", daemon=True).start()
+
+    def _listen(self, on_stop: Callable[[], None]) -> None:
+        reader = ControlReader()
+        while True:
+            try:
+                data = self._pipe.recv(RECEIVE_BYTES)
+            except OSError:
+                data = b""
+            if not data:
+                os._exit(ORPHANED)
+            for message in reader.receive(data):
+                if message[0] == "stop":
+                    on_stop()
+
+
+class ControlHandler(logging.Handler):
+    """Sends the worker's log records to its pool."""
+
+    def __init__(self, control: ControlEnd) -> None:
+        super().__init__()
+        self._control = control
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record; what it holds besides text stays here."""
+        try:
+            error = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+            self._control.say(
+                "log",
+                record.name,
+                record.levelno,
+                record.getMessage()[:TEXT_CHARACTERS_MAX],
+                record.created,
+                error[-TEXT_CHARACTERS_MAX:],
+            )
+        except Exception:  # noqa: BLE001 - as the standard handlers do
+            self.handleError(record)
+
+
+def main(spec: WorkerSpec, pipe: socket.socket) -> None:
+    """Be a worker until told to stop; the target of the process."""
+    _die_with(spec.parent_pid)
+    _set_name(spec.name)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the pool's affair
+    control = ControlEnd(pipe)
+    root = logging.getLogger()
+    root.handlers[:] = [ControlHandler(control)]
+    root.setLevel(spec.log_level)
+    random.seed()
+    try:
+        handler = handlers.unpacked(spec.handler)
+        if spec.initializer is not None:
+            handlers.unpacked(spec.initializer)()  # type: ignore[call-arg]
+        log = eventlog.blocking.open(spec.path)
+        member = _join(log, spec)
+    except BaseException as error:  # noqa: BLE001 - also sys.exit in a user's module
+        text = "".join(traceback.format_exception(error))
+        control.say("failed", describe(error), text[-TEXT_CHARACTERS_MAX:])
+        os._exit(FAILED_TO_START)
+    with log, member:
+        _work(spec, control, member, handler)
+
+
+def _join(log: eventlog.blocking.EventLog, spec: WorkerSpec) -> GroupMember:
+    with log.group(
+        spec.group,
+        ordering="key" if spec.ordering else None,
+        max_deliveries=spec.max_deliveries,
+    ) as group:
+        return group.join(spec.pool_id)
+
+
+def _work(
+    spec: WorkerSpec, control: ControlEnd, member: GroupMember, handler: handlers.Handler
+) -> None:
+    from workers.work import Worker
+
+    worker = Worker(spec, control, member, handler)
+    control.watch(worker.stop)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    control.say("ready", member.slot, member.member_id)
+    if handlers.is_async(handler) or spec.concurrency > 1:
+        from workers.work_together import run_together
+
+        run_together(worker)
+    else:
+        worker.run()
+
+
+def _die_with(parent_pid: int) -> None:
+    """Be killed by the kernel when the pool's process ends, whatever ends it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:  # it ended before we asked
+        os._exit(ORPHANED)
+
+
+def _set_name(name: str) -> None:
+    """For `ps -o comm` and `top`; the whole name stands at the end of the command line."""
+    with suppress(OSError, AttributeError):
+        short = name.encode()[-NAME_BYTES_MAX:]
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NAME, ctypes.c_char_p(short), 0, 0, 0)
+
+
+def describe(error: BaseException) -> str:
+    """The error in one line, as a traceback ends."""
+    return "".join(traceback.format_exception_only(error)).strip()[:TEXT_CHARACTERS_MAX]
+
+
+def now_ns() -> int:
+    """The clock of members' pages: the same for all processes of the machine."""
+    return time.monotonic_ns()

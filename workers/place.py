@@ -1,0 +1,353 @@
+"""One place in a pool: a process after the other, from its start until it is waited for.
+
+Several processes may be in one place for a while: one that has done enough works on until the next
+is ready. A place never leaves a process behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+import anyio
+import anyio.abc
+
+from eventlog.groups import MemberPages
+from workers.child import WorkerSpec
+from workers.control import RECEIVE_BYTES, ControlReader, new_pair, packed_message
+from workers.errors import PoolFailed
+from workers.policy import START_FAILURES_MAX, restart_delay_s
+from workers.process import Ending, WorkerProcess
+
+logger = logging.getLogger("workers")
+LOG_LINES_KEPT: Final = 20
+STEADY_S: Final = 10.0
+"""A worker that lived this long did not die of its start."""
+
+
+@dataclass(slots=True)
+class Obituary:
+    """What is known of a worker that ended; `is_written` once it is."""
+
+    member_id: int
+    error: str | None = None
+    exit_code: int | None = None
+    peak_rss_bytes: int | None = None
+    log_lines: tuple[str, ...] = ()
+    is_written: anyio.Event = field(default_factory=anyio.Event)
+
+    def fill(self, other: Obituary) -> None:
+        """Take over what the other one knows."""
+        self.error, self.exit_code = other.error, other.exit_code
+        self.peak_rss_bytes, self.log_lines = other.peak_rss_bytes, other.log_lines
+        self.is_written.set()
+
+
+class Counts(NamedTuple):
+    """Of one place: by the process that is in it now, and by all of them."""
+
+    now_handled: int
+    handled: int
+    failed: int
+    retried: int
+    in_flight: int
+
+
+class _Worker:
+    """One process in the place."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.pipe, theirs = new_pair()
+        try:
+            self.process = WorkerProcess(spec, theirs)
+        except BaseException:
+            self.pipe.close()
+            raise
+        finally:
+            theirs.close()
+        self.pipe.setblocking(False)
+        self.slot = -1
+        self.member_id = 0
+        self.is_ready = False
+        self.is_retiring = False
+        self.start_error: tuple[str, str] | None = None
+        self.kill_reason: str | None = None
+        self.log_lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
+        self.started_s = time.monotonic()
+        self.ended = anyio.Event()
+
+    def tell_to_stop(self) -> None:
+        """Ask it to end in order."""
+        with suppress(OSError):  # it has ended, or is so far behind that it will be killed
+            self.pipe.send(packed_message("stop"))
+
+
+class Place:
+    """See the module."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        *,
+        timeout_s: float | None,
+        on_end: Callable[[Obituary], None],
+        on_failure: Callable[[PoolFailed], None],
+        pages: MemberPages | None,
+    ) -> None:
+        self._spec = replace(spec, log_level=logging.getLogger().getEffectiveLevel())
+        self._timeout_s = timeout_s
+        self._on_end = on_end
+        self._on_failure = on_failure
+        self._pages = pages
+        self._workers: list[_Worker] = []
+        self._past = Counts(0, 0, 0, 0, 0)
+        self._stopping = anyio.Event()
+        self._deaths = 0
+        self._start_failures = 0
+        self._wanted = anyio.Event()
+        self.restarts = -1
+        self.pid = 0
+        """Of the newest process."""
+        self.ready = anyio.Event()
+        """The first process of the place is at work."""
+
+    def counts(self) -> Counts:
+        """What the processes of this place have done so far."""
+        pages = [self._page_counts(worker) for worker in self._workers]
+        columns = [sum(column) for column in zip(self._past, *pages, strict=True)]
+        return Counts(pages[-1].now_handled if pages else self._past.now_handled, *columns[1:])
+
+    def _page_counts(self, worker: _Worker) -> Counts:
+        if worker.slot < 0 or self._pages is None:
+            return Counts(0, 0, 0, 0, 0)
+        page = self._pages.read(worker.slot)
+        if page.member_id != worker.member_id:
+            return Counts(0, 0, 0, 0, 0)
+        in_flight = max(page.in_flight, 1) if page.started_ns else 0
+        return Counts(page.handled, page.handled, page.failed, page.retried, in_flight)
+
+    # --- processes ---------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep a process in the place until `stop`, or until none can start (`on_failure`)."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._wanted = anyio.Event()
+                with anyio.move_on_after(restart_delay_s(self._deaths)):
+                    await self._stopping.wait()
+                if self._stopping.is_set():
+                    return
+                worker = _Worker(self._spec)
+                self._workers.append(worker)
+                self.restarts += 1
+                self.pid = worker.process.pid
+                tasks.start_soon(self._accompany, worker)
+                await self._wanted.wait()
+
+    async def _accompany(self, worker: _Worker) -> None:
+        """From its start to its end."""
+        ending: Ending | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listen, worker, tasks)
+                await anyio.wait_readable(worker.process.pidfd)
+                ending = worker.process.reap()
+                self._hear_rest(worker, tasks)
+                tasks.cancel_scope.cancel()
+        finally:
+            if ending is None:  # cancelled: nobody else would do it
+                worker.process.kill()
+                ending = worker.process.reap()
+            self._bid_farewell(worker, ending)
+        self._judge(worker, ending)
+
+    def _hear_rest(self, worker: _Worker, tasks: anyio.abc.TaskGroup) -> None:
+        """What it said right before its end."""
+        reader = ControlReader()
+        while True:
+            try:
+                data = worker.pipe.recv(RECEIVE_BYTES)
+            except OSError:
+                return
+            if not data:
+                return
+            for message in reader.receive(data):
+                self._take(worker, message, tasks)
+
+    def _bid_farewell(self, worker: _Worker, ending: Ending) -> None:
+        """Keep its counts, tell the pool how it ended, give everything back."""
+        counts = self._page_counts(worker)
+        died = not self._is_orderly(worker, ending)
+        lost = counts.in_flight if died else 0
+        self._past = Counts(
+            counts.handled,
+            self._past.handled + counts.handled,
+            self._past.failed + counts.failed + lost,
+            self._past.retried + counts.retried + lost,
+            0,
+        )
+        self._workers.remove(worker)
+        worker.pipe.close()
+        worker.process.close()
+        error = f"the worker {worker.kill_reason or ending.description}"
+        lines = tuple(worker.log_lines)
+        self._on_end(
+            Obituary(worker.member_id, error, ending.exit_code, ending.peak_rss_bytes, lines)
+        )
+        worker.ended.set()
+
+    def _is_orderly(self, worker: _Worker, ending: Ending) -> bool:
+        return ending.exit_code == 0 and worker.is_ready
+
+    def _judge(self, worker: _Worker, ending: Ending) -> None:
+        """Whether to go on, after the end of a process."""
+        if self._stopping.is_set():
+            return
+        if not worker.is_ready:
+            self._judge_start(worker, ending)
+        elif self._is_orderly(worker, ending):
+            self._deaths = 0
+        else:
+            logger.warning(
+                "worker %s (pid %d) %s",
+                *(self._spec.name, worker.process.pid, worker.kill_reason or ending.description),
+            )
+            is_steady = time.monotonic() - worker.started_s > STEADY_S
+            self._deaths = 1 if is_steady or worker.kill_reason else self._deaths + 1
+        if not worker.is_retiring:
+            self._wanted.set()
+
+    def _judge_start(self, worker: _Worker, ending: Ending) -> None:
+        if worker.start_error is not None:
+            error, text = worker.start_error
+            self._fail(f"a worker of {self._described()} cannot start: {error}", text)
+            return
+        self._start_failures += 1
+        self._deaths += 1
+        if self._start_failures >= START_FAILURES_MAX:
+            lines = "".join(f"\n    {line}" for line in worker.log_lines)
+            self._fail(
+                f"{self._start_failures} workers in a row of {self._described()} ended before they"
+                f" were ready: the last one {ending.description}{lines}",
+                None,
+            )
+
+    def _described(self) -> str:
+        return f"the group {self._spec.group!r} of {self._spec.path}"
+
+    def _fail(self, message: str, worker_traceback: str | None) -> None:
+        self._stopping.set()
+        failure = PoolFailed(
+            message,
+            path=self._spec.path,
+            consumer=self._spec.group,
+            worker_traceback=worker_traceback,
+        )
+        self._on_failure(failure)
+
+    # --- what a process says -----------------------------------------------------------------
+
+    async def _listen(self, worker: _Worker, tasks: anyio.abc.TaskGroup) -> None:
+        reader = ControlReader()
+        while True:
+            try:
+                await anyio.wait_readable(worker.pipe)
+                data = worker.pipe.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue  # readiness is a hint
+            except OSError:
+                return
+            if not data:
+                return
+            for message in reader.receive(data):
+                self._take(worker, message, tasks)
+
+    def _take(self, worker: _Worker, message: list[Any], tasks: anyio.abc.TaskGroup) -> None:
+        match message:
+            case ["ready", int(slot), int(member_id)]:
+                worker.slot, worker.member_id, worker.is_ready = slot, member_id, True
+                self._start_failures = 0
+                self.ready.set()
+                for older in self._workers[:-1]:
+                    older.tell_to_stop()
+                if self._timeout_s is not None:
+                    tasks.start_soon(self._watch_time, worker, self._timeout_s)
+            case ["failed", str(error), str(text)]:
+                worker.start_error = error, text
+            case ["retiring"]:
+                if not worker.is_retiring:
+                    worker.is_retiring = True
+                    self._deaths = 0
+                    self._wanted.set()
+            case ["log", str(name), int(level), str(text), float(created), str(error)]:
+                self._relog(worker, name, level, text, created, error)
+
+    def _relog(
+        self, worker: _Worker, name: str, level: int, text: str, created: float, error: str
+    ) -> None:
+        """Log in this process what a worker has logged."""
+        worker.log_lines.append(f"{logging.getLevelName(level)} {name}: {text}")
+        target = logging.getLogger(name)
+        if not target.isEnabledFor(level):
+            return
+        record = target.makeRecord(
+            name,
+            level,
+            fn="",
+            lno=0,
+            msg="%s",
+            args=(text,),
+            exc_info=None,
+            extra={"group": self._spec.group, "worker": self._spec.name},
+        )
+        record.created = created
+        record.process = worker.process.pid
+        record.exc_text = error or None
+        target.handle(record)
+
+    async def _watch_time(self, worker: _Worker, timeout_s: float) -> None:
+        """Kill the process when one of its handlers has run too long."""
+        assert self._pages is not None
+        while True:
+            # Nothing that begins after this look can be over its time before the next one.
+            now_ns = time.monotonic_ns()
+            page = self._pages.read(worker.slot)
+            if not page.started_ns or page.member_id != worker.member_id:
+                await anyio.sleep(timeout_s)
+                continue
+            over_s = (now_ns - page.started_ns) / 1e9 - timeout_s
+            if over_s >= 0:
+                worker.kill_reason = f"was killed: over its timeout of {timeout_s} s"
+                worker.process.kill()
+                return
+            await anyio.sleep(-over_s)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Let what runs end, and return when no process is left."""
+        self._stopping.set()
+        self._wanted.set()
+        for worker in self._workers:
+            if worker.is_ready:
+                worker.tell_to_stop()
+            else:
+                worker.process.kill()
+        await self.gone()
+
+    def kill(self) -> None:
+        """End all processes now."""
+        self._stopping.set()
+        self._wanted.set()
+        for worker in self._workers:
+            worker.process.kill()
+
+    async def gone(self) -> None:
+        """Wait until no process is left."""
+        while self._workers:
+            await self._workers[0].ended.wait()

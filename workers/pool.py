@@ -1,0 +1,412 @@
+"""`Pool`: worker processes that share a group's events, for trio and asyncio.
+
+    Pool ---- a task for each place: start a process, listen to it, reap it, start the next
+      |------ a task for each group: bury events that used up their deliveries by killing workers
+      |------ a task for each worker with a time limit
+      `------ the progress bar
+
+Events go from the log's memory to the workers, leases and what becomes of them from the workers to
+the writer; the pool sees none of them. What it does is looking after processes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+import eventlog.blocking
+from eventlog import (
+    DeadLetter,
+    EventLog,
+    EventLogError,
+    Group,
+    InvalidArgument,
+    InvalidArgumentType,
+    SeekPosition,
+)
+from eventlog.groups import MemberPages, pack_letter
+from workers import handlers
+from workers.child import WorkerSpec
+from workers.errors import PoolError, PoolFailed
+from workers.place import Obituary, Place
+from workers.policy import Backoff, Recycling
+from workers.progress import show_progress
+from workers.stats import PoolStats, WorkerStats
+
+OBITUARIES_KEPT: Final = 1024
+OBITUARY_S_MAX: Final = 5.0
+"""How long to wait for a worker's end whose pipe to the writer is closed: it is dying."""
+
+
+class Pool:
+    """Worker processes that handle the events of a log, each event by one of them.
+
+    ::
+
+        async with eventlog.open("images") as log:
+            async with Pool(log, group="resize", handler=resize, processes=4) as pool:
+                await pool.drained()
+
+    `handler` is called with each event; if its first parameter is named `envelope`, with the
+    `EventEnvelope`. It is any callable, `"package.module:function"`, or a coroutine function. What
+    it returns, unless `None`, is appended to `output`. An exception, or the worker's death, is a
+    failed delivery: the event is tried again, up to `max_deliveries` times, and becomes a dead
+    letter then.
+
+    `processes`: workers (default: as many as this process has CPUs). `concurrency`: events at a
+    time in each. `ordering="key"`: events of one key one at a time, in order. `broadcast`: every
+    worker handles every event, as a group of its own, `group/0` and so on. `timeout`: seconds for
+    an event, after which its worker is killed. `backoff`: waits after exceptions. `output`: a log,
+    or its path; on the pool's own log a result and its event's acknowledgement are one step, so
+    results are there exactly once. `initializer`: called once in each worker.
+    `max_events_per_worker`, `max_rss_bytes`, `max_age_s`: when a worker is replaced by a fresh one.
+    `position`: where a group begins that is new. `progress`: a bar on the terminal. `stop_s`: how
+    long handlers that run may go on when the pool is left.
+
+    Raises:
+        InvalidHandler: the handler cannot be sent to a worker.
+        InvalidArgument, InvalidArgumentType, InvalidName: an argument makes no sense.
+        (when entered, and from then on) PoolFailed: the workers cannot start.
+        (when entered) GroupMismatch: other pools of the group work with other options.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        group: str,
+        handler: handlers.Handler | str,
+        processes: int | None = None,
+        ordering: str | None = None,
+        broadcast: bool = False,
+        max_deliveries: int = 5,
+        backoff: Backoff | None = None,
+        timeout: float | None = None,
+        output: EventLog | str | os.PathLike[str] | None = None,
+        initializer: Callable[[], object] | str | None = None,
+        concurrency: int = 1,
+        max_events_per_worker: int | None = None,
+        max_rss_bytes: int | None = None,
+        max_age_s: float | None = None,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+        progress: bool = False,
+        stop_s: float = 10.0,
+    ) -> None:
+        self._log = log
+        self._group_name = group
+        self._processes = _usable_cpus() if processes is None else processes
+        self._ordering = _check_ordering(ordering)
+        self._broadcast = broadcast
+        self._max_deliveries = max_deliveries
+        self._timeout_s = timeout
+        self._position = position
+        self._progress = progress
+        self._stop_s = stop_s
+        self._recycling = Recycling(max_events_per_worker, max_rss_bytes, max_age_s)
+        self._check(concurrency)
+        self._pool_id = secrets.randbits(31) | 1
+        self._template = WorkerSpec(
+            path=log.path,
+            group=group,
+            index=0,
+            pool_id=self._pool_id,
+            parent_pid=os.getpid(),
+            handler=handlers.packed(handler),
+            initializer=None
+            if initializer is None
+            else handlers.packed(initializer, "initializer"),
+            output=_path_of(output),
+            ordering=ordering,
+            max_deliveries=max_deliveries,
+            backoff=backoff or Backoff(),
+            concurrency=concurrency,
+            recycling=self._recycling,
+            log_level=0,
+        )
+        self._places: list[Place] = []
+        self._groups: list[Group] = []
+        self._obituaries: dict[int, Obituary] = {}
+        self._obituary_order: deque[int] = deque()
+        self._buried = 0
+        self._failure: PoolFailed | None = None
+        self._running: AbstractAsyncContextManager[None] | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._view: eventlog.blocking.EventLog | None = None
+        self._pages: MemberPages | None = None
+        self._final: PoolStats | None = None
+        self._stop_asked = anyio.Event()
+
+    def _check(self, concurrency: object) -> None:
+        counts = {
+            "processes": self._processes,
+            "max_deliveries": self._max_deliveries,
+            "concurrency": concurrency,
+        }
+        for name, value in counts.items():
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InvalidArgumentType(f"{name}={value!r}; give a whole number")
+            if value < 1:
+                raise InvalidArgument(f"{name}={value}; give 1 or more")
+        for name, seconds in {"timeout": self._timeout_s, "stop_s": self._stop_s}.items():
+            if seconds is not None and not isinstance(seconds, int | float):
+                raise InvalidArgumentType(f"{name}={seconds!r}; give seconds")
+            if seconds is not None and not seconds >= 0:
+                raise InvalidArgument(f"{name}={seconds}; give seconds, 0 or more")
+        self._recycling.check()
+
+    def use_log(self, log: EventLog) -> None:
+        """Another handle of the same log, before the pool is entered."""
+        self._log = log
+
+    def __repr__(self) -> str:
+        """What it does, and how many workers it has."""
+        return f"<Pool {self._group_name!r} of {self._log.path!r} workers={len(self._places)}>"
+
+    # --- from entering to leaving ------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Start the workers; returns when all of them are ready."""
+        if self._running is not None:
+            raise PoolError("a pool is used once; make another one", path=self._log.path)
+        self._running = self._run()
+        await self._running.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """Let handlers that run end, give the rest back, and wait for all processes."""
+        assert self._running is not None
+        return await self._running.__aexit__(kind, error, traceback)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            try:
+                async with anyio.create_task_group() as self._tasks:
+                    try:
+                        await self._start(self._tasks)
+                        yield
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await self._stop()
+                        self._tasks.cancel_scope.cancel()
+            except BaseExceptionGroup as group:
+                # The block's own exception, as it would be without our tasks.
+                if self._failure is None and len(group.exceptions) == 1:
+                    raise group.exceptions[0] from group.exceptions[0].__cause__
+                if self._failure is None:
+                    raise
+            if self._failure is not None:
+                raise self._failure
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        for name in self._names():
+            context = self._log.group(
+                name,
+                ordering=self._ordering,
+                max_deliveries=self._max_deliveries,
+                position=self._position,
+            )
+            self._groups.append(await stack.enter_async_context(context))
+        # Marks, positions and pages are read from the maps, without waiting: that is `stats`.
+        self._view = await anyio.to_thread.run_sync(eventlog.blocking.open, self._log.path)
+        stack.callback(self._view.close)
+        self._pages = MemberPages(self._log.path)
+        stack.callback(self._pages.close)
+
+    def _names(self) -> list[str]:
+        if not self._broadcast:
+            return [self._group_name]
+        return [f"{self._group_name}/{index}" for index in range(self._processes)]
+
+    async def _start(self, tasks: anyio.abc.TaskGroup) -> None:
+        for index in range(self._processes):
+            name = self._names()[index if self._broadcast else 0]
+            place = Place(
+                replace(self._template, group=name, index=index),
+                timeout_s=self._timeout_s,
+                on_end=self._note_end,
+                on_failure=self._fail,
+                pages=self._pages,
+            )
+            self._places.append(place)
+            tasks.start_soon(place.run)
+        for group in self._groups:
+            tasks.start_soon(self._bury_condemned, group)
+        for place in self._places:
+            await place.ready.wait()
+        if self._progress:
+            tasks.start_soon(show_progress, self.stats, self._group_name)
+
+    def _fail(self, failure: PoolFailed) -> None:
+        """The pool ends, and whoever is in its block is told why."""
+        if self._failure is None and self._tasks is not None:
+            self._failure = failure
+            self._tasks.cancel_scope.cancel()
+
+    async def _stop(self) -> None:
+        """All processes are gone when this returns."""
+        with anyio.move_on_after(self._stop_s):
+            async with anyio.create_task_group() as stopping:
+                for place in self._places:
+                    stopping.start_soon(place.stop)
+        for place in self._places:
+            place.kill()
+        for place in self._places:
+            await place.gone()
+        self._final = self.stats()
+
+    # --- what users wait for -----------------------------------------------------------------
+
+    async def drained(self) -> None:
+        """Wait until everything that was appended before this call is handled, or a dead letter.
+
+        Raises:
+            PoolFailed: the pool cannot go on.
+        """
+        last_seq_no = await self._log.last_seq_no() or 0
+        async with anyio.create_task_group() as waiting:
+            for group in self._groups:
+                waiting.start_soon(group.wait_drained, last_seq_no)
+
+    async def run_forever(self) -> None:
+        """Wait for SIGTERM or SIGINT (Ctrl-C), then return: leaving the pool lets handlers end.
+
+        A second signal kills the workers at once.
+
+        Raises:
+            PoolFailed: the pool cannot go on.
+        """
+        assert self._tasks is not None, "enter the pool first"
+        self._tasks.start_soon(self._watch_signals)
+        await self.wait_stop_asked()
+
+    async def wait_stop_asked(self) -> None:
+        """Wait for `request_stop`."""
+        await self._stop_asked.wait()
+
+    async def _watch_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                if self._stop_asked.is_set():
+                    self.kill()
+                self._stop_asked.set()
+
+    def request_stop(self) -> None:
+        """Make `run_forever` return."""
+        self._stop_asked.set()
+
+    def kill(self) -> None:
+        """End all workers now; what they were doing counts as a failed delivery."""
+        for place in self._places:
+            place.kill()
+
+    # --- what users see ----------------------------------------------------------------------
+
+    def stats(self) -> PoolStats:
+        """The pool at this moment; after its end, as it was then."""
+        if self._final is not None:
+            return self._final
+        counts = [place.counts() for place in self._places]
+        workers = tuple(
+            WorkerStats(
+                pid=place.pid,
+                handled=count.now_handled,
+                busy=count.in_flight > 0,
+                restarts=place.restarts,
+            )
+            for place, count in zip(self._places, counts, strict=True)
+        )
+        return PoolStats(
+            handled=sum(count.handled for count in counts),
+            failed=sum(count.failed for count in counts),
+            retried=max(sum(count.retried for count in counts) - self._buried, 0),
+            in_flight=sum(count.in_flight for count in counts),
+            lag=self._lag(),
+            workers=workers,
+        )
+
+    def _lag(self) -> int:
+        assert self._view is not None, "enter the pool first"
+        names = set(self._names())
+        return max((one.lag for one in self._view.consumers() if one.name in names), default=0)
+
+    async def dead_letters(self) -> AsyncIterator[DeadLetter]:
+        """The group's dead letters that are stored now, in the order in which they died."""
+        for group in self._groups:
+            for letter in await anyio.to_thread.run_sync(group.dead_letters):
+                yield letter
+
+    # --- events that kill --------------------------------------------------------------------
+
+    def _note_end(self, obituary: Obituary) -> None:
+        """A worker has ended; who waits for its obituary finds it."""
+        known = self._obituaries.setdefault(obituary.member_id, obituary)
+        known.fill(obituary)
+        self._obituary_order.append(obituary.member_id)
+        while len(self._obituary_order) > OBITUARIES_KEPT:
+            self._obituaries.pop(self._obituary_order.popleft(), None)
+
+    async def _bury_condemned(self, group: Group) -> None:
+        while True:
+            for seq_no, deliveries, member_id in await group.wait_condemned(self._pool_id):
+                obituary = self._obituaries.setdefault(member_id, Obituary(member_id))
+                with anyio.move_on_after(OBITUARY_S_MAX):
+                    await obituary.is_written.wait()
+                self._buried += 1
+                letter = await self._letter(seq_no, deliveries, obituary)
+                await group.bury(seq_no, letter)
+
+    async def _letter(self, seq_no: int, deliveries: int, obituary: Obituary) -> bytes:
+        fields: dict[str, Any] = {"event": None, "key": None, "headers": None}
+        with suppress(EventLogError):  # deleted or damaged meanwhile: the letter says the rest
+            for envelope in await self._log.read(seq_no, seq_no + 1):
+                fields = {
+                    "event": envelope.event,
+                    "key": envelope.key,
+                    "headers": envelope.headers,
+                }
+        return pack_letter(
+            **fields,
+            error=obituary.error or f"its worker was lost {deliveries} times",
+            exit_code=obituary.exit_code,
+            peak_rss_bytes=obituary.peak_rss_bytes,
+            log_lines=obituary.log_lines,
+        )
+
+
+def _usable_cpus() -> int:
+    with suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_ordering(ordering: str | None) -> Any:
+    if ordering not in (None, "key"):
+        raise InvalidArgument(f'ordering={ordering!r}; give None or "key"')
+    return ordering
+
+
+def _path_of(output: EventLog | str | os.PathLike[str] | None) -> str | None:
+    if output is None:
+        return None
+    path = os.fspath(output) if isinstance(output, str | os.PathLike) else output.path
+    if path.startswith("memory:"):
+        raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
+    return os.path.abspath(path)

@@ -1,0 +1,237 @@
+"""What a worker does with its leases, event by event.
+
+For each event, in this order: its row in the page says "started"; the handler runs; its result is
+stored; the row says "done"; later one message settles many. A kill between any two of these leaves
+a page that says exactly what to do with the event: count a delivery, or nothing at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+from eventlog import EventEnvelope, EventLogError, StaleLease
+from eventlog.groups import pack_letter, ranges_of
+from workers.child import ControlEnd, WorkerSpec, describe, now_ns
+from workers.handlers import Handler, wants_envelope
+from workers.policy import LeaseSize
+
+if TYPE_CHECKING:
+    from eventlog.blocking import GroupMember, Lease
+
+logger = logging.getLogger("workers")
+SETTLE_NS: Final = 50_000_000
+"""How long what is done may stay unsaid: nothing is lost by it, but lag is seen later."""
+RETIRE_EARLY: Final = 0.9
+"""A worker says that it will retire when it has done this part of what it may."""
+TRACEBACK_CHARACTERS_MAX: Final = 16_000
+PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class Worker:
+    """One worker: its member, its handler, and what it has done."""
+
+    def __init__(
+        self, spec: WorkerSpec, control: ControlEnd, member: GroupMember, handler: Handler
+    ) -> None:
+        self.spec = spec
+        self.member = member
+        self.handler = handler
+        self.is_stopping = False
+        self.size = LeaseSize(at_least=2 * spec.concurrency if spec.concurrency > 1 else 1)
+        self._control = control
+        self._wants_envelope = wants_envelope(handler)
+        self._results = None if spec.output is None else member.results(spec.output)
+        self._recycling = spec.recycling.for_worker(random.random)
+        self._started_s = time.monotonic()
+        self._events = 0
+        self._has_announced = False
+        self._done: list[int] = []
+        """Events that are done, and not settled."""
+        self._stored: list[tuple[int, int]] = []
+        """(row, number) of events whose results wait to be stored."""
+        self._settled_ns = now_ns()
+
+    def stop(self) -> None:
+        """Begin nothing more; callable from any thread, and from a signal handler."""
+        self.is_stopping = True
+        # Not here: a signal handler may have interrupted whoever holds the member's lock.
+        threading.Thread(target=self.member.stop, daemon=True).start()
+
+    # --- one event at a time -----------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        while not self.is_stopping:
+            lease = self.member.lease(self.lease_count())
+            if lease is None:
+                break
+            started_s = time.monotonic()
+            self._work_through(lease)
+            self.size.note(lease.count, time.monotonic() - started_s)
+        self.member.flush()
+
+    def _work_through(self, lease: Lease) -> None:
+        todo, member, handler = lease.todo, self.member, self.handler
+        while not self.is_stopping:
+            try:
+                row, seq_no = todo.popleft()
+            except IndexError:
+                break
+            envelope = self.envelope_of(lease, row, seq_no)
+            if envelope is None:
+                continue
+            begun_ns = now_ns()
+            member.begin(row, seq_no, begun_ns)
+            try:
+                result = handler(envelope if self._wants_envelope else envelope.event)
+            except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
+                self.failed(lease, row, envelope, error)
+            else:
+                self.succeeded(lease, row, envelope, result)
+            if now_ns() - self._settled_ns > SETTLE_NS:
+                self.settle(lease)
+        member.show(0, 0, 0)
+        self.settle(lease)
+        member.release(lease)
+
+    def lease_count(self) -> int:
+        """How many events to ask for."""
+        if self._recycling.max_events is None:
+            return self.size.count
+        return max(min(self.size.count, self._recycling.max_events - self._events), 1)
+
+    # --- what becomes of an event ------------------------------------------------------------
+
+    def envelope_of(self, lease: Lease, row: int, seq_no: int) -> EventEnvelope | None:
+        """The leased event; one that cannot be read becomes a dead letter."""
+        try:
+            return self.member.envelope(seq_no)
+        except EventLogError as error:
+            logger.error("event %d of group %s: %s", seq_no, self.spec.group, error)
+            letter = pack_letter(event=None, key=None, headers=None, error=describe(error))
+            self.member.bury(lease, row, seq_no, letter)
+            return None
+
+    def argument(self, envelope: EventEnvelope) -> Any:
+        """What the handler is called with."""
+        return envelope if self._wants_envelope else envelope.event
+
+    def succeeded(self, lease: Lease, row: int, envelope: EventEnvelope, result: Any) -> None:
+        """The handler returned."""
+        seq_no = envelope.seq_no
+        assert seq_no is not None
+        if result is not None and self._results is not None:
+            try:
+                self._results.add(result)
+            except EventLogError as error:
+                self.failed(lease, row, envelope, error)
+                return
+            self._stored.append((row, seq_no))
+            if self._results.is_full:
+                self.settle(lease)
+        else:
+            self.member.end(row)
+            self._done.append(seq_no)
+        self._events += 1
+
+    def failed(self, lease: Lease, row: int, envelope: EventEnvelope, error: BaseException) -> None:
+        """The handler raised: try again later, or give up."""
+        seq_no = envelope.seq_no
+        assert seq_no is not None
+        attempt = lease.attempt_of(seq_no)
+        self._events += 1
+        logger.warning(
+            "event %d of group %s failed (attempt %d of %d): %s",
+            *(seq_no, self.spec.group, attempt, self.spec.max_deliveries, describe(error)),
+        )
+        if attempt < self.spec.max_deliveries:
+            delay_s = self.spec.backoff.delay_s(attempt, random.random)
+            self.member.nack(lease, row, seq_no, delay_s)
+            if self.spec.ordering == "key" and envelope.key is not None:
+                self.member.release_key(lease, envelope)
+        else:
+            self.member.bury(lease, row, seq_no, self._letter(envelope, error))
+
+    def _letter(self, envelope: EventEnvelope, error: BaseException) -> bytes:
+        text = "".join(traceback.format_exception(error))
+        fields: dict[str, Any] = {
+            "key": envelope.key,
+            "headers": envelope.headers,
+            "error": describe(error),
+            "traceback": text[-TRACEBACK_CHARACTERS_MAX:],
+        }
+        return self.member.fitting_letter(envelope.event, fields)
+
+    def settle(self, lease: Lease) -> None:
+        """Say what is done, and store what was returned."""
+        self._settled_ns = now_ns()
+        if self._stored:
+            self._store(lease)
+        if self._done:
+            self.member.settle(lease, ranges_of(self._done))
+            self._done.clear()
+        self._retire_if_due()
+
+    def _store(self, lease: Lease) -> None:
+        assert self._results is not None
+        stored, self._stored = self._stored, []
+        numbers = [seq_no for _, seq_no in stored]
+        try:
+            self._results.store(lease.lease_id, ranges_of(numbers))
+        except StaleLease:
+            lease.make_stale()
+            return
+        except EventLogError as error:
+            self._not_stored(lease, stored, error)
+            return
+        for row, _ in stored:
+            self.member.end(row)
+        if not self._results.acknowledges:
+            self._done += numbers
+
+    def _not_stored(
+        self, lease: Lease, stored: list[tuple[int, int]], error: EventLogError
+    ) -> None:
+        """The output refused the results, so their events have failed."""
+        for row, seq_no in stored:
+            envelope = self.envelope_of(lease, row, seq_no)
+            if envelope is not None:
+                self.failed(lease, row, envelope, error)
+
+    # --- retiring ----------------------------------------------------------------------------
+
+    def _retire_if_due(self) -> None:
+        """Announce the end when it is near, and end when it is there."""
+        part = self._used_part()
+        if part >= RETIRE_EARLY and not self._has_announced:
+            self._has_announced = True
+            self._control.say("retiring")
+        if part >= 1:
+            self.is_stopping = True
+
+    def _used_part(self) -> float:
+        limits = self._recycling
+        parts = [0.0]
+        if limits.max_events is not None:
+            parts.append(self._events / limits.max_events)
+        if limits.max_age_s is not None:
+            parts.append((time.monotonic() - self._started_s) / limits.max_age_s)
+        if limits.max_rss_bytes is not None:
+            parts.append(_rss_bytes() / limits.max_rss_bytes)
+        return max(parts)
+
+
+def _rss_bytes() -> int:
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * PAGE_SIZE
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
