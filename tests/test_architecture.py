@@ -180,6 +180,47 @@ def test_only_one_module_serialises_code() -> None:
     assert users == set(), "nothing is ever unpickled from a pipe or a file"
 
 
+# --- the pools, which stand on the log -----------------------------------------------------------
+
+POOL_PACKAGE: Final = PACKAGE.parent / "workers"
+POOL_MODULES: Final = sorted(POOL_PACKAGE.rglob("*.py"))
+PUBLIC: Final = {"eventlog", "eventlog.blocking", "eventlog.errors", "eventlog.groups"}
+
+
+def full_imports(path: Path) -> set[str]:
+    """The modules that a file names in an import, wherever it stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module))
+    return found
+
+
+@pytest.mark.parametrize(
+    # The two commands look alike and share their parts, so the command line is left out.
+    "path",
+    [path for path in POOL_MODULES if path.parent == POOL_PACKAGE],
+    ids=lambda path: path.stem,
+)
+def test_pools_use_only_public_names_of_the_log(path: Path) -> None:
+    of_log = {name for name in full_imports(path) if name.split(".")[0] == "eventlog"}
+    assert of_log <= PUBLIC
+
+
+def test_the_log_knows_nothing_of_pools() -> None:
+    """But for the demonstration, which is a program that uses both."""
+    for name, path in MODULES.items():
+        users = {one for one in full_imports(path) if one.split(".")[0] == "workers"}
+        assert not users or part_of(name) == "demo", name
+
+
+def test_only_one_module_of_the_pools_serialises_code() -> None:
+    users = {path.stem for path in POOL_MODULES if full_imports(path) & {"pickle", "dill"}}
+    assert users == {"handlers"}
+
+
 # --- what is cheap to import -----------------------------------------------------------------
 
 EXPENSIVE: Final = {"trio", "anyio", "asyncio", "multiprocess", "multiprocessing", "typer", "rich"}
@@ -225,8 +266,20 @@ def loaded_after(program: str, tmp_path: Path) -> set[str]:
             with log.subscribe("c", eventlog.SeekPosition.BEGINNING, follow=False) as stream:
                 assert [e.event for e in stream] == [1]
         """,
+        "import workers; workers.Backoff, workers.PoolFailed; import eventlog.errors",
+        "import workers.child, workers.work, eventlog.client.member",
     ],
-    ids=["package", "names", "blocking", "storage", "wire", "memory", "reading"],
+    ids=[
+        "package",
+        "names",
+        "blocking",
+        "storage",
+        "wire",
+        "memory",
+        "reading",
+        "workers",
+        "child",
+    ],
 )
 def test_what_runs_in_a_worker_loads_no_event_loop(program: str, tmp_path: Path) -> None:
     loaded = loaded_after(program, tmp_path)

@@ -8,7 +8,7 @@ from typing import Final
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 
-LEASE_S: Final = 0.05
+LEASE_S: Final = 0.2
 """How long a lease should last: long against a round trip to the writer (0.1 ms), short against
 what a person waits for, and what is not begun of it others can have."""
 LEASE_EVENTS_MAX: Final = 2048

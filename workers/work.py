@@ -77,24 +77,26 @@ class Worker:
         self.member.flush()
 
     def _work_through(self, lease: Lease) -> None:
-        todo, member, handler = lease.todo, self.member, self.handler
+        member, handler, wants_envelope = self.member, self.handler, self._wants_envelope
+        next_event = lease.todo.popleft
+        begun_ns = now_ns()
         while not self.is_stopping:
             try:
-                row, seq_no = todo.popleft()
+                row, seq_no = next_event()
             except IndexError:
                 break
             envelope = self.envelope_of(lease, row, seq_no)
             if envelope is None:
                 continue
-            begun_ns = now_ns()
             member.begin(row, seq_no, begun_ns)
             try:
-                result = handler(envelope if self._wants_envelope else envelope.event)
+                result = handler(envelope if wants_envelope else envelope.event)
             except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
                 self.failed(lease, row, envelope, error)
             else:
                 self.succeeded(lease, row, envelope, result)
-            if now_ns() - self._settled_ns > SETTLE_NS:
+            begun_ns = now_ns()
+            if begun_ns - self._settled_ns > SETTLE_NS:
                 self.settle(lease)
         member.show(0, 0, 0)
         self.settle(lease)

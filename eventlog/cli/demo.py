@@ -16,6 +16,7 @@ from rich.table import Table
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.show import to_json
 from eventlog.demo.main_job import MainJob, Report, python_files, standard_library
+from eventlog.demo.shared import GROUP, PoolReport
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -39,18 +40,22 @@ def demo(
         ),
     ] = None,
     consumers: Annotated[int, typer.Option(min=1, max=32, help="Subscriber processes.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, max=32, help="Workers of the pool.")] = 2,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the log, and say where.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
-    """Append every Python file below a folder; let consumers parse all of them; kill one half-way.
+    """Append every Python file below a folder; let processes parse them; kill some half-way.
 
-    The killed consumer is started again and resumes after its last acknowledged event. At the end
-    every consumer's own record is held against the files: each must have seen all, in order.
+    Independent consumers parse all of the files each, and the workers of a pool share them. A
+    consumer is killed, started again, and resumes after its last acknowledged event; a worker is
+    killed, and the pool gives what it had in its hands to another one. At the end everybody's own
+    record is held against the files: each consumer must have seen all, in order, and the pool must
+    have handled every one.
     """
     files = python_files(folder) if folder else standard_library()
     work = Path(tempfile.mkdtemp(prefix="eventlog-demo-"))
     try:
-        report = _run(work, files, consumers)
+        report = _run(work, files, consumers, workers)
     finally:
         if not keep:
             shutil.rmtree(work)
@@ -64,7 +69,7 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-def _run(work: Path, files: list[Path], consumers: int) -> Report:
+def _run(work: Path, files: list[Path], consumers: int, workers: int) -> Report:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:10}"),
@@ -73,13 +78,13 @@ def _run(work: Path, files: list[Path], consumers: int) -> Report:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        names = ["append", *(f"parser-{number}" for number in range(1, consumers + 1))]
+        names = ["append", *(f"parser-{number}" for number in range(1, consumers + 1)), GROUP]
         tasks = {name: progress.add_task(name, total=len(files)) for name in names}
 
         def show(name: str, done: int) -> None:
             progress.update(tasks[name], completed=done)
 
-        return MainJob(work, files, consumers, show).run()
+        return MainJob(work, files, consumers, workers, show).run()
 
 
 def _show(report: Report) -> None:
@@ -108,5 +113,15 @@ def _show(report: Report) -> None:
             f"{report.killed} was killed half-way and resumed at event {report.resumed_at:,},"
             " the one after its last acknowledged"
         )
+    if report.pool is not None:
+        _show_pool(console, report.pool)
     verdict = "[green]every" if report.is_right else "[red]NOT every"
     console.print(f"{verdict} consumer saw every event in order")
+
+
+def _show_pool(console: Console, pool: PoolReport) -> None:
+    check = "handled every event" if pool.fault is None else f"[red]{pool.fault}[/]"
+    console.print(
+        f"the pool of {pool.workers} workers {check}; worker {pool.killed_pid} was killed half-way,"
+        f" {pool.restarts} started in its place, {pool.repeated} event(s) handled again"
+    )

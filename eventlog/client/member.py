@@ -49,6 +49,9 @@ class GroupMember:
         self._pipe = MemberPipe(handle, group, pool_id)
         self._reader: BatchReader | None = None
         self._batches: OrderedDict[int, list[EventEnvelope]] = OrderedDict()
+        self._base = 0
+        self._events: list[EventEnvelope] = []
+        """The batch that was last asked for, from event `_base` on."""
         self._outputs: list[LocalHandle] = []
 
     def __enter__(self) -> GroupMember:
@@ -94,12 +97,17 @@ class GroupMember:
         Raises:
             CorruptLog, EventsTruncated: it cannot be read.
         """
+        index = seq_no - self._base
+        if not 0 <= index < len(self._events):
+            index = self._turn_to(seq_no)
+        return self._events[index]
+
+    def _turn_to(self, seq_no: int) -> int:
+        """Make the batch with that event the current one; the event's index in it."""
         for base, events in self._batches.items():
             if base <= seq_no < base + len(events):
-                return events[seq_no - base]
-        return self._load(seq_no)
-
-    def _load(self, seq_no: int) -> EventEnvelope:
+                self._base, self._events = base, events
+                return seq_no - base
         if self._reader is None or self._reader.next_seq_no != seq_no:
             if self._reader is not None:
                 self._reader.close()
@@ -107,11 +115,11 @@ class GroupMember:
         batch = self._reader.next_batch()
         if batch is None:
             raise CorruptLog(f"event {seq_no} was leased and is not published", seq_no=seq_no)
-        events = batch.envelopes(self._handle.path)
-        self._batches[batch.header.base_seq_no] = events
+        self._base, self._events = batch.header.base_seq_no, batch.envelopes(self._handle.path)
+        self._batches[self._base] = self._events
         while len(self._batches) > BATCHES_KEPT:
             self._batches.popitem(last=False)
-        return events[seq_no - batch.header.base_seq_no]
+        return seq_no - self._base
 
     def begin(self, row: int, seq_no: int, now_ns: int) -> None:
         """Note, where this process's death cannot take it, that the event's handler begins."""

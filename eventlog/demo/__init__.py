@@ -1,7 +1,10 @@
-"""The demonstration: real files through a log to CPU-bound consumers, one of which is killed.
+"""The demonstration: real files through a log to CPU-bound consumers and a pool; some are killed.
 
 =============  ==========================================================
 `parser`       what runs in a consumer process: light, no trio
-`main_job`     the job: files in, processes, the kill, the checks
+`shared`       the pool, and what runs in its workers
+`main_job`     the job: files in, processes, the kills, the checks
 =============  ==========================================================
+
+The one part of this package that uses `workers`.
 """

@@ -1,8 +1,7 @@
-"""The job of `eventlog demo`: append real files, let consumers parse them, kill one, check all."""
+"""The job of `eventlog demo`: real files, parsed by consumers and by a pool; some are killed."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import sysconfig
@@ -18,6 +17,7 @@ import multiprocess
 
 from eventlog import blocking
 from eventlog.demo.parser import parse_all
+from eventlog.demo.shared import GROUP, PoolReport, SharedWork, digest_of
 from eventlog.errors import InvalidArgument
 
 REFRESH_S = 0.1
@@ -49,11 +49,13 @@ class Report:
     killed: str | None = None
     resumed_at: int | None = None
     consumers: list[ConsumerReport] = field(default_factory=list)
+    pool: PoolReport | None = None
 
     @property
     def is_right(self) -> bool:
-        """Every consumer saw every event in order."""
-        return all(consumer.fault is None for consumer in self.consumers)
+        """Every consumer saw every event in order, and the pool handled every one."""
+        faults = [consumer.fault for consumer in self.consumers]
+        return all(fault is None for fault in [*faults, self.pool and self.pool.fault])
 
 
 def standard_library() -> list[Path]:
@@ -83,9 +85,11 @@ class MainJob:
         work: Path,
         files: list[Path],
         consumers: int,
+        workers: int,
         progress: Callable[[str, int], None],
     ) -> None:
         self._work = work
+        self._workers = workers
         self._log_path = str(work / "log")
         self._files = files
         self._names = [f"parser-{number}" for number in range(1, consumers + 1)]
@@ -98,36 +102,51 @@ class MainJob:
 
     def run(self) -> Report:
         """Do it; whatever ends it, no process is left."""
-        start = time.monotonic()
         with blocking.open(self._log_path) as log:
             writer_pid = log.status().writer_pid
             try:
-                for name in self._names:
-                    self._start(name)
-                self._append(log)
-                append_seconds = time.monotonic() - start
-                killed, resumed_at = self._kill_one(log)
-                self._watch(log)
-                report = Report(
-                    events=len(self._files),
-                    bytes=self._bytes,
-                    seconds=time.monotonic() - start,
-                    append_seconds=append_seconds,
-                    killed=killed,
-                    resumed_at=resumed_at,
-                )
-                report.consumers = [self._checked(log, name) for name in self._names]
+                return self._run(log)
             finally:
                 self._end_processes()
                 if writer_pid is not None:
                     stop_process(writer_pid)
+
+    def _run(self, log: blocking.EventLog) -> Report:
+        shared = SharedWork(log, self._proof(GROUP), self._workers)
+        with shared.pool:
+            start = time.monotonic()
+            for name in self._names:
+                self._start(name)
+            self._append(log)
+            append_seconds = time.monotonic() - start
+            killed, resumed_at = self._kill_one(log)
+            self._watch(log, until=lambda positions: positions.get(GROUP, 0) >= self._half)
+            shared.kill_one()
+            self._watch(log)
+            shared.finish()
+            self._progress(GROUP, _positions(log).get(GROUP, 0))
+            seconds = time.monotonic() - start
+        report = Report(
+            events=len(self._files),
+            bytes=self._bytes,
+            seconds=seconds,
+            append_seconds=append_seconds,
+            killed=killed,
+            resumed_at=resumed_at,
+        )
+        report.consumers = [self._checked(log, name) for name in self._names]
+        report.pool = shared.report(self._digests, _positions(log).get(GROUP, 0))
         return report
+
+    @property
+    def _half(self) -> int:
+        return len(self._files) // 2
 
     def _append(self, log: blocking.EventLog) -> None:
         with log.publisher() as publisher:
             for number, path in enumerate(self._files, 1):
                 source = path.read_bytes()
-                self._digests.append(hashlib.sha256(source).hexdigest()[:16])
+                self._digests.append(digest_of(source))
                 self._bytes += len(source)
                 publisher.send({"path": str(path), "source": source})
                 self._progress("append", number)
@@ -146,8 +165,7 @@ class MainJob:
     def _kill_one(self, log: blocking.EventLog) -> tuple[str, int] | tuple[None, None]:
         """SIGKILL the first consumer half-way, and start it again; not if it has ended by then."""
         victim = self._names[0]
-        half = len(self._files) // 2
-        self._watch(log, until=lambda positions: positions.get(victim, 0) >= half)
+        self._watch(log, until=lambda positions: positions.get(victim, 0) >= self._half)
         process = self._processes[victim]
         if not process.is_alive():
             return None, None
@@ -166,7 +184,7 @@ class MainJob:
         """Show positions until `until` holds, or every consumer has ended."""
         while True:
             positions = _positions(log)
-            for name in self._names:
+            for name in (*self._names, GROUP):
                 self._progress(name, positions.get(name, 0))
             running = [p.sentinel for p in self._processes.values() if p.is_alive()]
             if until(positions) or not running:

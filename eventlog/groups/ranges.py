@@ -117,4 +117,7 @@ def count_of(ranges: Iterable[Range]) -> int:
 
 def ranges_of(numbers: Iterable[int]) -> list[Range]:
     """The fewest ranges that hold these numbers, whatever their order."""
-    return list(RangeSet((number, number) for number in numbers))
+    ascending = sorted(set(numbers))
+    if ascending and ascending[-1] - ascending[0] + 1 == len(ascending):
+        return [(ascending[0], ascending[-1])]  # as nearly always
+    return list(RangeSet((number, number) for number in ascending))
