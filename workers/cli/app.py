@@ -1,0 +1,71 @@
+"""The commands together: what ends how, and errors in words instead of tracebacks."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+import eventlog
+from eventlog import EventLogError, InvalidArgument, InvalidName, LogNotFound, NotALog
+from eventlog.cli.app import EPILOG, FAILED, USAGE, _QuietInAPipe, fail_with
+from workers.errors import InvalidHandler, PoolFailed
+
+__all__ = ["EPILOG", "FAILED", "app", "dead", "fail_with", "run"]
+
+POOL_FAILED: Final = 3
+WRONG_USAGE: Final = (LogNotFound, NotALog, InvalidArgument, InvalidName, InvalidHandler)
+
+app = typer.Typer(
+    name="workers",
+    cls=_QuietInAPipe,
+    help="Worker processes that share the events of a log.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or no log there, 3 the pool failed.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+dead = typer.Typer(
+    help="Dead letters: events that used up their deliveries.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+app.add_typer(dead, name="dead")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"workers {eventlog.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
+def run() -> NoReturn:
+    """Parse the arguments, run the command, and end the process with its exit code."""
+    from workers.cli import dead, groups, run  # noqa: F401 - they register their commands
+
+    try:
+        app(prog_name="workers")  # ends the process, also with 2 for wrong usage, 130 for Ctrl-C
+    except EventLogError as error:
+        fail_with(str(error))
+        if isinstance(error, PoolFailed) and error.worker_traceback:
+            sys.stderr.write(error.worker_traceback)
+        sys.exit(exit_code_of(error))
+    sys.exit(0)
+
+
+def exit_code_of(error: EventLogError) -> int:
+    """The number by which a supervisor knows who has to act."""
+    if isinstance(error, PoolFailed):
+        return POOL_FAILED
+    return USAGE if isinstance(error, WRONG_USAGE) else FAILED

@@ -1,0 +1,249 @@
+"""`workers dead`: the events that used up their deliveries, one by one or in bulk.
+
+Listing needs no writer. Retrying and dropping go by what the writer finds, so that doing it twice,
+or from two terminals, does no harm: what is no dead letter any more is passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from eventlog import DeadLetter
+from eventlog.backends.local_group_blocking import BlockingLocalGroup
+from eventlog.cli.consume import Log
+from eventlog.cli.show import to_json
+from eventlog.client.local import LocalHandle
+from eventlog.config import AskedOptions
+from eventlog.groups import read_dead_letters
+from eventlog.storage.control import check_is_log
+from workers.cli.app import EPILOG, FAILED, dead, fail_with
+from workers.cli.show import letter_fields, letters_table, moment_of, time_text
+
+__all__ = ["dead"]
+
+Group = Annotated[str | None, typer.Option("--group", "-g", help="Those of this group.")]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Those that died since: an ISO time, or 15m, 2h, 7d ago."),
+]
+Match = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EXPR",
+        help="Those in whose error, traceback or last log lines this is found: a text, or a regular"
+        " expression.",
+    ),
+]
+Every = Annotated[bool, typer.Option("--all", help="All that the other options leave.")]
+Numbers = Annotated[
+    list[int] | None, typer.Argument(metavar="SEQ", min=1, help="The events' numbers.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Say it as JSON.")]
+Verb = Literal["retried", "dropped"]
+
+LIST_EXAMPLES = """
+[bold]Examples[/]
+
+  workers dead list images
+
+  workers dead list images --group resize --since 2h --match TimeoutError
+
+  workers dead list images --json | jq -r '[.seq_no, .error] | @tsv'
+"""
+SHOW_EXAMPLES = """
+[bold]Examples[/]
+
+  workers dead show images 1042
+
+  workers dead show images 1042 --group resize --json | jq .event
+"""
+RETRY_EXAMPLES = """
+[bold]Examples[/]
+
+  workers dead retry images 1042 1043
+
+  workers dead retry images --group resize --match 'Connection(Refused|Reset)Error'
+
+  workers dead retry images --all
+"""
+DROP_EXAMPLES = """
+[bold]Examples[/]
+
+  workers dead drop images 1042
+
+  workers dead drop images --group resize --since 2026-01-31T12:00:00+00:00
+
+  workers dead drop images --match 'killed by SIGSEGV' --json
+"""
+
+
+@dead.command("list", epilog=LIST_EXAMPLES + "\n\n" + EPILOG)
+def list_letters(
+    log: Log,
+    group: Group = None,
+    since: Since = None,
+    match: Match = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per letter.")] = False,
+) -> None:
+    """List dead letters, in the order in which they died."""
+    letters = _chosen(log, group=group, since=since, match=match)
+    if as_json:
+        _print_json(letters)
+        return
+    Console(highlight=False).print(letters_table(letters) if letters else "no dead letters")
+
+
+@dead.command("show", epilog=SHOW_EXAMPLES + "\n\n" + EPILOG)
+def show_letter(
+    log: Log,
+    seq_no: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The event's number.")],
+    group: Group = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is known of a dead letter: the event, its error and traceback, its worker."""
+    letters = _chosen(log, [seq_no], group=group)
+    if not letters:
+        where = "" if group is None else f" of the group {group!r}"
+        fail_with(f"event {seq_no} of the log {log} is no dead letter{where}")
+        raise typer.Exit(FAILED)
+    if as_json:
+        _print_json(letters)
+        return
+    for letter in letters:
+        _print_letter(letter)
+
+
+def _print_json(letters: Iterable[DeadLetter]) -> None:
+    for letter in letters:
+        typer.echo(to_json(letter_fields(letter)))
+
+
+def _print_letter(letter: DeadLetter) -> None:
+    fields = letter_fields(letter)
+    log_lines, traceback = fields.pop("log_lines"), fields.pop("traceback")
+    fields["failed_at"] = time_text(letter.failed_at)
+    table = Table(show_header=False, box=None)
+    for name, value in fields.items():
+        text = value if isinstance(value, str) else to_json(value)
+        table.add_row(f"[bold]{name}", Text("-" if value is None else text))
+    Console(highlight=False).print(table)
+    if log_lines:
+        typer.echo("\nthe last lines that its worker logged:")
+        typer.echo("\n".join(f"  {line}" for line in log_lines))
+    if traceback:
+        typer.echo("\n" + traceback.rstrip("\n"))
+
+
+@dead.command("retry", epilog=RETRY_EXAMPLES + "\n\n" + EPILOG)
+def retry(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
+    log: Log,
+    seq_nos: Numbers = None,
+    group: Group = None,
+    since: Since = None,
+    match: Match = None,
+    every: Every = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hand dead letters out again, as if for the first time, and say how many.
+
+    Doing it twice is harmless: what is no dead letter any more is passed over.
+    """
+    _check_says_which(seq_nos, group, since, match, every=every)
+    letters = _chosen(log, seq_nos, group=group, since=since, match=match)
+    _settle(log, letters, "retried", as_json=as_json)
+
+
+@dead.command("drop", epilog=DROP_EXAMPLES + "\n\n" + EPILOG)
+def drop(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
+    log: Log,
+    seq_nos: Numbers = None,
+    group: Group = None,
+    since: Since = None,
+    match: Match = None,
+    every: Every = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget dead letters for good, and say how many; the events stay in the log."""
+    _check_says_which(seq_nos, group, since, match, every=every)
+    letters = _chosen(log, seq_nos, group=group, since=since, match=match)
+    _settle(log, letters, "dropped", as_json=as_json)
+
+
+def _check_says_which(*choices: object, every: bool) -> None:
+    """Nobody means all of them by leaving something out."""
+    if not any(choices) and not every:
+        raise typer.BadParameter("say which: SEQ, --group, --since, --match, or --all")
+
+
+def _chosen(
+    log: str,
+    seq_nos: Iterable[int] | None = None,
+    *,
+    group: str | None = None,
+    since: str | None = None,
+    match: str | None = None,
+) -> list[DeadLetter]:
+    """The dead letters that every given option means.
+
+    Raises:
+        LogNotFound, NotALog, InvalidArgument: the log or `since` is no good.
+    """
+    check_is_log(log)
+    numbers = set(seq_nos) if seq_nos else None
+    earliest = None if since is None else moment_of(since)
+    return [
+        letter
+        for letter in read_dead_letters(log, group)
+        if (numbers is None or letter.seq_no in numbers)
+        and (earliest is None or letter.failed_at >= earliest)
+        and (match is None or _is_found(match, letter))
+    ]
+
+
+def _is_found(match: str, letter: DeadLetter) -> bool:
+    """Errors are full of brackets: who copies a piece of one means it as it stands."""
+    text = "\n".join([letter.error, letter.traceback or "", *letter.log_lines])
+    if match in text:
+        return True
+    try:
+        return re.search(match, text, re.MULTILINE) is not None
+    except re.error:
+        return False
+
+
+def _settle(log: str, letters: list[DeadLetter], verb: Verb, *, as_json: bool) -> None:
+    """Retry or drop them, group by group, and say how many."""
+    by_group: dict[str, list[int]] = {}
+    for letter in letters:
+        by_group.setdefault(letter.group, []).append(letter.seq_no)
+    counts: dict[str, int] = {}
+    for name, numbers in by_group.items():
+        counts[name] = _ask_writer(log, name, numbers, verb)
+    total = sum(counts.values())
+    if as_json:
+        typer.echo(to_json({verb: total, "groups": counts}))
+        return
+    by = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+    ending = f" ({by})" if len(counts) > 1 else ""
+    typer.echo(f"{verb} {total:,} dead letter{'' if total == 1 else 's'}{ending}")
+
+
+def _ask_writer(log: str, name: str, numbers: list[int], verb: Verb) -> int:
+    """Let the writer do it.
+
+    Not by `log.group(name)`: that would give the group options, and make one that was forgotten.
+    """
+    handle = LocalHandle(log, AskedOptions())
+    handle.open()
+    try:
+        group = BlockingLocalGroup(handle, (name, "", 0, 0))
+        return group.retry_dead(numbers) if verb == "retried" else group.drop_dead(numbers)
+    finally:
+        handle.close()

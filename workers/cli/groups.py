@@ -1,0 +1,39 @@
+"""`workers groups`: how far the groups of a log are. Needs no writer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from eventlog.cli.consume import Log
+from eventlog.cli.show import to_json
+from eventlog.groups import read_groups
+from eventlog.storage.control import check_is_log
+from workers.cli.app import EPILOG, app
+from workers.cli.show import groups_table
+
+EXAMPLES = """
+[bold]Examples[/]
+
+  workers groups images
+
+  workers groups images --json | jq 'select(.dead_letters > 0) | .name'
+"""
+
+
+@app.command(epilog=EXAMPLES + "\n\n" + EPILOG)
+def groups(
+    log: Log,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per group.")] = False,
+) -> None:
+    """List the groups: position, lag, in flight, members, redeliveries, dead letters."""
+    check_is_log(log)
+    reports = read_groups(log)
+    if as_json:
+        for report in reports:
+            typer.echo(to_json(dataclasses.asdict(report)))
+        return
+    Console(highlight=False).print(groups_table(reports) if reports else "no groups")

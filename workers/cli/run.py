@@ -1,0 +1,163 @@
+"""`workers run`: a pool in the foreground, for a terminal or a supervisor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eventlog import EventLogError
+from eventlog.cli.consume import Log
+from eventlog.cli.show import position_of
+from eventlog.storage.control import check_is_log
+from workers.cli.app import app
+from workers.cli.show import bytes_of
+
+EXAMPLES = """
+[bold]Examples[/]
+
+  workers run images --group resize --handler images.tasks:resize -n 4
+
+  workers run orders -g billing --handler billing:charge --ordering key --output invoices
+
+  workers run images -g resize --handler tasks:resize --timeout 30 --max-rss 500M
+
+  workers run images -g resize --handler tasks:resize --until-drained && echo all done
+
+  workers run images -g resize --handler tasks:resize -n 1 --reload
+"""
+RUN_EPILOG = (
+    "Exit codes: 0 stopped by a signal, or drained; 1 the log failed, or others work in the group"
+    " with other options; 2 wrong usage or no log there; 3 the pool failed: its workers cannot"
+    " start."
+)
+
+
+@app.command(epilog=EXAMPLES + "\n\n" + RUN_EPILOG)
+def run(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
+    log: Log,
+    group: Annotated[str, typer.Option("--group", "-g", help="Whose members the workers are.")],
+    handler: Annotated[
+        str, typer.Option(metavar="MODULE:FUNCTION", help="What is called with each event.")
+    ],
+    processes: Annotated[
+        int | None,
+        typer.Option("-n", "--processes", min=1, help="Workers; by default one for each CPU."),
+    ] = None,
+    ordering: Annotated[
+        str | None, typer.Option(metavar="key", help="Events of one key one at a time, in order.")
+    ] = None,
+    broadcast: Annotated[
+        bool, typer.Option("--broadcast", help="Every worker handles every event.")
+    ] = False,
+    output: Annotated[
+        str | None, typer.Option(metavar="LOG", help="Where results go that are not None.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For one event; then its worker is killed."),
+    ] = None,
+    max_deliveries: Annotated[
+        int, typer.Option(min=1, help="After so many failures an event is a dead letter.")
+    ] = 5,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Events at a time in each worker: tasks, or threads.")
+    ] = 1,
+    max_events_per_worker: Annotated[
+        int | None, typer.Option(min=1, help="A fresh worker after so many events.")
+    ] = None,
+    max_rss: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="A fresh worker when one is that large, as 500M."),
+    ] = None,
+    max_age: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="A fresh worker after that time.")
+    ] = None,
+    initializer: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="What each worker calls at its start."),
+    ] = None,
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="POSITION",
+            help="Where a group begins that is new: beginning, latest, a number, or a time.",
+        ),
+    ] = "last-acknowledged",
+    stop_timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long running handlers may go on at the end."),
+    ] = 10.0,
+    until_drained: Annotated[
+        bool,
+        typer.Option("--until-drained", help="End when all is handled that is in the log now."),
+    ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start anew when a .py file below here changes.")
+    ] = False,
+    reload_dir: Annotated[
+        Path | None,
+        typer.Option(help="The same, below this folder.", exists=True, file_okay=False),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The pool's figures, one JSON object per line.")
+    ] = False,
+) -> None:
+    """Handle the events of a log in worker processes, until SIGTERM or Ctrl-C.
+
+    The first signal lets running handlers end, and gives the rest back; a second one kills the
+    workers. Modules are found from the current folder, too. On a terminal a table shows every
+    worker; otherwise log lines say what happens.
+    """
+    check_is_log(log)
+    options = {
+        "group": group,
+        "handler": handler,
+        "processes": processes,
+        "ordering": ordering,
+        "broadcast": broadcast,
+        "output": output,
+        "timeout": timeout,
+        "max_deliveries": max_deliveries,
+        "concurrency": concurrency,
+        "max_events_per_worker": max_events_per_worker,
+        "max_rss_bytes": None if max_rss is None else bytes_of(max_rss),
+        "max_age_s": max_age,
+        "initializer": initializer,
+        "position": position_of(start),
+        "stop_s": stop_timeout,
+    }
+    folder = reload_dir or (Path() if reload else None)
+    _work(log, options, until_drained=until_drained, folder=folder, as_json=as_json)
+
+
+def _work(
+    log: str,
+    options: dict[str, Any],
+    *,
+    until_drained: bool,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Run pools until told to stop; raises what they ended of."""
+    import trio
+
+    from workers.cli.session import Session, first_of
+    from workers.cli.views import open_view
+
+    # Workers take the path over, and import the handler; this process never does.
+    sys.path.insert(0, os.getcwd())
+    failure: EventLogError | None = None
+    with open_view(f"{options['group']} of {log}", as_json=as_json) as view:
+        watched = None if folder is None else str(folder.absolute())
+        session = Session(log, options, view, until_drained=until_drained, folder=watched)
+        try:
+            trio.run(session.run)
+        except* EventLogError as errors:
+            failure = first_of(errors)
+    if error := failure or session.failure or session.broken_pipe:
+        raise error

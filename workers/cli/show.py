@@ -1,0 +1,152 @@
+"""Statistics, groups and dead letters as text, and text as sizes and times. Pure, but for `now`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from eventlog import DeadLetter, GroupReport, InvalidArgument
+from eventlog.cli.show import _text_keys
+from workers.stats import PoolStats
+
+RATE_S: Final = 5.0
+"""The rate is that of the last so many seconds."""
+UNITS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def bytes_of(text: str) -> int:
+    """A size: `500000000`, `500M` and `500MiB` (of 1024), `500MB` (of 1000).
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?B)?", text.strip().upper())
+    if match is None or float(match[1]) == 0:
+        raise InvalidArgument(f"{text!r} is no size: give bytes, or such as 500M, 1.5GiB or 500MB")
+    unit = 1000 if match[3] == "B" else 1024
+    return int(float(match[1]) * unit ** UNITS[match[2]])
+
+
+def moment_of(text: str, now: datetime | None = None) -> datetime:
+    """A time: an ISO time, here if it names no zone, or how long ago: `90s`, `15m`, `2h`, `7d`.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if match := re.fullmatch(r"(\d{1,6})([smhd])", text):
+        ago = timedelta(seconds=int(match[1]) * SECONDS[match[2]])
+        return (now or datetime.now(UTC)) - ago
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise InvalidArgument(
+            f"{text!r} is no time: give one such as 2026-01-31T12:00:00+00:00, or how long ago,"
+            " such as 15m, 2h or 7d"
+        ) from None
+
+
+class Rate:
+    """Events per second, over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, now_s: float, handled: int) -> float:
+        """So many events were handled by then; the rate."""
+        if self._seen and handled < self._seen[-1][1]:
+            self._seen.clear()  # another pool, which counts from 0
+        self._seen.append((now_s, handled))
+        while now_s - self._seen[0][0] > RATE_S:
+            self._seen.popleft()
+        first_s, first = self._seen[0]
+        return (handled - first) / (now_s - first_s) if now_s > first_s else 0.0
+
+
+def stats_fields(stats: PoolStats, rate: float) -> dict[str, Any]:
+    """A pool as `--json` knows it."""
+    fields = dataclasses.asdict(stats)
+    workers = fields.pop("workers")
+    return {**fields, "per_second": round(rate, 1), "workers": workers}
+
+
+def stats_line(stats: PoolStats, rate: float | None = None) -> str:
+    """A pool in one line."""
+    per_second = "" if rate is None else f" ({rate:,.0f}/s)"
+    return (
+        f"handled {stats.handled:,}{per_second}, failed {stats.failed:,},"
+        f" retried {stats.retried:,}, in flight {stats.in_flight:,}, lag {stats.lag:,}"
+    )
+
+
+def stats_table(title: str, stats: PoolStats, rate: float) -> Table:
+    """A pool, worker by worker, and the sums below."""
+    table = Table(title=title, caption=stats_line(stats, rate), title_justify="left")
+    for name in ("worker", "pid", "state", "handled", "restarts"):
+        table.add_column(name, justify="left" if name == "state" else "right")
+    for place, worker in enumerate(stats.workers):
+        table.add_row(
+            str(place),
+            str(worker.pid),
+            "[green]busy" if worker.busy else "idle",
+            f"{worker.handled:,}",
+            f"{worker.restarts:,}" if worker.restarts else "-",
+        )
+    return table
+
+
+def groups_table(reports: list[GroupReport]) -> Table:
+    """All groups of a log."""
+    is_ordered = any(report.ordering for report in reports)
+    table = Table("group", *["order"] * is_ordered)
+    names = ("position", "lag", "in flight", "members", "redeliveries", "dead letters")
+    for name in names:
+        # A word in each line: so all fit into 80 columns.
+        table.add_column(name.replace(" ", "\n"), justify="right")
+    for report in reports:
+        numbers = (getattr(report, name.replace(" ", "_")) for name in names)
+        order = [report.ordering or "-"] * is_ordered
+        table.add_row(Text(report.name), *order, *(f"{number:,}" for number in numbers))
+    return table
+
+
+def letter_fields(letter: DeadLetter) -> dict[str, Any]:
+    """A dead letter as `--json` knows it."""
+    fields = {name.name: getattr(letter, name.name) for name in dataclasses.fields(letter)}
+    return {
+        "group": fields.pop("group"),
+        "seq_no": fields.pop("seq_no"),
+        "failed_at": fields.pop("failed_at").isoformat(),
+        **fields,
+        "event": _text_keys(letter.event),
+    }
+
+
+def time_text(moment: datetime) -> str:
+    """In the time zone of here, for people."""
+    return moment.astimezone().isoformat(" ", "seconds")
+
+
+def letters_table(letters: list[DeadLetter]) -> Table:
+    """Dead letters, each in a line."""
+    table = Table("group")
+    table.add_column("event", justify="right")
+    for name in ("key", "deliveries", "failed at", "error"):
+        table.add_column(name)
+    for letter in letters:
+        first, _, more = letter.error.partition("\n")
+        table.add_row(
+            Text(letter.group),
+            str(letter.seq_no),
+            Text("-" if letter.key is None else letter.key),
+            str(letter.deliveries),
+            time_text(letter.failed_at),
+            Text(first + (" ..." if more else "")),
+        )
+    return table
