@@ -122,14 +122,6 @@ class Group(ABC):
         """Wait until everything up to `seq_no` (default: the last event now) is done, or dead."""
 
     @abstractmethod
-    def retry_dead(self, seq_nos: Iterable[int]) -> int:
-        """Hand dead letters out again; how many of the numbers were some."""
-
-    @abstractmethod
-    def drop_dead(self, seq_nos: Iterable[int]) -> int:
-        """Forget dead letters; how many of the numbers were some."""
-
-    @abstractmethod
     def dead_letters(self) -> list[DeadLetter]:
         """Those stored now, in the order in which they died."""
 
@@ -235,6 +227,14 @@ class EventLog(ABC):
             InvalidArgument: no other process could reach the log, as with `"memory:"`.
             GroupMismatch: the group has members that work with other options.
         """
+        raise no_groups(self.path)
+
+    def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        """Hand dead letters of a group out again; how many of the numbers were some."""
+        raise no_groups(self.path)
+
+    def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        """Forget dead letters of a group; how many of the numbers were some."""
         raise no_groups(self.path)
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import eventlog.blocking
+from eventlog.errors import WriterUnavailable
 from workers import handlers
 from workers.control import RECEIVE_BYTES, ControlReader, packed_message
 from workers.policy import Backoff, Recycling
@@ -134,7 +135,8 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
         member = _join(log, spec)
     except BaseException as error:  # noqa: BLE001 - also sys.exit in a user's module
         text = "".join(traceback.format_exception(error))
-        control.say("failed", describe(error), text[-TEXT_CHARACTERS_MAX:])
+        may_pass = isinstance(error, WriterUnavailable)
+        control.say("failed", describe(error), text[-TEXT_CHARACTERS_MAX:], may_pass)
         os._exit(FAILED_TO_START)
     with log, member:
         _work(spec, control, member, handler)
@@ -182,8 +184,13 @@ def _set_name(name: str) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """The error in one line, as a traceback ends."""
-    return "".join(traceback.format_exception_only(error)).strip()[:TEXT_CHARACTERS_MAX]
+    """The error in one line, as the last one of a traceback."""
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    text = " ".join(str(error).split())
+    return f"{name}: {text}"[:TEXT_CHARACTERS_MAX] if text else name
 
 
 def now_ns() -> int:

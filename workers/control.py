@@ -6,7 +6,7 @@ Each message is a MessagePack array whose first element names it; nothing is unp
 from       message           meaning
 =========  ================  =========================================================
 worker     ready             it takes part: the place of its page, its member's id
-worker     failed            it cannot start: the error in a line, its traceback
+worker     failed            it cannot start: the error in a line, its traceback, may it pass
 worker     log               a record of `logging`: name, level, text, time, traceback
 worker     retiring          it has done enough soon: start another one
 pool       stop              finish what runs, give back the rest, and end

@@ -21,7 +21,7 @@ from eventlog.groups import MemberPages
 from workers.child import WorkerSpec
 from workers.control import RECEIVE_BYTES, ControlReader, new_pair, packed_message
 from workers.errors import PoolFailed
-from workers.policy import START_FAILURES_MAX, restart_delay_s
+from workers.policy import RESTART_FAILURES_MAX, START_FAILURES_MAX, restart_delay_s
 from workers.process import Ending, WorkerProcess
 
 logger = logging.getLogger("workers")
@@ -73,7 +73,8 @@ class _Worker:
         self.pipe.setblocking(False)
         self.slot = -1
         self.member_id = 0
-        self.is_ready = False
+        self.reader = ControlReader()
+        self.became_ready = anyio.Event()
         self.is_retiring = False
         self.start_error: tuple[str, str] | None = None
         self.kill_reason: str | None = None
@@ -154,10 +155,12 @@ class Place:
         ending: Ending | None = None
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._listen, worker, tasks)
+                tasks.start_soon(self._listen, worker)
+                if self._timeout_s is not None:
+                    tasks.start_soon(self._watch_time, worker, self._timeout_s)
                 await anyio.wait_readable(worker.process.pidfd)
                 ending = worker.process.reap()
-                self._hear_rest(worker, tasks)
+                self._hear(worker)
                 tasks.cancel_scope.cancel()
         finally:
             if ending is None:  # cancelled: nobody else would do it
@@ -166,18 +169,19 @@ class Place:
             self._bid_farewell(worker, ending)
         self._judge(worker, ending)
 
-    def _hear_rest(self, worker: _Worker, tasks: anyio.abc.TaskGroup) -> None:
-        """What it said right before its end."""
-        reader = ControlReader()
+    def _hear(self, worker: _Worker) -> bool:
+        """Take what it has said by now; whether it may say more."""
         while True:
             try:
                 data = worker.pipe.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                return True
             except OSError:
-                return
+                return False
             if not data:
-                return
-            for message in reader.receive(data):
-                self._take(worker, message, tasks)
+                return False
+            for message in worker.reader.receive(data):
+                self._take(worker, message)
 
     def _bid_farewell(self, worker: _Worker, ending: Ending) -> None:
         """Keep its counts, tell the pool how it ended, give everything back."""
@@ -202,13 +206,13 @@ class Place:
         worker.ended.set()
 
     def _is_orderly(self, worker: _Worker, ending: Ending) -> bool:
-        return ending.exit_code == 0 and worker.is_ready
+        return ending.exit_code == 0 and worker.became_ready.is_set()
 
     def _judge(self, worker: _Worker, ending: Ending) -> None:
         """Whether to go on, after the end of a process."""
         if self._stopping.is_set():
             return
-        if not worker.is_ready:
+        if not worker.became_ready.is_set():
             self._judge_start(worker, ending)
         elif self._is_orderly(worker, ending):
             self._deaths = 0
@@ -229,7 +233,8 @@ class Place:
             return
         self._start_failures += 1
         self._deaths += 1
-        if self._start_failures >= START_FAILURES_MAX:
+        limit = RESTART_FAILURES_MAX if self.ready.is_set() else START_FAILURES_MAX
+        if self._start_failures >= limit:
             lines = "".join(f"\n    {line}" for line in worker.log_lines)
             self._fail(
                 f"{self._start_failures} workers in a row of {self._described()} ended before they"
@@ -252,33 +257,26 @@ class Place:
 
     # --- what a process says -----------------------------------------------------------------
 
-    async def _listen(self, worker: _Worker, tasks: anyio.abc.TaskGroup) -> None:
-        reader = ControlReader()
-        while True:
-            try:
-                await anyio.wait_readable(worker.pipe)
-                data = worker.pipe.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                continue  # readiness is a hint
-            except OSError:
-                return
-            if not data:
-                return
-            for message in reader.receive(data):
-                self._take(worker, message, tasks)
+    async def _listen(self, worker: _Worker) -> None:
+        is_open = True
+        while is_open:
+            await anyio.wait_readable(worker.pipe)
+            is_open = self._hear(worker)
 
-    def _take(self, worker: _Worker, message: list[Any], tasks: anyio.abc.TaskGroup) -> None:
+    def _take(self, worker: _Worker, message: list[Any]) -> None:
         match message:
             case ["ready", int(slot), int(member_id)]:
-                worker.slot, worker.member_id, worker.is_ready = slot, member_id, True
+                worker.slot, worker.member_id = slot, member_id
+                worker.became_ready.set()
                 self._start_failures = 0
                 self.ready.set()
                 for older in self._workers[:-1]:
                     older.tell_to_stop()
-                if self._timeout_s is not None:
-                    tasks.start_soon(self._watch_time, worker, self._timeout_s)
-            case ["failed", str(error), str(text)]:
-                worker.start_error = error, text
+            case ["failed", str(error), str(text), bool(may_pass)]:
+                if may_pass:
+                    worker.log_lines.append(error)
+                else:
+                    worker.start_error = error, text
             case ["retiring"]:
                 if not worker.is_retiring:
                     worker.is_retiring = True
@@ -313,6 +311,7 @@ class Place:
     async def _watch_time(self, worker: _Worker, timeout_s: float) -> None:
         """Kill the process when one of its handlers has run too long."""
         assert self._pages is not None
+        await worker.became_ready.wait()
         while True:
             # Nothing that begins after this look can be over its time before the next one.
             now_ns = time.monotonic_ns()
@@ -334,7 +333,8 @@ class Place:
         self._stopping.set()
         self._wanted.set()
         for worker in self._workers:
-            if worker.is_ready:
+            self._hear(worker)  # one that has just become ready may be at work
+            if worker.became_ready.is_set():
                 worker.tell_to_stop()
             else:
                 worker.process.kill()

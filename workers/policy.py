@@ -17,6 +17,8 @@ RESTART_FIRST_S: Final = 0.1
 RESTART_MAX_S: Final = 5.0
 START_FAILURES_MAX: Final = 3
 """Workers in a row that died before they were ready, without a word, before the pool gives up."""
+RESTART_FAILURES_MAX: Final = 20
+"""The same, once workers were ready in that place: they can start, and something kills them."""
 RECYCLE_JITTER: Final = 0.1
 
 

@@ -281,9 +281,8 @@ class Pool:
             PoolFailed: the pool cannot go on.
         """
         last_seq_no = await self._log.last_seq_no() or 0
-        async with anyio.create_task_group() as waiting:
-            for group in self._groups:
-                waiting.start_soon(group.wait_drained, last_seq_no)
+        for group in self._groups:
+            await group.wait_drained(last_seq_no)
 
     async def run_forever(self) -> None:
         """Wait for SIGTERM or SIGINT (Ctrl-C), then return: leaving the pool lets handlers end.

@@ -55,6 +55,8 @@ class Worker:
         """Events that are done, and not settled."""
         self._stored: list[tuple[int, int]] = []
         """(row, number) of events whose results wait to be stored."""
+        self._stored_keys: set[str] = set()
+        """Their keys, where keys are kept in order."""
         self._settled_ns = now_ns()
 
     def stop(self) -> None:
@@ -88,6 +90,7 @@ class Worker:
             envelope = self.envelope_of(lease, row, seq_no)
             if envelope is None:
                 continue
+            self.keep_order(lease, envelope)
             member.begin(row, seq_no, begun_ns)
             try:
                 result = handler(envelope if wants_envelope else envelope.event)
@@ -120,6 +123,14 @@ class Worker:
             self.member.bury(lease, row, seq_no, letter)
             return None
 
+    def keep_order(self, lease: Lease, envelope: EventEnvelope) -> None:
+        """Store the result of the event before this one of the same key, if it waits for that.
+
+        Otherwise a death would bring the earlier event back after this one was handled.
+        """
+        if self._stored_keys and envelope.key in self._stored_keys:
+            self.settle(lease)
+
     def argument(self, envelope: EventEnvelope) -> Any:
         """What the handler is called with."""
         return envelope if self._wants_envelope else envelope.event
@@ -134,7 +145,10 @@ class Worker:
             except EventLogError as error:
                 self.failed(lease, row, envelope, error)
                 return
+            self.member.returned(row)
             self._stored.append((row, seq_no))
+            if self.spec.ordering == "key" and envelope.key is not None:
+                self._stored_keys.add(envelope.key)
             if self._results.is_full:
                 self.settle(lease)
         else:
@@ -183,6 +197,7 @@ class Worker:
     def _store(self, lease: Lease) -> None:
         assert self._results is not None
         stored, self._stored = self._stored, []
+        self._stored_keys.clear()
         numbers = [seq_no for _, seq_no in stored]
         try:
             self._results.store(lease.lease_id, ranges_of(numbers))

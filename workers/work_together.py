@@ -98,6 +98,7 @@ class _Together:
     async def _handle(self, lease: Lease, row: int, envelope: EventEnvelope) -> bool:
         """One event; whether its handler returned."""
         worker, seq_no = self._worker, envelope.seq_no or 0
+        worker.keep_order(lease, envelope)
         begun_ns = now_ns()
         self._running[seq_no] = begun_ns
         self._member.begin(row, seq_no, begun_ns)

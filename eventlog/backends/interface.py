@@ -151,14 +151,6 @@ class Group(ABC):
         """Make a condemned event a dead letter (see `eventlog.groups.stored.pack_letter`)."""
 
     @abstractmethod
-    async def retry_dead(self, seq_nos: Iterable[int]) -> int:
-        """Hand dead letters out again; how many of the numbers were some."""
-
-    @abstractmethod
-    async def drop_dead(self, seq_nos: Iterable[int]) -> int:
-        """Forget dead letters; how many of the numbers were some."""
-
-    @abstractmethod
     def dead_letters(self) -> list[DeadLetter]:
         """Those stored now, in the order in which they died."""
 
@@ -308,4 +300,16 @@ class EventLog(ABC):
             InvalidArgument: no other process could reach the log, as with `"memory:"`.
             (when entered) GroupMismatch: the group has members that work with other options.
         """
+        raise no_groups(self.path)
+
+    async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        """Hand dead letters of a group out again; how many of the numbers were some.
+
+        Raises:
+            InvalidArgument: there is no such group.
+        """
+        raise no_groups(self.path)
+
+    async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        """Forget dead letters of a group; how many of the numbers were some."""
         raise no_groups(self.path)

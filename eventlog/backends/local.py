@@ -31,7 +31,7 @@ from eventlog.backends.local_group import LocalGroup
 from eventlog.client.asynchronous import AsyncPipe
 from eventlog.client.conversations import Channel, PipeBroken
 from eventlog.client.feed import Feed, check_subscription, closed
-from eventlog.client.group import group_fields
+from eventlog.client.group import group_fields, number_ranges
 from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, Outbox, copy_of
 from eventlog.config import (
@@ -52,6 +52,7 @@ from eventlog.positions import (
     check_seq_no,
 )
 from eventlog.storage.reader import read_range
+from eventlog.wire.group_messages import DropDead, RetryDead
 from eventlog.wire.messages import Ack, Forget, Park, Seek, Status, StatusReport
 
 UNUSABLE: Final = -1
@@ -270,6 +271,17 @@ class LocalEventLog(EventLog):
             yield group
         finally:
             group.close()
+
+    async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return await self._count(RetryDead, group, seq_nos)
+
+    async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return await self._count(DropDead, group, seq_nos)
+
+    async def _count(self, kind: Any, group: str, seq_nos: Iterable[int]) -> int:
+        messages = number_ranges(check_name(group), seq_nos)
+        await self._ready()
+        return sum([(await self._request(kind, group, ranges)).number for ranges in messages])
 
     # --- looking -----------------------------------------------------------------------------
 

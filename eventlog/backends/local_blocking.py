@@ -24,7 +24,7 @@ from eventlog.blocking import (
 )
 from eventlog.client.conversations import Channel
 from eventlog.client.feed import Feed, check_subscription, closed
-from eventlog.client.group import group_fields
+from eventlog.client.group import group_fields, number_ranges
 from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, copy_of
 from eventlog.client.threads import BlockingPipe
@@ -45,6 +45,7 @@ from eventlog.positions import (
     check_seq_no,
 )
 from eventlog.storage.reader import read_range
+from eventlog.wire.group_messages import DropDead, RetryDead
 from eventlog.wire.messages import Ack, Forget, Park, Seek, Status, StatusReport
 
 
@@ -200,6 +201,16 @@ class BlockingLocalEventLog(EventLog):
             group.close()
             raise
         return group
+
+    def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return self._count(RetryDead, group, seq_nos)
+
+    def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return self._count(DropDead, group, seq_nos)
+
+    def _count(self, kind: Any, group: str, seq_nos: Iterable[int]) -> int:
+        messages = number_ranges(check_name(group), seq_nos)
+        return sum(self._request(kind, group, ranges).number for ranges in messages)
 
     # --- looking -----------------------------------------------------------------------------
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from eventlog.backends.interface import Group
 from eventlog.client.asynchronous import AsyncPipe
-from eventlog.client.group import number_ranges
 from eventlog.client.local import LocalHandle
 from eventlog.groups.stored import DeadLetter, read_dead_letters
 from eventlog.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
     Bury,
-    DropDead,
     OpenGroup,
-    RetryDead,
 )
 
 
@@ -55,22 +51,6 @@ class LocalGroup(Group):
 
     async def bury(self, seq_no: int, letter: bytes) -> None:
         await self._request("asking", Bury, self.name, 0, seq_no, letter)
-
-    async def retry_dead(self, seq_nos: Iterable[int]) -> int:
-        return sum(
-            [
-                (await self._request("asking", RetryDead, self.name, ranges)).number
-                for ranges in number_ranges(seq_nos)
-            ]
-        )
-
-    async def drop_dead(self, seq_nos: Iterable[int]) -> int:
-        return sum(
-            [
-                (await self._request("asking", DropDead, self.name, ranges)).number
-                for ranges in number_ranges(seq_nos)
-            ]
-        )
 
     def dead_letters(self) -> list[DeadLetter]:
         return read_dead_letters(self._handle.path, self.name)

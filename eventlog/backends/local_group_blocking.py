@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from eventlog.blocking import Group
-from eventlog.client.group import number_ranges
 from eventlog.client.local import LocalHandle
 from eventlog.client.member import GroupMember
 from eventlog.client.threads import BlockingPipe
 from eventlog.groups.stored import DeadLetter, read_dead_letters
-from eventlog.wire.group_messages import AwaitDrained, DropDead, OpenGroup, RetryDead
+from eventlog.wire.group_messages import AwaitDrained, OpenGroup
 
 
 class BlockingLocalGroup(Group):
@@ -42,14 +40,6 @@ class BlockingLocalGroup(Group):
     def wait_drained(self, seq_no: int | None = None) -> None:
         last = self._handle.reader.last_seq_no if seq_no is None else seq_no
         self._request(AwaitDrained, self.name, last)
-
-    def retry_dead(self, seq_nos: Iterable[int]) -> int:
-        ranges = number_ranges(seq_nos)
-        return sum(self._request(RetryDead, self.name, one).number for one in ranges)
-
-    def drop_dead(self, seq_nos: Iterable[int]) -> int:
-        ranges = number_ranges(seq_nos)
-        return sum(self._request(DropDead, self.name, one).number for one in ranges)
 
     def dead_letters(self) -> list[DeadLetter]:
         return read_dead_letters(self._handle.path, self.name)

@@ -18,7 +18,7 @@ USAGE: Final = 2
 EPILOG: Final = "Exit codes: 0 done, 1 failed, 2 wrong usage or no log there, 130 interrupted."
 
 
-class _QuietInAPipe(TyperGroup):
+class QuietInAPipe(TyperGroup):
     """Whoever reads our output may leave when he has seen enough: that is no failure."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -35,7 +35,7 @@ class _QuietInAPipe(TyperGroup):
 
 app = typer.Typer(
     name="eventlog",
-    cls=_QuietInAPipe,
+    cls=QuietInAPipe,
     help="A persistent, ordered, replayable event log for the processes of one machine.",
     epilog=EPILOG,
     no_args_is_help=True,

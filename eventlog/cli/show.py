@@ -49,11 +49,11 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _text_keys(value: Any) -> Any:
+def with_text_keys(value: Any) -> Any:
     """JSON has only strings as keys; MessagePack has more."""
     if isinstance(value, dict):
-        return {k if isinstance(k, str) else str(k): _text_keys(v) for k, v in value.items()}
-    return [_text_keys(item) for item in value] if isinstance(value, list) else value
+        return {k if isinstance(k, str) else str(k): with_text_keys(v) for k, v in value.items()}
+    return [with_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def envelope_fields(envelope: EventEnvelope) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def envelope_fields(envelope: EventEnvelope) -> dict[str, Any]:
         "timestamp": envelope.timestamp.isoformat(),
         "key": envelope.key,
         "headers": envelope.headers,
-        "event": _text_keys(envelope.event),
+        "event": with_text_keys(envelope.event),
     }
 
 

@@ -23,6 +23,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from eventlog.errors import EventLogError, LogDeleted, ProtocolError, WriterUnavailable
 from eventlog.wire.connection import Connection, Role, frame
+from eventlog.wire.group_messages import (
+    AwaitCondemned,
+    AwaitDrained,
+    Bury,
+    DropDead,
+    OpenGroup,
+    RetryDead,
+)
 from eventlog.wire.messages import (
     HELLO_MAGIC,
     PROTOCOL_VERSION,
@@ -64,8 +72,22 @@ class Receive(NamedTuple):
 
 RECEIVE: Final = Receive()
 OPEN_PIPE: Final = OpenPipe()
-Request = Ack | Seek | Forget | Park | Status
+Request = (
+    Ack
+    | Seek
+    | Forget
+    | Park
+    | Status
+    | OpenGroup
+    | Bury
+    | RetryDead
+    | DropDead
+    | AwaitCondemned
+    | AwaitDrained
+)
 """What may be said twice without harm, so that it is repeated after a lost pipe."""
+WAITS: Final = frozenset({Park, AwaitCondemned, AwaitDrained})
+"""Requests that are answered when something happens, perhaps in a month."""
 Operation = OpenPipe | Send | Receive
 Result = TypeVar("Result")
 Steps = Generator[Operation, Any, Result]
@@ -134,14 +156,20 @@ class Channel:
     def request(self, kind: type[Request], *fields: Any) -> Steps[WriterMessage]:
         """Say one message, which may safely be said twice, and return its answer.
 
+        One that is answered only when something happens outlives any number of writers, as long as
+        each of them took it.
+
         Raises:
             WriterUnavailable: writer after writer ended before it answered.
             EventLogError: the writer refused the request.
         """
-        for attempt in range(ATTEMPTS_MAX):
+        attempt = 0
+        while True:
             try:
                 if not self.is_open:
                     yield from self.open()
+                    if kind in WAITS:
+                        attempt = 0
                 request_id = self.next_request_id()
                 yield Send(frame(kind(request_id, *fields)))
                 while True:
@@ -151,9 +179,9 @@ class Channel:
             except PipeBroken as error:
                 self.is_open = False
                 broken = self.gave_up(attempt, error)
+                attempt += 1
                 if broken:
                     raise broken from error
-        raise AssertionError("the last attempt returns or raises")
 
     def gave_up(self, attempt: int, error: PipeBroken) -> EventLogError | None:
         """The error for the last of the attempts; `None` while there are more."""

@@ -37,9 +37,13 @@ def group_fields(
     return name, "" if ordering is None else "key", max_deliveries, max(behind, 0)
 
 
-def number_ranges(seq_nos: Iterable[int]) -> list[Ranges]:
-    """Numbers in as many messages as they need."""
-    ranges = ranges_of(check_seq_no(number) for number in seq_nos)
+def number_ranges(group: str, seq_nos: Iterable[int]) -> list[Ranges]:
+    """Numbers in as many messages as they need.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: they are no numbers.
+    """
+    ranges = ranges_of(check_seq_no(number, consumer=group) for number in seq_nos)
     return [
         tuple(ranges[start : start + RANGES_AT_ONCE])
         for start in range(0, len(ranges), RANGES_AT_ONCE)

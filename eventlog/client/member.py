@@ -20,7 +20,7 @@ from eventlog.envelope import EventEnvelope
 from eventlog.errors import CorruptLog
 from eventlog.groups.acks import Acks
 from eventlog.groups.ranges import Range, ranges_of
-from eventlog.groups.state import DONE, NOT_STARTED, STARTED
+from eventlog.groups.state import DONE, NOT_STARTED, RETURNED, STARTED
 from eventlog.groups.stored import pack_letter
 from eventlog.record_batch import key_hash
 from eventlog.storage.members import PAGE
@@ -135,6 +135,12 @@ class GroupMember:
         assert page is not None
         page.states[row] = DONE
         page.words[_HANDLED] += 1
+
+    def returned(self, row: int) -> None:
+        """Note that the handler returned a result, which is not stored yet."""
+        page = self._pipe.page
+        assert page is not None
+        page.states[row] = RETURNED
 
     def show(self, seq_no: int, started_ns: int, in_flight: int) -> None:
         """Note what runs: the oldest event, when it began (0: nothing runs), and how many do."""

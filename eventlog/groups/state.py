@@ -26,7 +26,9 @@ Ordering = Literal["", "key"]
 NOT_STARTED: Final = 0
 STARTED: Final = 1
 DONE: Final = 2
-"""What a member's page says of each event of its lease."""
+RETURNED: Final = 3
+"""What a member's page says of each event of its lease. `RETURNED`: the handler did its part, and
+the result is not stored yet; should the member die, no delivery has failed."""
 RECENT_MAX: Final = 16
 """Leases of a member that are through, remembered so that a repeated message does no harm."""
 
@@ -115,7 +117,8 @@ class GroupState:
     def order(self) -> Order:
         """What may be taken, worked out anew from the rest of the state when need be."""
         if self._order is None:
-            held = RangeSet((seq_no, seq_no) for seq_no in self.condemned)
+            waiting = (seq_no for _, seq_no in self._delayed if not self.is_done(seq_no))
+            held = RangeSet((seq_no, seq_no) for seq_no in (*self.condemned, *waiting))
             leased = [(lease.member_id, lease.open) for lease in self.leases.values()]
             if self.ordering == "key":
                 self._order = KeyOrder(self.position + 1, leased, held, self._hashes)
@@ -161,11 +164,12 @@ class GroupState:
 
     def resume_due(self, now_ns: int) -> bool:
         """Let events go whose wait is over; whether there were any."""
+        order = self.order  # worked out before anything is taken from what it counts as held
         resumed = False
         while self._delayed and self._delayed[0][0] <= now_ns:
             _, seq_no = heapq.heappop(self._delayed)
             if not self.is_done(seq_no):
-                self.order.resume(seq_no)
+                order.resume(seq_no)
                 resumed = True
         return resumed
 

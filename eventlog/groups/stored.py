@@ -33,6 +33,7 @@ class GroupReport:
 
     name: str
     ordering: str | None
+    max_deliveries: int
     position: int
     """Everything up to this event is done."""
     lag: int
@@ -182,6 +183,7 @@ def _report(state: GroupState, last_seq_no: int, first: int, dead_letters: int) 
     return GroupReport(
         name=state.name,
         ordering=state.ordering or None,
+        max_deliveries=state.max_deliveries,
         position=state.position,
         lag=max(last_seq_no - behind - above, 0) + state.again.count,
         in_flight=state.in_flight,

@@ -9,7 +9,7 @@ import typer
 
 import eventlog
 from eventlog import EventLogError, InvalidArgument, InvalidName, LogNotFound, NotALog
-from eventlog.cli.app import EPILOG, FAILED, USAGE, _QuietInAPipe, fail_with
+from eventlog.cli.app import EPILOG, FAILED, USAGE, QuietInAPipe, fail_with
 from workers.errors import InvalidHandler, PoolFailed
 
 __all__ = ["EPILOG", "FAILED", "app", "dead", "fail_with", "run"]
@@ -19,7 +19,7 @@ WRONG_USAGE: Final = (LogNotFound, NotALog, InvalidArgument, InvalidName, Invali
 
 app = typer.Typer(
     name="workers",
-    cls=_QuietInAPipe,
+    cls=QuietInAPipe,
     help="Worker processes that share the events of a log.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or no log there, 3 the pool failed.",
     no_args_is_help=True,

@@ -15,12 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eventlog import DeadLetter
-from eventlog.backends.local_group_blocking import BlockingLocalGroup
+from eventlog import DeadLetter, blocking
 from eventlog.cli.consume import Log
 from eventlog.cli.show import to_json
-from eventlog.client.local import LocalHandle
-from eventlog.config import AskedOptions
 from eventlog.groups import read_dead_letters
 from eventlog.storage.control import check_is_log
 from workers.cli.app import EPILOG, FAILED, dead, fail_with
@@ -236,14 +233,6 @@ def _settle(log: str, letters: list[DeadLetter], verb: Verb, *, as_json: bool) -
 
 
 def _ask_writer(log: str, name: str, numbers: list[int], verb: Verb) -> int:
-    """Let the writer do it.
-
-    Not by `log.group(name)`: that would give the group options, and make one that was forgotten.
-    """
-    handle = LocalHandle(log, AskedOptions())
-    handle.open()
-    try:
-        group = BlockingLocalGroup(handle, (name, "", 0, 0))
-        return group.retry_dead(numbers) if verb == "retried" else group.drop_dead(numbers)
-    finally:
-        handle.close()
+    with blocking.open(log) as opened:
+        change = opened.retry_dead if verb == "retried" else opened.drop_dead
+        return change(name, numbers)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eventlog import DeadLetter, GroupReport, InvalidArgument
-from eventlog.cli.show import _text_keys
+from eventlog.cli.show import with_text_keys
 from workers.stats import PoolStats
 
 RATE_S: Final = 5.0
@@ -124,7 +124,7 @@ def letter_fields(letter: DeadLetter) -> dict[str, Any]:
         "seq_no": fields.pop("seq_no"),
         "failed_at": fields.pop("failed_at").isoformat(),
         **fields,
-        "event": _text_keys(letter.event),
+        "event": with_text_keys(letter.event),
     }
 
 
