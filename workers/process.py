@@ -1,8 +1,9 @@
 """One worker process: started by `multiprocess`, watched through a pidfd, and waited for.
 
-Two things are not as `multiprocess` does them. The child does not run the user's main script again
-(handlers from it travel by value), so scripts need no `if __name__ == "__main__"`. And the child is
-waited for with `wait4`, which tells how much memory it had.
+Three things are not as `multiprocess` does them. The child does not run the user's main script
+again (handlers from it travel by value), so scripts need no `if __name__ == "__main__"`. No
+resource tracker is started. And the child is waited for with `wait4`, which tells how much memory
+it had.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import multiprocess.process
-from multiprocess import popen_spawn_posix, resource_tracker, spawn, util
+from multiprocess import popen_spawn_posix, spawn, util
 from multiprocess.context import SpawnProcess, reduction, set_spawning_popen
 
 from workers import child
@@ -53,8 +54,6 @@ class _Popen(popen_spawn_posix.Popen):  # type: ignore[misc]  # multiprocess has
         super().__init__(process_obj)
 
     def _launch(self, process_obj: Any) -> None:
-        tracker = resource_tracker.getfd()
-        self._fds.append(tracker)
         preparation = spawn.get_preparation_data(process_obj.name)
         for name in ("init_main_from_name", "init_main_from_path"):
             preparation.pop(name, None)
@@ -65,14 +64,20 @@ class _Popen(popen_spawn_posix.Popen):  # type: ignore[misc]  # multiprocess has
             reduction.dump(process_obj, buffer)
         finally:
             set_spawning_popen(None)
-        self._spawn(buffer, tracker)
+        # `multiprocess` would start one more process, which cleans up after its shared memory and
+        # semaphores; no worker is given any.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            self._spawn(buffer, nowhere)
+        finally:
+            os.close(nowhere)
 
     def _spawn(self, buffer: io.BytesIO, tracker: int) -> None:
         parent_r, child_w = os.pipe()
         child_r, parent_w = os.pipe()
         try:
             command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=child_r)
-            self._fds += [child_r, child_w]
+            self._fds += [tracker, child_r, child_w]
             # The name at the end is for `ps`; the child looks at the first arguments only.
             self.pid = util.spawnv_passfds(
                 spawn.get_executable(), [*command, self._title], self._fds
