@@ -82,20 +82,29 @@ class AsyncPipe:
         self._socket = pipe
 
     async def _start_writer(self) -> socket.socket:
-        """Find or start the writer in a thread, which is left to itself if this is cancelled."""
-        is_abandoned = threading.Event()
+        """Find or start the writer in a thread, which is left to itself if this is cancelled.
 
-        def find() -> socket.socket:
+        The pipe is always somebody's: a cancelled caller closes it, or the thread does, later.
+        """
+        lock, found, is_abandoned = threading.Lock(), list[socket.socket](), threading.Event()
+
+        def find() -> None:
             pipe = find_or_start(self._path)
-            if is_abandoned.is_set():
-                pipe.close()
-            return pipe
+            with lock:
+                if is_abandoned.is_set():
+                    pipe.close()
+                else:
+                    found.append(pipe)
 
         try:
-            return await anyio.to_thread.run_sync(find, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(find, abandon_on_cancel=True)
         except BaseException:
-            is_abandoned.set()
+            with lock:
+                is_abandoned.set()
+                for pipe in found:
+                    pipe.close()
             raise
+        return found[0]
 
     def _check_not_closed(self) -> None:
         if self._is_closed:

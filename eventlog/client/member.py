@@ -167,13 +167,28 @@ class GroupMember:
 
     def nack(self, lease: Lease, row: int, seq_no: int, delay_s: float) -> None:
         """The event's handler failed: hand it out again, not before `delay_s` have passed."""
+        self._count_failure(retried=1)
         self._pipe.say_of(lease, Nack, lease.lease_id, seq_no, int(delay_s * 1e9))
-        self._count_failure(row, retried=1)
+        self._forget_row(row)
 
     def bury(self, lease: Lease, row: int, seq_no: int, letter: bytes) -> None:
         """The event is a dead letter."""
+        self._count_failure(retried=0)
         self._pipe.say_of(lease, Bury, self._group, lease.lease_id, seq_no, letter)
-        self._count_failure(row, retried=0)
+        self._forget_row(row)
+
+    def _count_failure(self, retried: int) -> None:
+        """First, because who waits for the group may look as soon as the writer knows."""
+        page = self._pipe.page
+        assert page is not None
+        page.words[_FAILED] += 1
+        page.words[_RETRIED] += retried
+
+    def _forget_row(self, row: int) -> None:
+        """The failure was said, so the page need not say it too."""
+        page = self._pipe.page
+        assert page is not None
+        page.states[row] = NOT_STARTED
 
     def fitting_letter(self, event: Any, fields: dict[str, Any]) -> bytes:
         """A dead letter that fits a frame: without its event, if that is too large for one."""
@@ -183,12 +198,6 @@ class GroupMember:
             return letter
         short = {**fields, "traceback": None, "headers": None, "error": fields["error"][:500]}
         return pack_letter(event=event if len(letter) < limit // 2 else None, **short)
-
-    def _count_failure(self, row: int, retried: int) -> None:
-        if self._pipe.page is not None:
-            self._pipe.page.states[row] = NOT_STARTED  # the failure was said, so the page need not
-            self._pipe.page.words[_FAILED] += 1
-            self._pipe.page.words[_RETRIED] += retried
 
     def release_key(self, lease: Lease, envelope: EventEnvelope) -> None:
         """Give back the later events of a key whose event failed: they have to wait for it."""
