@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from eventlog.storage import control, format, offsets  # noqa: A004 - the module's name
+from eventlog.storage import control, format, members, offsets  # noqa: A004 - the module's name
 from eventlog.storage.layout import Field, Layout
 
 LAYOUTS: list[tuple[ModuleType, Layout]] = [
@@ -14,6 +14,7 @@ LAYOUTS: list[tuple[ModuleType, Layout]] = [
     (control, control.CONTROL),
     (offsets, offsets.HEADER),
     (offsets, offsets.SLOT),
+    (members, members.PAGE),
 ]
 
 

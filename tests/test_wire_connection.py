@@ -11,6 +11,25 @@ from hypothesis import strategies as st
 from eventlog.errors import ProtocolError
 from eventlog.testing import ConnectionPair
 from eventlog.wire.connection import HELLO_BYTES_MAX, MAY_SAY, Connection, Role, State, frame
+from eventlog.wire.group_messages import (
+    AwaitCondemned,
+    AwaitDrained,
+    Bury,
+    Condemned,
+    Counted,
+    DropDead,
+    Join,
+    Joined,
+    Lease,
+    Leased,
+    Leave,
+    Nack,
+    OpenGroup,
+    Release,
+    RetryDead,
+    Revoke,
+    Settle,
+)
 from eventlog.wire.messages import (
     TYPES,
     Ack,
@@ -38,6 +57,18 @@ FROM_CLIENT: list[Message] = [
     Forget(1, "c"),
     Park(1, 2),
     Status(1),
+    OpenGroup(1, "g", "key", 3, 0),
+    Join(1, "g", 2, 3, 4),
+    Lease(1, 100),
+    Settle(1, 2, ((3, 4), (6, 6))),
+    Nack(1, 2, 3, 4),
+    Release(1, 2, ()),
+    Bury(1, "g", 2, 3, b"letter"),
+    Leave(1),
+    AwaitCondemned(1, "g", 2),
+    AwaitDrained(1, "g", 2),
+    RetryDead(1, "g", ((3, 4),)),
+    DropDead(1, "g", ((3, 4),)),
 ]
 FROM_WRITER: list[Message] = [
     Appended(1, 2),
@@ -45,6 +76,11 @@ FROM_WRITER: list[Message] = [
     Wake(1, 2),
     StatusReport(1, 2),
     Failed(1, "LogFull", "why", {"path": "p"}),
+    Joined(1, 2, 3, ((4, 5),), ((4, 1),)),
+    Leased(1, 2, ((3, 4), (6, 6)), ((6, 2),)),
+    Revoke(0, 2),
+    Condemned(1, ((2, 3, 4),)),
+    Counted(1, 2),
 ]
 EVERY: list[Message] = [HELLO, WELCOME, *FROM_CLIENT, *FROM_WRITER]
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgpack
 import pytest
@@ -9,8 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventlog import errors
+from eventlog.config import LEASE_RANGES_MAX
 from eventlog.errors import EventLogError, ProtocolError, SequenceOutOfRange
 from eventlog.wire.connection import append_frame, frame
+from eventlog.wire.group_messages import Condemned, DropDead, Leased, Settle
 from eventlog.wire.messages import (
     TYPES,
     Ack,
@@ -32,9 +34,18 @@ strategies: dict[type, st.SearchStrategy[Any]] = {
 }
 
 
+def values_of(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of a field; a tuple's are a few rows of as many numbers as the hint says."""
+    if get_origin(hint) is tuple:
+        (row, _) = get_args(hint)
+        numbers_of_row = [strategies[one] for one in get_args(row)]
+        return st.lists(st.tuples(*numbers_of_row), max_size=4).map(tuple)
+    return strategies[get_origin(hint) or hint]
+
+
 def messages_of(kind: Any) -> st.SearchStrategy[Message]:
     types = get_type_hints(kind)
-    fields = [strategies[get_origin(types[name]) or types[name]] for name in kind._fields]
+    fields = [values_of(types[name]) for name in kind._fields]
     return st.tuples(*fields).map(lambda values: kind(*values))
 
 
@@ -99,12 +110,36 @@ def test_a_flipped_message_is_a_message_or_a_protocol_error(
         [3, True, "c", 1],
         [3, -1, "c", 1],
         [70, 1, "LogFull", "m", [1]],
+        [11, 1, 2, 3],
+        [11, 1, 2, [3]],
+        [11, 1, 2, [[3]]],
+        [11, 1, 2, [[3, 4, 5]]],
+        [11, 1, 2, [["3", "4"]]],
+        [11, 1, 2, [[True, 4]]],
+        [11, 1, 2, [[-1, 4]]],
+        [11, 1, 2, {3: 4}],
+        [72, 1, 2, [[3, 4]], [[3]]],
+        [74, 1, [[3, 4]]],
     ],
     ids=repr,
 )
 def test_what_is_no_message_is_a_protocol_error(fields: Any) -> None:
     with pytest.raises(ProtocolError):
         unpack_message(msgpack.packb(fields))
+
+
+@pytest.mark.parametrize("kind", [Settle, DropDead, Leased, Condemned])
+def test_a_message_has_as_many_rows_as_a_lease_may_have(kind: Any) -> None:
+    row = (7, 8, 9) if kind is Condemned else (7, 8)
+    types = get_type_hints(kind)
+    for count, fits in ((LEASE_RANGES_MAX, True), (LEASE_RANGES_MAX + 1, False)):
+        plain: dict[Any, Any] = {int: 1, str: "g"}
+        message = kind(*(plain.get(types[name], (row,) * count) for name in kind._fields))
+        if fits:
+            assert unpack_message(pack_message(message)) == message
+        else:
+            with pytest.raises(ProtocolError, match=str(count)):
+                unpack_message(pack_message(message))
 
 
 @pytest.mark.parametrize("name", errors.__all__)

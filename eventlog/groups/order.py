@@ -107,21 +107,24 @@ class FreeOrder:
         """See `Order`."""
 
     def put_back(self, ranges: Iterable[Range]) -> None:
-        """See `Order`."""
+        """See `Order`. What was not come to yet is found in its turn."""
         for first, last in ranges:
-            self.waiting.add(first, last)
+            if first < self.fresh:
+                self.waiting.add(first, min(last, self.fresh - 1))
+            if last >= self.fresh:
+                self._taken.remove(max(first, self.fresh), last)
+
+    add = put_back
 
     def hold(self, seq_no: int) -> None:
         """See `Order`."""
 
     def resume(self, seq_no: int) -> None:
         """See `Order`."""
-        self.waiting.add(seq_no, seq_no)
+        self.put_back([(seq_no, seq_no)])
 
     def drop(self, seq_no: int) -> None:
         """See `Order`."""
-
-    add = put_back
 
     def available(self, high_water: int) -> int:
         """See `Order`."""
@@ -296,8 +299,13 @@ class KeyOrder:
                 self._queue(seq_no, self._hash_of[seq_no])
 
     def _queue(self, seq_no: int, key_hash: int) -> None:
-        insort(self._lines[key_hash].waiting, seq_no)
-        self._queued += 1
+        if seq_no >= self._free.fresh:
+            # Earlier ones of its key may not have been looked at: it is found after them.
+            del self._hash_of[seq_no]
+            self._free.put_back([(seq_no, seq_no)])
+        else:
+            insort(self._lines[key_hash].waiting, seq_no)
+            self._queued += 1
         self._moved(key_hash)
 
     def _moved(self, key_hash: int) -> None:

@@ -132,12 +132,14 @@ class GroupState:
             for _, ranges in leased:
                 for first, last in ranges:
                     busy.add(first, last)
+            self._order.skip_to(self.position + 1)
             self._order.add((n, n) for n in self.again.numbers() if n not in busy)
+        # What is behind the position is never found as fresh; it comes again only if asked for.
+        self._order.skip_to(self.position + 1)
         return self._order
 
     def take(self, member_id: int, count: int, high_water: int) -> list[Range]:
         """Events for a member; follow it with the record `lease`, or with `untake`."""
-        self.order.skip_to(self.position + 1)
         return self.order.take(member_id, count, high_water, self.done)
 
     def untake(self, ranges: list[Range]) -> None:
@@ -195,15 +197,16 @@ class GroupState:
         self._order = None
 
     def _apply_skip(self, position: int) -> None:
-        """Everything up to `position` is done, whoever has it."""
-        if position <= self.position:
-            return
-        self.done.add(self.position + 1, position)
+        """Everything up to `position` is done, whoever has it, and whatever it was."""
+        if position > self.position:
+            self.done.add(self.position + 1, position)
         self._advance()
+        self.again.remove(1, position)
+        self.deliveries = {n: times for n, times in self.deliveries.items() if n > position}
+        self.condemned = {n: who for n, who in self.condemned.items() if n > position}
         for lease in list(self.leases.values()):
-            lease.open.remove(1, self.position)
+            lease.open.remove(1, position)
             self._close_if_through(lease)
-        self.condemned = {n: who for n, who in self.condemned.items() if n > self.position}
         self._delayed.clear()
         self._order = None
 
@@ -220,7 +223,7 @@ class GroupState:
     def _apply_done(self, lease_id: int, ranges: list[Range]) -> None:
         self._take_from(lease_id, ranges)
         if self._order is not None:
-            self._order.settle(ranges)
+            self.order.settle(ranges)
         self._finish(ranges)
 
     def _apply_results(
@@ -230,14 +233,15 @@ class GroupState:
         if first_result <= self.replayed_to:
             return
         self._apply_done(lease_id, ranges)
-        self.done.add(first_result, last_result)
+        if last_result > self.position:
+            self.done.add(max(first_result, self.position + 1), last_result)
         self._advance()
         self.replayed_to = last_result
 
     def _apply_back(self, lease_id: int, ranges: list[Range]) -> None:
         self._take_from(lease_id, ranges)
         if self._order is not None:
-            self._order.put_back(ranges)
+            self.order.put_back(ranges)
 
     def _apply_failed(self, lease_id: int, seq_no: int) -> None:
         """A delivery ended without success; the last one condemns the event.
@@ -250,7 +254,7 @@ class GroupState:
         if self.deliveries[seq_no] >= self.max_deliveries:
             self.condemned[seq_no] = member_id
         if self._order is not None:
-            self._order.hold(seq_no)
+            self.order.hold(seq_no)
 
     def _apply_buried(self, lease_id: int, seq_no: int) -> None:
         """The event is a dead letter now."""
@@ -259,7 +263,7 @@ class GroupState:
             return
         self.condemned.pop(seq_no, None)
         if self._order is not None:
-            self._order.drop(seq_no)
+            self.order.drop(seq_no)
         self._finish([(seq_no, seq_no)])
 
     def _apply_again(self, seq_nos: list[int]) -> None:
@@ -271,7 +275,7 @@ class GroupState:
             else:
                 self.done.remove(seq_no, seq_no)
         if self._order is not None:
-            self._order.add((seq_no, seq_no) for seq_no in seq_nos)
+            self.order.add((seq_no, seq_no) for seq_no in seq_nos)
 
     def _take_from(self, lease_id: int, ranges: list[Range]) -> None:
         lease = self.leases.get(lease_id)
@@ -324,6 +328,19 @@ class GroupState:
         if member is not None and lease_id in member.recent:
             return False
         raise KeyError(lease_id)
+
+    def still_open(self, lease_id: int, ranges: list[Range]) -> list[Range]:
+        """What of the ranges the lease still has to do."""
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            return []
+        closed = RangeSet(lease.given)
+        for first, last in lease.open:
+            closed.remove(first, last)
+        still = RangeSet(ranges)
+        for first, last in closed:
+            still.remove(first, last)
+        return list(still)
 
     def settlement(self, lease: Lease, page: bytes) -> list[tuple[Any, ...]]:
         """The records by which a lease ends whose member is gone and has left that page."""

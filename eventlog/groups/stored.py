@@ -115,7 +115,7 @@ def _letters(directory: str, group: str | None) -> Iterator[DeadLetter]:
         for first, last in fields[0]:
             for key in [k for k in found if k[0] == name and first <= k[1] <= last]:
                 del found[key]
-    for (name, seq_no), (_, deliveries, failed_ns, letter) in found.items():
+    for (name, seq_no), (_, deliveries, failed_ns, letter, *_) in found.items():
         if group is None or name == group:
             yield _letter(name, seq_no, deliveries, failed_ns, letter)
 

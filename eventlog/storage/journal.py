@@ -44,13 +44,17 @@ class Journal:
         self._directory = directory
         self._path = os.path.join(directory, name)
         self._files = files
+        self._has_new_name = False
         self._descriptor = self._open()
-        with os_errors(directory, f"reading its file {name}"):
-            data = files.read(self._descriptor, files.size(self._descriptor), 0)
-        self.records, self.bytes = parse(data, directory)
-        """Of the file, and its length as far as it is whole."""
-        if self.bytes < len(data):
-            self._cut(len(data))
+        try:
+            with os_errors(directory, f"reading its file {name}"):
+                data = files.read(self._descriptor, files.size(self._descriptor), 0)
+            self.records, self.bytes = parse(data, directory)
+            if self.bytes < len(data):
+                self._cut(len(data))
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self) -> int:
         with os_errors(self._directory, f"opening {os.path.basename(self._path)}"):
@@ -58,8 +62,13 @@ class Journal:
                 return self._files.open_write(self._path)
             except FileNotFoundError:
                 descriptor = self._files.create(self._path + ".new")
-                self._files.write(descriptor, [_header()], 0)
-                self._files.rename(self._path + ".new", self._path)
+                try:
+                    self._files.write(descriptor, [_header()], 0)
+                    self._files.rename(self._path + ".new", self._path)
+                except BaseException:
+                    self._files.close(descriptor)
+                    raise
+                self._has_new_name = True
                 return descriptor
 
     def _cut(self, end: int) -> None:
@@ -68,7 +77,7 @@ class Journal:
             self._files.write(self._descriptor, [bytes(end - self.bytes)], self.bytes)
 
     def append(self, *records: Record) -> None:
-        """Add records, all or none.
+        """Add records; a crash may leave the first few of them.
 
         Raises:
             LogFull, StorageFailed: none was added.
@@ -96,11 +105,15 @@ class Journal:
                 raise
         self._files.close(self._descriptor)
         self._descriptor, self.bytes = descriptor, end
+        self._has_new_name = True
 
     def sync(self) -> None:
-        """Return when all records are on the disk."""
+        """Return when all records, and the file's name, are on the disk."""
+        has_new_name, self._has_new_name = self._has_new_name, False
         with os_errors(self._directory, f"syncing {os.path.basename(self._path)}"):
             self._files.sync(self._descriptor)
+            if has_new_name:
+                self._files.sync_directory(self._directory)
 
     def close(self) -> None:
         """Give the descriptor back; may be called twice."""

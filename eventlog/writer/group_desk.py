@@ -8,11 +8,13 @@ used up ------------> condemned: a pool is told, and buries it
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from eventlog.errors import (
+    EventLogError,
     GroupMismatch,
     InvalidArgument,
     ProtocolError,
@@ -47,7 +49,10 @@ from eventlog.writer.group_watches import GroupWatches
 if TYPE_CHECKING:
     from eventlog.writer.actor import Peer
 
+logger = logging.getLogger("eventlog.writer")
 DELIVERIES_LIMIT = 1_000_000
+TRY_AGAIN_NS = 1_000_000_000
+"""How soon to try again what found no room."""
 
 
 class GroupDesk:
@@ -67,6 +72,8 @@ class GroupDesk:
         self.store = GroupStore(log)
         self._seats: dict[Peer, Seat] = {}
         self._watches = GroupWatches()
+        self._ending: list[tuple[GroupState, int]] = []
+        """Members that are gone, and for whose end there was no room in the journal."""
         self._leases = GroupLeases(log, self.store, self._seats)
 
     def handle(self, peer: Peer, message: ClientMessage) -> None:
@@ -139,7 +146,12 @@ class GroupDesk:
             fields = (message.member_id, message.pid, message.start, slot)
             self.store.commit(state, "member", *fields)
             member = state.members[message.member_id]
-        self._seats[peer] = Seat(state, message.member_id)
+        seat = Seat(state, message.member_id)
+        for other in [one for one, known in self._seats.items() if known == seat]:
+            # Its older pipe broke, and we have not seen the end of it yet.
+            self._leases.stop_asking(other, state)
+            del self._seats[other]
+        self._seats[peer] = seat
         leases = [one for one in state.leases.values() if one.member_id == message.member_id]
         lease_id, given = (leases[-1].lease_id, leases[-1].given) if leases else (0, ())
         failures = failures_of(state, list(given))
@@ -168,6 +180,14 @@ class GroupDesk:
 
     def end_member(self, state: GroupState, member_id: int) -> None:
         """Give the leases of a member that is gone to others, as its page says."""
+        try:
+            self._end_member(state, member_id)
+        except EventLogError as error:
+            logger.warning("the end of a member of %r is tried again: %s", state.name, error)
+            self._ending.append((state, member_id))
+            self._on_due()
+
+    def _end_member(self, state: GroupState, member_id: int) -> None:
         member = state.members.get(member_id)
         if member is None or self.store.groups.get(state.name) is not state:
             return
@@ -207,9 +227,13 @@ class GroupDesk:
     def _close_part(self, peer: Peer, kind: str, message: Settle | Release) -> None:
         seat = self._seat(peer)
         ranges = _checked(message.ranges)
-        if ranges and self._holds(seat.state, message.lease_id, seat.member_id, ranges):
-            self.store.commit(seat.state, kind, message.lease_id, ranges)
-            self._changed(seat.state)
+        if ranges:
+            self._holds(seat.state, message.lease_id, seat.member_id, ranges)
+            # What was said before, by a pipe that was lost, is not said again.
+            still = seat.state.still_open(message.lease_id, ranges)
+            if still:
+                self.store.commit(seat.state, kind, message.lease_id, still)
+                self._changed(seat.state)
         peer.say(Done(message.request_id))
 
     def _nack(self, peer: Peer, message: Nack) -> None:
@@ -292,7 +316,7 @@ class GroupDesk:
         state = self._known(acks.group)
         if base_seq_no > state.replayed_to:
             fields = (acks.lease_id, acks.ranges, base_seq_no, last_seq_no)
-            self.store.commit(state, "results", *fields)
+            self.store.commit_stored(state, "results", *fields)
             self._changed(state)
 
     # --- positions ---------------------------------------------------------------------------
@@ -341,12 +365,17 @@ class GroupDesk:
 
     def next_due(self) -> int | None:
         """When the next backoff ends, by the monotonic clock; `None` without one."""
-        times = (state.next_due() for state in self.store.groups.values())
+        times = [state.next_due() for state in self.store.groups.values()]
+        if self._ending:
+            times.append(self._clock() + TRY_AGAIN_NS)
         return min((due for due in times if due is not None), default=None)
 
     def resume_due(self) -> None:
         """Hand out what waited for its backoff long enough."""
         now = self._clock()
+        ending, self._ending = self._ending, []
+        for one in ending:
+            self.end_member(*one)
         for state in self.store.groups.values():
             if state.resume_due(now):
                 self._leases.serve(state)

@@ -73,7 +73,8 @@ class GroupLeases:
     def _lease_to(self, asking: Asking) -> bool:
         state, member_id = asking.seat
         high_water = self._log.last_seq_no
-        if self._log.control.first_available > state.position + 1:
+        first = self._log.control.first_available
+        if first > state.position + 1 or (state.again.lowest or first) < first:
             # Retention ran past the group: what is not there any more needs no handling.
             self._store.commit(state, "skip", self._log.control.first_available - 1)
         count = min(asking.count, state.fair_share(high_water))

@@ -42,6 +42,8 @@ class GroupStore:
         """The numbers of the dead letters, by group."""
         self._files: tuple[Journal, Journal, MemberPages] | None = None
         self._rewrite_at = REWRITE_BYTES
+        self._unwritten: list[Record] = []
+        """Applied, and to be written with the next record."""
         self._next_slot = 0
         if os.path.exists(os.path.join(log.directory, GROUPS_NAME)):
             self._load()
@@ -71,8 +73,9 @@ class GroupStore:
         journal.records = []
         for record in dead.records:
             self._note_dead(record)
+        if dead.records:
+            self._bury_again(dead.records[-1])
         dead.records = []
-        self._bury_again()
         self._take_acks()
         self._clamp()
         for state in self.groups.values():
@@ -100,14 +103,21 @@ class GroupStore:
             for first, last in fields[0]:
                 numbers.remove(first, last)
 
-    def _bury_again(self) -> None:
-        """A dead letter was stored and the writer killed before it said so in the group."""
-        for name, numbers in self.dead.items():
-            state = self.groups.get(name)
-            for seq_no in numbers.numbers() if state is not None else ():
-                assert state is not None
-                if not state.is_done(seq_no):
-                    self.commit(state, "buried", 0, seq_no)
+    def _bury_again(self, record: Record) -> None:
+        """The last dead letter was stored and the writer killed before it said so in the group.
+
+        Only if its event is still in the very lease, or condemned, as it was: it may have been
+        asked for once more since.
+        """
+        kind, name, *fields = record
+        state = self.groups.get(name)
+        if kind != "dead" or state is None:
+            return
+        seq_no, lease_id = fields[0], fields[-1]
+        lease = state.leases.get(lease_id)
+        is_open = seq_no in state.condemned if not lease_id else lease and seq_no in lease.open
+        if is_open:
+            self.commit(state, "buried", lease_id, seq_no)
 
     def _take_acks(self) -> None:
         """Results were stored and the writer killed before it said so in the group."""
@@ -125,7 +135,10 @@ class GroupStore:
         """After a loss of power a group may know more events than the log."""
         last_seq_no = self._log.last_seq_no
         for state in self.groups.values():
-            highest = max([state.position, *(last for _, last in state.done)])
+            given = [last for lease in state.leases.values() for _, last in lease.given]
+            done = [last for _, last in state.done]
+            known = [state.position, *done, *given, *state.deliveries, *state.condemned]
+            highest = max([*known, *(last for _, last in state.again)])
             if highest > last_seq_no:
                 self.commit(state, "seek", min(state.position, last_seq_no))
 
@@ -138,13 +151,24 @@ class GroupStore:
             LogFull, StorageFailed: nothing changed.
         """
         journal = self._open_files[0]
-        journal.append([kind, state.name, *fields])
+        journal.append(*self._unwritten, [kind, state.name, *fields])
+        self._unwritten = []
         position = state.position
         state.apply(kind, *fields)
         if state.position != position:
             self._publish(state)
         if journal.bytes > self._rewrite_at:
             self._rewrite()
+
+    def commit_stored(self, state: GroupState, kind: str, *fields: Any) -> None:
+        """The same for what a batch of the log says too: without room, it is written later."""
+        try:
+            self.commit(state, kind, *fields)
+        except EventLogError as error:
+            logger.warning("what a batch acknowledged is written later: %s", error)
+            self._unwritten.append([kind, state.name, *fields])
+            state.apply(kind, *fields)
+            self._publish(state)
 
     def _publish(self, state: GroupState) -> None:
         """Show the position to everybody, as a consumer's."""
@@ -166,8 +190,11 @@ class GroupStore:
         state = self._state(name)
         try:
             if is_new:
-                self.commit(state, "seek", position)
-            if is_new or (state.ordering, state.max_deliveries) != (ordering, max_deliveries):
+                # Whole in one record, and past what an older group of that name acknowledged.
+                nothing: list[Any] = [[] for _ in range(6)]
+                fields = (ordering, max_deliveries, position, *nothing, self._log.last_seq_no)
+                self.commit(state, "state", *fields)
+            elif (state.ordering, state.max_deliveries) != (ordering, max_deliveries):
                 self.commit(state, "options", ordering, max_deliveries)
         except EventLogError:
             if is_new:
@@ -198,7 +225,7 @@ class GroupStore:
     def bury(self, state: GroupState, lease_id: int, seq_no: int, letter: bytes) -> None:
         """Store a dead letter, and be done with its event."""
         deliveries = state.deliveries.get(seq_no, 0) + (1 if lease_id else 0)
-        record: Record = ["dead", state.name, seq_no, deliveries, self._clock(), letter]
+        record: Record = ["dead", state.name, seq_no, deliveries, self._clock(), letter, lease_id]
         self._open_files[1].append(record)
         self._note_dead(record)
         self.commit(state, "buried", lease_id, seq_no)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 
-from eventlog.errors import CorruptLog
+from eventlog.errors import CorruptLog, EventsTruncated
 from eventlog.record_batch import FLAG_KEYED, KEY_HASH_BYTES
 from eventlog.storage.format import HEADER_BYTES
 from eventlog.storage.reader import BatchReader, LogReader
@@ -47,6 +47,11 @@ class KeyHashes:
             self._reader = self._log.batches(seq_no)
         try:
             batch = self._reader.next_batch()
+        except EventsTruncated as error:
+            self._reader = None
+            self._base = seq_no
+            self._known = [0] * ((error.first_available or seq_no + 1) - seq_no)
+            return
         except CorruptLog as error:
             # Whoever reads them reports it; nothing of them is in order any more.
             self._reader = None
