@@ -79,8 +79,10 @@ class Worker:
         self.member.flush()
 
     def _work_through(self, lease: Lease) -> None:
+        # What runs for every event is bound, and written out, here: a pool of trivial handlers is
+        # bound by this loop.
         member, handler, wants_envelope = self.member, self.handler, self._wants_envelope
-        next_event = lease.todo.popleft
+        next_event, note_done = lease.todo.popleft, self._done.append
         begun_ns = now_ns()
         while not self.is_stopping:
             try:
@@ -90,14 +92,20 @@ class Worker:
             envelope = self.envelope_of(lease, row, seq_no)
             if envelope is None:
                 continue
-            self.keep_order(lease, envelope)
+            if self._stored_keys:
+                self.keep_order(lease, envelope)
             member.begin(row, seq_no, begun_ns)
             try:
                 result = handler(envelope if wants_envelope else envelope.event)
             except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
                 self.failed(lease, row, envelope, error)
             else:
-                self.succeeded(lease, row, envelope, result)
+                if result is None:
+                    member.end(row)
+                    note_done(seq_no)
+                    self._events += 1
+                else:
+                    self.succeeded(lease, row, envelope, result)
             begun_ns = now_ns()
             if begun_ns - self._settled_ns > SETTLE_NS:
                 self.settle(lease)
@@ -128,7 +136,7 @@ class Worker:
 
         Otherwise a death would bring the earlier event back after this one was handled.
         """
-        if self._stored_keys and envelope.key in self._stored_keys:
+        if envelope.key in self._stored_keys:
             self.settle(lease)
 
     def argument(self, envelope: EventEnvelope) -> Any:

@@ -203,6 +203,7 @@ class Server:
         finally:
             self._pipes.discard(pipe)
             self.actor.forget_peer(pipe)
+            self.flush()  # what it had goes to others at once
             with trio.CancelScope(shield=True):
                 await pipe.aclose()
             self._note_change()
