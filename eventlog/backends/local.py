@@ -7,7 +7,15 @@ All are opened when first needed, so a handle that only reads never needs a writ
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,6 +23,7 @@ from typing import Any, Final, Self
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import msgspec
 
 from eventlog import forks
 from eventlog.backends.interface import (
@@ -467,7 +476,7 @@ class LocalPublisher(Publisher):
             await self._send_full()
         elif row == 0:
             self._to_send.set()
-        return LocalAppendHandle(self, batch, row)
+        return LocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
 
     def _refuse(self) -> None:
         forks.check(self._handle.generation, self._handle.path)
@@ -579,15 +588,12 @@ class LocalPublisher(Publisher):
         self._pipe.close()
 
 
-class LocalAppendHandle(AppendHandle):
-    """See `AppendHandle`."""
+class LocalAppendHandle(msgspec.Struct, eq=False, gc=False):
+    """See `AppendHandle`. A struct: one is made for every event, in a quarter of a class's time."""
 
-    __slots__ = ("_batch", "_publisher", "_row")
-
-    def __init__(self, publisher: LocalPublisher, batch: OutBatch, row: int) -> None:
-        self._publisher = publisher
-        self._batch = batch
-        self._row = row
+    _publisher: LocalPublisher
+    _batch: OutBatch
+    _row: int
 
     @property
     def seq_no(self) -> int | None:
@@ -597,3 +603,9 @@ class LocalAppendHandle(AppendHandle):
     async def result(self) -> int:
         await self._publisher.wait_done(self._batch)
         return self._batch.seq_no_of(self._row)
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        return self.result().__await__()
+
+
+AppendHandle.register(LocalAppendHandle)

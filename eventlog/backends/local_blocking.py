@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
+import msgspec
+
 from eventlog import forks
 from eventlog.backends.interface import LogStatus, OnTruncated
 from eventlog.backends.local_group_blocking import BlockingLocalGroup
@@ -330,7 +332,7 @@ class BlockingLocalPublisher(Publisher):
                 self._pipe.run(outbox.deliver(self._max_in_flight))
             elif row == 0:
                 self._opened.set()
-        return BlockingLocalAppendHandle(self, batch, row)
+        return BlockingLocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
 
     def _refuse(self) -> None:
         forks.check(self._handle.generation, self._handle.path)
@@ -381,15 +383,12 @@ class BlockingLocalPublisher(Publisher):
             self._pipe.close()
 
 
-class BlockingLocalAppendHandle(AppendHandle):
-    """See `eventlog.blocking.AppendHandle`."""
+class BlockingLocalAppendHandle(msgspec.Struct, eq=False, gc=False):
+    """See `eventlog.blocking.AppendHandle`; a struct, as in `local`."""
 
-    __slots__ = ("_batch", "_publisher", "_row")
-
-    def __init__(self, publisher: BlockingLocalPublisher, batch: OutBatch, row: int) -> None:
-        self._publisher = publisher
-        self._batch = batch
-        self._row = row
+    _publisher: BlockingLocalPublisher
+    _batch: OutBatch
+    _row: int
 
     @property
     def seq_no(self) -> int | None:
@@ -400,3 +399,6 @@ class BlockingLocalAppendHandle(AppendHandle):
         if not self._batch.is_done:
             self._publisher.wait_done(self._batch)
         return self._batch.seq_no_of(self._row)
+
+
+AppendHandle.register(BlockingLocalAppendHandle)
