@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -31,6 +31,7 @@ from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, copy_of
 from eventlog.client.threads import BlockingPipe
 from eventlog.config import (
+    BATCH_EVENTS_LIMIT,
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
@@ -49,6 +50,8 @@ from eventlog.positions import (
 from eventlog.storage.reader import read_range
 from eventlog.wire.group_messages import DropDead, RetryDead
 from eventlog.wire.messages import Ack, Forget, Park, Seek, Status, StatusReport
+
+_LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 
 
 class BlockingLocalEventLog(EventLog):
@@ -303,6 +306,7 @@ class BlockingLocalPublisher(Publisher):
         self._handle = handle
         self._linger_s = linger
         self._outbox = handle.new_outbox()
+        self._builder = self._outbox.builder
         self._pipe = _new_pipe(handle, self._outbox.channel)
         self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
         self._max_in_flight = max_in_flight
@@ -325,11 +329,12 @@ class BlockingLocalPublisher(Publisher):
         if self._failure or self._handle.generation != forks.generation or self._ended.is_set():
             self._refuse()
         with self._lock:
-            outbox = self._outbox
-            batch, row = outbox.add(event, key, headers)
-            if outbox.builder.bytes >= self._max_batch_bytes:
-                outbox.seal()
-                self._pipe.run(outbox.deliver(self._max_in_flight))
+            # As `Outbox.add`, written out: this runs for every event.
+            batch, builder = self._outbox.open_batch, self._builder
+            row = builder.add(event, key, headers)
+            if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
+                self._outbox.seal()
+                self._pipe.run(self._outbox.deliver(self._max_in_flight))
             elif row == 0:
                 self._opened.set()
         return BlockingLocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
