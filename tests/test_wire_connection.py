@@ -17,6 +17,7 @@ from eventlog.wire.group_messages import (
     Bury,
     Condemned,
     Counted,
+    Dismiss,
     DropDead,
     Join,
     Joined,
@@ -69,6 +70,7 @@ FROM_CLIENT: list[Message] = [
     AwaitDrained(1, "g", 2),
     RetryDead(1, "g", ((3, 4),)),
     DropDead(1, "g", ((3, 4),)),
+    Dismiss(1, "g", 7),
 ]
 FROM_WRITER: list[Message] = [
     Appended(1, 2),

@@ -36,6 +36,7 @@ FAILED_TO_START: Final = 3
 ORPHANED: Final = 4
 """The exit code of a worker whose pool is gone."""
 TEXT_CHARACTERS_MAX: Final = 8000
+TRACEBACK_CHARACTERS_MAX: Final = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +105,14 @@ class ControlHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record; what it holds besides text stays here."""
         try:
-            error = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+            error = record.exc_info[1] if record.exc_info else None
             self._control.say(
                 "log",
                 record.name,
                 record.levelno,
-                record.getMessage()[:TEXT_CHARACTERS_MAX],
+                storable(record.getMessage()[:TEXT_CHARACTERS_MAX]),
                 record.created,
-                error[-TEXT_CHARACTERS_MAX:],
+                traceback_of(error) if error is not None else "",
             )
         except Exception:  # noqa: BLE001 - as the standard handlers do
             self.handleError(record)
@@ -134,9 +135,8 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
         log = eventlog.blocking.open(spec.path)
         member = _join(log, spec)
     except BaseException as error:  # noqa: BLE001 - also sys.exit in a user's module
-        text = "".join(traceback.format_exception(error))
         may_pass = isinstance(error, WriterUnavailable)
-        control.say("failed", describe(error), text[-TEXT_CHARACTERS_MAX:], may_pass)
+        control.say("failed", describe(error), traceback_of(error), may_pass)
         os._exit(FAILED_TO_START)
     with log, member:
         _work(spec, control, member, handler)
@@ -189,8 +189,22 @@ def describe(error: BaseException) -> str:
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__"):
         name = f"{kind.__module__}.{name}"
-    text = " ".join(str(error).split())
-    return f"{name}: {text}"[:TEXT_CHARACTERS_MAX] if text else name
+    try:
+        text = " ".join(str(error).split())
+    except Exception as other:  # noqa: BLE001 - a user's exception that cannot say what it is
+        text = f"<its text cannot be had: {type(other).__qualname__}>"
+    return storable(f"{name}: {text}"[:TEXT_CHARACTERS_MAX] if text else name)
+
+
+def traceback_of(error: BaseException) -> str:
+    """The whole traceback, or the end of it if it is long."""
+    text = "".join(traceback.format_exception(error))
+    return storable(text[-TRACEBACK_CHARACTERS_MAX:])
+
+
+def storable(text: str) -> str:
+    """The text without what UTF-8 cannot carry, such as halves of surrogate pairs."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def now_ns() -> int:

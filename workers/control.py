@@ -29,7 +29,9 @@ class ControlReader:
     """Puts the bytes of one end together to messages."""
 
     def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(max_buffer_size=4 * MESSAGE_BYTES_MAX)
+        self._unpacker = msgpack.Unpacker(
+            max_buffer_size=4 * MESSAGE_BYTES_MAX, unicode_errors="surrogateescape"
+        )
 
     def receive(self, data: bytes) -> Iterator[list[Any]]:
         """The messages that the bytes complete."""

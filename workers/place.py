@@ -35,6 +35,9 @@ class Obituary:
     """What is known of a worker that ended; `is_written` once it is."""
 
     member_id: int
+    group: str = ""
+    is_death: bool = False
+    """It did not end in order."""
     error: str | None = None
     exit_code: int | None = None
     peak_rss_bytes: int | None = None
@@ -76,6 +79,7 @@ class _Worker:
         self.reader = ControlReader()
         self.became_ready = anyio.Event()
         self.is_retiring = False
+        self.is_orderly = False
         self.start_error: tuple[str, str] | None = None
         self.kill_reason: str | None = None
         self.log_lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
@@ -186,8 +190,8 @@ class Place:
     def _bid_farewell(self, worker: _Worker, ending: Ending) -> None:
         """Keep its counts, tell the pool how it ended, give everything back."""
         counts = self._page_counts(worker)
-        died = not self._is_orderly(worker, ending)
-        lost = counts.in_flight if died else 0
+        lost = counts.in_flight  # whatever its exit code: a handler may call os._exit(0)
+        worker.is_orderly = ending.exit_code == 0 and worker.became_ready.is_set() and not lost
         self._past = Counts(
             counts.handled,
             self._past.handled + counts.handled,
@@ -201,12 +205,17 @@ class Place:
         error = f"the worker {worker.kill_reason or ending.description}"
         lines = tuple(worker.log_lines)
         self._on_end(
-            Obituary(worker.member_id, error, ending.exit_code, ending.peak_rss_bytes, lines)
+            Obituary(
+                worker.member_id,
+                self._spec.group,
+                not worker.is_orderly,
+                error,
+                ending.exit_code,
+                ending.peak_rss_bytes,
+                lines,
+            )
         )
         worker.ended.set()
-
-    def _is_orderly(self, worker: _Worker, ending: Ending) -> bool:
-        return ending.exit_code == 0 and worker.became_ready.is_set()
 
     def _judge(self, worker: _Worker, ending: Ending) -> None:
         """Whether to go on, after the end of a process."""
@@ -214,7 +223,7 @@ class Place:
             return
         if not worker.became_ready.is_set():
             self._judge_start(worker, ending)
-        elif self._is_orderly(worker, ending):
+        elif worker.is_orderly:
             self._deaths = 0
         else:
             logger.warning(

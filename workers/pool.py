@@ -246,13 +246,18 @@ class Pool:
                 pages=self._pages,
             )
             self._places.append(place)
-            tasks.start_soon(place.run)
+            tasks.start_soon(self._run_place, place)
         for group in self._groups:
             tasks.start_soon(self._bury_condemned, group)
         for place in self._places:
             await place.ready.wait()
         if self._progress:
             tasks.start_soon(show_progress, self.stats, self._group_name)
+
+    async def _run_place(self, place: Place) -> None:
+        # Not cancelled with what is around the pool: leaving it stops the place in order.
+        with anyio.CancelScope(shield=True):
+            await place.run()
 
     def _fail(self, failure: PoolFailed) -> None:
         """The pool ends, and whoever is in its block is told why."""
@@ -356,11 +361,20 @@ class Pool:
 
     def _note_end(self, obituary: Obituary) -> None:
         """A worker has ended; who waits for its obituary finds it."""
+        if obituary.member_id and obituary.is_death and self._tasks is not None:
+            self._tasks.start_soon(self._dismiss, obituary)
         known = self._obituaries.setdefault(obituary.member_id, obituary)
         known.fill(obituary)
         self._obituary_order.append(obituary.member_id)
         while len(self._obituary_order) > OBITUARIES_KEPT:
             self._obituaries.pop(self._obituary_order.popleft(), None)
+
+    async def _dismiss(self, obituary: Obituary) -> None:
+        """Tell the writer of a death that it cannot see: a child of the worker has its pipes."""
+        with anyio.CancelScope(shield=True), suppress(EventLogError):
+            for group in self._groups:
+                if group.name == obituary.group:
+                    await group.dismiss(obituary.member_id)
 
     async def _bury_condemned(self, group: Group) -> None:
         while True:

@@ -12,12 +12,11 @@ import os
 import random
 import threading
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog import EventEnvelope, EventLogError, StaleLease
 from eventlog.groups import pack_letter, ranges_of
-from workers.child import ControlEnd, WorkerSpec, describe, now_ns
+from workers.child import ControlEnd, WorkerSpec, describe, now_ns, traceback_of
 from workers.handlers import Handler, wants_envelope
 from workers.policy import LeaseSize
 
@@ -29,7 +28,6 @@ SETTLE_NS: Final = 50_000_000
 """How long what is done may stay unsaid: nothing is lost by it, but lag is seen later."""
 RETIRE_EARLY: Final = 0.9
 """A worker says that it will retire when it has done this part of what it may."""
-TRACEBACK_CHARACTERS_MAX: Final = 16_000
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -183,12 +181,11 @@ class Worker:
             self.member.bury(lease, row, seq_no, self._letter(envelope, error))
 
     def _letter(self, envelope: EventEnvelope, error: BaseException) -> bytes:
-        text = "".join(traceback.format_exception(error))
         fields: dict[str, Any] = {
             "key": envelope.key,
             "headers": envelope.headers,
             "error": describe(error),
-            "traceback": text[-TRACEBACK_CHARACTERS_MAX:],
+            "traceback": traceback_of(error),
         }
         return self.member.fitting_letter(envelope.event, fields)
 

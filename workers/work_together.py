@@ -87,13 +87,20 @@ class _Together:
             return
         line = self._behind[key] = deque([(row, envelope)])
         try:
-            while line:
+            while line and not self._worker.is_stopping:
                 if not await self._handle(lease, *line.popleft()):
-                    lease.todo.extendleft((later, one.seq_no or 0) for later, one in reversed(line))
+                    self._put_back(lease, line)
                     self._member.release_key(lease, envelope)
                     return
+            self._put_back(lease, line)
         finally:
             del self._behind[key]
+
+    @staticmethod
+    def _put_back(lease: Lease, line: deque[tuple[int, EventEnvelope]]) -> None:
+        """What was not begun is among the lease's again, so that it is given back with the rest."""
+        lease.todo.extendleft((row, one.seq_no or 0) for row, one in reversed(line))
+        line.clear()
 
     async def _handle(self, lease: Lease, row: int, envelope: EventEnvelope) -> bool:
         """One event; whether its handler returned."""

@@ -151,6 +151,10 @@ class Group(ABC):
         """Make a condemned event a dead letter (see `eventlog.groups.stored.pack_letter`)."""
 
     @abstractmethod
+    async def dismiss(self, member_id: int) -> None:
+        """Say that a member's process has ended: what it had in its hands goes to others."""
+
+    @abstractmethod
     def dead_letters(self) -> list[DeadLetter]:
         """Those stored now, in the order in which they died."""
 

@@ -12,6 +12,7 @@ from eventlog.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
     Bury,
+    Dismiss,
     OpenGroup,
 )
 
@@ -51,6 +52,9 @@ class LocalGroup(Group):
 
     async def bury(self, seq_no: int, letter: bytes) -> None:
         await self._request("asking", Bury, self.name, 0, seq_no, letter)
+
+    async def dismiss(self, member_id: int) -> None:
+        await self._request("asking", Dismiss, self.name, member_id)
 
     def dead_letters(self) -> list[DeadLetter]:
         return read_dead_letters(self._handle.path, self.name)

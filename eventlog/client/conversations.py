@@ -27,6 +27,7 @@ from eventlog.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
     Bury,
+    Dismiss,
     DropDead,
     OpenGroup,
     RetryDead,
@@ -82,6 +83,7 @@ Request = (
     | Bury
     | RetryDead
     | DropDead
+    | Dismiss
     | AwaitCondemned
     | AwaitDrained
 )

@@ -14,6 +14,7 @@ OPEN     Append Ack Seek Forget      Appended Done Wake StatusReport Failed
          Bury AwaitCondemned         Condemned
          AwaitDrained
          RetryDead DropDead          Counted
+         Dismiss
 CLOSED   nothing                     nothing
 =======  ==========================  ========================================
 
@@ -35,6 +36,7 @@ from eventlog.wire.group_messages import (
     Bury,
     Condemned,
     Counted,
+    Dismiss,
     DropDead,
     Join,
     Joined,
@@ -96,7 +98,7 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
         {
             *(Append, Ack, Seek, Forget, Park, Status),
             *(OpenGroup, Join, Lease, Settle, Nack, Release, Bury, Leave),
-            *(AwaitCondemned, AwaitDrained, RetryDead, DropDead),
+            *(AwaitCondemned, AwaitDrained, RetryDead, DropDead, Dismiss),
         }
     ),
     (Role.CLIENT, State.CLOSED): frozenset(),

@@ -79,6 +79,14 @@ class Leave(NamedTuple):
     request_id: int
 
 
+class Dismiss(NamedTuple):
+    """The member's process has ended, whoever still holds its pipe."""
+
+    request_id: int
+    group: str
+    member_id: int
+
+
 class AwaitCondemned(NamedTuple):
     """Tell me of events that no member may have any more, so that I bury them.
 

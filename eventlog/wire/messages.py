@@ -24,6 +24,7 @@ from a client
 17    AwaitDrained    answered once the group is done with everything up to a number
 18    RetryDead   hand dead letters out again: answered with `Counted`
 19    DropDead    forget dead letters: answered with `Counted`
+20    Dismiss     a member's process has ended, whoever still holds its pipe
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
 66    Appended    the number of the batch's first event
@@ -55,6 +56,7 @@ from eventlog.wire.group_messages import (
     Bury,
     Condemned,
     Counted,
+    Dismiss,
     DropDead,
     Join,
     Joined,
@@ -194,6 +196,7 @@ ClientMessage = (
     | AwaitDrained
     | RetryDead
     | DropDead
+    | Dismiss
 )
 WriterMessage = (
     Welcome
@@ -230,6 +233,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     17: AwaitDrained,
     18: RetryDead,
     19: DropDead,
+    20: Dismiss,
     65: Welcome,
     66: Appended,
     67: Done,
@@ -263,6 +267,7 @@ _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
     AwaitDrained: (int, str, int),
     RetryDead: (int, str, tuple),
     DropDead: (int, str, tuple),
+    Dismiss: (int, str, int),
     Welcome: (int, int, int, bytes),
     Appended: (int, int),
     Done: (int,),

@@ -29,6 +29,7 @@ from eventlog.wire.group_messages import (
     AwaitDrained,
     Bury,
     Counted,
+    Dismiss,
     DropDead,
     Join,
     Joined,
@@ -95,6 +96,7 @@ class GroupDesk:
             AwaitDrained: self._await_drained,
             RetryDead: self._retry_dead,
             DropDead: self._drop_dead,
+            Dismiss: self._dismiss,
         }
         handlers[type(message)](peer, message)
 
@@ -162,6 +164,15 @@ class GroupDesk:
         if seat is not None:
             self._leases.stop_asking(peer, seat.state)
             self.end_member(seat.state, seat.member_id)
+        peer.say(Done(message.request_id))
+
+    def _dismiss(self, peer: Peer, message: Dismiss) -> None:
+        state = self._known(message.group)
+        seat = Seat(state, message.member_id)
+        for other in [one for one, known in self._seats.items() if known == seat]:
+            self._leases.stop_asking(other, state)
+            del self._seats[other]
+        self.end_member(state, message.member_id)
         peer.say(Done(message.request_id))
 
     def _seat(self, peer: Peer) -> Seat:
