@@ -35,6 +35,12 @@ PUBLISHER_BATCH_BYTES_DEFAULT: Final = 256 * KIB
 pauses fills it; with 64 KiB its events take a quarter longer, for wake-ups alone."""
 PIPE_BUFFER_BYTES: Final = 208 * KIB
 """What Linux grants at most unless told otherwise (net.core.wmem_max); it doubles it."""
+STAGING_BYTES: Final = 8 * MIB
+"""Of a staging ring: some batches of the usual size. Pages that are never used cost nothing."""
+STAGED_BYTES_MIN: Final = 32 * KIB
+"""Smaller batches go through the pipe, which is as fast for them."""
+STAGING_RINGS_MAX: Final = 64
+"""Bounds what producers can make a writer's machine hold; the others use their pipes."""
 MAX_IN_FLIGHT_DEFAULT: Final = 8
 MAX_IN_FLIGHT_LIMIT: Final = 64
 """The writer remembers this many batches of each producer, to answer a repeated one."""

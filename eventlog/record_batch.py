@@ -70,7 +70,7 @@ class PackedBatch(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count, of no use here
     flags: int
     acks_bytes: int
-    payload: bytes
+    payload: bytes | memoryview
 
 
 class BatchBuilder:

@@ -36,6 +36,7 @@ from eventlog.wire.messages import (
     Ack,
     Append,
     Appended,
+    AppendStaged,
     Done,
     Failed,
     Forget,
@@ -43,6 +44,8 @@ from eventlog.wire.messages import (
     Message,
     Park,
     Seek,
+    Stage,
+    Staged,
     Status,
     StatusReport,
     Wake,
@@ -71,6 +74,8 @@ FROM_CLIENT: list[Message] = [
     RetryDead(1, "g", ((3, 4),)),
     DropDead(1, "g", ((3, 4),)),
     Dismiss(1, "g", 7),
+    Stage(1),
+    AppendStaged(1, 2, 3, 4, 0, 0, 100),
 ]
 FROM_WRITER: list[Message] = [
     Appended(1, 2),
@@ -83,6 +88,7 @@ FROM_WRITER: list[Message] = [
     Revoke(0, 2),
     Condemned(1, ((2, 3, 4),)),
     Counted(1, 2),
+    Staged(1, 4096),
 ]
 EVERY: list[Message] = [HELLO, WELCOME, *FROM_CLIENT, *FROM_WRITER]
 

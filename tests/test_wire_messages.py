@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -40,6 +41,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         (row, _) = get_args(hint)
         numbers_of_row = [strategies[one] for one in get_args(row)]
         return st.lists(st.tuples(*numbers_of_row), max_size=4).map(tuple)
+    if get_origin(hint) is UnionType:
+        return values_of(get_args(hint)[0])
     return strategies[get_origin(hint) or hint]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,10 +24,10 @@ from eventlog.client.conversations import (
 )
 from eventlog.client.feed import closed
 from eventlog.client.launch import find_or_start
+from eventlog.client.staging import drop_descriptors, received
 from eventlog.client.unsent import Unsent
 from eventlog.rendezvous import connect
 
-RECEIVE_BYTES: Final = 64 * 1024
 T = TypeVar("T")
 
 
@@ -115,7 +115,7 @@ class AsyncPipe:
         while not self.send_now():
             await self._wait(anyio.wait_writable)
 
-    def queue(self, *parts: bytes) -> None:
+    def queue(self, *parts: bytes | memoryview) -> None:
         """Put bytes behind those that are not sent yet."""
         self._unsent.add(*parts)
 
@@ -144,7 +144,7 @@ class AsyncPipe:
         while True:
             await self._wait(anyio.wait_readable)
             try:
-                data = self._open_socket().recv(RECEIVE_BYTES)
+                data = received(self._open_socket(), self.channel)
             except BlockingIOError:
                 continue  # readiness is a hint
             except OSError as error:
@@ -175,4 +175,5 @@ class AsyncPipe:
             self._socket.close()
             self._socket = None
         self._unsent.clear()
+        drop_descriptors(self.channel)
         self.channel.is_open = False

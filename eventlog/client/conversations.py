@@ -64,7 +64,7 @@ class Send(NamedTuple):
     """Send these bytes, one after the other."""
 
     data: bytes
-    more: bytes = b""
+    more: bytes | memoryview = b""
 
 
 class Receive(NamedTuple):
@@ -106,6 +106,8 @@ class Channel:
         self._request_id = 0
         self.is_open = False
         self.times_opened = 0
+        self.descriptors: list[int] | None = None
+        """Those received and not used yet; `None` while none can come."""
 
     def next_request_id(self) -> int:
         """A number that no earlier request on this channel had."""

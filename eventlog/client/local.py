@@ -12,6 +12,7 @@ from eventlog.client.conversations import Channel
 from eventlog.client.feed import closed
 from eventlog.client.launch import prepare
 from eventlog.client.outbox import Outbox
+from eventlog.client.staging import StagingRing
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
@@ -98,7 +99,7 @@ class LocalHandle:
 
     def new_outbox(self) -> Outbox:
         """A producer with a pipe of its own."""
-        return Outbox(self.new_channel(), self.options)
+        return Outbox(self.new_channel(), self.options, StagingRing)
 
     def packed(self, events: Iterable[Any]) -> list[PackedBatch]:
         """All the events in batches.

@@ -15,15 +15,38 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
 
 from eventlog.client.conversations import Channel, PipeBroken, Send, Steps
-from eventlog.config import LogOptions
+from eventlog.config import STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError
 from eventlog.record_batch import BatchBuilder, PackedBatch
-from eventlog.wire.connection import append_frame
-from eventlog.wire.messages import Append, Appended, Failed, WriterMessage, error_of
+from eventlog.wire.connection import append_frame, frame
+from eventlog.wire.messages import (
+    Append,
+    Appended,
+    AppendStaged,
+    Failed,
+    Stage,
+    Staged,
+    WriterMessage,
+    error_of,
+)
+
+
+class Ring(Protocol):
+    """What an outbox knows of a staging ring (see `staging`)."""
+
+    def put(self, payload: bytes | memoryview) -> int | None:
+        """Copy a batch there; its place, or `None` if there is no room."""
+
+    def release(self, place: int) -> None:
+        """The batch there has its answer."""
+
+    def close(self) -> None:
+        """Give it back."""
 
 
 class OutBatch:
@@ -35,6 +58,7 @@ class OutBatch:
         "is_sealed",
         "on_done",
         "packed",
+        "place",
         "producer_seq",
         "request_id",
     )
@@ -43,6 +67,8 @@ class OutBatch:
         self.packed: PackedBatch | None = None
         self.producer_seq = 0
         self.request_id = 0
+        self.place: int | None = None
+        """Where it lies in the staging ring."""
         self.is_sealed = False
         self.base_seq_no: int | None = None
         self.error: EventLogError | None = None
@@ -83,8 +109,17 @@ def copy_of(error: EventLogError) -> EventLogError:
 class Outbox:
     """One producer: its open batch, and those on their way."""
 
-    def __init__(self, channel: Channel, options: LogOptions) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        options: LogOptions,
+        map_ring: Callable[[int, int], Ring] | None = None,
+    ) -> None:
         self.channel = channel
+        self._map_ring = map_ring
+        self._ring: Ring | None = None
+        self._ring_request_id = 0
+        """Of the request for a ring on this pipe; 0 if there was none."""
         self._batch_bytes_max = options.batch_bytes_max
         self.builder = BatchBuilder(options.max_event_bytes)
         self.open_batch = OutBatch()
@@ -133,14 +168,21 @@ class Outbox:
 
     # --- what goes over the pipe ---------------------------------------------------------------
 
-    def next_frame(self) -> tuple[bytes, bytes]:
+    def next_frame(self) -> tuple[bytes, bytes | memoryview]:
         """The bytes, in two parts, of the next unsent batch, which is in flight from now on."""
         batch = self.unsent.popleft()
         assert batch.packed is not None
         batch.request_id = self.channel.next_request_id()
         self.in_flight.append(batch)
         count, flags, acks_bytes, payload = batch.packed
-        return append_frame(
+        is_large = len(payload) >= STAGED_BYTES_MIN and not acks_bytes
+        if is_large and self._ring is not None:
+            place = self._ring.put(payload)
+            if place is not None:
+                batch.place = place
+                fields = (batch.request_id, self._producer_id, batch.producer_seq, count, flags)
+                return frame(AppendStaged(*fields, place, len(payload))), b""
+        head, body = append_frame(
             Append(
                 batch.request_id,
                 self._producer_id,
@@ -151,20 +193,45 @@ class Outbox:
                 payload,
             )
         )
+        return (self._ring_wanted() if is_large else b"") + head, body
+
+    def _ring_wanted(self) -> bytes:
+        """The request for a ring, once on each pipe; batches do not wait for the answer."""
+        if self._map_ring is None or self._ring_request_id:
+            return b""
+        self._ring_request_id = self.channel.next_request_id()
+        self.channel.descriptors = []
+        return frame(Stage(self._ring_request_id))
+
+    def _take_ring(self, message: WriterMessage) -> None:
+        """Use the ring from now on, if there is one."""
+        descriptors, self.channel.descriptors = self.channel.descriptors, None
+        if isinstance(message, Staged) and descriptors and self._map_ring is not None:
+            with suppress(OSError):
+                self._ring = self._map_ring(descriptors[0], message.size)
 
     def take_answers(self, messages: list[WriterMessage]) -> None:
         """Note the writer's answers to batches in flight."""
         for message in messages:
+            if message[0] == self._ring_request_id:
+                self._take_ring(message)
+                continue
             batch = next((b for b in self.in_flight if b.request_id == message[0]), None)
             if batch is None:
                 continue
             self.in_flight.remove(batch)
+            self._release(batch)
             if isinstance(message, Appended):
                 batch.finish(message.base_seq_no, None)
             elif isinstance(message, Failed):
                 error = error_of(message)
                 self._first_error = self._first_error or error
                 batch.finish(None, error)
+
+    def _release(self, batch: OutBatch) -> None:
+        if batch.place is not None and self._ring is not None:
+            self._ring.release(batch.place)
+            batch.place = None
 
     def check_stored(self) -> None:
         """Pass if all batches answered since the last check were stored.
@@ -179,8 +246,17 @@ class Outbox:
     def pipe_broke(self) -> None:
         """All that was not answered is to be sent again, in order."""
         self.channel.is_open = False
+        self.close()
+        for batch in self.in_flight:
+            batch.place = None
         self.unsent.extendleft(reversed(self.in_flight))
         self.in_flight.clear()
+
+    def close(self) -> None:
+        """Give the ring back: it ends with its pipe."""
+        ring, self._ring, self._ring_request_id = self._ring, None, 0
+        if ring is not None:
+            ring.close()
 
     def give_up(self, error: EventLogError) -> None:
         """Answer everything on its way with this error: the log cannot be reached."""

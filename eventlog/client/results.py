@@ -74,5 +74,5 @@ def _with_acks(packed: PackedBatch, acks: Acks) -> PackedBatch:
     """The batch, with the area of acknowledgements between key hashes and body."""
     area = pack_acks(acks)
     hashes_end = KEY_HASH_BYTES * packed.count if packed.flags & FLAG_KEYED else 0
-    payload = packed.payload[:hashes_end] + area + packed.payload[hashes_end:]
+    payload = b"".join((packed.payload[:hashes_end], area, packed.payload[hashes_end:]))
     return packed._replace(acks_bytes=len(area), payload=payload)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from eventlog.client.conversations import Channel, OpenPipe, Operation, PipeBroken, Send, Steps
 from eventlog.client.feed import closed
 from eventlog.client.launch import find_or_start
+from eventlog.client.staging import drop_descriptors, received
 from eventlog.client.unsent import Unsent
 
-RECEIVE_BYTES: Final = 64 * 1024
 T = TypeVar("T")
 
 
@@ -77,7 +77,7 @@ class BlockingPipe:
 
     def _receive(self) -> bytes:
         try:
-            data = self._open_socket().recv(RECEIVE_BYTES)
+            data = received(self._open_socket(), self.channel)
         except OSError as error:
             raise PipeBroken(str(error)) from error
         if not data:
@@ -97,6 +97,7 @@ class BlockingPipe:
                 pipe.shutdown(socket.SHUT_RDWR)
             pipe.close()
         self._unsent.clear()
+        drop_descriptors(self.channel)
         self.channel.is_open = False
 
     def close(self) -> None:

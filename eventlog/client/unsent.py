@@ -19,7 +19,7 @@ class Unsent:
         """Whether there is anything to send."""
         return bool(self._parts)
 
-    def add(self, *parts: bytes) -> None:
+    def add(self, *parts: bytes | memoryview) -> None:
         """Put bytes behind what is there."""
         self._parts.extend(memoryview(part) for part in parts if part)
 

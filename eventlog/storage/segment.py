@@ -118,7 +118,7 @@ class SegmentWriter:
         """Whether a batch of that length, with its header, still fits."""
         return self.position + length <= self._size
 
-    def append(self, header: bytes, payload: bytes, entry: IndexEntry) -> None:
+    def append(self, header: bytes, payload: bytes | memoryview, entry: IndexEntry) -> None:
         """Store one batch at `position`; the caller has looked for room and publishes it after.
 
         The length is written last, so a process killed in between leaves a place that reads as

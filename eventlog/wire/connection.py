@@ -15,6 +15,7 @@ OPEN     Append Ack Seek Forget      Appended Done Wake StatusReport Failed
          AwaitDrained
          RetryDead DropDead          Counted
          Dismiss
+         Stage AppendStaged          Staged
 CLOSED   nothing                     nothing
 =======  ==========================  ========================================
 
@@ -56,6 +57,7 @@ from eventlog.wire.messages import (
     Ack,
     Append,
     Appended,
+    AppendStaged,
     Done,
     Failed,
     Forget,
@@ -63,6 +65,8 @@ from eventlog.wire.messages import (
     Message,
     Park,
     Seek,
+    Stage,
+    Staged,
     Status,
     StatusReport,
     Wake,
@@ -99,6 +103,7 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
             *(Append, Ack, Seek, Forget, Park, Status),
             *(OpenGroup, Join, Lease, Settle, Nack, Release, Bury, Leave),
             *(AwaitCondemned, AwaitDrained, RetryDead, DropDead, Dismiss),
+            *(Stage, AppendStaged),
         }
     ),
     (Role.CLIENT, State.CLOSED): frozenset(),
@@ -106,7 +111,7 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
     (Role.WRITER, State.OPEN): frozenset(
         {
             *(Appended, Done, Wake, StatusReport, Failed),
-            *(Joined, Leased, Revoke, Condemned, Counted),
+            *(Joined, Leased, Revoke, Condemned, Counted, Staged),
         }
     ),
     (Role.WRITER, State.CLOSED): frozenset(),
@@ -119,7 +124,7 @@ def frame(message: Message) -> bytes:
     return _LENGTH.pack(len(packed)) + packed
 
 
-def append_frame(message: Append) -> tuple[bytes, bytes]:
+def append_frame(message: Append) -> tuple[bytes, bytes | memoryview]:
     """The same for a batch, in two parts, so that its payload need not be copied."""
     head = pack_append_head(message)
     return _LENGTH.pack(len(head) + len(message.payload)) + head, message.payload

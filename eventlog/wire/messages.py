@@ -25,6 +25,8 @@ from a client
 18    RetryDead   hand dead letters out again: answered with `Counted`
 19    DropDead    forget dead letters: answered with `Counted`
 20    Dismiss     a member's process has ended, whoever still holds its pipe
+21    Stage       ask for a staging ring: answered with `Staged`, or refused
+22    AppendStaged  as `Append`, of a batch that lies in the ring
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
 66    Appended    the number of the batch's first event
@@ -37,6 +39,7 @@ from the writer
 73    Revoke      unasked: others are idle, so give back what can be given back of a lease
 74    Condemned   events, with how often they failed and whose they were last
 75    Counted     how many there were
+76    Staged      the size of the ring, whose descriptor comes with the first byte of this frame
 ====  ==========  ==================================================================================
 """
 
@@ -92,7 +95,25 @@ class Append(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count, of no use here
     flags: int
     acks_bytes: int
-    payload: bytes
+    payload: bytes | memoryview
+
+
+class Stage(NamedTuple):
+    """Ask for memory of this connection alone, for batches that a pipe would copy twice."""
+
+    request_id: int
+
+
+class AppendStaged(NamedTuple):
+    """A record batch whose bytes lie in the staging ring; they stay there until the answer."""
+
+    request_id: int
+    producer_id: int
+    producer_seq: int
+    count: int  # type: ignore[assignment]  # as in `Append`
+    flags: int
+    position: int
+    length: int
 
 
 class Ack(NamedTuple):
@@ -147,6 +168,13 @@ class Appended(NamedTuple):
     base_seq_no: int
 
 
+class Staged(NamedTuple):
+    """The ring is there, this many bytes of it."""
+
+    request_id: int
+    size: int
+
+
 class Done(NamedTuple):
     """The request is carried out."""
 
@@ -197,6 +225,8 @@ ClientMessage = (
     | RetryDead
     | DropDead
     | Dismiss
+    | Stage
+    | AppendStaged
 )
 WriterMessage = (
     Welcome
@@ -210,6 +240,7 @@ WriterMessage = (
     | Revoke
     | Condemned
     | Counted
+    | Staged
 )
 Message = ClientMessage | WriterMessage
 
@@ -234,6 +265,8 @@ TYPES: Final[dict[int, type[Message]]] = {
     18: RetryDead,
     19: DropDead,
     20: Dismiss,
+    21: Stage,
+    22: AppendStaged,
     65: Welcome,
     66: Appended,
     67: Done,
@@ -245,6 +278,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     73: Revoke,
     74: Condemned,
     75: Counted,
+    76: Staged,
 }
 _NUMBERS: Final = {kind: number for number, kind in TYPES.items()}
 _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
@@ -268,6 +302,8 @@ _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
     RetryDead: (int, str, tuple),
     DropDead: (int, str, tuple),
     Dismiss: (int, str, int),
+    Stage: (int,),
+    AppendStaged: (int, int, int, int, int, int, int),
     Welcome: (int, int, int, bytes),
     Appended: (int, int),
     Done: (int,),
@@ -279,6 +315,7 @@ _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
     Revoke: (int, int),
     Condemned: (int, tuple),
     Counted: (int, int),
+    Staged: (int, int),
 }
 _PAIRS: Final = frozenset({Settle, Release, RetryDead, DropDead, Joined, Leased})
 """Their last fields are pairs of numbers."""

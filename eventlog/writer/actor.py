@@ -145,6 +145,7 @@ class Actor:
             return
         answer = Appended(message.request_id, base_seq_no)
         last_seq_no = base_seq_no + message.count - 1
+        self._wake()
         if self._answers_when_synced and last_seq_no > self.log.control.synced:
             self._unsynced.append((last_seq_no, peer, answer))
         else:
@@ -152,13 +153,13 @@ class Actor:
         if acks is not None:
             self.groups.take_acks(acks, base_seq_no, last_seq_no)
         self._on_dirty()
-        self._wake()
         self.groups.on_published()
 
     def _wait_for_room(self, peer: Peer, message: Append) -> None:
         if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
             raise ProtocolError(f"more than {MAX_IN_FLIGHT_LIMIT} batches in flight")
-        self._waiting.append((peer, message))
+        # Until then its bytes may lie where the next message is received.
+        self._waiting.append((peer, message._replace(payload=bytes(message.payload))))
 
     def retry_waiting(self) -> None:
         """Append what waited for room, in the order in which it came, as far as there is some."""

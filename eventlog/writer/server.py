@@ -35,13 +35,16 @@ from eventlog.wire.connection import Connection, Role, frame
 from eventlog.wire.messages import (
     PROTOCOL_VERSION,
     Append,
+    AppendStaged,
     Hello,
+    Stage,
     Welcome,
     WriterMessage,
     failed,
 )
 from eventlog.writer.actor import Actor
 from eventlog.writer.processes import wait_process_end
+from eventlog.writer.staging import StagingArea
 
 logger = logging.getLogger("eventlog.writer")
 
@@ -57,8 +60,8 @@ class Pipe:
         self._server = server
         self._stream = stream
         # The same descriptor for calls that must not wait; trio's object owns it.
-        self._raw = socket.socket(fileno=stream.socket.fileno())
-        self._raw.setblocking(False)
+        self.raw = socket.socket(fileno=stream.socket.fileno())
+        self.raw.setblocking(False)
         self._unsent = bytearray()
         self._is_sending = False
         self.is_gone = False
@@ -67,7 +70,12 @@ class Pipe:
         """Queue an answer; it is sent at the end of the step (`flush`)."""
         if not self.is_gone:
             self._unsent += frame(message)
-            self._server.to_flush.add(self)
+            self._server.to_flush[self] = None
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all that was said is sent."""
+        return not self._unsent
 
     def flush(self) -> None:
         """Send what can be sent without waiting; a task sends the rest, which is bounded."""
@@ -84,7 +92,7 @@ class Pipe:
 
     def _send_some(self) -> None:
         try:
-            del self._unsent[: self._raw.send(self._unsent)]
+            del self._unsent[: self.raw.send(self._unsent)]
         except BlockingIOError:
             return  # the pipe is full
         except OSError:
@@ -93,7 +101,7 @@ class Pipe:
     async def _send_rest(self) -> None:
         try:
             while self._unsent and not self.is_gone:
-                await trio.lowlevel.wait_writable(self._raw)
+                await trio.lowlevel.wait_writable(self.raw)
                 self._send_some()
         except (OSError, trio.ClosedResourceError):
             self.drop()
@@ -105,7 +113,7 @@ class Pipe:
         self.is_gone = True
         self._unsent.clear()
         with suppress(OSError):
-            self._raw.shutdown(socket.SHUT_RDWR)
+            self.raw.shutdown(socket.SHUT_RDWR)
 
     async def receive(self) -> memoryview:
         """The next bytes, valid until the caller waits for anything; none at the end.
@@ -115,8 +123,8 @@ class Pipe:
         buffer = self._server.buffer
         while True:
             try:
-                await trio.lowlevel.wait_readable(self._raw)
-                received = self._raw.recv_into(buffer)
+                await trio.lowlevel.wait_readable(self.raw)
+                received = self.raw.recv_into(buffer)
             except BlockingIOError:
                 continue  # readiness is a hint
             except (OSError, trio.ClosedResourceError):
@@ -126,7 +134,8 @@ class Pipe:
     async def aclose(self) -> None:
         """Give the descriptor back, once."""
         self.is_gone = True
-        self._raw.detach()
+        self._server.staging.forget(self.raw)
+        self.raw.detach()
         await self._stream.aclose()
 
 
@@ -140,7 +149,9 @@ class Server:
         self._listener = listener
         self._linger_s = linger_s
         self._pipes: set[Pipe] = set()
-        self.to_flush: set[Pipe] = set()
+        self.to_flush: dict[Pipe, None] = {}
+        """In the order of the answers: whoever waits for an event comes before its producer."""
+        self.staging = StagingArea()
         self.buffer = bytearray(RECEIVE_BYTES)
         self._dirty = trio.Event()
         self._changed = trio.Event()
@@ -182,8 +193,9 @@ class Server:
 
     def flush(self) -> None:
         """Send the answers of a step to everybody who got one."""
-        while self.to_flush:
-            self.to_flush.pop().flush()
+        pipes, self.to_flush = self.to_flush, {}
+        for pipe in pipes:
+            pipe.flush()
 
     # --- pipes -------------------------------------------------------------------------------
 
@@ -192,7 +204,7 @@ class Server:
         self._pipes.add(pipe)
         self._note_change()
         try:
-            rendezvous.check_peer(pipe._raw, self.log.directory)
+            rendezvous.check_peer(pipe.raw, self.log.directory)
             await self._converse(pipe)
         except (ProtocolError, PermissionDenied) as error:
             logger.warning("dropped a peer: %s", error)
@@ -227,8 +239,21 @@ class Server:
         elif isinstance(message, Append) and self.log.control.is_replaced():
             pipe.say(failed(message.request_id, self._deleted()))
             self.nursery.cancel_scope.cancel()
+        elif isinstance(message, AppendStaged):
+            self._answer(pipe, self.staging.take(pipe.raw, message))
+        elif isinstance(message, Stage):
+            self._open_ring(pipe, message.request_id)
         else:
             self.actor.handle(pipe, message)  # type: ignore[arg-type]  # the table allows no other
+
+    def _open_ring(self, pipe: Pipe, request_id: int) -> None:
+        pipe.flush()  # the ring's descriptor travels with its answer, past nothing
+        try:
+            if not pipe.is_flushed:
+                raise EventLogError("no staging ring for a peer that does not read its answers")
+            self.staging.open(pipe.raw, request_id)
+        except EventLogError as error:
+            pipe.say(failed(request_id, error))
 
     def _deleted(self) -> LogDeleted:
         return LogDeleted(
