@@ -37,8 +37,8 @@ PIPE_BUFFER_BYTES: Final = 208 * KIB
 """What Linux grants at most unless told otherwise (net.core.wmem_max); it doubles it."""
 STAGING_BYTES: Final = 8 * MIB
 """Of a staging ring: some batches of the usual size. Pages that are never used cost nothing."""
-STAGED_BYTES_MIN: Final = 32 * KIB
-"""Smaller batches go through the pipe, which is as fast for them."""
+STAGED_BYTES_MIN: Final = 64 * KIB
+"""Smaller batches go through the pipe, which is as fast for them (measured)."""
 STAGING_RINGS_MAX: Final = 64
 """Bounds what producers can make a writer's machine hold; the others use their pipes."""
 MAX_IN_FLIGHT_DEFAULT: Final = 8

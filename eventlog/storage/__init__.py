@@ -9,6 +9,7 @@
 `control`      the control page: the marks that everybody reads
 `offsets`      the offset table: consumers' positions
 `segment`      one segment and its index
+`spare`        the file that becomes the next segment
 `start`        making a log, and opening it for its writer
 `log`          the open log, as its writer has it
 `journal`      files of records: what groups did, and dead letters

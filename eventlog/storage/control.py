@@ -208,12 +208,7 @@ class ControlPage:
 
     def is_replaced(self) -> bool:
         """Whether the log at the path is no longer this one: deleted, or made anew."""
-        try:
-            there = os.stat(os.path.join(self.directory, FILE_NAME))
-        except FileNotFoundError:
-            return True
-        mine = os.fstat(self._descriptor)
-        return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
+        return not self._files.has_name(self._descriptor, os.path.join(self.directory, FILE_NAME))
 
     def sync(self) -> None:
         """Return when the page is on the disk."""

@@ -92,9 +92,29 @@ class Files:
         return os.listdir(path)
 
     def lock_shared(self, descriptor: int) -> None:
-        """Say that this process maps the file; a lock of others' making is not waited for."""
-        with suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        """Say that this process maps the file; an exclusive lock is held for microseconds only."""
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def lock_exclusive(self, descriptor: int) -> bool:
+        """Take the file if no process maps it; whether that was so."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(self, descriptor: int) -> None:
+        """Give the lock back."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def has_name(self, descriptor: int, path: str) -> bool:
+        """Whether the path still leads to the open file."""
+        try:
+            there = os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(descriptor)
+        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
     def close(self, descriptor: int) -> None:
         """Give the descriptor back."""

@@ -36,6 +36,7 @@ from eventlog.storage.offsets import OffsetTable
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.recovery import Damage
 from eventlog.storage.segment import SegmentWriter
+from eventlog.storage.spare import Spare, SpareWork
 
 
 @dataclass(slots=True)
@@ -115,6 +116,9 @@ class WritableLog:
         self._unsynced: list[SegmentWriter] = []
         self._failure: EventLogError | None = None
         self._has_new_names = False
+        self._spare = Spare(self.directory, self.options, files)
+        self.on_spare_wanted: Callable[[], None] = lambda: None
+        """Called when the active segment is half full: `begin_spare` gives the work."""
 
     @property
     def last_seq_no(self) -> int:
@@ -168,6 +172,8 @@ class WritableLog:
         if producer_id:
             self._producers.note(producer_id, producer_seq, base_seq_no)
         self.control.high_water = base_seq_no + batch.count - 1
+        if segment.is_half_full and self._spare.is_wanted:
+            self.on_spare_wanted()
         return base_seq_no
 
     def _segment_for(self, length: int, base_seq_no: int) -> SegmentWriter:
@@ -199,6 +205,7 @@ class WritableLog:
             self._epoch,
             max(self._clock(), self._last_append_ns),
             self._files,
+            spare=self._spare.take(),
         )
         if self._active is not None:
             self._seal(self._active)
@@ -227,6 +234,17 @@ class WritableLog:
             finally:
                 self._files.close(descriptor)
             self._files.rename(path + ".new", path)
+
+    def begin_spare(self) -> SpareWork | None:
+        """What makes the next segment ready: run it, in a thread if need be; then `finish_spare`.
+
+        Without it a roll makes the segment itself, while the append waits.
+        """
+        return self._spare.begin(self.control.sync)
+
+    def finish_spare(self, made: int | None) -> None:
+        """Take what the work returned."""
+        self._spare.finish(made)
 
     # --- syncing -----------------------------------------------------------------------------
 
@@ -340,9 +358,12 @@ class WritableLog:
             return False
         base_seq_no = self._sealed[0].base_seq_no
         self.control.first_available = first_kept
-        for name in (segment_name(base_seq_no), index_name(base_seq_no)):
-            with os_errors(self.directory, "deleting a retired segment"):
-                self._files.unlink(os.path.join(self.directory, name))
+        path = os.path.join(self.directory, segment_name(base_seq_no))
+        is_synced = all(segment.base_seq_no != base_seq_no for segment in self._unsynced)
+        with os_errors(self.directory, "deleting a retired segment"):
+            if not (is_synced and self._spare.recycle(path)):
+                self._files.unlink(path)
+            self._files.unlink(os.path.join(self.directory, index_name(base_seq_no)))
         del self._sealed[0]
         return True
 
@@ -369,6 +390,7 @@ class WritableLog:
             self.finish_sync(work)
             self.sync_positions()
         self._save_producers()
+        self._spare.discard()
         self.control.writer_pid = 0
 
     def abandon(self) -> None:
@@ -377,5 +399,6 @@ class WritableLog:
             segment.close()
         if self._active is not None:
             self._active.close()
+        self._spare.abandon()
         self.offsets.close()
         self.control.close()

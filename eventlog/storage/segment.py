@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from bisect import bisect_right
@@ -30,6 +31,7 @@ from eventlog.storage.format import (
     unpack_batch_header,
     unpack_index_entry,
 )
+from eventlog.storage.spare import FILE_NAME as SPARE_NAME
 
 _LENGTH: Final = struct.Struct("<I")
 _NOTHING_YET: Final = bytes(4)
@@ -53,25 +55,34 @@ class SegmentWriter:
 
     @classmethod
     def create(
-        cls, directory: str, base_seq_no: int, size: int, epoch: int, now_ns: int, files: Files
+        cls,
+        directory: str,
+        base_seq_no: int,
+        size: int,
+        epoch: int,
+        now_ns: int,
+        files: Files,
+        *,
+        spare: int | None = None,
     ) -> SegmentWriter:
         """A new segment with all the room it will ever need; on failure nothing is left of it.
 
-        The index comes first and the segment gets its name last, so that a segment which can be
-        seen is always whole.
+        `spare` is the descriptor of a file that is ready for it (see `spare`). The segment gets its
+        name last, so that a segment which can be seen is always whole, and has an index.
         """
         path = os.path.join(directory, segment_name(base_seq_no))
         index_path = os.path.join(directory, index_name(base_seq_no))
-        temporary = path + ".new"
-        opened: list[int] = []
+        temporary = path + ".new" if spare is None else os.path.join(directory, SPARE_NAME)
+        opened = [] if spare is None else [spare]
         try:
             with os_errors(directory, "allocating a segment"):
+                if spare is None:
+                    opened.append(files.create(temporary))
+                    files.allocate(opened[0], size)
                 opened.append(files.create(index_path))
-                files.allocate(opened[0], index_bytes(size))
-                opened.append(files.create(temporary))
-                files.allocate(opened[1], size)
+                files.allocate(opened[1], index_bytes(size))
                 header = pack_segment_header(base_seq_no, size, epoch, now_ns)
-                files.write(opened[1], [header], 0)
+                files.write(opened[0], [header], 0)
                 files.rename(temporary, path)
         except EventLogError:
             for descriptor in opened:
@@ -80,7 +91,7 @@ class SegmentWriter:
                 files.unlink(temporary)
                 files.unlink(index_path)
             raise
-        return cls(directory, base_seq_no, opened[1], opened[0], size, files)
+        return cls(directory, base_seq_no, opened[0], opened[1], size, files)
 
     @classmethod
     def reopen(cls, directory: str, base_seq_no: int, size: int, files: Files) -> SegmentWriter:
@@ -113,6 +124,11 @@ class SegmentWriter:
             for start in range(self.position, self._size, step):
                 self._files.write(self._segment, [bytes(min(step, self._size - start))], start)
             self._files.sync(self._segment)
+
+    @property
+    def is_half_full(self) -> bool:
+        """Time to make the next one ready."""
+        return self.position * 2 >= self._size
 
     def has_room(self, length: int) -> bool:
         """Whether a batch of that length, with its header, still fits."""
@@ -218,10 +234,11 @@ class SegmentReader:
         # No translation of "not found": the caller must tell a deleted segment from a lost one.
         self._descriptor = files.open_read(self._path)
         try:
-            # By the same descriptor: the name may be deleted by now.
+            with os_errors(directory, "locking a segment"):
+                files.lock_shared(self._descriptor)
+            self._check_name()
             _checked_header(directory, base_seq_no, self._descriptor, files)
             with os_errors(directory, "mapping a segment"):
-                files.lock_shared(self._descriptor)
                 size = files.size(self._descriptor)
                 self._check_size(size)
                 self._map = files.map(self._descriptor, size)
@@ -229,6 +246,15 @@ class SegmentReader:
             files.close(self._descriptor)
             raise
         self.view = memoryview(self._map)
+
+    def _check_name(self) -> None:
+        """Pass if the lock came before the writer's: what it retires it may write over.
+
+        Raises:
+            FileNotFoundError: retired meanwhile.
+        """
+        if not self._files.has_name(self._descriptor, self._path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path)
 
     def _check_size(self, size: int) -> None:
         if size < FIRST_BATCH + HEADER_BYTES:

@@ -2,6 +2,7 @@
 
     nursery
     |-- accept           one task for each pipe: bytes -> Connection -> Actor -> answers
+    |-- spare            makes the next segment ready when the active one is half full
     |-- sync             waits until something is to be synced; one sync covers all that came
     |-- expire           sleeps until the oldest segment is too old (only with `max_age`)
     |-- resume           sleeps until the next backoff of a group is over
@@ -156,6 +157,8 @@ class Server:
         self._dirty = trio.Event()
         self._changed = trio.Event()
         self._due = trio.Event()
+        self._spare_wanted = trio.Event()
+        log.on_spare_wanted = self._note_spare_wanted
         self.actor = Actor(log, lambda: len(self._pipes), self._note_dirty, self._note_due)
         self.nursery: trio.Nursery
         self._leaving_lock: int | None = None
@@ -172,6 +175,7 @@ class Server:
                 listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
                 self.nursery.start_soon(self._watch_signals)
                 self.nursery.start_soon(self._sync_loop)
+                self.nursery.start_soon(self._spare_loop)
                 self.nursery.start_soon(self._expire_loop)
                 self.nursery.start_soon(self._resume_loop)
                 for state, member_id, pid, start in self.actor.groups.absent():
@@ -190,6 +194,9 @@ class Server:
 
     def _note_due(self) -> None:
         self._due.set()
+
+    def _note_spare_wanted(self) -> None:
+        self._spare_wanted.set()
 
     def flush(self) -> None:
         """Send the answers of a step to everybody who got one."""
@@ -293,6 +300,15 @@ class Server:
             return
         self.actor.on_synced()
         self.flush()
+
+    async def _spare_loop(self) -> None:
+        while True:
+            await self._spare_wanted.wait()
+            self._spare_wanted = trio.Event()
+            work = self.log.begin_spare()
+            if work is not None:
+                # To its end, also when this writer ends: the file is somebody's until then.
+                self.log.finish_spare(await trio.to_thread.run_sync(work.run))
 
     async def _expire_loop(self) -> None:
         if self.log.options.retention.max_age is None:
