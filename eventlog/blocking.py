@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from eventlog.backends.interface import LogStatus, OnTruncated, no_groups
+from eventlog.backends.interface import LogStatus, no_groups
 from eventlog.config import (
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
@@ -36,7 +36,8 @@ from eventlog.config import (
 )
 from eventlog.envelope import EventEnvelope
 from eventlog.groups.stored import DeadLetter
-from eventlog.positions import ConsumerState, SeekPosition
+from eventlog.positions import ConsumerState, SeekPosition, check_name, check_position
+from eventlog.subscription import OnTruncated, StreamOptions
 
 if TYPE_CHECKING:
     from eventlog.client.member import GroupMember, Lease
@@ -174,7 +175,6 @@ class EventLog(ABC):
     ) -> AbstractContextManager[Publisher]:
         """A pipelined producer that batches by itself and keeps its order."""
 
-    @abstractmethod
     def subscribe(
         self,
         consumer: str,
@@ -182,8 +182,27 @@ class EventLog(ABC):
         *,
         follow: bool = True,
         on_truncated: OnTruncated = "error",
+        type: Any = None,  # noqa: A002 - what it is
+        spin: float = 0.0,
+        verify: bool = True,
+        durable_only: bool = False,
     ) -> AbstractContextManager[EventStream]:
-        """The stream of events from `position` on, resolved when the block is entered."""
+        """The stream of events from `position` on; see `eventlog.EventLog.subscribe`."""
+        options = StreamOptions(
+            follow=follow,
+            on_truncated=on_truncated,
+            type=type,
+            spin=spin,
+            verify=verify,
+            durable_only=durable_only,
+        )
+        return self._subscribe(check_name(consumer), check_position(position), options)
+
+    @abstractmethod
+    def _subscribe(
+        self, consumer: str, position: SeekPosition, options: StreamOptions
+    ) -> AbstractContextManager[EventStream]:
+        """The same, with all arguments checked."""
 
     @abstractmethod
     def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
@@ -200,6 +219,10 @@ class EventLog(ABC):
     @abstractmethod
     def last_seq_no(self) -> int | None:
         """The number of the last event ever appended; `None` on an empty log."""
+
+    @abstractmethod
+    def synced(self, seq_no: int | None = None) -> None:
+        """Return when event `seq_no`, and all before it, are on the disk."""
 
     @abstractmethod
     def consumers(self) -> list[ConsumerState]:

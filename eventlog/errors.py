@@ -13,7 +13,7 @@ the caller's code      `InvalidEvent`, `EventTooLarge`, `InvalidName`, `InvalidA
 whoever chose the path `LogNotFound`, `NotALog`, `PermissionDenied`, `UnsupportedFileSystem`
 whoever runs it        `LogFull`, `WriterUnavailable`, `LogDeleted`, `StorageFailed`,
                        `UnknownFormat`, `CorruptLog`
-the consumer           `EventsTruncated`, `StaleLease`
+the consumer           `EventsTruncated`, `EventTypeMismatch`, `StaleLease`
 a peer on a pipe       `ProtocolError`
 =====================  ==================================================================
 """
@@ -26,6 +26,7 @@ __all__ = [
     "CorruptLog",
     "EventLogError",
     "EventTooLarge",
+    "EventTypeMismatch",
     "EventsTruncated",
     "ForkedHandle",
     "GroupMismatch",
@@ -193,6 +194,13 @@ class CorruptLog(EventLogError):
 
 
 # --- the consumer ----------------------------------------------------------------------------
+
+
+class EventTypeMismatch(EventLogError):
+    """Event `seq_no` is not of the type that the subscription asked for.
+
+    The stream stays where it is, before the batch that holds the event.
+    """
 
 
 class EventsTruncated(EventLogError):

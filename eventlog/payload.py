@@ -3,11 +3,16 @@
 Beside MessagePack's own types, `datetime` (aware; the standard timestamp extension) and `UUID`
 (extension type 1, 16 bytes) survive the trip. Tuples come back as lists, except where only a tuple
 can stand: as the key of a dict.
+
+A `msgspec.Struct` or a dataclass is stored as the map (or array) that msgspec makes of it; who
+reads with `type=` gets it back, everybody else the map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import is_dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -61,18 +66,22 @@ def _unpack_pairs(data: bytes | memoryview, *, timestamp: int) -> Any:
         data,
         strict_map_key=False,
         timestamp=timestamp,
-        ext_hook=_unpack_extension,
+        ext_hook=unpack_extension,
         object_pairs_hook=_map_of_pairs,
     )
 
 
-def _pack_extension(value: Any) -> msgpack.ExtType:
+def _pack_extension(value: Any) -> Any:
     if isinstance(value, UUID):
         return msgpack.ExtType(UUID_EXTENSION, value.bytes)
+    if isinstance(value, msgspec.Struct) or (is_dataclass(value) and not isinstance(value, type)):
+        # As msgspec writes it, so that msgspec reads it back as the same type.
+        return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime))
     raise TypeError(f"MessagePack has no {type(value).__qualname__}")
 
 
-def _unpack_extension(code: int, data: bytes | memoryview) -> Any:
+def unpack_extension(code: int, data: bytes | memoryview) -> Any:
+    """The value of an extension: a UUID, or what nobody here knows."""
     if code == UUID_EXTENSION and len(data) == 16:
         return UUID(bytes=bytes(data))
     return msgpack.ExtType(code, bytes(data))
@@ -86,4 +95,4 @@ def _hashable(key: Any) -> Any:
     return tuple(map(_hashable, key)) if isinstance(key, list) else key
 
 
-_decode = msgspec.msgpack.Decoder(ext_hook=_unpack_extension).decode
+_decode = msgspec.msgpack.Decoder(ext_hook=unpack_extension).decode

@@ -20,7 +20,15 @@ from eventlog import errors
 
 PACKAGE: Final = Path(eventlog.__file__).parent
 
-VALUES: Final = {"config", "envelope", "errors", "forks", "payload", "positions", "record_batch"}
+VALUES: Final = {
+    "config",
+    "envelope",
+    "errors",
+    "forks",
+    "payload",
+    "positions",
+    "record_batch",
+} | {"subscription"}
 """Values and limits at the bottom of the house; they may import one another."""
 
 MAY_IMPORT: Final[dict[str, set[str]]] = {

@@ -15,8 +15,10 @@ from eventlog import SeekPosition
 from eventlog.config import Retention
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound, NotALog
 from eventlog.record_batch import PackedBatch
-from eventlog.storage import format  # noqa: A004 - the module's name
-from eventlog.storage import reader as reader_module
+from eventlog.storage import (
+    batch_reader,
+    format,  # noqa: A004 - the module's name
+)
 from eventlog.storage.format import segment_name
 from eventlog.storage.log import WritableLog
 from eventlog.storage.reader import LogReader, read_range
@@ -71,11 +73,11 @@ class Walk:
         self.batches = 0
         real = format.batch_fault
 
-        def counted(*args: object) -> str | None:
+        def counted(*args: Any, **options: Any) -> str | None:
             self.batches += 1
-            return real(*args)  # type: ignore[arg-type]
+            return real(*args, **options)
 
-        monkeypatch.setattr(reader_module, "batch_fault", counted)
+        monkeypatch.setattr(batch_reader, "batch_fault", counted)
 
 
 BATCHES_PER_PAGE = 4096 // 300 + 2

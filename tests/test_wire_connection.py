@@ -37,6 +37,7 @@ from eventlog.wire.messages import (
     Append,
     Appended,
     AppendStaged,
+    AwaitSynced,
     Done,
     Failed,
     Forget,
@@ -76,6 +77,7 @@ FROM_CLIENT: list[Message] = [
     Dismiss(1, "g", 7),
     Stage(1),
     AppendStaged(1, 2, 3, 4, 0, 0, 100),
+    AwaitSynced(1, 2),
 ]
 FROM_WRITER: list[Message] = [
     Appended(1, 2),

@@ -10,15 +10,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, M
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from eventlog.config import MAX_DELIVERIES_DEFAULT, Durability, GroupOrdering
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import InvalidArgument
 from eventlog.groups.stored import DeadLetter
-from eventlog.positions import ConsumerState, SeekPosition
-
-OnTruncated = Literal["error", "skip"]
+from eventlog.positions import ConsumerState, SeekPosition, check_name, check_position
+from eventlog.subscription import OnTruncated, StreamOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +31,8 @@ class LogStatus:
     """The oldest event still stored; `None` if there is none."""
     last_seq_no: int | None
     """The last event ever appended; `None` if there was none."""
+    synced_seq_no: int | None
+    """The last event known to be on the disk, with all before it; `None` if there is none."""
     bytes: int
     segments: int
     durability: Durability
@@ -111,6 +112,15 @@ class EventRange(ABC):
     def __await__(self) -> Generator[Any, Any, list[EventEnvelope]]:
         """The same as `to_list()`."""
         return self.to_list().__await__()
+
+
+def never_synced(path: str) -> InvalidArgument:
+    """The error for waiting until a log in memory is on the disk."""
+    return InvalidArgument(
+        f'the log {path} has durability "memory", so nothing of it is ever synced; make it with'
+        ' "disk" or "sync"',
+        path=path,
+    )
 
 
 def no_groups(path: str) -> InvalidArgument:
@@ -222,7 +232,6 @@ class EventLog(ABC):
         after which `send` waits.
         """
 
-    @abstractmethod
     def subscribe(
         self,
         consumer: str,
@@ -230,17 +239,45 @@ class EventLog(ABC):
         *,
         follow: bool = True,
         on_truncated: OnTruncated = "error",
+        type: Any = None,  # noqa: A002 - what it is
+        spin: float = 0.0,
+        verify: bool = True,
+        durable_only: bool = False,
     ) -> AbstractAsyncContextManager[EventStream]:
         """The stream of events from `position` on, which is resolved when the block is entered.
 
-        With `follow` the stream waits for new events; without, it ends at the last one stored when
-        it was opened. `on_truncated="skip"` goes on from the first stored event where retention ran
-        past the reader. Subscribing neither creates the consumer nor moves it.
+        Subscribing neither creates the consumer nor moves it.
 
-        Raises (from the stream):
-            EventsTruncated: retention deleted the next event.
-            CorruptLog: stored bytes are damaged.
+        `follow`: wait for new events; without, the stream ends at the last one stored when it was
+        opened. `on_truncated="skip"`: go on from the first stored event where retention ran past
+        the reader. `type`: what payloads are decoded to, straight from the stored bytes: a
+        `msgspec.Struct`, a dataclass, any type that msgspec knows; `memoryview` (of payloads that
+        are bytes) and `msgspec.Raw` (packed ones) are not copied, and keep their segment mapped.
+        `spin`: seconds to look for the next event before sleeping, which costs a processor and
+        saves a wake-up. `verify=False` believes the checksums. `durable_only`: only events that are
+        on the disk.
+
+        Raises:
+            InvalidName, InvalidArgument, InvalidArgumentType: at the call.
+            (from the stream) EventsTruncated: retention deleted the next event.
+            (from the stream) EventTypeMismatch: a payload is not of the type.
+            (from the stream) CorruptLog: stored bytes are damaged.
         """
+        options = StreamOptions(
+            follow=follow,
+            on_truncated=on_truncated,
+            type=type,
+            spin=spin,
+            verify=verify,
+            durable_only=durable_only,
+        )
+        return self._subscribe(check_name(consumer), check_position(position), options)
+
+    @abstractmethod
+    def _subscribe(
+        self, consumer: str, position: SeekPosition, options: StreamOptions
+    ) -> AbstractAsyncContextManager[EventStream]:
+        """The same, with all arguments checked."""
 
     @abstractmethod
     def read(self, start: int, stop: int | None = None) -> EventRange:
@@ -273,6 +310,17 @@ class EventLog(ABC):
     @abstractmethod
     async def last_seq_no(self) -> int | None:
         """The number of the last event ever appended; `None` on an empty log."""
+
+    @abstractmethod
+    async def synced(self, seq_no: int | None = None) -> None:
+        """Return when event `seq_no`, and all before it, are on the disk; by default, the last one.
+
+        With durability "disk" that is at most a second after the append, with "sync" at once.
+
+        Raises:
+            InvalidArgument: the log lives in memory, and nothing of it ever gets there.
+            SequenceOutOfRange: there is no such event yet.
+        """
 
     @abstractmethod
     async def consumers(self) -> list[ConsumerState]:

@@ -7,6 +7,7 @@ All are opened when first needed, so a handle that only reads never needs a writ
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -33,13 +34,12 @@ from eventlog.backends.interface import (
     EventStream,
     Group,
     LogStatus,
-    OnTruncated,
     Publisher,
 )
 from eventlog.backends.local_group import LocalGroup
 from eventlog.client.asynchronous import AsyncPipe
 from eventlog.client.conversations import Channel, PipeBroken
-from eventlog.client.feed import Feed, check_subscription, closed
+from eventlog.client.feed import Feed, closed
 from eventlog.client.group import group_fields, number_ranges
 from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, Outbox, copy_of
@@ -57,12 +57,12 @@ from eventlog.positions import (
     ConsumerState,
     SeekPosition,
     check_name,
-    check_position,
     check_seq_no,
 )
 from eventlog.storage.reader import read_range
+from eventlog.subscription import StreamOptions
 from eventlog.wire.group_messages import DropDead, RetryDead
-from eventlog.wire.messages import Ack, Forget, Park, Seek, Status, StatusReport
+from eventlog.wire.messages import Ack, AwaitSynced, Forget, Park, Seek, Status, StatusReport
 
 UNUSABLE: Final = -1
 """No process is of this generation (see `forks`)."""
@@ -211,25 +211,12 @@ class LocalEventLog(EventLog):
 
     # --- consuming ---------------------------------------------------------------------------
 
-    def subscribe(
-        self,
-        consumer: str,
-        position: SeekPosition = SeekPosition.LATEST,
-        *,
-        follow: bool = True,
-        on_truncated: OnTruncated = "error",
-    ) -> AbstractAsyncContextManager[EventStream]:
-        check_name(consumer)
-        check_position(position)
-        check_subscription(follow, on_truncated)
-        return self._subscribe(consumer, position, follow, on_truncated)
-
     @asynccontextmanager
     async def _subscribe(
-        self, consumer: str, position: SeekPosition, follow: bool, on_truncated: OnTruncated
+        self, consumer: str, position: SeekPosition, options: StreamOptions
     ) -> AsyncIterator[EventStream]:
         handle = await self._ready()
-        feed = Feed(handle.reader, consumer, position, follow=follow, on_truncated=on_truncated)
+        feed = Feed(handle.reader, consumer, position, options)
         stream = LocalStream(handle, feed)
         try:
             yield stream
@@ -293,6 +280,11 @@ class LocalEventLog(EventLog):
         return sum([(await self._request(kind, group, ranges)).number for ranges in messages])
 
     # --- looking -----------------------------------------------------------------------------
+
+    async def synced(self, seq_no: int | None = None) -> None:
+        wanted = (await self._ready()).number_to_sync(seq_no)
+        if wanted is not None:
+            await self._request(AwaitSynced, wanted)
 
     async def last_seq_no(self) -> int | None:
         return (await self._ready()).reader.last_seq_no or None
@@ -405,10 +397,22 @@ class LocalStream(EventStream):
             events = read()
             if events is not None or self._feed.is_finished:
                 return events
+            if self._feed.options.spin and await self._spin():
+                continue
             async with self._pipe.lock:
                 # The writer answers at once if the number is published by now: looking again
                 # after it has taken note is what makes a lost wake-up impossible.
-                await self._pipe.run(self._pipe.channel.request(Park, self._feed.next_seq_no))
+                kind = AwaitSynced if self._feed.options.durable_only else Park
+                await self._pipe.run(self._pipe.channel.request(kind, self._feed.next_seq_no))
+
+    async def _spin(self) -> bool:
+        """Look for the next event, again and again, for as long as was asked for."""
+        end = time.perf_counter() + self._feed.options.spin
+        while time.perf_counter() < end:
+            await anyio.lowlevel.checkpoint()
+            if self._is_closed or not self._handle.is_open or self._feed.has_more:
+                return True
+        return False
 
     def close(self) -> None:
         """Give pipe and maps back."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from eventlog import forks
-from eventlog.backends.interface import LogStatus, OnTruncated
+from eventlog.backends.interface import LogStatus
 from eventlog.backends.local_group_blocking import BlockingLocalGroup
 from eventlog.blocking import (
     LINGER_S_DEFAULT,
@@ -25,7 +26,7 @@ from eventlog.blocking import (
     Publisher,
 )
 from eventlog.client.conversations import Channel
-from eventlog.client.feed import Feed, check_subscription, closed
+from eventlog.client.feed import Feed, closed
 from eventlog.client.group import group_fields, number_ranges
 from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch, copy_of
@@ -44,12 +45,12 @@ from eventlog.positions import (
     ConsumerState,
     SeekPosition,
     check_name,
-    check_position,
     check_seq_no,
 )
 from eventlog.storage.reader import read_range
+from eventlog.subscription import StreamOptions
 from eventlog.wire.group_messages import DropDead, RetryDead
-from eventlog.wire.messages import Ack, Forget, Park, Seek, Status, StatusReport
+from eventlog.wire.messages import Ack, AwaitSynced, Forget, Park, Seek, Status, StatusReport
 
 _LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 
@@ -150,25 +151,12 @@ class BlockingLocalEventLog(EventLog):
 
     # --- consuming ---------------------------------------------------------------------------
 
-    def subscribe(
-        self,
-        consumer: str,
-        position: SeekPosition = SeekPosition.LATEST,
-        *,
-        follow: bool = True,
-        on_truncated: OnTruncated = "error",
-    ) -> AbstractContextManager[EventStream]:
-        check_name(consumer)
-        check_position(position)
-        check_subscription(follow, on_truncated)
-        return self._subscribe(consumer, position, follow, on_truncated)
-
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, follow: bool, on_truncated: OnTruncated
+        self, consumer: str, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
         reader = self._handle.reader
-        feed = Feed(reader, consumer, position, follow=follow, on_truncated=on_truncated)
+        feed = Feed(reader, consumer, position, options)
         stream = BlockingLocalStream(self._handle, feed)
         try:
             yield stream
@@ -218,6 +206,11 @@ class BlockingLocalEventLog(EventLog):
         return sum(self._request(kind, group, ranges).number for ranges in messages)
 
     # --- looking -----------------------------------------------------------------------------
+
+    def synced(self, seq_no: int | None = None) -> None:
+        wanted = self._handle.number_to_sync(seq_no)
+        if wanted is not None:
+            self._request(AwaitSynced, wanted)
 
     def last_seq_no(self) -> int | None:
         return self._handle.reader.last_seq_no or None
@@ -279,10 +272,21 @@ class BlockingLocalStream(EventStream):
             events = read()
             if events is not None or self._feed.is_finished:
                 return events
+            if self._feed.options.spin and self._spin():
+                continue
             with self._pipe.lock:
                 # The writer answers at once if the number is published by now: looking again
                 # after it has taken note is what makes a lost wake-up impossible.
-                self._pipe.run(self._pipe.channel.request(Park, self._feed.next_seq_no))
+                kind = AwaitSynced if self._feed.options.durable_only else Park
+                self._pipe.run(self._pipe.channel.request(kind, self._feed.next_seq_no))
+
+    def _spin(self) -> bool:
+        """Look for the next event, again and again, for as long as was asked for."""
+        end = time.perf_counter() + self._feed.options.spin
+        while time.perf_counter() < end:
+            if self._is_closed or not self._handle.is_open or self._feed.has_more:
+                return True
+        return False
 
     def close(self) -> None:
         """Give pipe and maps back."""

@@ -16,11 +16,12 @@ from eventlog.backends.interface import (
     EventRange,
     EventStream,
     LogStatus,
-    OnTruncated,
     Publisher,
+    never_synced,
 )
-from eventlog.backends.memory_log import MemoryFeed, MemoryHandle, read_range
-from eventlog.client.feed import check_subscription, closed
+from eventlog.backends.memory_feed import MemoryFeed, read_range
+from eventlog.backends.memory_log import MemoryHandle
+from eventlog.client.feed import closed
 from eventlog.client.local import check_publisher, check_range
 from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
 from eventlog.envelope import EventEnvelope
@@ -33,6 +34,7 @@ from eventlog.positions import (
     check_seq_no,
 )
 from eventlog.record_batch import PackedBatch
+from eventlog.subscription import StreamOptions
 
 
 class InMemoryEventLog(MemoryHandle, EventLog):
@@ -99,24 +101,11 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         finally:
             publisher.is_closed = True
 
-    def subscribe(
-        self,
-        consumer: str,
-        position: SeekPosition = SeekPosition.LATEST,
-        *,
-        follow: bool = True,
-        on_truncated: OnTruncated = "error",
-    ) -> AbstractAsyncContextManager[EventStream]:
-        check_name(consumer)
-        check_position(position)
-        check_subscription(follow, on_truncated)
-        return self._subscribe(consumer, position, follow, on_truncated)
-
     @asynccontextmanager
     async def _subscribe(
-        self, consumer: str, position: SeekPosition, follow: bool, on_truncated: OnTruncated
+        self, consumer: str, position: SeekPosition, options: StreamOptions
     ) -> AsyncIterator[EventStream]:
-        feed = MemoryFeed(self, consumer, position, follow, on_truncated)
+        feed = MemoryFeed(self, consumer, position, options)
         try:
             yield InMemoryStream(self, feed)
         finally:
@@ -132,6 +121,9 @@ class InMemoryEventLog(MemoryHandle, EventLog):
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
+
+    async def synced(self, seq_no: int | None = None) -> None:
+        raise never_synced(self.log.path)
 
     async def last_seq_no(self) -> int | None:
         return self.log.last or None

@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from eventlog import blocking
-from eventlog.backends.interface import LogStatus, OnTruncated
-from eventlog.backends.memory_log import MemoryFeed, MemoryHandle, read_range
-from eventlog.client.feed import check_subscription, closed
+from eventlog.backends.interface import LogStatus, never_synced
+from eventlog.backends.memory_feed import MemoryFeed, read_range
+from eventlog.backends.memory_log import MemoryHandle
+from eventlog.client.feed import closed
 from eventlog.client.local import check_publisher, check_range
 from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
 from eventlog.envelope import EventEnvelope
@@ -23,6 +24,7 @@ from eventlog.positions import (
     check_seq_no,
 )
 from eventlog.record_batch import PackedBatch
+from eventlog.subscription import StreamOptions
 
 
 class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
@@ -79,24 +81,11 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
         finally:
             publisher.is_closed = True
 
-    def subscribe(
-        self,
-        consumer: str,
-        position: SeekPosition = SeekPosition.LATEST,
-        *,
-        follow: bool = True,
-        on_truncated: OnTruncated = "error",
-    ) -> AbstractContextManager[blocking.EventStream]:
-        check_name(consumer)
-        check_position(position)
-        check_subscription(follow, on_truncated)
-        return self._subscribe(consumer, position, follow, on_truncated)
-
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, follow: bool, on_truncated: OnTruncated
+        self, consumer: str, position: SeekPosition, options: StreamOptions
     ) -> Iterator[blocking.EventStream]:
-        feed = MemoryFeed(self, consumer, position, follow, on_truncated)
+        feed = MemoryFeed(self, consumer, position, options)
         try:
             yield BlockingInMemoryStream(self, feed)
         finally:
@@ -110,6 +99,9 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
+
+    def synced(self, seq_no: int | None = None) -> None:
+        raise never_synced(self.log.path)
 
     def last_seq_no(self) -> int | None:
         return self.log.last or None

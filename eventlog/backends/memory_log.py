@@ -16,11 +16,13 @@ import os
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from eventlog import forks
-from eventlog.backends.interface import LogStatus, OnTruncated
+from eventlog.backends.interface import LogStatus
 from eventlog.client.feed import closed
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.envelope import EventEnvelope, datetime_of
@@ -31,11 +33,14 @@ from eventlog.errors import (
     LogFull,
     SequenceOutOfRange,
 )
+from eventlog.payload import unpack
 from eventlog.positions import ConsumerState, SeekPosition
 from eventlog.record_batch import (
     BatchBuilder,
+    Decode,
     PackedBatch,
     areas_bytes,
+    mismatch,
     pack_batches,
     unpack_body,
 )
@@ -53,11 +58,14 @@ class Batch(NamedTuple):
         """The number of its last event."""
         return self.base_seq_no + self.packed.count - 1
 
-    def envelopes(self) -> list[EventEnvelope]:
+    def envelopes(self, path: str, decode: Decode) -> list[EventEnvelope]:
         """Its events, unpacked anew."""
         count, flags, acks_bytes, payload = self.packed
         body = payload[areas_bytes(count, flags, acks_bytes) :]
-        return unpack_body(body, count, self.base_seq_no)
+        try:
+            return unpack_body(body, count, self.base_seq_no, decode)
+        except msgspec.ValidationError as error:
+            raise mismatch(error, self.base_seq_no, path) from error
 
 
 class Offset(NamedTuple):
@@ -160,11 +168,12 @@ class MemoryLog:
 
     # --- reading -----------------------------------------------------------------------------
 
-    def next_batch(self, seq_no: int) -> list[EventEnvelope] | None:
+    def next_batch(self, seq_no: int, decode: Decode = unpack) -> list[EventEnvelope] | None:
         """The events of the batch that holds `seq_no`, from it on; `None` if there is none yet.
 
         Raises:
             EventsTruncated: retention deleted it.
+            EventTypeMismatch: the batch holds an event of another type.
         """
         with self._lock:
             if seq_no > self.last:
@@ -179,7 +188,7 @@ class MemoryLog:
                 )
             place = bisect_right(self._batches, seq_no, key=lambda batch: batch.base_seq_no) - 1
             batch = self._batches[place]
-        return batch.envelopes()[seq_no - batch.base_seq_no :]
+        return batch.envelopes(self.path, decode)[seq_no - batch.base_seq_no :]
 
     def resolve(self, position: SeekPosition, consumer: str) -> int:
         """The number of the next event for a subscription that starts at `position` now."""
@@ -264,6 +273,7 @@ class MemoryLog:
             return LogStatus(
                 path=self.path,
                 writer_pid=os.getpid(),
+                synced_seq_no=None,
                 first_seq_no=self.first_available if self._batches else None,
                 last_seq_no=self.last or None,
                 bytes=self.bytes,
@@ -351,65 +361,3 @@ class MemoryHandle:
 
     def is_worth_waiting(self, error: LogFull) -> bool:
         return error.is_by_retention and self._log.options.on_full == "wait"
-
-
-class MemoryFeed:
-    """Where a stream is, and what it reads next; the same for both kinds."""
-
-    def __init__(
-        self,
-        handle: MemoryHandle,
-        consumer: str,
-        position: SeekPosition,
-        follow: bool,
-        on_truncated: OnTruncated,
-    ) -> None:
-        self._handle = handle
-        self.next_seq_no = handle.log.resolve(position, consumer)
-        self._end = None if follow else handle.log.last + 1
-        self._skips = on_truncated == "skip"
-        self._mode: str | None = None
-        self.is_closed = False
-
-    def use_as(self, mode: str) -> None:
-        """Fix how the stream is used, by its first use."""
-        if self._mode not in (None, mode):
-            raise InvalidArgument(
-                "a stream is used one way: event by event, or by `batches()`; open another one"
-            )
-        self._mode = mode
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether a stream that does not follow is at its end."""
-        return self._end is not None and self.next_seq_no >= self._end
-
-    def next_batch(self) -> list[EventEnvelope] | None:
-        """The next events; `None` if there are none yet, or none any more."""
-        log = self._handle.log
-        if self.is_closed:
-            raise closed("stream", log.path)
-        if self._skips:
-            self.next_seq_no = max(self.next_seq_no, log.first_available)
-        if self.is_finished:
-            return None
-        events = log.next_batch(self.next_seq_no)
-        if events is None:
-            return None
-        if self._end is not None:
-            events = events[: self._end - self.next_seq_no]
-        self.next_seq_no += len(events)
-        return events
-
-
-def read_range(log: MemoryLog, start: int, stop: int | None) -> Iterator[EventEnvelope]:
-    """The events from `start` to before `stop`, or to the last one there is at the call."""
-    end = log.last + 1 if stop is None else min(stop, log.last + 1)
-    return _events_between(log, start or log.first_available, end)
-
-
-def _events_between(log: MemoryLog, seq_no: int, end: int) -> Iterator[EventEnvelope]:
-    while seq_no < end:
-        events = (log.next_batch(seq_no) or [])[: end - seq_no]
-        yield from events
-        seq_no += len(events)

@@ -21,6 +21,7 @@ from eventlog.errors import InvalidArgument
 from eventlog.positions import ConsumerState, SeekPosition, check_name
 from eventlog.storage.control import check_is_log
 from eventlog.storage.reader import LogReader
+from eventlog.subscription import StreamOptions
 
 Log = Annotated[str, typer.Argument(help="The log's directory.")]
 Consumer = Annotated[str, typer.Argument(help="The consumer's name.")]
@@ -102,7 +103,7 @@ def _start(log: str, start: str | None, count: int | None, consumer: str | None)
 def _stored(log: str, position: SeekPosition) -> Iterator[EventEnvelope]:
     """What is stored from the position on, without a writer."""
     reader = LogReader(log)
-    feed = Feed(reader, "", position, follow=False, on_truncated="skip")
+    feed = Feed(reader, "", position, StreamOptions(follow=False, on_truncated="skip"))
     try:
         while (events := feed.next_batch()) is not None:
             yield from events

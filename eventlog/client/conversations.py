@@ -36,6 +36,7 @@ from eventlog.wire.messages import (
     HELLO_MAGIC,
     PROTOCOL_VERSION,
     Ack,
+    AwaitSynced,
     Failed,
     Forget,
     Hello,
@@ -78,6 +79,7 @@ Request = (
     | Seek
     | Forget
     | Park
+    | AwaitSynced
     | Status
     | OpenGroup
     | Bury
@@ -88,7 +90,7 @@ Request = (
     | AwaitDrained
 )
 """What may be said twice without harm, so that it is repeated after a lost pipe."""
-WAITS: Final = frozenset({Park, AwaitCondemned, AwaitDrained})
+WAITS: Final = frozenset({Park, AwaitSynced, AwaitCondemned, AwaitDrained})
 """Requests that are answered when something happens, perhaps in a month."""
 Operation = OpenPipe | Send | Receive
 Result = TypeVar("Result")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from eventlog.envelope import EventEnvelope
-from eventlog.errors import EventsTruncated, InvalidArgument, LogClosed
+from eventlog.errors import (
+    EventLogError,
+    EventsTruncated,
+    EventTypeMismatch,
+    InvalidArgument,
+    LogClosed,
+)
 from eventlog.positions import SeekPosition
 from eventlog.storage.reader import LogReader, trimmed
-
-OnTruncated = Literal["error", "skip"]
+from eventlog.subscription import StreamOptions
 
 EVENTS_AT_ONCE: Final = 512
 """Small batches are handed to an iterating consumer together, so that one check for cancellation
@@ -24,14 +29,16 @@ class Feed:
         log: LogReader,
         consumer: str,
         position: SeekPosition,
-        *,
-        follow: bool,
-        on_truncated: OnTruncated,
+        options: StreamOptions,
     ) -> None:
         self._log = log
-        self._skips = on_truncated == "skip"
-        self._reader = log.batches(log.resolve(position, consumer))
-        self._end = None if follow else log.last_seq_no + 1
+        self.options = options
+        self._reader = log.batches(
+            log.resolve(position, consumer),
+            verify=options.verify,
+            durable_only=options.durable_only,
+        )
+        self._end = None if options.follow else self._reader.last_readable + 1
         self._mode: str | None = None
 
     @property
@@ -43,6 +50,11 @@ class Feed:
     def is_finished(self) -> bool:
         """A stream that does not follow has handed out all that there was when it was opened."""
         return self._end is not None and self._reader.next_seq_no >= self._end
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next event is there already; a load from shared memory, nothing else."""
+        return self._reader.next_seq_no <= self._reader.last_readable
 
     def use_as(self, mode: str) -> None:
         """Fix how the stream is used, by its first use.
@@ -61,6 +73,7 @@ class Feed:
 
         Raises:
             EventsTruncated, CorruptLog, LogDeleted: see `storage.reader`.
+            EventTypeMismatch: the batch holds an event of another type; the feed stays before it.
         """
         if self.is_finished:
             return None
@@ -68,13 +81,18 @@ class Feed:
         try:
             batch = self._reader.next_batch()
         except EventsTruncated as error:
-            if not self._skips or error.first_available is None:
+            if self.options.on_truncated != "skip" or error.first_available is None:
                 raise
             self._reader.next_seq_no = error.first_available
             return self.next_batch()
         if batch is None:
             return None
-        envelopes = batch.envelopes(self._log.directory)
+        try:
+            envelopes = batch.envelopes(self._log.directory, self.options.decode)
+        except EventTypeMismatch:
+            self._reader.close()
+            self._reader.next_seq_no = first
+            raise
         end = batch.header.last_seq_no + 1 if self._end is None else self._end
         return trimmed(envelopes, batch.header.base_seq_no, first, end)
 
@@ -82,7 +100,10 @@ class Feed:
         """As `next_batch`, with small batches put together."""
         events = self.next_batch()
         while events is not None and len(events) < EVENTS_AT_ONCE:
-            more = self.next_batch()
+            try:
+                more = self.next_batch()
+            except EventLogError:
+                break  # first what came before it; the next call meets it again
             if more is None:
                 break
             events = events + more
@@ -91,18 +112,6 @@ class Feed:
     def close(self) -> None:
         """Unmap; may be called twice."""
         self._reader.close()
-
-
-def check_subscription(follow: object, on_truncated: object) -> None:
-    """Pass if the options of `subscribe` mean something.
-
-    Raises:
-        InvalidArgument: they don't.
-    """
-    if on_truncated not in ("error", "skip"):
-        raise InvalidArgument(f'on_truncated={on_truncated!r}; give "error" or "skip"')
-    if not isinstance(follow, bool):
-        raise InvalidArgument(f"follow={follow!r}; give True or False")
 
 
 def closed(what: str, path: str) -> LogClosed:

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from eventlog import forks
-from eventlog.backends.interface import LogStatus
+from eventlog.backends.interface import LogStatus, never_synced
 from eventlog.client.conversations import Channel
 from eventlog.client.feed import closed
 from eventlog.client.launch import prepare
 from eventlog.client.outbox import Outbox
 from eventlog.client.staging import StagingRing
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
-from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog.errors import InvalidArgument, InvalidArgumentType, SequenceOutOfRange
 from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
 from eventlog.record_batch import PackedBatch, pack_batches
 from eventlog.storage.identity import is_same_process
@@ -125,6 +125,28 @@ class LocalHandle:
                 return max(position.value - 1, 0)
         return self.reader.resolve(position, consumer) - 1
 
+    def number_to_sync(self, seq_no: int | None) -> int | None:
+        """The number to wait for until it is on the disk; `None` if it is there already.
+
+        Raises:
+            InvalidArgument: nothing of this log ever gets there.
+            SequenceOutOfRange: there is no such event yet.
+        """
+        reader = self.reader
+        last = reader.last_seq_no
+        wanted = last if seq_no is None else check_seq_no(seq_no)
+        if reader.options.durability == "memory":
+            raise never_synced(self.path)
+        if wanted > last:
+            raise SequenceOutOfRange(
+                f"event {wanted} of the log {self.path} cannot be waited for: the last one is"
+                f" {last}",
+                path=self.path,
+                seq_no=wanted,
+                last_seq_no=last,
+            )
+        return wanted if wanted > reader.control.synced else None
+
     def status(self, connections: int) -> LogStatus:
         """The log as it can be seen from here."""
         reader = self.reader
@@ -139,6 +161,7 @@ class LocalHandle:
             bytes=reader.stored_bytes(),
             segments=len(reader.segment_bases()),
             durability=reader.options.durability,
+            synced_seq_no=min(control.synced, last) or None,
             connections=connections,
         )
 

@@ -23,8 +23,8 @@ from eventlog.groups.ranges import Range, ranges_of
 from eventlog.groups.state import DONE, NOT_STARTED, RETURNED, STARTED
 from eventlog.groups.stored import pack_letter
 from eventlog.record_batch import key_hash
+from eventlog.storage.batch_reader import BatchReader
 from eventlog.storage.members import PAGE
-from eventlog.storage.reader import BatchReader
 from eventlog.wire.group_messages import Bury, Nack, Release, Settle
 
 __all__ = ["GroupMember", "Lease"]

@@ -15,6 +15,7 @@
 `journal`      files of records: what groups did, and dead letters
 `members`      the pages of the groups' members
 `reader`       the log as everybody else sees it
+`batch_reader` its batches, one after the other
 `verify`       every checksum and the sequence, for `eventlog verify`
 `identity`     who a process is
 =============  ========================================================================

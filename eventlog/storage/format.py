@@ -240,14 +240,20 @@ def unpack_batch_header(buffer: memoryview, position: int) -> BatchHeader:
     return BatchHeader._make(BATCH_HEADER.unpack_from(buffer, position))
 
 
-def batch_fault(buffer: memoryview, position: int, header: BatchHeader) -> str | None:
-    """What is wrong with a batch whose length word is set; `None` if it is whole."""
+def batch_fault(
+    buffer: memoryview, position: int, header: BatchHeader, *, verify: bool = True
+) -> str | None:
+    """What is wrong with a batch whose length word is set; `None` if it is whole.
+
+    Without `verify` its checksum is believed.
+    """
     end = position + header.length
     if header.length < HEADER_BYTES or end > len(buffer):
         return f"a batch with a length of {header.length} bytes"
-    with buffer[position + 4 : end] as covered:
-        if crc32c(covered) != header.crc:
-            return "a batch with a wrong checksum"
+    if verify:
+        with buffer[position + 4 : end] as covered:
+            if crc32c(covered) != header.crc:
+                return "a batch with a wrong checksum"
     if header.header_bytes != HEADER_BYTES or header.flags & ~FLAGS_KNOWN:
         return f"a batch with unknown flags ({header.flags:#x})"
     if header.count < 1 or header.body_offset > header.length:

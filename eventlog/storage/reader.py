@@ -21,54 +21,21 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from eventlog.envelope import EventEnvelope, datetime_of
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound
 from eventlog.positions import ConsumerState, SeekPosition
-from eventlog.record_batch import unpack_body
+from eventlog.storage.batch_reader import BatchReader
 from eventlog.storage.control import ControlPage, check_is_log
 from eventlog.storage.files import FILES, Files, os_errors
 from eventlog.storage.format import (
     FIRST_BATCH,
-    BatchHeader,
-    aligned,
     base_of_name,
-    batch_fault,
     segment_name,
     unpack_batch_header,
 )
 from eventlog.storage.offsets import OffsetTable
-from eventlog.storage.recovery import find_batch_after
 from eventlog.storage.segment import SegmentReader
-
-
-class StoredBatch(NamedTuple):
-    """One batch of a mapped segment, checked; valid until its `BatchReader` goes on."""
-
-    header: BatchHeader
-    segment: SegmentReader
-    position: int
-
-    def envelopes(self, path: str) -> list[EventEnvelope]:
-        """The events, decoded.
-
-        Raises:
-            CorruptLog: they cannot be; whoever produced the batch packed something else.
-        """
-        header = self.header
-        start, end = self.position + header.body_offset, self.position + header.length
-        try:
-            with self.segment.view[start:end] as body:
-                return unpack_body(body, header.count, header.base_seq_no)
-        except ValueError as error:
-            raise CorruptLog(
-                f"the events {header.base_seq_no} to {header.last_seq_no} of the log {path} cannot"
-                f" be decoded: {error}; they were stored so by their producer",
-                path=path,
-                seq_no=header.base_seq_no,
-                last_seq_no=header.last_seq_no,
-            ) from error
 
 
 class LogReader:
@@ -252,9 +219,15 @@ class LogReader:
         except FileNotFoundError:
             return 0
 
-    def batches(self, next_seq_no: int) -> BatchReader:
-        """A reader whose first batch holds that event."""
-        return BatchReader(self, next_seq_no)
+    def batches(
+        self, next_seq_no: int, *, verify: bool = True, durable_only: bool = False
+    ) -> BatchReader:
+        """A reader whose first batch holds that event.
+
+        Without `verify` the checksums are believed; with `durable_only` it goes no further than the
+        synced mark.
+        """
+        return BatchReader(self, next_seq_no, verify=verify, durable_only=durable_only)
 
     def close(self) -> None:
         """Unmap everything; may be called twice."""
@@ -262,126 +235,6 @@ class LogReader:
             self._offsets.close()
             self._offsets = None
         self.control.close()
-
-
-class BatchReader:
-    """Walks the batches of a log from one event on. `position` is the offset of the next batch."""
-
-    def __init__(self, log: LogReader, next_seq_no: int) -> None:
-        self._log = log
-        self.next_seq_no = next_seq_no
-        self.position = 0
-        self._segment: SegmentReader | None = None
-
-    def next_batch(self) -> StoredBatch | None:
-        """The batch that holds event `next_seq_no`, checked; `None` if it is not published yet.
-
-        Raises:
-            EventsTruncated, CorruptLog, LogDeleted: see the module's table.
-        """
-        if self.next_seq_no > self._log.last_seq_no:
-            return None
-        while True:
-            segment = self._segment
-            if segment is None:
-                self._enter(self._log.open_segment(self.next_seq_no))
-                continue
-            there = segment.header_at(self.position)
-            if there is None or there.length == 0:
-                self._go_on(segment, "a batch that is not there")
-                continue
-            header = self._checked(segment, there)
-            if isinstance(header, str):
-                self._go_on(segment, header)
-                continue
-            batch = StoredBatch(header, segment, self.position)
-            self.position = aligned(self.position + header.length)
-            if header.last_seq_no < self.next_seq_no:
-                continue  # still on the way from an index entry to the number asked for
-            self.next_seq_no = header.last_seq_no + 1
-            return batch
-
-    def _checked(self, segment: SegmentReader, header: BatchHeader) -> BatchHeader | str:
-        """The header of a whole batch, the next one or one before it; or why there is none."""
-        fault = batch_fault(segment.view, self.position, header)
-        if fault is not None:
-            # On processors that let a length be seen before what it covers, a second look, after
-            # all that the first one loaded, tells a batch in the making from a damaged one.
-            header = unpack_batch_header(segment.view, self.position)
-            fault = batch_fault(segment.view, self.position, header)
-        if fault is None and header.base_seq_no > self.next_seq_no:
-            fault = f"event {header.base_seq_no} in the place of {self.next_seq_no}"
-        return fault or header
-
-    def _corrupt(self, segment: SegmentReader, fault: str) -> CorruptLog:
-        found = find_batch_after(segment.view, self.position, self.next_seq_no)
-        last = found[1].base_seq_no - 1 if found else self._last_of(segment)
-        return CorruptLog(
-            f"the events {self.next_seq_no} to {last} of the log {self._log.directory} are damaged"
-            f" ({fault} at offset {self.position} of segment {segment.base_seq_no}); all others"
-            " are readable: restore a backup, or go on after them",
-            path=self._log.directory,
-            seq_no=self.next_seq_no,
-            last_seq_no=last,
-        )
-
-    def _last_of(self, segment: SegmentReader) -> int:
-        """The last number that the segment can hold: the one before the next segment's."""
-        bases = self._log.segment_bases()
-        later = [base for base in bases if base > segment.base_seq_no]
-        return later[0] - 1 if later else self._log.last_seq_no
-
-    def _enter(self, segment: SegmentReader) -> None:
-        """Begin in a segment, at the batch before `next_seq_no` that its index knows."""
-        self._segment = segment
-        entry = segment.nearest(lambda entry: entry.base_seq_no <= self.next_seq_no)
-        self.position = entry.position if entry else FIRST_BATCH
-
-    def _go_on(self, segment: SegmentReader, fault: str) -> None:
-        """Leave a place where no whole batch stands for where event `next_seq_no` is.
-
-        That is another segment, after the end of this one (or after what a failed write left
-        there), or further on in this one, if the damage lies before the event.
-
-        Raises:
-            CorruptLog: the damage took the event.
-        """
-        following = self._log.open_segment(self.next_seq_no)
-        if following.base_seq_no != segment.base_seq_no:
-            self.close()
-            self._enter(following)
-            return
-        following.close()
-        found = find_batch_after(segment.view, self.position, segment.base_seq_no)
-        if found is None or found[1].base_seq_no > self.next_seq_no or found[0] <= self.position:
-            raise self._corrupt(segment, fault)
-        self.position = found[0]
-
-    def skip_to(self, seq_no: int) -> None:
-        """Go, without decoding, to where event `seq_no` is or will be."""
-        self.next_seq_no = min(seq_no, self._log.last_seq_no)
-        if self.next_seq_no >= max(self._log.first_available, 1):
-            self.next_batch()
-
-    def skip_to_time(self, timestamp_ns: int) -> None:
-        """Go close before the first batch of that time, by the index of this segment."""
-        if self.next_seq_no > self._log.last_seq_no:
-            return
-        segment = self._log.open_segment(self.next_seq_no)
-        entry = segment.nearest(lambda entry: entry.append_time_ns < timestamp_ns)
-        if entry is None:
-            segment.close()
-            return
-        self.close()
-        self._segment = segment
-        self.position = entry.position
-        self.next_seq_no = max(entry.base_seq_no, self.next_seq_no)
-
-    def close(self) -> None:
-        """Unmap the segment; may be called twice, and the reader goes on at its number."""
-        if self._segment is not None:
-            self._segment.close()
-            self._segment = None
 
 
 def read_range(log: LogReader, start: int, stop: int | None) -> Iterator[list[EventEnvelope]]:

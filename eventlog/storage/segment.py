@@ -319,9 +319,14 @@ class SegmentReader:
         return header is not None and header.length > 0 and header.base_seq_no == entry.base_seq_no
 
     def close(self) -> None:
-        """Unmap; may be called twice."""
+        """Unmap; may be called twice.
+
+        Payloads that were handed out without copying keep the map, and with it the lock (it has a
+        descriptor of its own), until the last of them is gone.
+        """
         if self._descriptor >= 0:
-            self.view.release()
-            self._map.close()
+            with suppress(BufferError):
+                self.view.release()
+                self._map.close()
             self._files.close(self._descriptor)
             self._descriptor = -1

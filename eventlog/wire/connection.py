@@ -16,6 +16,7 @@ OPEN     Append Ack Seek Forget      Appended Done Wake StatusReport Failed
          RetryDead DropDead          Counted
          Dismiss
          Stage AppendStaged          Staged
+         AwaitSynced
 CLOSED   nothing                     nothing
 =======  ==========================  ========================================
 
@@ -58,6 +59,7 @@ from eventlog.wire.messages import (
     Append,
     Appended,
     AppendStaged,
+    AwaitSynced,
     Done,
     Failed,
     Forget,
@@ -103,7 +105,7 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
             *(Append, Ack, Seek, Forget, Park, Status),
             *(OpenGroup, Join, Lease, Settle, Nack, Release, Bury, Leave),
             *(AwaitCondemned, AwaitDrained, RetryDead, DropDead, Dismiss),
-            *(Stage, AppendStaged),
+            *(Stage, AppendStaged, AwaitSynced),
         }
     ),
     (Role.CLIENT, State.CLOSED): frozenset(),

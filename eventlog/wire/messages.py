@@ -27,11 +27,12 @@ from a client
 20    Dismiss     a member's process has ended, whoever still holds its pipe
 21    Stage       ask for a staging ring: answered with `Staged`, or refused
 22    AppendStaged  as `Append`, of a batch that lies in the ring
+23    AwaitSynced  answer with `Wake` once event `seq_no` is on the disk
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
 66    Appended    the number of the batch's first event
 67    Done        the request is carried out
-68    Wake        the high-water mark, at or past what was waited for
+68    Wake        the mark, at or past what was waited for
 69    StatusReport
 70    Failed      the request was refused: error name, message, fields
 71    Joined      the member's page, and the lease that it still has, if any
@@ -146,6 +147,13 @@ class Park(NamedTuple):
     seq_no: int
 
 
+class AwaitSynced(NamedTuple):
+    """Wake me when event `seq_no` is on the disk; at once if it already is."""
+
+    request_id: int
+    seq_no: int
+
+
 class Status(NamedTuple):
     """Ask for what only the writer knows."""
 
@@ -182,10 +190,10 @@ class Done(NamedTuple):
 
 
 class Wake(NamedTuple):
-    """Look again: events up to `high_water` are published."""
+    """Look again: events up to `seq_no` are published, or synced."""
 
     request_id: int
-    high_water: int
+    seq_no: int
 
 
 class StatusReport(NamedTuple):
@@ -227,6 +235,7 @@ ClientMessage = (
     | Dismiss
     | Stage
     | AppendStaged
+    | AwaitSynced
 )
 WriterMessage = (
     Welcome
@@ -267,6 +276,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     20: Dismiss,
     21: Stage,
     22: AppendStaged,
+    23: AwaitSynced,
     65: Welcome,
     66: Appended,
     67: Done,
@@ -289,6 +299,7 @@ _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
     Forget: (int, str),
     Park: (int, int),
     Status: (int,),
+    AwaitSynced: (int, int),
     OpenGroup: (int, str, str, int, int),
     Join: (int, str, int, int, int),
     Lease: (int, int),

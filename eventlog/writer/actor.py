@@ -28,6 +28,7 @@ from eventlog.wire.messages import (
     Ack,
     Append,
     Appended,
+    AwaitSynced,
     ClientMessage,
     Done,
     Forget,
@@ -51,6 +52,31 @@ class Peer(Protocol):
         """Send, or queue, an answer; never blocks."""
 
 
+class Waiting:
+    """Peers that wait for a mark to reach a number of theirs."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Peer, int]] = []
+        self._tickets = count()
+
+    def add(self, peer: Peer, request_id: int, seq_no: int) -> None:
+        """Wake the peer once the mark is there."""
+        heapq.heappush(self._heap, (seq_no, next(self._tickets), peer, request_id))
+
+    def wake(self, mark: int) -> None:
+        """Answer all who waited for the mark to be where it is now."""
+        while self._heap and self._heap[0][0] <= mark:
+            _, _, peer, request_id = heapq.heappop(self._heap)
+            peer.say(Wake(request_id, mark))
+
+    def forget(self, peer: Peer) -> None:
+        """Drop what a peer that is gone was waiting for."""
+        kept = [ticket for ticket in self._heap if ticket[2] is not peer]
+        if len(kept) != len(self._heap):
+            heapq.heapify(kept)
+            self._heap = kept
+
+
 class Actor:
     """The log's owner.
 
@@ -70,8 +96,8 @@ class Actor:
         self._on_dirty = on_dirty
         self._answers_when_synced = log.options.durability == "sync"
         self._waits_when_full = log.options.on_full == "wait"
-        self._parked: list[tuple[int, int, Peer, int]] = []
-        self._tickets = count()
+        self._parked = Waiting()
+        self._awaiting_sync = Waiting()
         self._unsynced: deque[tuple[int, Peer, Appended]] = deque()
         self._waiting: deque[tuple[Peer, Append]] = deque()
         self.groups = GroupDesk(log, on_due, self._on_group_moved)
@@ -95,6 +121,8 @@ class Actor:
                 self._take(peer, message)
             case Park():
                 self._park(peer, message)
+            case AwaitSynced():
+                self._await_synced(peer, message)
             case Ack(request_id, consumer, seq_no):
                 self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
                 self.groups.take_ack(consumer, seq_no)
@@ -145,7 +173,7 @@ class Actor:
             return
         answer = Appended(message.request_id, base_seq_no)
         last_seq_no = base_seq_no + message.count - 1
-        self._wake()
+        self._parked.wake(self.log.last_seq_no)
         if self._answers_when_synced and last_seq_no > self.log.control.synced:
             self._unsynced.append((last_seq_no, peer, answer))
         else:
@@ -179,6 +207,7 @@ class Actor:
     def on_synced(self) -> None:
         """Answer the appends that a finished sync covers."""
         synced = self.log.control.synced
+        self._awaiting_sync.wake(synced)
         while self._unsynced and self._unsynced[0][0] <= synced:
             _, peer, answer = self._unsynced.popleft()
             peer.say(answer)
@@ -195,22 +224,19 @@ class Actor:
     def _park(self, peer: Peer, message: Park) -> None:
         if message.seq_no <= self.log.last_seq_no:
             peer.say(Wake(message.request_id, self.log.last_seq_no))
-            return
-        ticket = (message.seq_no, next(self._tickets), peer, message.request_id)
-        heapq.heappush(self._parked, ticket)
+        else:
+            self._parked.add(peer, message.request_id, message.seq_no)
 
-    def _wake(self) -> None:
-        high_water = self.log.last_seq_no
-        while self._parked and self._parked[0][0] <= high_water:
-            _, _, peer, request_id = heapq.heappop(self._parked)
-            peer.say(Wake(request_id, high_water))
+    def _await_synced(self, peer: Peer, message: AwaitSynced) -> None:
+        if message.seq_no <= self.log.control.synced:
+            peer.say(Wake(message.request_id, self.log.control.synced))
+        else:
+            self._awaiting_sync.add(peer, message.request_id, message.seq_no)
 
     def forget_peer(self, peer: Peer) -> None:
         """Drop what a peer that is gone was waiting for."""
-        kept = [ticket for ticket in self._parked if ticket[2] is not peer]
-        if len(kept) != len(self._parked):
-            heapq.heapify(kept)
-            self._parked = kept
+        self._parked.forget(peer)
+        self._awaiting_sync.forget(peer)
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not peer)
         self.groups.forget_peer(peer)
 

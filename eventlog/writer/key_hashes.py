@@ -7,8 +7,9 @@ from array import array
 
 from eventlog.errors import CorruptLog, EventsTruncated
 from eventlog.record_batch import FLAG_KEYED, KEY_HASH_BYTES
+from eventlog.storage.batch_reader import BatchReader
 from eventlog.storage.format import HEADER_BYTES
-from eventlog.storage.reader import BatchReader, LogReader
+from eventlog.storage.reader import LogReader
 
 
 class KeyHashes:

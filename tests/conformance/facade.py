@@ -17,11 +17,12 @@ import anyio.to_thread
 
 import eventlog.blocking
 from eventlog import AppendHandle, EventLog, EventStream, LogStatus, Publisher
-from eventlog.backends.interface import EventRange, OnTruncated
+from eventlog.backends.interface import EventRange
 from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import LogClosed
 from eventlog.positions import ConsumerState, SeekPosition
+from eventlog.subscription import StreamOptions
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -186,17 +187,10 @@ class ThreadedEventLog(EventLog):
         publisher = self.blocking.publisher(linger, max_batch_bytes, max_in_flight)
         return self._entered(publisher, ThreadedPublisher)
 
-    def subscribe(
-        self,
-        consumer: str,
-        position: SeekPosition = SeekPosition.LATEST,
-        *,
-        follow: bool = True,
-        on_truncated: OnTruncated = "error",
+    def _subscribe(
+        self, consumer: str, position: SeekPosition, options: StreamOptions
     ) -> AbstractAsyncContextManager[EventStream]:
-        stream = self.blocking.subscribe(
-            consumer, position, follow=follow, on_truncated=on_truncated
-        )
+        stream = self.blocking._subscribe(consumer, position, options)
         return self._entered(stream, ThreadedStream)
 
     @asynccontextmanager
@@ -217,6 +211,9 @@ class ThreadedEventLog(EventLog):
 
     async def last_seq_no(self) -> int | None:
         return await self._threads.run(self.blocking.last_seq_no)
+
+    async def synced(self, seq_no: int | None = None) -> None:
+        await self._threads.run(self.blocking.synced, seq_no)
 
     async def consumers(self) -> list[ConsumerState]:
         return await self._threads.run(self.blocking.consumers)
