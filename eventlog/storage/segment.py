@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from eventlog.errors import CorruptLog, EventLogError
-from eventlog.storage.files import FILES, Files, os_errors
+from eventlog.storage.files import FILES, Files, os_errors, translated
 from eventlog.storage.format import (
     FIRST_BATCH,
     HEADER_BYTES,
@@ -142,10 +142,12 @@ class SegmentWriter:
         """
         place = self.position
         before, after = header[:LENGTH_OFFSET], header[LENGTH_OFFSET + 4 :]
-        with os_errors(self._directory, "writing a batch"):
+        length = header[LENGTH_OFFSET : LENGTH_OFFSET + 4]
+        try:
             self._files.write(self._segment, [before, _NOTHING_YET, after, payload], place)
-            length = header[LENGTH_OFFSET : LENGTH_OFFSET + 4]
             self._files.write(self._segment, [length], place + LENGTH_OFFSET)
+        except OSError as error:  # as `os_errors`, which costs as much as the second write
+            raise translated(error, self._directory, "writing a batch") from error
         self.position = aligned(place + len(header) + len(payload))
         if is_due(entry, self._indexed_to):
             self._note(entry)

@@ -47,6 +47,8 @@ from the writer
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -328,6 +330,18 @@ _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
     Counted: (int, int),
     Staged: (int, int),
 }
+_HAVE_TUPLES: Final = frozenset(kind for kind, types in _FIELD_TYPES.items() if tuple in types)
+
+
+def _numbers_of(types: tuple[type, ...]) -> Callable[[tuple[Any, ...]], tuple[int, ...]]:
+    """What picks the fields that are numbers, in C: it runs for every message."""
+    places = [place for place, kind in enumerate(types) if kind is int]
+    if len(places) == 1:
+        return itemgetter(slice(places[0], places[0] + 1))
+    return itemgetter(*places)
+
+
+_NUMBERS_OF: Final = {kind: _numbers_of(types) for kind, types in _FIELD_TYPES.items()}
 _PAIRS: Final = frozenset({Settle, Release, RetryDead, DropDead, Joined, Leased})
 """Their last fields are pairs of numbers."""
 _BIN_32: Final = struct.Struct(">BI")
@@ -373,11 +387,13 @@ def unpack_message(data: bytes | memoryview) -> Message:
     types = _FIELD_TYPES[kind]
     if len(values) != len(types) or tuple(map(type, values)) != types:
         raise ProtocolError(f"a {kind.__name__} message with other fields than it has")
-    if any(isinstance(value, int) and not 0 <= value < _LARGEST_INT for value in values):
+    # MessagePack itself has none above 2**64 - 1.
+    if min(_NUMBERS_OF[kind](values)) < 0:
         raise ProtocolError(f"a {kind.__name__} message with a number out of range")
-    for value in values:
-        if isinstance(value, tuple):
-            _check_tuples(value, 2 if kind in _PAIRS else 3)
+    if kind in _HAVE_TUPLES:
+        for value in values:
+            if isinstance(value, tuple):
+                _check_tuples(value, 2 if kind in _PAIRS else 3)
     return kind(*values)
 
 
