@@ -16,7 +16,7 @@ from tests.faults.recorder import RecordingFiles, materialise
 
 HEADER_CUTS: Final = 80
 """Torn at each of the first bytes of a write, in which all headers end ..."""
-BODY_CUTS: Final = 4
+BODY_CUTS: Final = 3
 """... and at so many places of what follows."""
 WORD: Final = 8
 

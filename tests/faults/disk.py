@@ -22,7 +22,7 @@ class Call(NamedTuple):
     """Something that changed the directory, or made a change durable."""
 
     kind: str
-    """create, allocate, write, store, sync, sync_names, rename or unlink"""
+    """create, allocate, write, store, sync, sync_names, rename, unlink; page: stored by another"""
     file: int = -1
     position: int = 0
     """Of a write or store; the size of an allocation."""
@@ -127,7 +127,7 @@ class Disk:
     def apply(self, call: Call) -> None:
         """Do what the call did."""
         match call.kind:
-            case "write" | "store":
+            case "write" | "store" | "page":
                 self.files[call.file].write(call.position, call.data)
             case "allocate":
                 file = self.files[call.file]
