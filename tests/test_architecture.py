@@ -69,6 +69,7 @@ PURE: Final = {
     "client.outbox": set[str](),
     "client.unsent": set[str](),
     "groups.acks": set[str](),
+    "groups.losses": set[str](),
     "groups.order": set[str](),
     "groups.ranges": set[str](),
     "groups.state": set[str](),

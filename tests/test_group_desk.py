@@ -22,6 +22,7 @@ from eventlog.errors import (
     LogFull,
     ProtocolError,
     StaleLease,
+    StorageFailed,
 )
 from eventlog.groups.acks import Acks, pack_acks
 from eventlog.groups.ranges import RangeSet, ranges_of
@@ -71,6 +72,7 @@ from eventlog.wire.messages import (
     error_of,
 )
 from eventlog.writer.actor import Actor
+from tests.faults.recorder import RecordingFiles
 
 TEMPORARY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 SECOND = 10**9
@@ -1370,6 +1372,97 @@ def after_power_loss(tmp_path: Path, ordering: str, work: Callable[[World], None
     for name in ("groups", "dead", "members"):
         shutil.copy(tmp_path / "log" / name, tmp_path / "disk" / name)
     return World(str(tmp_path / "disk"))
+
+
+@pytest.mark.parametrize("ordering", ["", "key"])
+def test_an_event_whose_result_a_loss_of_power_took_is_not_done(
+    tmp_path: Path, ordering: str
+) -> None:
+    # The journal had reached the disk and the batch of results had not: the event stayed done.
+    def work(world: World) -> None:
+        one = Member(world, M1)
+        assert one.lease(3) == [1, 2, 3]
+        one.results(1, 2)
+        one.settle(3)
+
+    world = after_power_loss(tmp_path, ordering, work)
+    for _ in range(2):  # and the next start knows it too, although its numbers are used again
+        assert [n for n in range(1, 11) if world.state().is_done(n)] == [3]
+        world.append(20, key=str)
+        world.restart()
+    world.end_absent()
+    assert Member(world, M3).lease(2) == [1, 2]
+    world.end()
+
+
+def test_results_stay_done_when_a_loss_of_power_takes_later_events(tmp_path: Path) -> None:
+    # All that was done past the position was forgotten: a group was handed its own results.
+    world = World(str(tmp_path / "log"), segment_bytes=1 << 16)
+    world.append(10)
+    world.open_group()
+    one = Member(world, M1)
+    one.lease(2)
+    one.results(1, 2)
+    shutil.copytree(tmp_path / "log", tmp_path / "disk")
+    world.append(10)
+    two = Member(world, M2)
+    while numbers := two.lease(3):
+        if max(numbers) > 12:
+            break
+        two.settle(*numbers)
+    world.end()
+    for name in ("groups", "dead", "members"):
+        shutil.copy(tmp_path / "log" / name, tmp_path / "disk" / name)
+    world = World(str(tmp_path / "disk"))
+    assert world.log.last_seq_no == 12
+    assert all(world.state().is_done(number) for number in (11, 12))
+    check_state(world.state())
+    world.end()
+
+
+def test_a_group_and_what_a_snapshot_says_of_results_are_on_the_disk(tmp_path: Path) -> None:
+    # A loss of power took a new group, or a batch that a rewritten journal counted on: results
+    # were stored twice, or never.
+    files = RecordingFiles()
+    world = World(str(tmp_path / "log"), files, segment_bytes=1 << 16)
+    world.append(10)
+    world.open_group()
+    journal = files.disk.durable_names["groups"]
+    assert files.disk.files[journal].versions == {}
+    one = Member(world, M1)
+    one.lease(2)
+    one.results(1, 2)
+    world.store._rewrite()
+    (segment,) = (one for name, one in files.disk.durable_names.items() if name.endswith(".seg"))
+    assert files.disk.files[segment].versions == {}
+    world.end()
+
+
+@pytest.mark.parametrize("starts_again", [False, True])
+def test_a_sync_that_fails_while_a_journal_is_rewritten_is_not_tried_again(
+    tmp_path: Path, starts_again: bool
+) -> None:
+    files = FailingFiles(errno.EIO, {"sync"}, 10**9)
+    world = World(str(tmp_path / "log"), files, segment_bytes=1 << 16)
+    world.append(10)
+    world.open_group()
+    one = Member(world, M1)
+    one.lease(2)
+    one.results(1, 2)
+    work = world.log.begin_sync()
+    files.calls, files._at = 0, 1
+    world.store._rewrite()
+    work.run()
+    world.log.finish_sync(work)
+    assert world.log.control.synced == 0, "what a later sync says is not believed"
+    with pytest.raises(StorageFailed):
+        world.store.sync()
+    refused = world.peer().refused(Append, 0, 0, 1, 0, 0, batch_of("more").payload)
+    assert isinstance(refused, StorageFailed)
+    if starts_again:
+        world.restart()
+        assert world.log.append(batch_of("more")) == 13
+    world.end()
 
 
 @pytest.mark.parametrize("ordering", ["", "key"])

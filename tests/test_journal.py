@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from eventlog.errors import CorruptLog, EventLogError, LogFull, StorageFailed, UnknownFormat
 from eventlog.storage.journal import Journal, Record, framed, parse, read_records
 from eventlog.testing import FailingFiles, Killed, KillingFiles
+from tests.faults.disk import PowerCuts
+from tests.faults.recorder import RecordingFiles
 
 NAME = "groups"
 HEADER_BYTES = 16
@@ -370,3 +373,18 @@ def test_a_file_is_read_while_its_writer_appends_and_replaces(
         assert last <= (seen[-1] if seen else 0)
         last = seen[-1] if seen else 0
     assert read_records(str(tmp_path), NAME) == [[200, b""]]
+
+
+def test_a_loss_of_power_leaves_no_journal_without_its_beginning(tmp_path: Path) -> None:
+    # The name was there and the bytes were not, and no writer could start any more.
+    files = RecordingFiles()
+    Journal(str(tmp_path), NAME, files).close()
+    disk = files.start
+    found = 0
+    for call in files.calls:
+        disk.apply(call)
+        for _, image in PowerCuts(disk, 100, random.Random(1)):
+            if NAME in image:
+                found += 1
+                assert parse(image[NAME], str(tmp_path)) == ([], 16)
+    assert found

@@ -29,7 +29,7 @@ from eventlog.storage.log import WritableLog
 from eventlog.storage.reader import LogReader
 from eventlog.storage.recovery import Damage, find_batch_after, has_data, scan_segment
 from eventlog.storage.segment import SegmentReader
-from eventlog.testing import batch_of, open_storage, stored_events
+from eventlog.testing import Killed, KillingFiles, batch_of, open_storage, stored_events
 
 SEGMENT_BYTES = 4096
 PRODUCER = 77
@@ -333,6 +333,69 @@ def test_a_position_past_the_end_survives_the_death_of_processes(killed: Path) -
     log.close()
     assert offset is not None
     assert offset.position == 1000
+
+
+def test_a_position_past_the_end_survives_an_append_that_was_cut_off(killed: Path) -> None:
+    # What was cut had never been published, and yet the position was moved back to the last event.
+    log = open_storage(str(killed))
+    log.seek("future", 1000)
+    log.abandon()
+    *_, last = batches_in(killed)
+    patch(killed, last.segment, aligned(last.position + last.length), b"\x01" * 40)
+    log = open_storage(str(killed))
+    assert [damage.first_seq_no for damage in log.damages] == [61]
+    offset = log.offsets.find("future")
+    log.close()
+    assert offset is not None
+    assert offset.position == 1000
+
+
+def test_the_log_ends_before_an_unsynced_segment_without_its_header(killed: Path) -> None:
+    # More segments followed it, of which some data was on the disk. They were kept behind a hole,
+    # although none of their events had been synced.
+    places = batches_in(killed)
+    lost = sorted({place.segment for place in places})[-3]
+    patch(killed, lost, 0, bytes(100))
+    cut_power(killed, lost - 1)
+    damages = check_goes_on(killed, lost - 1)
+    assert [(damage.first_seq_no, damage.last_seq_no) for damage in damages] == [(lost, None)]
+
+
+def test_numbers_begin_at_1_when_power_is_lost_before_the_first_segment_has_its_name(
+    killed: Path,
+) -> None:
+    # The mark had reached the disk and the segment's name had not: the next event was number 61,
+    # and retention was said to have deleted those before.
+    for path in [*killed.glob("*.seg"), *killed.glob("*.idx"), killed / "offsets"]:
+        path.unlink()
+    cut_power(killed, 0)
+    log = open_storage(str(killed))
+    assert (log.last_seq_no, log.control.first_available) == (0, 1)
+    log.close()
+
+
+def test_a_start_killed_while_it_drops_segments_leaves_no_hole(killed: Path) -> None:
+    # They were deleted from the first one on, so the next start took the rest for the log.
+    places = batches_in(killed)
+    for base in {place.segment for place in places}:
+        patch(killed, base, 0, bytes(SEGMENT_BYTES))
+    cut_power(killed, 0)
+    killed_starts = 0
+    for at in range(1, 100):
+        directory = killed.with_name(f"start-{at}")
+        shutil.copytree(killed, directory)
+        files = KillingFiles(at)
+        try:
+            open_storage(str(directory), files).abandon()
+            break
+        except Killed:
+            killed_starts += 1
+        finally:
+            files.bury()
+        log = open_storage(str(directory))
+        assert (log.last_seq_no, log.control.first_available) == (0, 1), at
+        log.abandon()
+    assert killed_starts > 10
 
 
 def test_an_unsynced_segment_that_lost_its_header_is_dropped(killed: Path) -> None:

@@ -129,7 +129,7 @@ class ControlPage:
             files.close(self._descriptor)
             raise
         self._view = memoryview(self._map)
-        self._words = self._view.cast("Q")
+        self._words = files.words(self._descriptor, self._view)
         try:
             self._fields = self._checked_fields()
             self.options = self._read_options()
@@ -202,9 +202,8 @@ class ControlPage:
     @boot_id.setter
     def boot_id(self, value: str) -> None:
         start = CONTROL.offset("boot_id")
-        self._view[start : start + BOOT_ID_BYTES] = value.encode()[:BOOT_ID_BYTES].ljust(
-            BOOT_ID_BYTES, b"\0"
-        )
+        padded = value.encode()[:BOOT_ID_BYTES].ljust(BOOT_ID_BYTES, b"\0")
+        self._files.store(self._descriptor, self._view, start, padded)
 
     def is_replaced(self) -> bool:
         """Whether the log at the path is no longer this one: deleted, or made anew."""

@@ -1,7 +1,9 @@
-"""The narrow door to the operating system's files: every call of the storage goes through it.
+"""The narrow door to the files of a log: whatever the storage does to one goes through it.
 
-Tests put another object in its place, to stop the world before and after each call. Only this
-module and `writer.launch` (locks) use `os` for a log's files.
+That is every call, and every store into a mapped page of the writer's (`words`, `store`): together
+they are all that a crash can come between. Tests put another object in its place, to stop the world
+before and after each, or to fail it (`eventlog.testing`, `tests/faults`). Only this module and
+`rendezvous` (locks) use `os` to change a log's files.
 """
 
 from __future__ import annotations
@@ -12,11 +14,23 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Protocol
 
 from eventlog.errors import EventLogError, LogFull, LogNotFound, PermissionDenied, StorageFailed
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+
+
+class Words(Protocol):
+    """The words of a mapped page: 8 bytes each, loaded and stored as a whole."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+    def release(self) -> None:
+        """Give the memory back, so that it can be unmapped."""
 
 
 class Files:
@@ -65,6 +79,17 @@ class Files:
         """The first `size` bytes in memory, shared with every process that maps them."""
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         return mmap.mmap(descriptor, size, access=access)
+
+    def words(self, descriptor: int, view: memoryview) -> Words:
+        """The words of a mapped file; `view` is of whole words, and begins where the file does.
+
+        This is a `memoryview` itself: a store into it costs no call of ours.
+        """
+        return view.cast("Q")
+
+    def store(self, descriptor: int, view: memoryview, position: int, data: bytes) -> None:
+        """Put bytes into a mapped file; a crash may leave any part of them."""
+        view[position : position + len(data)] = data
 
     def sync(self, descriptor: int) -> None:
         """Return when the file's data is on the disk."""

@@ -64,6 +64,8 @@ class Journal:
                 descriptor = self._files.create(self._path + ".new")
                 try:
                     self._files.write(descriptor, [_header()], 0)
+                    # A loss of power may leave a name to a file that has nothing yet.
+                    self._files.sync(descriptor)
                     self._files.rename(self._path + ".new", self._path)
                 except BaseException:
                     self._files.close(descriptor)

@@ -131,6 +131,11 @@ class WritableLog:
         return self.control.synced >= self.control.high_water
 
     @property
+    def failure(self) -> EventLogError | None:
+        """Why nothing is appended any more; `None` while all is well."""
+        return self._failure
+
+    @property
     def files(self) -> Files:
         """The door to the operating system, for what else lies in the directory."""
         return self._files
@@ -263,7 +268,8 @@ class WritableLog:
         for segment in work.sealed:
             self._unsynced.remove(segment)
             segment.close()
-        self.control.synced = max(self.control.synced, work.last_seq_no)
+        if self._failure is None:  # another sync failed meanwhile: what this one did is not known
+            self.control.synced = max(self.control.synced, work.last_seq_no)
 
     def fail(self, error: EventLogError) -> None:
         """Refuse appends from now on: a sync failed, and a second one could lie about it."""

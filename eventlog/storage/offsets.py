@@ -101,7 +101,7 @@ class OffsetTable:
             self._unmap()  # only now: without a new map the table goes on with the old one
         self._map = fresh
         self._view = memoryview(self._map)
-        self._words = self._view[: size & ~7].cast("Q")
+        self._words = self._files.words(self._descriptor, self._view[: size & ~7])
 
     def _unmap(self) -> None:
         self._words.release()
@@ -197,9 +197,8 @@ class OffsetTable:
             self._grow()
         encoded = name.encode()
         start = HEADER.size + slot * SLOT.size
-        SLOT.pack_into(
-            self._view, start, _FREE, position, now_ns, len(encoded), crc32c(encoded), b"", encoded
-        )
+        packed = SLOT.pack(_FREE, position, now_ns, len(encoded), crc32c(encoded), b"", encoded)
+        self._files.store(self._descriptor, self._view, start, packed)
         self._words[self._word(slot)] = _USED
         self._slots[name] = slot
 

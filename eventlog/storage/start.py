@@ -117,7 +117,6 @@ class _Recovery:
         self._damages: list[Damage] = []
         self._acks: list[StoredAcks] = []
         self._dropped: set[int] = set()
-        self._next_seq_no = control.high_water + 1
         self._last_append_ns = 0
         self._was_orderly = control.writer_pid == 0 and control.epoch > 0
         self._is_same_boot = control.boot_id == boot_id()
@@ -126,6 +125,8 @@ class _Recovery:
         )
         """No page can have been lost: nobody cut the power since, or all was synced before."""
         self._trusted = control.high_water if self._is_whole else control.synced
+        self._next_seq_no = max(self._trusted + 1, control.first_available)
+        """If there is no segment at all."""
         self._producers, self._producers_to = self._read_producers()
 
     def run(self, offsets: OffsetTable, clock: Callable[[], int]) -> WritableLog:
@@ -135,11 +136,12 @@ class _Recovery:
         first_scanned = self._first_scanned(bases)
         active: SegmentWriter | None = None
         for index in range(first_scanned, len(bases)):
-            following = bases[index + 1] if index + 1 < len(bases) else None
-            outcome = self._recover_segment(bases[index], following)
+            outcome = self._recover_segment(bases[index], bases[index + 1 :])
+            if bases[index] in self._dropped:
+                break
             if outcome is not None:
                 active = outcome
-                self._drop(bases[index + 1 :])
+                self._drop(bases[:index:-1])
                 bases = bases[: index + 1]
                 break
         bases = [base for base in bases if base not in self._dropped]
@@ -184,6 +186,7 @@ class _Recovery:
         return following <= self._control.first_available
 
     def _drop(self, bases: list[int]) -> None:
+        """Delete segments in an order that leaves, killed half-way, no hole between those left."""
         self._dropped.update(bases)
         with os_errors(self._directory, "removing a segment"):
             for base in bases:
@@ -221,12 +224,13 @@ class _Recovery:
             known = min(known, self._producers_to or bases[max(len(bases) - 2, 0)])
         return min(max(bisect_right(bases, known + 1) - 1, 0), len(bases) - 1)
 
-    def _recover_segment(self, base: int, following: int | None) -> SegmentWriter | None:
+    def _recover_segment(self, base: int, later: list[int]) -> SegmentWriter | None:
         """Scan one segment; the writer for it if the log ends in it, else `None`."""
+        following = later[0] if later else None
         try:
             reader = SegmentReader(self._directory, base, self._files)
         except CorruptLog as error:
-            self._lose_segment(base, following, str(error))
+            self._lose_segment(base, later, str(error))
             return None
         try:
             entries, scan = self._scan(reader)
@@ -257,13 +261,18 @@ class _Recovery:
         self._damages.append(Damage(scan.next_seq_no, following - 1, reason))
         return True
 
-    def _lose_segment(self, base: int, following: int | None, reason: str) -> None:
-        """A segment whose header is damaged: drop it if it was never trusted, else leave a hole."""
-        if base > self._trusted and following is None:
-            self._drop([base])
+    def _lose_segment(self, base: int, later: list[int], reason: str) -> None:
+        """A segment whose header is damaged: the log ends before it if it was never trusted.
+
+        Otherwise it leaves a hole.
+        """
+        if base > self._trusted:
+            self._drop([*reversed(later), base])
             self._next_seq_no = base
+            if later:
+                self._damages.append(Damage(base, None, reason))
             return
-        last = following - 1 if following is not None else max(self._trusted, base)
+        last = later[0] - 1 if later else max(self._trusted, base)
         self._damages.append(Damage(base, last, reason))
         self._next_seq_no = last + 1
 
@@ -370,8 +379,8 @@ class _Recovery:
 
     def _clamp(self, offsets: OffsetTable) -> None:
         """No position may lie past events that a loss of power took, with or without a trace."""
-        if self._is_whole and not self._damages:
-            return
+        if self._is_whole and all(one.first_seq_no > self._trusted for one in self._damages):
+            return  # what was cut was never published
         last_seq_no = self._next_seq_no - 1
         for offset in offsets.all():
             if offset.position > last_seq_no:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from eventlog.config import MIB
 from eventlog.errors import EventLogError
 from eventlog.groups.acks import unpack_acks
+from eventlog.groups.losses import LostResults, snapshot_to
 from eventlog.groups.ranges import Range, RangeSet
 from eventlog.groups.state import GroupState
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, Journal, Record
@@ -68,7 +69,9 @@ class GroupStore:
 
     def _load(self) -> None:
         journal, dead, _ = self._open_files
+        lost = LostResults(self._log.last_seq_no)
         for record in journal.records:
+            lost.note(record[0], record[1], record[2:])
             self._replay(record)
         journal.records = []
         for record in dead.records:
@@ -77,7 +80,7 @@ class GroupStore:
             self._bury_again(dead.records[-1])
         dead.records = []
         self._take_acks()
-        self._clamp()
+        self._forget_lost(lost)
         for state in self.groups.values():
             self._publish(state)
 
@@ -131,16 +134,22 @@ class GroupStore:
             if state is not None and base_seq_no > state.replayed_to:
                 self.commit(state, "results", acks.lease_id, acks.ranges, base_seq_no, last_seq_no)
 
-    def _clamp(self) -> None:
-        """After a loss of power a group may know more events than the log."""
-        last_seq_no = self._log.last_seq_no
+    def _forget_lost(self, lost: LostResults) -> None:
+        """After a loss of power a group may know more events than the log, and results.
+
+        That is said on the disk at once: the next events get those numbers.
+        """
+        is_changed = False
         for state in self.groups.values():
-            given = [last for lease in state.leases.values() for _, last in lease.given]
-            done = [last for _, last in state.done]
-            known = [state.position, *done, *given, *state.deliveries, *state.condemned]
-            highest = max([*known, *(last for _, last in state.again)])
-            if highest > last_seq_no:
-                self.commit(state, "seek", min(state.position, last_seq_no))
+            numbers = lost.of(state)
+            if numbers:
+                self.commit(state, "again", numbers)
+            fields = snapshot_to(state, self._log.last_seq_no)
+            if fields is not None:
+                self.commit(state, "state", *fields)
+            is_changed |= bool(numbers) or fields is not None
+        if is_changed:
+            self._open_files[0].sync()
 
     # --- changes -----------------------------------------------------------------------------
 
@@ -177,10 +186,25 @@ class GroupStore:
     def _rewrite(self) -> None:
         journal = self._open_files[0]
         try:
+            self._sync_results()
             journal.replace(["state", one.name, *one.snapshot()] for one in self.groups.values())
         except EventLogError as error:
             logger.warning("the journal of groups stays as long as it is: %s", error)
         self._rewrite_at = max(REWRITE_BYTES, 8 * journal.bytes)
+
+    def _sync_results(self) -> None:
+        """Have the batches on the disk that made events done: a snapshot does not tell which did.
+
+        A loss of power may then take no batch whose acknowledgements a snapshot has.
+        """
+        log = self._log
+        newest = max((state.replayed_to for state in self.groups.values()), default=0)
+        if newest > log.control.synced and log.options.durability != "memory":
+            try:
+                log.begin_sync().run()
+            except EventLogError as error:
+                log.fail(error)
+                raise
 
     def open_group(
         self, name: str, ordering: str, max_deliveries: int, position: int
@@ -194,6 +218,7 @@ class GroupStore:
                 nothing: list[Any] = [[] for _ in range(6)]
                 fields = (ordering, max_deliveries, position, *nothing, self._log.last_seq_no)
                 self.commit(state, "state", *fields)
+                self._sync_new_group()
             elif (state.ordering, state.max_deliveries) != (ordering, max_deliveries):
                 self.commit(state, "options", ordering, max_deliveries)
         except EventLogError:
@@ -202,6 +227,18 @@ class GroupStore:
             raise
         self._publish(state)
         return state
+
+    def _sync_new_group(self) -> None:
+        """Have the group on the disk before any batch of results for it.
+
+        Acknowledgements in a batch are found again after a loss of power, but not without a group.
+        """
+        if self._log.options.durability != "memory":
+            try:
+                self._open_files[0].sync()
+            except EventLogError as error:
+                self._log.fail(error)
+                raise
 
     def forget(self, state: GroupState) -> None:
         """Remove a group; its dead letters stay until they are dropped."""
@@ -261,7 +298,13 @@ class GroupStore:
     # --- the end -----------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Return when all records are on the disk."""
+        """Return when all records are on the disk.
+
+        Raises:
+            StorageFailed, LogFull: they are not, or a sync of the log has failed before.
+        """
+        if self._log.failure is not None:
+            raise self._log.failure
         if self._files is not None:
             self._files[0].sync()
             self._files[1].sync()
