@@ -14,6 +14,9 @@
 `journal`      files of records: what groups did, and dead letters
 `members`      the pages of the groups' members
 `reader`       the log as everybody else sees it
+`survey`       what is wrong with a log but for its events
+`keep`         copies of what a repair changes
+`repair`       mending what can be, for `eventlog verify --repair`
 `verify`       every checksum and the sequence, for `eventlog verify`
 `identity`     who a process is
 =============  ========================================================================
