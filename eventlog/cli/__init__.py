@@ -5,6 +5,7 @@
 `produce`      append
 `consume`      tail, ack, seek, consumers, forget
 `inspect`      status, verify
+`transfer`     export, import
 `serve`        a writer in the foreground
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log
