@@ -27,6 +27,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "wire": VALUES,
     "storage": VALUES,
     "groups": VALUES | {"storage"},
+    "backup": VALUES | {"storage", "groups"},
     "rendezvous": VALUES | {"storage"},
     "writer": VALUES | {"wire", "storage", "groups", "rendezvous"},
     "client": VALUES | {"wire", "storage", "groups", "rendezvous", "backends.interface"},
@@ -37,7 +38,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "demo": VALUES | {"blocking"},
     "cli": VALUES
     | {"storage", "groups", "client", "writer", "backends", "blocking", "demo", "rendezvous"}
-    | {"transfer"},
+    | {"backup", "transfer"},
     "__init__": VALUES | {"backends", "blocking", "groups"},
     "__main__": {"cli"},
 }

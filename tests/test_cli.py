@@ -22,6 +22,7 @@ COMMAND = [sys.executable, "-m", "eventlog"]
 COMMANDS = [
     "ack",
     "append",
+    "backup",
     "bench",
     "consumers",
     "demo",

@@ -62,6 +62,7 @@ def options(
 def run() -> NoReturn:
     """Parse the arguments, run the command, and end the process with its exit code."""
     from eventlog.cli import (  # noqa: F401 - register
+        backup,
         bench,
         consume,
         demo,

@@ -191,6 +191,12 @@ class ControlPage:
         log_id: bytes = self._fields["log_id"]
         return log_id
 
+    @property
+    def created_ns(self) -> int:
+        """When the log was made, nanoseconds since 1970."""
+        created: int = self._fields["created_ns"]
+        return created
+
     high_water = _Word()
     synced = _Word()
     first_available = _Word()

@@ -58,8 +58,8 @@ class Files:
         """Up to `size` bytes; fewer only at the end of the file."""
         return os.pread(descriptor, size, position)
 
-    def copy(self, source: int, target: int, size: int) -> None:
-        """Put the first `size` bytes of a file into an empty one, which gets just that size.
+    def copy(self, source: int, target: int, size: int, target_size: int) -> None:
+        """Put the first `size` bytes of a file into an empty one, which gets that target size.
 
         A file system that can share the blocks of both files does; what only zeros stand in takes
         no room.
@@ -73,7 +73,7 @@ class Files:
             if data.strip(b"\0"):
                 self._copy_part(source, target, done, data)
             done += len(data)
-        os.ftruncate(target, size)
+        os.ftruncate(target, target_size)
 
     def _copy_part(self, source: int, target: int, place: int, data: bytes) -> None:
         try:

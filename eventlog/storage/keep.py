@@ -57,7 +57,8 @@ class KeepingFiles(Files):
         try:
             target = super().create(copy + _UNFINISHED)
             try:
-                self.copy(source, target, self.size(source))
+                size = self.size(source)
+                self.copy(source, target, size, size)
                 self.sync(target)
             except BaseException:
                 super().unlink(copy + _UNFINISHED)
