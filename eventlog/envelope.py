@@ -199,6 +199,18 @@ def envelopes_of(events: list[Any], base_seq_no: int, columns: Columns) -> list[
     return list(map(tuple.__new__, repeat(EventEnvelope), rows))
 
 
+def envelope_of(
+    event: Any,
+    *,
+    id_bytes: bytes,
+    timestamp_ns: int,
+    key: str | None,
+    headers: dict[str, str] | None,
+) -> EventEnvelope:
+    """An envelope that was somewhere else before, to the nanosecond; the values are checked."""
+    return _rebuild(id_bytes, None, timestamp_ns, key, headers, event)
+
+
 def timestamp_ns_of(moment: datetime) -> int:
     """Nanoseconds since 1970 of an aware datetime.
 

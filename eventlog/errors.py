@@ -11,8 +11,8 @@ the caller's code      `InvalidEvent`, `EventTooLarge`, `InvalidName`, `InvalidA
                        `InvalidArgumentType`, `InvalidConfig`, `SequenceOutOfRange`,
                        `LogClosed`, `ForkedHandle`, `WrongEventLoop`, `GroupMismatch`
 whoever chose the path `LogNotFound`, `NotALog`, `PermissionDenied`, `UnsupportedFileSystem`
-whoever runs it        `LogFull`, `WriterUnavailable`, `LogDeleted`, `StorageFailed`,
-                       `UnknownFormat`, `CorruptLog`
+whoever runs it        `LogFull`, `WriterUnavailable`, `LogInUse`, `LogDeleted`,
+                       `StorageFailed`, `UnknownFormat`, `CorruptLog`
 the consumer           `EventsTruncated`, `EventTypeMismatch`, `StaleLease`
 a peer on a pipe       `ProtocolError`
 =====================  ==================================================================
@@ -38,6 +38,7 @@ __all__ = [
     "LogClosed",
     "LogDeleted",
     "LogFull",
+    "LogInUse",
     "LogNotFound",
     "NotALog",
     "PermissionDenied",
@@ -171,6 +172,10 @@ class LogFull(EventLogError):
 
 class WriterUnavailable(EventLogError):
     """No writer serves the log and none could be started; the message quotes the writer's error."""
+
+
+class LogInUse(EventLogError):
+    """A writer serves the log, and what was asked needs the log for itself; stop the writer."""
 
 
 class LogDeleted(EventLogError):

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from eventlog.config import PIPE_BUFFER_BYTES
-from eventlog.errors import PermissionDenied, UnsupportedFileSystem
+from eventlog.errors import LogInUse, PermissionDenied, UnsupportedFileSystem
 from eventlog.storage.files import os_errors
 
 LOCK_NAME: Final = "writer.lock"
@@ -129,6 +129,39 @@ def lock_writer(directory: str) -> int:
         descriptor = os.open(os.path.join(directory, LOCK_NAME), flags, 0o600)
         _locked(descriptor, wait=True)
     return descriptor
+
+
+@contextmanager
+def writers_locked_out(directory: str) -> Iterator[None]:
+    """While the block runs, no process is the log's writer and none can become it.
+
+    Raises:
+        LogInUse: a writer serves the log, or is about to.
+    """
+    lock = lock_directory(directory, wait=False)
+    if lock is None:
+        raise _in_use(directory)
+    writer: int | None = None
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os_errors(directory, "opening the writer's lock"):
+            descriptor = os.open(os.path.join(directory, LOCK_NAME), flags, 0o600)
+            writer = _locked(descriptor, wait=False)
+        if writer is None:
+            raise _in_use(directory)
+        yield
+    finally:
+        if writer is not None:
+            os.close(writer)
+        os.close(lock)
+
+
+def _in_use(directory: str) -> LogInUse:
+    return LogInUse(
+        f"the log {directory} is served by a writer (`eventlog status {directory}` shows it); stop"
+        " it first: it leaves by itself ten seconds after its last client",
+        path=directory,
+    )
 
 
 def _locked(descriptor: int, *, wait: bool) -> int | None:

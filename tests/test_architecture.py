@@ -35,15 +35,18 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "wire": VALUES,
     "storage": VALUES,
     "groups": VALUES | {"storage"},
+    "backup": VALUES | {"storage", "groups"},
     "rendezvous": VALUES | {"storage"},
     "writer": VALUES | {"wire", "storage", "groups", "rendezvous"},
     "client": VALUES | {"wire", "storage", "groups", "rendezvous", "backends.interface"},
     "backends": VALUES | {"wire", "storage", "groups", "client", "blocking"},
     "blocking": VALUES | {"groups", "backends", "client.member"},
     "testing": VALUES | {"wire", "storage", "client"},
+    "transfer": VALUES,
     "demo": VALUES | {"blocking"},
     "cli": VALUES
-    | {"storage", "groups", "client", "writer", "backends", "blocking", "demo", "rendezvous"},
+    | {"storage", "groups", "client", "writer", "backends", "blocking", "demo", "rendezvous"}
+    | {"backup", "transfer"},
     "__init__": VALUES | {"backends", "blocking", "groups"},
     "__main__": {"cli"},
 }
@@ -73,6 +76,9 @@ PURE: Final = {
     "groups.order": set[str](),
     "groups.ranges": set[str](),
     "groups.state": set[str](),
+    "transfer.json_lines": set[str](),
+    "transfer.packed": set[str](),
+    "transfer.records": {"time.time_ns"},
 }
 """Bytes and decisions, apart from I/O; and what little of the system each of them asks."""
 

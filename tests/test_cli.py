@@ -22,10 +22,13 @@ COMMAND = [sys.executable, "-m", "eventlog"]
 COMMANDS = [
     "ack",
     "append",
+    "backup",
     "bench",
     "consumers",
     "demo",
+    "export",
     "forget",
+    "import",
     "seek",
     "serve",
     "status",
@@ -204,6 +207,46 @@ def test_verify_names_the_range_that_is_damaged(log: str) -> None:
     assert "events 1 to 1" in done.stdout
     report = json.loads(run("verify", log, "--json").stdout)
     assert (report["whole"], report["events"]) == (False, 8)
+
+
+def test_verify_repairs_what_it_can_and_keeps_the_rest(log: str) -> None:
+    with blocking.open(log) as opened:
+        opened.append_many(range(10))
+        opened.append_many(range(10))
+        served = run("verify", "--repair", log)
+        assert served.returncode == 1
+        assert "served by a writer" in served.stderr
+    stop(json.loads(out("status", log, "--json"))["writer_pid"])
+    assert "nothing to mend" in out("verify", "--repair", log)
+    segment = Path(log) / f"{1:020d}.seg"
+    content = bytearray(segment.read_bytes())
+    content[20] ^= 1  # in the segment's header
+    segment.write_bytes(content)
+    os.unlink(segment.with_suffix(".idx"))
+    assert run("verify", log).returncode == 1
+    report = json.loads(out("verify", "--repair", "--json", log))
+    assert (report["whole"], report["events"], report["problems"]) == (True, 20, [])
+    assert len(report["repair"]["done"]) == 2
+    assert report["repair"]["kept"] == [segment.name + ".damaged"]
+    content[64 + 100] ^= 1  # in the first batch
+    content[20] ^= 1
+    segment.write_bytes(content)
+    done = run("verify", "--repair", log)
+    assert done.returncode == 1
+    assert "events 1 to 10" in done.stdout
+    assert json.loads(out("status", log, "--json"))["last_seq_no"] == 20
+
+
+def test_verify_repairs_a_log_without_its_control_page(log: str) -> None:
+    out("append", log, "1", "2")
+    stop(json.loads(out("status", log, "--json"))["writer_pid"])
+    (Path(log) / "control").write_bytes(b"")
+    assert run("verify", log).returncode == 1
+    done = run("verify", "--repair", log)
+    assert done.returncode == 1  # the options are lost
+    assert "mended: made the control page again" in done.stdout
+    assert "whole" in out("verify", log)
+    assert out("append", log, "3") == "3\n"
 
 
 def test_serve_is_the_writer_until_it_is_told_to_stop(log: str) -> None:

@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.config import AskedOptions, LogOptions, Retention
 from eventlog.errors import (
+    CorruptLog,
     EventLogError,
     LogFull,
     LogNotFound,
@@ -88,14 +90,20 @@ def test_a_damaged_page_is_said_so(directory: Path, place: int) -> None:
     page = bytearray(PAGE)
     page[place] ^= 0x11
     put(directory, bytes(page))
-    with pytest.raises((NotALog, UnknownFormat)):
+    with pytest.raises((CorruptLog, NotALog, UnknownFormat)):
         ControlPage(str(directory))
 
 
 def test_damaged_options_are_said_so(directory: Path) -> None:
     put(directory, PAGE[:520] + b"\xff" + PAGE[521:])
-    with pytest.raises(NotALog, match="options"):
+    with pytest.raises(CorruptLog, match="options"):
         ControlPage(str(directory))
+
+
+def with_crc(page: bytes) -> bytes:
+    """The page, with the checksum that its first bytes should have."""
+    end = CONTROL.offset("crc")
+    return page[:end] + crc32c(page[:end]).to_bytes(4, "little") + page[end + 4 :]
 
 
 @pytest.mark.parametrize(
@@ -104,10 +112,18 @@ def test_damaged_options_are_said_so(directory: Path) -> None:
         (b"", NotALog, "shorter"),
         (PAGE[:-1], NotALog, "shorter"),
         (b"#!/bin/sh\n".ljust(PAGE_BYTES), NotALog, "something else"),
-        (PAGE[:8] + b"\x02\x00" + PAGE[10:], UnknownFormat, "version 2"),
-        (PAGE[:10] + b"\x01\x02" + PAGE[12:], UnknownFormat, "byte order"),
+        (with_crc(PAGE[:8] + b"\x02\x00" + PAGE[10:]), UnknownFormat, "version 2"),
+        (with_crc(PAGE[:10] + b"\x01\x02" + PAGE[12:]), UnknownFormat, "byte order"),
+        (PAGE[:8] + b"\x02\x00" + PAGE[10:], CorruptLog, "damaged"),
     ],
-    ids=["empty", "short", "a script", "version 2", "other byte order"],
+    ids=[
+        "empty",
+        "short",
+        "a script",
+        "version 2",
+        "other byte order",
+        "flipped",
+    ],
 )
 def test_what_is_no_control_page_of_ours(
     directory: Path, page: bytes, error: type[EventLogError], words: str
@@ -124,7 +140,7 @@ def test_arbitrary_bytes_are_no_log(
 ) -> None:
     directory = tmp_path_factory.mktemp("any")
     put(directory, ((PAGE[:12] if has_magic else b"") + data).ljust(PAGE_BYTES, b"\1"))
-    with pytest.raises((NotALog, UnknownFormat)):
+    with pytest.raises((CorruptLog, NotALog, UnknownFormat)):
         ControlPage(str(directory))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,7 +117,10 @@ def test_what_is_wrong_with_a_segment_header_is_said() -> None:
     header = pack_segment_header(1, 4096, 1, 1)
     assert "shorter" in (segment_header_fault(header[:-1], 1) or "")
     assert "does not begin" in (segment_header_fault(b"X" + header[1:], 1) or "")
-    assert "version 2" in (segment_header_fault(header[:8] + b"\x02" + header[9:], 1) or "")
+    later = header[:8] + b"\x02" + header[9:-4]
+    later += crc32c(later).to_bytes(4, "little")
+    assert "version 2" in (segment_header_fault(later, 1) or "")
+    assert "damaged" in (segment_header_fault(header[:8] + b"\x02" + header[9:], 1) or "")
     assert "damaged" in (segment_header_fault(header[:-1] + b"!", 1) or "")
     assert "event 1" in (segment_header_fault(header, 2) or "")
 

@@ -99,6 +99,15 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
         stop_writers(tmp_path)
 
 
+def test_the_commands_that_keep_and_move_a_log_work(tmp_path: Path) -> None:
+    try:
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["tools"]], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "orders.jsonl").read_text().count("\n") == 3
+    finally:
+        stop_writers(tmp_path)
+
+
 def test_the_set_up_commands_are_there_and_can_be_run() -> None:
     commands = re.findall(r"^\./(\S+)", blocks("sh")["set-up"], re.MULTILINE)
     assert commands == ["scripts/demo", "scripts/test"]

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 
 from eventlog import (
     EventLogError,
@@ -213,6 +214,7 @@ def test_another_format_version_is_refused_and_not_touched(path: str) -> None:
     control = Path(path, "control")
     page = bytearray(control.read_bytes())
     page[8] = 99
+    page[44:48] = crc32c(page[:44]).to_bytes(4, "little")
     control.write_bytes(page)
     with pytest.raises(UnknownFormat, match="99"):
         blocking.open(path)

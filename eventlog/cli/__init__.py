@@ -5,6 +5,8 @@
 `produce`      append
 `consume`      tail, ack, seek, consumers, forget
 `inspect`      status, verify
+`transfer`     export, import
+`backup`       backup
 `serve`        a writer in the foreground
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log

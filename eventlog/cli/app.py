@@ -61,7 +61,16 @@ def options(
 
 def run() -> NoReturn:
     """Parse the arguments, run the command, and end the process with its exit code."""
-    from eventlog.cli import bench, consume, demo, inspect, produce, serve  # noqa: F401 - register
+    from eventlog.cli import (  # noqa: F401 - register
+        backup,
+        bench,
+        consume,
+        demo,
+        inspect,
+        produce,
+        serve,
+        transfer,
+    )
 
     try:
         app(prog_name="eventlog")  # ends the process, also with 2 for wrong usage, 130 for Ctrl-C

@@ -15,8 +15,12 @@ from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.show import to_json
 from eventlog.client.local import LocalHandle
 from eventlog.config import AskedOptions
+from eventlog.errors import CorruptLog, NotALog
+from eventlog.rendezvous import writers_locked_out
 from eventlog.storage.control import check_is_log
+from eventlog.storage.files import FILES
 from eventlog.storage.reader import LogReader
+from eventlog.storage.repair import Repair, repair_log, segments_in
 from eventlog.storage.verify import Verification, verify_log
 
 Log = Annotated[str, typer.Argument(help="The log's directory.")]
@@ -52,26 +56,75 @@ def _shown(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-@app.command(epilog="[bold]Example[/]\n\n  eventlog verify orders || restore-backup\n\n" + EPILOG)
-def verify(log: Log, as_json: AsJson = False) -> None:
-    """Check every checksum and every number of a log; exit code 1 if anything is damaged."""
-    reader = LogReader(os.path.abspath(log))
+VERIFY_EXAMPLES = """
+[bold]Examples[/]
+
+  eventlog verify orders || restore-backup
+
+  eventlog verify orders --json | jq .problems
+
+  eventlog verify --repair orders             (when no writer serves it)
+
+[bold]What --repair does[/]
+
+  It cuts a torn tail, makes indexes, segment headers, the control page and the offset table again
+  where they can be derived, and keeps a copy of whatever it changes, NAME.damaged. Events that are
+  damaged in the middle stay reported, by their numbers; `eventlog export --skip-damaged` saves all
+  the others.
+"""
+VERIFY_EPILOG = "Exit codes: 0 sound, 1 damaged or not all mended, 2 wrong usage or no log there."
+
+
+@app.command(epilog=VERIFY_EXAMPLES + "\n\n" + VERIFY_EPILOG)
+def verify(
+    log: Log,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every checksum and every number of a log; exit code 1 if anything is damaged.
+
+    Without --repair nothing is changed, and a writer may be at work.
+    """
+    directory = os.path.abspath(log)
+    report = _repaired(directory) if repair else None
+    found = _verified(directory)
+    _report(log, found, report, as_json=as_json)
+    if not found.is_whole or (report is not None and report.lost):
+        raise typer.Exit(FAILED)
+
+
+def _repaired(directory: str) -> Repair:
+    if not segments_in(directory, FILES):
+        check_is_log(directory)
+    with writers_locked_out(directory):
+        return repair_log(directory)
+
+
+def _verified(directory: str) -> Verification:
+    try:
+        reader = LogReader(directory)
+    except (CorruptLog, NotALog) as error:
+        if not segments_in(directory, FILES):
+            raise
+        return Verification(problems=[str(error)])
     console = Console(stderr=True, highlight=False)
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("verifying", total=reader.last_seq_no)
-            found = verify_log(reader, lambda done, _: bar.update(task, completed=done))
+            return verify_log(reader, lambda done, _: bar.update(task, completed=done))
     finally:
         reader.close()
-    _report(log, found, as_json=as_json)
-    if not found.is_whole:
-        raise typer.Exit(FAILED)
 
 
-def _report(log: str, found: Verification, *, as_json: bool) -> None:
+def _report(log: str, found: Verification, repair: Repair | None, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(to_json({"whole": found.is_whole, **dataclasses.asdict(found)}))
+        report = {"whole": found.is_whole, **dataclasses.asdict(found)}
+        if repair is not None:
+            report["repair"] = dataclasses.asdict(repair)
+        typer.echo(to_json(report))
         return
+    if repair is not None:
+        _report_repair(repair)
     for problem in found.problems:
         typer.echo(f"damaged: {problem}")
     for note in found.notes:
@@ -81,3 +134,14 @@ def _report(log: str, found: Verification, *, as_json: bool) -> None:
         f"{log}: {verdict}: {found.events:,} events in {found.batches:,} batches and"
         f" {found.segments:,} segments checked"
     )
+
+
+def _report_repair(repair: Repair) -> None:
+    for text in repair.done:
+        typer.echo(f"mended: {text}")
+    for text in repair.lost:
+        typer.echo(f"lost: {text}")
+    for name in repair.kept:
+        typer.echo(f"kept: {name}, as it was before")
+    if not repair.done and not repair.lost:
+        typer.echo("there was nothing to mend")

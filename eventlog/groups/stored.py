@@ -24,6 +24,7 @@ __all__ = [
     "pack_letter",
     "read_dead_letters",
     "read_groups",
+    "read_states",
 ]
 
 
@@ -158,11 +159,16 @@ def read_groups(directory: str | os.PathLike[str]) -> list[GroupReport]:
         dead[letter.group] = dead.get(letter.group, 0) + 1
     return [
         _report(state, last_seq_no, first, dead.get(state.name, 0))
-        for state in sorted(_states(directory), key=lambda state: state.name)
+        for state in sorted(read_states(directory), key=lambda state: state.name)
     ]
 
 
-def _states(directory: str) -> list[GroupState]:
+def read_states(directory: str) -> list[GroupState]:
+    """The groups of a log as its journal has them; they know no keys.
+
+    Raises:
+        LogNotFound, CorruptLog: the log cannot be read.
+    """
     states: dict[str, GroupState] = {}
     for kind, name, *fields in read_records(directory, GROUPS_NAME):
         if kind == "forget":

@@ -16,6 +16,9 @@
 `members`      the pages of the groups' members
 `reader`       the log as everybody else sees it
 `batch_reader` its batches, one after the other
+`survey`       what is wrong with a log but for its events
+`keep`         copies of what a repair changes
+`repair`       mending what can be, for `eventlog verify --repair`
 `verify`       every checksum and the sequence, for `eventlog verify`
 `identity`     who a process is
 =============  ========================================================================

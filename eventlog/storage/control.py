@@ -35,7 +35,7 @@ import msgpack
 from crc32c import crc32c
 
 from eventlog.config import LogOptions
-from eventlog.errors import LogNotFound, NotALog, UnknownFormat
+from eventlog.errors import CorruptLog, LogNotFound, NotALog, UnknownFormat
 from eventlog.storage.files import FILES, Files, os_errors
 from eventlog.storage.format import BYTE_ORDER, VERSION
 from eventlog.storage.layout import Field, Layout
@@ -69,14 +69,22 @@ _IDENTITY_BYTES: Final = CONTROL.offset("crc")
 _CRC: Final = struct.Struct("<I")
 
 
-def new_control_page(options: LogOptions, log_id: bytes, created_ns: int) -> bytes:
-    """The page of a new and empty log."""
+def new_control_page(
+    options: LogOptions,
+    log_id: bytes,
+    created_ns: int,
+    *,
+    high_water: int = 0,
+    first_available: int = 1,
+    epoch: int = 0,
+) -> bytes:
+    """The page of a log whose events are all on the disk; of a new and empty one by default."""
     packed = msgpack.packb(options.to_dict())
     assert OPTIONS_OFFSET + len(packed) <= PAGE_BYTES
     page = bytearray(PAGE_BYTES)
     CONTROL.pack_into(
         page, 0, MAGIC, VERSION, BYTE_ORDER, len(packed), log_id, created_ns, crc32c(packed), 0,
-        bytes(16), 0, 0, 1, 0, 0, 0, b"",
+        bytes(16), high_water, high_water, first_available, epoch, 0, 0, b"",
     )  # fmt: skip
     _CRC.pack_into(page, _IDENTITY_BYTES, crc32c(page[:_IDENTITY_BYTES]))
     page[OPTIONS_OFFSET : OPTIONS_OFFSET + len(packed)] = packed
@@ -151,16 +159,17 @@ class ControlPage:
                 f"{self.directory} is no log: its file 'control' is something else",
                 path=self.directory,
             )
+        if fields["crc"] != crc32c(self._view[:_IDENTITY_BYTES]):
+            raise CorruptLog(
+                f"the control file of {self.directory} is damaged; `eventlog verify --repair`"
+                " makes it again from the segments",
+                path=self.directory,
+            )
         if fields["version"] != VERSION or fields["byte_order"] != BYTE_ORDER:
             raise UnknownFormat(
                 f"the log {self.directory} has format version {fields['version']} (byte order"
                 f" {fields['byte_order']:#06x}); this program reads version {VERSION}"
                 f" ({BYTE_ORDER:#06x}): use the release that wrote it",
-                path=self.directory,
-            )
-        if fields["crc"] != crc32c(self._view[:_IDENTITY_BYTES]):
-            raise NotALog(
-                f"the control file of {self.directory} is damaged; restore it from a backup",
                 path=self.directory,
             )
         return fields
@@ -169,9 +178,9 @@ class ControlPage:
         size = self._fields["options_bytes"]
         packed = bytes(self._view[OPTIONS_OFFSET : OPTIONS_OFFSET + size])
         if len(packed) != size or crc32c(packed) != self._fields["options_crc"]:
-            raise NotALog(
-                f"the options in the control file of {self.directory} are damaged; restore it"
-                " from a backup",
+            raise CorruptLog(
+                f"the options in the control file of {self.directory} are damaged; `eventlog"
+                " verify --repair` makes it again from the segments",
                 path=self.directory,
             )
         return LogOptions.from_dict(msgpack.unpackb(packed))
@@ -181,6 +190,12 @@ class ControlPage:
         """16 bytes that tell this log from any other."""
         log_id: bytes = self._fields["log_id"]
         return log_id
+
+    @property
+    def created_ns(self) -> int:
+        """When the log was made, nanoseconds since 1970."""
+        created: int = self._fields["created_ns"]
+        return created
 
     high_water = _Word()
     synced = _Word()

@@ -20,6 +20,7 @@ from eventlog.errors import EventLogError, LogFull, LogNotFound, PermissionDenie
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Words(Protocol):
@@ -70,6 +71,35 @@ class Files:
     def read(self, descriptor: int, size: int, position: int) -> bytes:
         """Up to `size` bytes; fewer only at the end of the file."""
         return os.pread(descriptor, size, position)
+
+    def copy(self, source: int, target: int, size: int, target_size: int) -> None:
+        """Put the first `size` bytes of a file into an empty one, which gets that target size.
+
+        A file system that can share the blocks of both files does; what only zeros stand in takes
+        no room.
+        """
+        done = 0
+        while done < size:
+            step = min(size - done, 1 << 20)
+            data = os.pread(source, step, done)
+            if not data:
+                break
+            if data.strip(b"\0"):
+                self._copy_part(source, target, done, data)
+            done += len(data)
+        os.ftruncate(target, target_size)
+
+    def _copy_part(self, source: int, target: int, place: int, data: bytes) -> None:
+        try:
+            copied = os.copy_file_range(source, target, len(data), place, place)
+        except AttributeError:
+            copied = 0  # not on this system
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
+            copied = 0  # not between these file systems
+        if copied < len(data):
+            self.write(target, [data[copied:]], place + copied)
 
     def size(self, descriptor: int) -> int:
         """The size of the file in bytes."""
@@ -162,7 +192,7 @@ def translated(error: OSError, path: str, what: str) -> EventLogError:
     """The package's error for one of the operating system's."""
     reason = f"{what}: {os.strerror(error.errno) if error.errno else error}"
     match error.errno:
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+        case number if number in _NO_ROOM:
             return LogFull(
                 f"no room for the log {path} ({reason}); free some space, the log goes on by"
                 " itself" + _small_tmpfs_hint(path),

@@ -44,6 +44,22 @@ there are only zeros::
 
 The payload is described in `eventlog.record_batch`.
 
+**Versions.** `version` is that of the whole log: the same in the control page, which decides, and
+in the segments, the offset table and the journals. What stays as it is in every version: a file's
+first twelve bytes (magic, version, byte order), and in the control page and in a segment's header
+the place of the CRC over what stands before it. So a program tells a version that it does not know
+(`UnknownFormat`, which names it; nothing is read, changed or repaired) from damage (`CorruptLog`).
+
+- A minor addition does not change the version. It takes a bit of `flags`, a byte that is reserved
+  (zero until then), or another file in the directory, such that a program which does not know it
+  either reads everything right (a reserved byte, a file) or says which flags it does not know (a
+  batch with an unknown flag is not served).
+- Whatever makes a program of the same version read something wrong is a new version: another size,
+  place or meaning of a field. A release that writes version n reads all of 1 to n; a log keeps the
+  version that it was made with, and is brought to a newer one by `eventlog export` and `import`.
+- The golden logs of each version (`tests/golden`) are never written again: every later release has
+  to read, continue and verify a copy of them.
+
 Publishing a batch: header (with length 0) and payload are written first, the length next, the
 high-water mark of the control page last. So a process that dies half-way leaves a length of zero,
 and what a disk or another processor tears apart does not have the right CRC.
@@ -61,6 +77,8 @@ from eventlog.storage.layout import Field, Layout
 
 VERSION: Final = 1
 BYTE_ORDER: Final = 0x0102
+OTHER_VERSION: Final = "it is of format version"
+"""How the fault of a header begins that is whole, and of another version than this program's."""
 SEGMENT_MAGIC: Final = b"EVLOGSEG"
 ALIGNMENT: Final = 8
 INDEX_EVERY_BYTES: Final = 4096
@@ -198,10 +216,10 @@ def segment_header_fault(header: bytes | memoryview, base_seq_no: int) -> str | 
     fields = SEGMENT_HEADER.to_dict(header)
     if fields["magic"] != SEGMENT_MAGIC:
         return "it does not begin as a segment does"
-    if fields["version"] != VERSION or fields["byte_order"] != BYTE_ORDER:
-        return f"it is of format version {fields['version']}"
     if fields["crc"] != crc32c(header[: SEGMENT_HEADER.size - 4]):
         return "its header is damaged"
+    if fields["version"] != VERSION or fields["byte_order"] != BYTE_ORDER:
+        return f"{OTHER_VERSION} {fields['version']}"
     if fields["base_seq_no"] != base_seq_no:
         return f"it begins with event {fields['base_seq_no']}"
     return None

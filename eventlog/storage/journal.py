@@ -63,7 +63,7 @@ class Journal:
             except FileNotFoundError:
                 descriptor = self._files.create(self._path + ".new")
                 try:
-                    self._files.write(descriptor, [_header()], 0)
+                    self._files.write(descriptor, [journal_header()], 0)
                     # A loss of power may leave a name to a file that has nothing yet.
                     self._files.sync(descriptor)
                     self._files.rename(self._path + ".new", self._path)
@@ -95,7 +95,7 @@ class Journal:
             descriptor = self._files.create(self._path + ".new")
             try:
                 end = _HEADER.size
-                self._files.write(descriptor, [_header()], 0)
+                self._files.write(descriptor, [journal_header()], 0)
                 for record in records:
                     data = framed(record)
                     self._files.write(descriptor, [data], end)
@@ -156,18 +156,24 @@ def parse(data: bytes, directory: str) -> tuple[list[Record], int]:
         )
     records: list[Record] = []
     position = _HEADER.size
-    with memoryview(data) as view:
-        while position + _FRAME.size <= len(data):
-            length, checksum = _FRAME.unpack_from(data, position)
-            start = position + _FRAME.size
-            if length == 0 or start + length > len(data):
-                break
-            with view[start : start + length] as packed:
-                if crc32c(packed) != checksum:
-                    break
-                records.append(msgpack.unpackb(packed, strict_map_key=False))
-            position = start + length
+    while (found := whole_record(data, position)) is not None:
+        records.append(found[0])
+        position = found[1]
     return records, position
+
+
+def whole_record(data: bytes, position: int) -> tuple[Record, int] | None:
+    """The record that begins there, and the offset after it; `None` if none does. Pure."""
+    start = position + _FRAME.size
+    if start > len(data):
+        return None
+    length, checksum = _FRAME.unpack_from(data, position)
+    if length == 0 or start + length > len(data):
+        return None
+    with memoryview(data)[start : start + length] as packed:
+        if crc32c(packed) != checksum:
+            return None
+        return msgpack.unpackb(packed, strict_map_key=False), start + length
 
 
 def framed(record: Record) -> bytes:
@@ -176,5 +182,6 @@ def framed(record: Record) -> bytes:
     return _FRAME.pack(len(packed), crc32c(packed)) + packed
 
 
-def _header() -> bytes:
+def journal_header() -> bytes:
+    """The first bytes of a file."""
     return _HEADER.pack(MAGIC, VERSION, BYTE_ORDER, 0)

@@ -28,7 +28,7 @@ was given to another consumer while they read it is skipped.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from crc32c import crc32c
@@ -230,6 +230,31 @@ class OffsetTable:
             self._unmap()
         self._files.close(self._descriptor)
         self._descriptor = -1
+
+
+def table_bytes(rows: Iterable[Offset]) -> bytes:
+    """A whole table with these rows. Pure."""
+    slots = [
+        SLOT.pack(
+            _USED, row.position, row.last_seen_ns, len(encoded), crc32c(encoded), b"", encoded
+        )
+        for row in rows
+        for encoded in [row.name.encode()]
+    ]
+    header = HEADER.pack(MAGIC, VERSION, BYTE_ORDER, SLOT.size, b"")
+    size = HEADER.size + max(len(slots), SLOTS_AT_FIRST) * SLOT.size
+    return (header + b"".join(slots)).ljust(size, b"\0")
+
+
+def mended(data: bytes, bad_slots: Container[int]) -> bytes:
+    """A damaged table with a header as it should be, without the rows of `bad_slots`. Pure."""
+    slots = [
+        bytes(SLOT.size) if slot in bad_slots else data[start : start + SLOT.size]
+        for slot, start in enumerate(range(HEADER.size, len(data) - SLOT.size + 1, SLOT.size))
+    ]
+    header = HEADER.pack(MAGIC, VERSION, BYTE_ORDER, SLOT.size, b"")
+    size = HEADER.size + max(len(slots), SLOTS_AT_FIRST) * SLOT.size
+    return (header + b"".join(slots)).ljust(size, b"\0")
 
 
 def make_offset_table(directory: str, files: Files = FILES) -> None:

@@ -35,7 +35,7 @@ from eventlog.storage.format import (
     unpack_batch_header,
 )
 from eventlog.storage.offsets import OffsetTable
-from eventlog.storage.segment import SegmentReader
+from eventlog.storage.segment import SegmentReader, with_numbers
 
 
 class LogReader:
@@ -167,6 +167,9 @@ class LogReader:
                 return SegmentReader(self.directory, bases[place], self.files)
             except FileNotFoundError:
                 continue
+            except CorruptLog as error:
+                last = bases[place + 1] - 1 if place + 1 < len(bases) else self.last_seq_no
+                raise with_numbers(error, seq_no, last) from error
         raise self.missing(seq_no)
 
     def truncated(self, seq_no: int) -> EventsTruncated:

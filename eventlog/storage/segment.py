@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from eventlog.errors import CorruptLog, EventLogError
+from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
 from eventlog.storage.files import FILES, Files, os_errors, translated
 from eventlog.storage.format import (
     FIRST_BATCH,
@@ -18,7 +18,9 @@ from eventlog.storage.format import (
     INDEX_ENTRY,
     INDEX_EVERY_BYTES,
     LENGTH_OFFSET,
+    OTHER_VERSION,
     SEGMENT_HEADER,
+    VERSION,
     BatchHeader,
     IndexEntry,
     aligned,
@@ -198,6 +200,7 @@ def read_segment_header(directory: str, base_seq_no: int, files: Files) -> dict[
 
     Raises:
         CorruptLog: it is none.
+        UnknownFormat: it is one of another version.
     """
     path = os.path.join(directory, segment_name(base_seq_no))
     with os_errors(directory, "reading a segment"):
@@ -208,6 +211,17 @@ def read_segment_header(directory: str, base_seq_no: int, files: Files) -> dict[
         files.close(descriptor)
 
 
+def with_numbers(error: CorruptLog, first: int, last: int) -> CorruptLog:
+    """The error of a segment of which nothing can be read, with the events that are lost by it."""
+    return CorruptLog(
+        f"the events {first} to {last} of the log {error.path} are damaged ({error}); all others"
+        " are readable: try `eventlog verify --repair`, restore a backup, or go on after them",
+        path=error.path,
+        seq_no=first,
+        last_seq_no=last,
+    )
+
+
 def _checked_header(
     directory: str, base_seq_no: int, descriptor: int, files: Files
 ) -> dict[str, Any]:
@@ -216,9 +230,14 @@ def _checked_header(
     fault = segment_header_fault(header, base_seq_no)
     if fault is not None:
         path = os.path.join(directory, segment_name(base_seq_no))
+        if fault.startswith(OTHER_VERSION):
+            raise UnknownFormat(
+                f"the segment {path} cannot be read: {fault}, and this program reads version"
+                f" {VERSION}; use the release that wrote it",
+                path=directory,
+            )
         raise CorruptLog(
-            f"the segment {path} cannot be read: {fault}; its events, from {base_seq_no} on, are"
-            " lost unless there is a backup",
+            f"the segment {path} cannot be read: {fault}",
             path=directory,
             seq_no=base_seq_no,
         )
@@ -261,8 +280,7 @@ class SegmentReader:
     def _check_size(self, size: int) -> None:
         if size < FIRST_BATCH + HEADER_BYTES:
             raise CorruptLog(
-                f"the segment {self._path} is too short to hold anything; its events, from"
-                f" {self.base_seq_no} on, are lost unless there is a backup",
+                f"the segment {self._path} is too short to hold anything",
                 path=self.directory,
                 seq_no=self.base_seq_no,
             )

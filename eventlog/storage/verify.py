@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from eventlog.errors import CorruptLog, EventLogError
-from eventlog.storage.format import index_name
+from eventlog.errors import CorruptLog
 from eventlog.storage.reader import LogReader
-from eventlog.storage.segment import SegmentReader
+from eventlog.storage.survey import survey
 
 
 @dataclass(slots=True)
@@ -54,36 +52,6 @@ def verify_log(
             on_progress(min(reader.next_seq_no - 1, last), last)
     finally:
         reader.close()
-    _verify_positions(log, found)
-    _verify_indexes(log, found)
+    for fault in survey(log):
+        (found.problems if fault.is_problem else found.notes).append(fault.text)
     return found
-
-
-def _verify_positions(log: LogReader, found: Verification) -> None:
-    """The offset table can be read; a position ahead of the log is allowed, and worth a note."""
-    try:
-        states = log.consumers()
-    except EventLogError as error:
-        found.problems.append(str(error))
-        return
-    for state in states:
-        if (state.last_acked or 0) > log.last_seq_no:
-            found.notes.append(f"consumer {state.name!r} waits for event {state.last_acked} + 1")
-
-
-def _verify_indexes(log: LogReader, found: Verification) -> None:
-    """An index that is missing or wrong only makes a seek longer: a note."""
-    for base in log.segment_bases():
-        if not os.path.exists(os.path.join(log.directory, index_name(base))):
-            found.notes.append(f"segment {base} has no index; the writer's next start makes one")
-            continue
-        try:
-            segment = SegmentReader(log.directory, base, log.files)
-        except (OSError, CorruptLog):
-            continue  # reported with its events
-        try:
-            wrong = [entry for entry in segment.entries() if not segment.leads_to_batch(entry)]
-        finally:
-            segment.close()
-        if wrong:
-            found.notes.append(f"the index of segment {base} has {len(wrong)} wrong entries")
