@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -26,11 +27,13 @@ def running(
     command: Sequence[str],
     directory: str,
     is_up: Callable[[], bool],
-    environment: Mapping[str, str] | None = None,
+    *,
+    has_nothing_to_keep: bool = False,
 ) -> Iterator[int]:
     """The process id of a server that answers; afterwards it is gone.
 
-    `is_up` is asked until it says so. The server's output goes into the directory.
+    `is_up` is asked until it says so. The server's output goes into the directory, which is its
+    home too. `has_nothing_to_keep`: it is killed, and not asked to end.
 
     Raises:
         RunFailed: it ended, or said nothing for too long; with what it wrote last.
@@ -44,10 +47,10 @@ def running(
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=directory,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, "HOME": directory},
                 start_new_session=True,  # Ctrl-C is for us, and we end it
             )
-            stack.callback(_stop, server)
+            stack.callback(_stop, server, signal.SIGKILL if has_nothing_to_keep else signal.SIGTERM)
         deadline = time.monotonic() + START_S_MAX
         while not is_up():
             if server.poll() is not None or time.monotonic() > deadline:
@@ -57,8 +60,8 @@ def running(
         yield server.pid
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
+def _stop(server: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    server.send_signal(how)
     try:
         server.wait(STOP_S_MAX)
     except subprocess.TimeoutExpired:

@@ -28,5 +28,5 @@ def served(directory: str) -> Iterator[tuple[str, int]]:
         "--advertised-listener-url",
         f"tcp://{address}",
     ]
-    with running(command, directory, lambda: accepts(port), {"HOME": directory}) as pid:
+    with running(command, directory, lambda: accepts(port), has_nothing_to_keep=True) as pid:
         yield address, pid

@@ -140,6 +140,7 @@ class ConsumerTask:
         self.count = work.count * work.producers
         self.payload = work.payload
         self.index = index
+        self.is_paced = work.rate_per_s is not None
         self._start_cpu_s = 0.0
         self._received_ns: list[int] = []
 
@@ -200,9 +201,7 @@ class System(ABC):
     @classmethod
     def missing(cls) -> str | None:
         """Why it cannot be measured here; `None` if it can."""
-        if cls.needs is not None and importlib.util.find_spec(cls.needs) is None:
-            return f"{cls.needs} is not installed"
-        return None
+        return None if cls.needs is None else first_missing(cls.needs)
 
     @contextmanager
     def opened(self) -> Iterator[list[int]]:
@@ -225,6 +224,14 @@ class System(ABC):
     def run_consumer(self, link: Link, work: Work, index: int) -> None:
         """The role of a consumer's process."""
         self.consume(ConsumerTask(link, work, index))
+
+
+def first_missing(*modules: str) -> str | None:
+    """What to say of the first of these that is not installed; `None` if all are."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed"
+    return None
 
 
 MakeSystem = Callable[[Place], System]

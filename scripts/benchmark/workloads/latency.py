@@ -20,11 +20,14 @@ from benchmark.settings import Settings
 from benchmark.systems.base import MakeSystem, why_missing
 from benchmark.systems.faster_fifo_queue import FasterFifo
 from benchmark.systems.iceoryx2_service import Iceoryx2, Iceoryx2Spinning
+from benchmark.systems.jetstream import JetStream
+from benchmark.systems.kafka_protocol import KafkaProtocol
 from benchmark.systems.log import BlockingLog, TrioLog
 from benchmark.systems.log_spin import SpinningLog
 from benchmark.systems.msgpack_pipe import MsgpackPipe
 from benchmark.systems.multiprocessing_queue import MultiprocessingQueue
 from benchmark.systems.raw_pipe import RawPipe
+from benchmark.systems.redis_streams import RedisStreams
 from benchmark.systems.zenoh_session import Zenoh
 from benchmark.systems.zmq_sockets import ZmqPushPull, ZmqSpinning
 from benchmark.workloads.base import Column, Contender, Workload
@@ -53,6 +56,9 @@ ENTRIES: Final = (
     _Entry("iceoryx2, woken", Iceoryx2),
     _Entry("iceoryx2, spinning", Iceoryx2Spinning, is_loaded_too=False),
     _Entry("zenoh", Zenoh),
+    _Entry("Redis Streams", RedisStreams, is_loaded_too=False),
+    _Entry("JetStream", JetStream, is_loaded_too=False),
+    _Entry("Kafka protocol (Tansu)", KafkaProtocol, is_loaded_too=False),
     _Entry("limit: raw pipe's wake-up", RawPipe),
 )
 

@@ -11,11 +11,14 @@ from benchmark.settings import Settings
 from benchmark.systems.bare_loop import BareLoop, bare_loop_batched
 from benchmark.systems.faster_fifo_queue import FasterFifo, faster_fifo_lists, faster_fifo_many
 from benchmark.systems.iceoryx2_service import Iceoryx2, Iceoryx2Spinning
+from benchmark.systems.jetstream import JetStream
+from benchmark.systems.kafka_protocol import KafkaProtocol
 from benchmark.systems.log import BlockingLog, TrioLog, blocking_log_batched, trio_log_batched
 from benchmark.systems.log_typed import TypedLog, typed_log_batched
 from benchmark.systems.msgpack_pipe import MsgpackPipe, pipe_batched
 from benchmark.systems.multiprocessing_queue import MultiprocessingQueue
 from benchmark.systems.raw_pipe import RawPipe
+from benchmark.systems.redis_streams import RedisStreams
 from benchmark.systems.zenoh_session import Zenoh
 from benchmark.systems.zmq_sockets import ZmqPushPull, zmq_batched
 from benchmark.workloads.base import Contender, Workload
@@ -39,6 +42,9 @@ ENTRIES: Final = (
     Entry("iceoryx2, woken", Iceoryx2, 100_000),
     Entry("iceoryx2, spinning", Iceoryx2Spinning, 200_000),
     Entry("zenoh", Zenoh, 100_000),
+    Entry("Redis Streams, pipelined", RedisStreams, 100_000),
+    Entry("JetStream, 256 at a time", JetStream, 20_000),
+    Entry("Kafka protocol (Tansu)", KafkaProtocol, 200_000),
     Entry("limit: raw pipe", RawPipe, 400_000),
     Entry("limit: msgpack alone, event by event", BareLoop, 1_000_000, consumers=0),
     Entry("limit: msgpack alone, batches", bare_loop_batched, 1_000_000, consumers=0),
