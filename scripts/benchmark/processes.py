@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from benchmark import interrupts
 
-SILENCE_S_MAX: Final = 180.0
+SILENCE_S_MAX: Final = 90.0
 """How long a child may take for one step: ten times what the slowest should need."""
 END_S_MAX: Final = 5.0
 """How long a child may take to end, once it has nothing more to do, before it is killed."""

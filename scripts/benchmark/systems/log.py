@@ -36,6 +36,19 @@ def served(
         yield log, writer_pid
 
 
+def end_writer_of(path: str) -> None:
+    """End the writer of a log that somebody else has opened.
+
+    Raises:
+        RunFailed: it had to be killed.
+    """
+    with eventlog.blocking.open(path) as log:
+        writer_pid = log.status().writer_pid
+        assert writer_pid is not None
+        descriptor = os.pidfd_open(writer_pid)
+    _end_writer(descriptor)
+
+
 def _end_writer(descriptor: int) -> None:
     """Ask the writer to end, and wait until it has.
 

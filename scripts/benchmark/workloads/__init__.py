@@ -11,6 +11,9 @@ from benchmark.workloads.pool_death import PoolDeath
 from benchmark.workloads.pools import SlowHandlers, TrivialHandlers
 from benchmark.workloads.producers import Producers
 from benchmark.workloads.replay import Replay
+from benchmark.workloads.seek import Seek
+from benchmark.workloads.start_up import StartUp
+from benchmark.workloads.sync import Sync
 from benchmark.workloads.throughput import Throughput
 from benchmark.workloads.writer_memory import WriterMemory
 
@@ -20,8 +23,11 @@ WORKLOADS: tuple[type[Workload], ...] = (
     FanOut,
     Producers,
     Latency,
+    Sync,
     Idle,
     Replay,
+    Seek,
+    StartUp,
     WriterMemory,
     TrivialHandlers,
     SlowHandlers,
