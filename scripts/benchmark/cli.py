@@ -71,6 +71,7 @@ def _bench(asked: argparse.Namespace, directory: str, console: Console) -> bool:
         directory=directory,
         repeat=asked.repeat or (QUICK_REPEAT if asked.quick else REPEAT_DEFAULT),
         is_quick=asked.quick,
+        is_long=asked.long,
         durability=asked.durability,
     )
     workloads = [make() for make in WORKLOADS if not asked.only or make.name in asked.only]
@@ -137,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the events, and one round unless told"
+    )
+    parser.add_argument(
+        "--long", action="store_true", help="also ten and a hundred million events: half an hour"
     )
     parser.add_argument(
         "--dir", type=_directory, metavar="DIR", help="where logs go (default: for temporary files)"

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from benchmark import interrupts
 
-SILENCE_S_MAX: Final = 180.0
+SILENCE_S_MAX: Final = 90.0
 """How long a child may take for one step: ten times what the slowest should need."""
 END_S_MAX: Final = 5.0
 """How long a child may take to end, once it has nothing more to do, before it is killed."""
@@ -164,7 +164,8 @@ class Crew:
     def tell(self, *members: Member) -> None:
         """Let these go on."""
         for member in members:
-            member.pipe.send(None)
+            with suppress(BrokenPipeError):  # it had nothing left to wait for, or `hear` will tell
+                member.pipe.send(None)
 
     def hear(self, *members: Member) -> list[Any]:
         """The next value of each of these.

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.machine import BUSY_LOAD
-from benchmark.results import Result, Series, Verdict
+from benchmark.results import Result, Series, Verdict, ratio_to
 from benchmark.settings import Settings
 from benchmark.workloads.base import Column, Workload
 
@@ -44,37 +44,51 @@ def show_result(console: Console, workload: Workload, result: Result) -> None:
     console.print(result.title, style="bold")
     if workload.note:
         console.print(workload.note, style="dim")
-    console.print(_table_of(result.series, workload.columns))
+    console.print(_table_of(result.series, workload.columns, workload.compared))
     if any(verdict.value is not None for verdict in result.verdicts):
         console.print(_goals_of(result.verdicts))
     for one in result.series:
+        if one.missing is not None:
+            console.print(f"{one.name} is missing: {one.missing}", style="yellow", markup=False)
         if one.failed is not None:
-            console.print(
-                f"{one.name} failed: {one.failed}", style="red", markup=False, soft_wrap=True
-            )
+            console.print(f"{one.name} failed: {_last_line(one.failed)}", style="red", markup=False)
 
 
-def _table_of(series: Sequence[Series], columns: Sequence[Column]) -> Table:
+def _last_line(text: str) -> str:
+    """Of a traceback, what was raised; all of it is in the JSON."""
+    first, *rest = text.strip().splitlines()
+    return f"{first} {rest[-1]}" if rest else first
+
+
+def _table_of(series: Sequence[Series], columns: Sequence[Column], compared: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("median")
+    table.add_column("median", no_wrap=True)
     for column in columns:
         table.add_column(column.header, justify="right", no_wrap=True)
+    if compared:
+        table.add_column("of the first", justify="right", no_wrap=True)
     if columns and any(len(one.samples) > 1 for one in series):
         table.add_column("spread", justify="right", no_wrap=True)
     for one in series:
-        table.add_row(*_row_of(one, columns))
+        table.add_row(*_row_of(one, columns, compared, series[0]))
     return table
 
 
-def _row_of(one: Series, columns: Sequence[Column]) -> list[Text]:
-    if one.missing is not None or not one.samples:
-        return [Text(one.name), Text(one.missing or "failed", style="yellow")]
+def _row_of(one: Series, columns: Sequence[Column], compared: str, first: Series) -> list[Text]:
+    if not one.samples:
+        return [Text(one.name), Text("missing" if one.missing else "failed", style="yellow")]
     medians = one.medians()
     cells = [Text(one.name)]
-    cells += [Text(f"{medians[column.figure]:,.{column.decimals}f}") for column in columns]
+    cells += [_number(medians.get(column.figure), column.decimals) for column in columns]
+    if compared:
+        cells.append(_number(ratio_to(one, first, compared), 2))
     if len(one.samples) > 1:
         cells.append(Text(_spread(one.values(columns[0].figure)), style="dim"))
     return cells
+
+
+def _number(value: float | None, decimals: int) -> Text:
+    return Text("" if value is None else f"{value:,.{decimals}f}")
 
 
 def _spread(values: list[float]) -> str:
@@ -85,13 +99,13 @@ def _spread(values: list[float]) -> str:
 
 def _goals_of(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("compared")
+    table.add_column("compared", no_wrap=True)
     for header in ("value", "from", "to", "goal"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("")
     for verdict in verdicts:
         numbers = (verdict.value, verdict.lowest, verdict.highest)
-        cells = [Text("" if number is None else f"{number:.2f}") for number in numbers]
+        cells = [Text("" if number is None else f"{number:,.2f}") for number in numbers]
         table.add_row(Text(verdict.text), *cells, Text(verdict.limit), _word_for(verdict))
     return table
 

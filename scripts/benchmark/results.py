@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Final
 
@@ -44,11 +44,19 @@ class Series:
         }
 
 
+def ratio_to(one: Series, other: Series, figure: str) -> float | None:
+    """The median of a figure divided by the other's, if both were measured."""
+    values, others = one.values(figure), other.values(figure)
+    return median(values) / median(others) if values and others and median(others) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What came of a goal: the median over the rounds, the extremes, and whether it is reached.
+    """What came of a goal: its number, the extremes of the rounds, and whether it is reached.
 
     `value` is `None` if it could not be measured; `is_reached` also if there is no limit.
+    `is_ratio`: it compares two contenders, so it says something on any machine; `more_is_better`:
+    in which direction.
     """
 
     text: str
@@ -57,6 +65,8 @@ class Verdict:
     lowest: float | None = None
     highest: float | None = None
     is_reached: bool | None = None
+    is_ratio: bool = False
+    more_is_better: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -73,35 +83,71 @@ class Goal(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatioGoal(Goal):
-    """One contender's figure divided by another's, round by round.
+    """The median of one contender's figure divided by another's, both of one run.
 
-    With `at_least` as `None` the ratio is told and not judged.
+    `to` may be several: then the best of those that were measured is compared with. `at_least` is
+    for figures of which more is better, `at_most` for the others; with neither, the ratio is told
+    and not judged. The extremes are those of the rounds, each with the ratio within it.
     """
 
     text: str
     figure: str
     of: str
-    to: str
+    to: str | tuple[str, ...]
     at_least: float | None = None
+    at_most: float | None = None
+    to_figure: str | None = None
+    """Of the other, where it has another name there."""
+    less_is_better: bool = False
+    """Where there is no limit that tells."""
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether it got worse when it is smaller."""
+        return self.at_most is None and not self.less_is_better
 
     def judge(self, series: Mapping[str, Series]) -> Verdict:
-        """Compare the median of the rounds' ratios with the limit."""
-        pairs = zip(
-            series[self.of].values(self.figure), series[self.to].values(self.figure), strict=False
-        )
-        ratios = [one / other for one, other in pairs if other]
-        limit = "" if self.at_least is None else f">= {self.at_least:g}"
-        if not ratios:
-            return Verdict(text=self.text, limit=limit)
-        value = median(ratios)
-        return Verdict(
+        """Compare the ratio of the medians with the limit."""
+        verdict = Verdict(
             text=self.text,
-            limit=limit,
-            value=value,
-            lowest=min(ratios),
-            highest=max(ratios),
-            is_reached=None if self.at_least is None else value >= self.at_least,
+            limit=_limit(self.at_least, self.at_most),
+            is_ratio=True,
+            more_is_better=self.more_is_better,
         )
+        other = self._best(series)
+        values = series[self.of].values(self.figure) if self.of in series else []
+        if other is None or not values:
+            return verdict
+        value = median(values) / median(other)
+        rounds = [mine / theirs for mine, theirs in zip(values, other, strict=False) if theirs]
+        return replace(
+            verdict,
+            value=value,
+            lowest=min(rounds, default=value),
+            highest=max(rounds, default=value),
+            is_reached=_is_within(value, self.at_least, self.at_most),
+        )
+
+    def _best(self, series: Mapping[str, Series]) -> list[float] | None:
+        """The figures of whom to compare with."""
+        names = (self.to,) if isinstance(self.to, str) else self.to
+        figure = self.to_figure or self.figure
+        found = [series[name].values(figure) for name in names if name in series]
+        measured = [values for values in found if values and median(values)]
+        best = max if self.more_is_better else min
+        return best(measured, key=median) if measured else None
+
+
+def _limit(at_least: float | None, at_most: float | None) -> str:
+    if at_least is not None:
+        return f">= {at_least:g}"
+    return "" if at_most is None else f"<= {at_most:g}"
+
+
+def _is_within(value: float, at_least: float | None, at_most: float | None) -> bool | None:
+    if at_least is not None:
+        return value >= at_least
+    return None if at_most is None else value <= at_most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +161,8 @@ class LimitGoal(Goal):
 
     def judge(self, series: Mapping[str, Series]) -> Verdict:
         """Compare the median over the rounds with the limit."""
-        values = series[self.of].values(self.figure)
-        limit = f"<= {self.at_most:g}"
+        limit = _limit(None, self.at_most)
+        values = series[self.of].values(self.figure) if self.of in series else []
         if not values:
             return Verdict(text=self.text, limit=limit)
         value = median(values)

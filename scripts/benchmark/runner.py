@@ -28,7 +28,7 @@ def run(workload: Workload, settings: Settings, announce: Announce) -> Result:
         turns = _turns(contenders, settings.repeat if workload.is_repeated else 1)
         for done, contender in enumerate(turns):
             announce(f"{workload.name}: {contender.name}", done, len(turns))
-            _take_turn(contender, series[contender.name])
+            _take_turn(contender, series[contender.name], 1 if settings.is_quick else TRIES_MAX)
             interrupts.check()
     return Result(
         name=workload.name,
@@ -47,19 +47,19 @@ def _turns(contenders: Sequence[Contender], rounds: int) -> list[Contender]:
     return [one for number in range(rounds) for one in there_and_back[number % 2]]
 
 
-def _take_turn(contender: Contender, series: Series) -> None:
+def _take_turn(contender: Contender, series: Series, tries_max: int) -> None:
     if series.missing is not None or series.failed is not None:
         return
     try:
-        series.samples.append(_least_disturbed(contender))
+        series.samples.append(_least_disturbed(contender, tries_max))
     except (RunFailed, EventLogError) as error:
         series.failed = str(error)
 
 
-def _least_disturbed(contender: Contender) -> Figures:
+def _least_disturbed(contender: Contender, tries_max: int) -> Figures:
     """A run without others at work on the machine, or, after some tries, the best of them."""
     tries: list[Figures] = []
-    while len(tries) < TRIES_MAX:
+    while len(tries) < tries_max:
         tries.append(contender.run())
         if tries[-1].get(FOREIGN_PERCENT, 0.0) <= DISTURBED_PERCENT:
             return tries[-1]

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 Durability = Literal["memory", "disk", "sync"]
 
-REPEAT_DEFAULT: Final = 5
+REPEAT_DEFAULT: Final = 3
 QUICK_REPEAT: Final = 1
 QUICK_DIVISOR: Final = 10
 COUNT_UNIT: Final = 1000
@@ -21,20 +21,22 @@ COUNT_UNIT: Final = 1000
 class Settings:
     """The options of the command line, checked.
 
-    `repeat`: rounds of each workload. `is_quick`: a tenth of the events. `directory`: where logs
-    and sockets go while a run lasts.
+    `repeat`: rounds of each workload. `is_quick`: a tenth of the events. `is_long`: also
+    what takes many minutes. `directory`: where logs and sockets go while a run lasts.
     """
 
     directory: str
     repeat: int = REPEAT_DEFAULT
     is_quick: bool = False
+    is_long: bool = False
     durability: Durability = "disk"
 
     def scaled(self, count: int) -> int:
         """As many events as asked for, or a tenth of them."""
         if not self.is_quick:
             return count
-        return max(count // QUICK_DIVISOR // COUNT_UNIT, 1) * COUNT_UNIT
+        unit = min(COUNT_UNIT, max(count // QUICK_DIVISOR, 1))
+        return max(count // QUICK_DIVISOR // unit, 1) * unit
 
     @contextmanager
     def new_directory(self) -> Iterator[str]:

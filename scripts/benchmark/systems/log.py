@@ -36,6 +36,19 @@ def served(
         yield log, writer_pid
 
 
+def end_writer_of(path: str) -> None:
+    """End the writer of a log that somebody else has opened.
+
+    Raises:
+        RunFailed: it had to be killed.
+    """
+    with eventlog.blocking.open(path) as log:
+        writer_pid = log.status().writer_pid
+        assert writer_pid is not None
+        descriptor = os.pidfd_open(writer_pid)
+    _end_writer(descriptor)
+
+
 def _end_writer(descriptor: int) -> None:
     """Ask the writer to end, and wait until it has.
 
@@ -75,9 +88,13 @@ class BlockingLog(Log):
     def produce(self, task: ProducerTask) -> None:
         """One `send` for each event, or one `append_many` for each thousand."""
         with eventlog.blocking.open(self.path) as log:
-            if self.in_batches:
+            if task.is_paced:
                 task.wait_for_start()
-                for chunk in task.chunks(CHUNK_EVENTS):
+                for event in task.events():
+                    log.append(event)
+            elif self.in_batches:
+                task.wait_for_start()
+                for chunk in task.chunks(task.payload.batch_events(CHUNK_EVENTS)):
                     log.append_many(chunk)
             else:
                 with log.publisher() as publisher:
@@ -93,21 +110,19 @@ class BlockingLog(Log):
             log.subscribe(f"consumer-{task.index}") as stream,
         ):
             task.ready()
-            task.received(self._last_of(stream, task.count))
+            task.received(self._last_of(stream, task))
 
-    def _last_of(self, stream: eventlog.blocking.EventStream, count: int) -> Any:
-        received = 0
+    def _last_of(self, stream: eventlog.blocking.EventStream, task: ConsumerTask) -> Any:
+        event: Any = None
         if self.in_batches:
+            received = 0
             for batch in stream.batches():
                 received += len(batch)
-                if received >= count:
+                if received >= task.count:
                     return batch[-1].event
-        for envelope in stream:
+        for _, envelope in zip(task.rounds(), stream, strict=False):
             event = envelope.event
-            received += 1
-            if received == count:
-                return event
-        return None
+        return event
 
 
 class TrioLog(Log):
@@ -120,10 +135,18 @@ class TrioLog(Log):
         trio.run(self._produce, task)
 
     async def _produce(self, task: ProducerTask) -> None:
+        import trio
+
         async with eventlog.open(self.path) as log:
-            if self.in_batches:
+            if task.is_paced:
                 task.wait_for_start()
-                for chunk in task.chunks(CHUNK_EVENTS):
+                for event, wait_s in task.schedule():
+                    await trio.sleep(max(wait_s, 0.0))
+                    task.note_sent()
+                    await log.append(event)
+            elif self.in_batches:
+                task.wait_for_start()
+                for chunk in task.chunks(task.payload.batch_events(CHUNK_EVENTS)):
                     await log.append_many(chunk)
             else:
                 async with log.publisher() as publisher:
@@ -144,19 +167,20 @@ class TrioLog(Log):
             log.subscribe(f"consumer-{task.index}") as stream,
         ):
             task.ready()
-            task.received(await self._last_of(stream, task.count))
+            task.received(await self._last_of(stream, task))
 
-    async def _last_of(self, stream: eventlog.EventStream, count: int) -> Any:
-        received = 0
+    async def _last_of(self, stream: eventlog.EventStream, task: ConsumerTask) -> Any:
         if self.in_batches:
+            received = 0
             async for batch in stream.batches():
                 received += len(batch)
-                if received >= count:
+                if received >= task.count:
                     return batch[-1].event
+        rounds = task.rounds()
+        next(rounds)
         async for envelope in stream:
             event = envelope.event
-            received += 1
-            if received == count:
+            if next(rounds, None) is None:
                 return event
         return None
 

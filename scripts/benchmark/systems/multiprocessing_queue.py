@@ -42,6 +42,6 @@ class MultiprocessingQueue(System):
         get = self.queues[task.index].get
         last = None
         task.ready()
-        for _ in range(task.count):
+        for _ in task.rounds():
             last = get()
         task.received(last)

@@ -1,6 +1,7 @@
 """pyzmq over ipc, with msgpack: PUSH to PULL, and PUB to SUB where several must get all events.
 
-Consumers bind and the producer connects, so that nobody has to wait and try again.
+Consumers bind and producers connect, so that nobody has to wait and try again. Bytes are sent as
+they are, large ones without a copy by pyzmq (`copy=False`).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class ZmqPushPull(System):
         socket = context.socket(zmq.PULL)
         socket.bind(self._address(task.index))
         task.ready()
-        task.received(_receive_all(socket, task.count, self.batch_events))
+        task.received(_receive_all(socket, task, self.batch_events))
         context.destroy()
 
 
@@ -89,19 +90,45 @@ class ZmqPubSub(ZmqPushPull):
         socket.subscribe(b"")
         socket.bind(self._address(task.index))
         task.ready()
-        task.received(_receive_all(socket, task.count, self.batch_events))
+        task.received(_receive_all(socket, task, self.batch_events))
+        context.destroy()
+
+
+class ZmqSpinning(ZmqPushPull):
+    """PUSH to PULL; the consumer asks again and again, and does not sleep."""
+
+    def consume(self, task: ConsumerTask) -> None:
+        """`recv` with NOBLOCK until there is a message."""
+        import zmq
+
+        context = zmq.Context()
+        socket = context.socket(zmq.PULL)
+        socket.bind(self._address(task.index))
+        task.ready()
+        receive, decode, last = socket.recv, task.payload.decoder(), None
+        for _ in task.rounds():
+            while True:
+                try:
+                    last = decode(receive(zmq.NOBLOCK))
+                    break
+                except zmq.Again:
+                    pass
+        task.received(last)
         context.destroy()
 
 
 zmq_batched = partial(ZmqPushPull, batch_events=BATCH_EVENTS)
 """PUSH to PULL, with lists of events that the program makes itself."""
+zmq_pub_sub_batched = partial(ZmqPubSub, batch_events=BATCH_EVENTS)
 
 
 def _send_all(socket: zmq.Socket[bytes], task: ProducerTask, batch_events: int) -> None:
-    pack, send = msgpack.Packer().pack, socket.send
-    messages: Any = task.events() if batch_events == 1 else task.chunks(batch_events)
+    is_batched, send = batch_events > 1, socket.send
+    pack = msgpack.Packer().pack if is_batched else task.payload.encoder()
+    messages: Any = task.chunks(batch_events) if is_batched else task.events()
+    is_copied = not task.payload.is_large
     for message in messages:
-        send(pack(message))
+        send(pack(message), 0, is_copied)
 
 
 def _hand_over(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> None:
@@ -109,16 +136,17 @@ def _hand_over(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> None:
     context.term()
 
 
-def _receive_all(socket: zmq.Socket[bytes], count: int, batch_events: int) -> object:
-    """Receive and unpack `count` events; the last one."""
+def _receive_all(socket: zmq.Socket[bytes], task: ConsumerTask, batch_events: int) -> object:
+    """Receive and unpack all events; the last one."""
     receive, unpack = socket.recv, msgpack.unpackb
     event = None
     if batch_events == 1:
-        for _ in range(count):
-            event = unpack(receive())
+        decode = task.payload.decoder()
+        for _ in task.rounds():
+            event = decode(receive())
         return event
     received = 0
-    while received < count:
+    while received < task.count:
         batch = unpack(receive())
         received += len(batch)
         event = batch[-1]

@@ -5,17 +5,29 @@ from __future__ import annotations
 from benchmark.workloads.base import Workload
 from benchmark.workloads.fan_out import FanOut
 from benchmark.workloads.idle import Idle
+from benchmark.workloads.latency import Latency
+from benchmark.workloads.payloads import Payloads
 from benchmark.workloads.pool_death import PoolDeath
 from benchmark.workloads.pools import SlowHandlers, TrivialHandlers
+from benchmark.workloads.producers import Producers
 from benchmark.workloads.replay import Replay
+from benchmark.workloads.seek import Seek
+from benchmark.workloads.start_up import StartUp
+from benchmark.workloads.sync import Sync
 from benchmark.workloads.throughput import Throughput
 from benchmark.workloads.writer_memory import WriterMemory
 
 WORKLOADS: tuple[type[Workload], ...] = (
     Throughput,
+    Payloads,
     FanOut,
+    Producers,
+    Latency,
+    Sync,
     Idle,
     Replay,
+    Seek,
+    StartUp,
     WriterMemory,
     TrivialHandlers,
     SlowHandlers,

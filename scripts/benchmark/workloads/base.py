@@ -44,6 +44,10 @@ class Workload(ABC):
     """What a reader of the table has to know."""
     columns: ClassVar[Sequence[Column]]
     goals: ClassVar[Sequence[Goal]]
+    compared: ClassVar[str] = ""
+    """The figure by which the table compares each contender with the first one, if any."""
+    is_charted: ClassVar[bool] = True
+    """Whether a chart of the first column says something."""
     is_repeated: ClassVar[bool] = True
     """False if one run is already a mean over a long time, or says the same each time."""
 

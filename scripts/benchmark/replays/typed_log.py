@@ -1,0 +1,55 @@
+"""This log, decoded into a class of the user's (`subscribe(..., type=)`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+import eventlog.blocking
+from benchmark.processes import Link
+from benchmark.replays.base import Replay, Stopwatch, Stored
+from benchmark.systems.log_typed import Order, why_untyped
+from eventlog import SeekPosition
+
+
+class TypedEvents(Replay):
+    """`for` over the stream."""
+
+    name = "log, typed, event by event"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """It is for versions that have the option."""
+        return why_untyped()
+
+    def read(self, stored: Stored, link: Link) -> None:
+        """Every event."""
+        event: Any = None
+        options: dict[str, Any] = {"type": Order, "follow": False}
+        with eventlog.blocking.open(stored.log) as log:
+            watch = Stopwatch()
+            with log.subscribe("replay", SeekPosition.BEGINNING, **options) as stream:
+                for envelope in stream:
+                    event = envelope.event
+                watch.stop(msgspec.to_builtins(event), stored, link)
+
+
+class TypedBatches(TypedEvents):
+    """`for` over its batches."""
+
+    name = "log, typed, batches"
+
+    def read(self, stored: Stored, link: Link) -> None:
+        """Every batch, decoded whole."""
+        event: Any = None
+        options: dict[str, Any] = {"type": Order, "follow": False}
+        with eventlog.blocking.open(stored.log) as log:
+            watch = Stopwatch()
+            with log.subscribe("replay", SeekPosition.BEGINNING, **options) as stream:
+                for batch in stream.batches():
+                    event = batch[-1].event
+                watch.stop(msgspec.to_builtins(event), stored, link)
+
+
+ALL = (TypedEvents, TypedBatches)
