@@ -284,11 +284,15 @@ class Server:
 
     async def _sync(self, *, with_positions: bool) -> None:
         work = self.log.begin_sync()
-        try:
+
+        def run() -> None:
             # First what groups did: the acknowledgements in batches past the synced mark are found
             # again at the next start, those before it must be in the journal.
-            await trio.to_thread.run_sync(self.actor.groups.store.sync)
-            await trio.to_thread.run_sync(work.run)
+            self.actor.groups.store.sync()
+            work.run()
+
+        try:
+            await trio.to_thread.run_sync(run)
             self.log.finish_sync(work)
             if with_positions:
                 await trio.to_thread.run_sync(self.log.sync_positions)
