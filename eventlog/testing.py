@@ -21,10 +21,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Final, TypeVar
 
+from eventlog.batch_builder import pack_batches
 from eventlog.client.conversations import OpenPipe, PipeBroken, Receive, Send
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError
-from eventlog.record_batch import PackedBatch, pack_batches
+from eventlog.record_batch import PackedBatch
 from eventlog.storage.files import FILES, Files
 from eventlog.storage.log import WritableLog
 from eventlog.storage.reader import LogReader, read_range
@@ -362,9 +363,9 @@ class ScriptedWriter:
                 self._connection = Connection(Role.WRITER, 1 << 20)
                 self._answers.clear()
                 self.pipes += 1
-            case Send(data, more):
+            case Send(parts):
                 self._maybe_break("send")
-                self._hear(data + more)
+                self._hear(b"".join(parts))
             case Receive():
                 self._maybe_break("receive")
                 assert self._answers, "the client waits for an answer that nobody owes it"

@@ -21,6 +21,7 @@ from eventlog import errors
 PACKAGE: Final = Path(eventlog.__file__).parent
 
 VALUES: Final = {
+    "batch_builder",
     "config",
     "envelope",
     "errors",
@@ -60,13 +61,15 @@ PURE: Final = {
     "errors": set[str](),
     "payload": set[str](),
     "positions": set[str](),
-    "record_batch": {"time.time_ns"},
+    "batch_builder": {"time.time_ns"},
+    "record_batch": set[str](),
     "storage.format": set[str](),
     "storage.layout": set[str](),
     "storage.producers": set[str](),
     "storage.recovery": set[str](),
     "wire": set[str](),
     "wire.connection": set[str](),
+    "wire.codec": set[str](),
     "wire.messages": set[str](),
     "client.conversations": {"os.getpid"},
     "client.outbox": set[str](),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from eventlog.batch_builder import BatchBuilder, pack_batches
 from eventlog.config import Retention
 from eventlog.errors import (
     EventLogError,
@@ -28,7 +29,7 @@ from eventlog.groups.acks import Acks, pack_acks
 from eventlog.groups.ranges import RangeSet, ranges_of
 from eventlog.groups.state import DONE, STARTED, GroupState
 from eventlog.groups.stored import pack_letter, read_dead_letters
-from eventlog.record_batch import BatchBuilder, PackedBatch, pack_batches
+from eventlog.record_batch import PackedBatch
 from eventlog.storage.files import FILES, Files
 from eventlog.storage.members import LEASE_EVENTS_MAX, MemberPage
 from eventlog.testing import (

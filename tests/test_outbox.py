@@ -59,7 +59,7 @@ def test_a_full_batch_is_sealed_by_the_next_event() -> None:
     outbox = new_outbox()
     batches = {id(outbox.add("x" * 500)[0]) for _ in range(50)}
     assert len(batches) > 5
-    assert all(len(batch.packed.payload) < 8192 - 128 for batch in outbox.unsent if batch.packed)
+    assert all(batch.packed.size < 8192 - 128 for batch in outbox.unsent if batch.packed)
 
 
 def test_a_packed_batch_goes_behind_what_was_added_before() -> None:

@@ -8,16 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from eventlog.batch_builder import BatchBuilder, pack_batches
 from eventlog.config import BATCH_EVENTS_LIMIT, AskedOptions, LogOptions
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import EventTooLarge, InvalidArgument, InvalidArgumentType, InvalidEvent
-from eventlog.record_batch import (
-    FLAG_KEYED,
-    BatchBuilder,
-    areas_bytes,
-    pack_batches,
-    unpack_body,
-)
+from eventlog.record_batch import FLAG_KEYED, areas_bytes, unpack_body
 from eventlog.storage.format import FIRST_BATCH, HEADER_BYTES
 
 LIMIT = 1 << 20

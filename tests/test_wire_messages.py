@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from eventlog import errors
 from eventlog.config import LEASE_RANGES_MAX
 from eventlog.errors import EventLogError, ProtocolError, SequenceOutOfRange
-from eventlog.wire.connection import append_frame, frame
+from eventlog.wire.codec import pack_message, unpack_message
+from eventlog.wire.connection import append_head, frame
 from eventlog.wire.group_messages import Condemned, DropDead, Leased, Settle
 from eventlog.wire.messages import (
     TYPES,
@@ -22,8 +23,6 @@ from eventlog.wire.messages import (
     Message,
     error_of,
     failed,
-    pack_message,
-    unpack_message,
 )
 
 numbers = st.integers(0, 2**64 - 1)
@@ -66,7 +65,7 @@ def test_every_message_comes_back(message: Message) -> None:
 def test_an_append_in_two_parts_is_read_as_in_one(message: Append) -> None:
     # The head always says "bin 32", which `packb` uses for large payloads only: other bytes, the
     # same message.
-    head, payload = append_frame(message)
+    head, payload = append_head(message, len(message.payload)), message.payload
     assert int.from_bytes(head[:4], "little") == len(head) - 4 + len(payload)
     assert unpack_message(head[4:] + payload) == message
 

@@ -23,6 +23,7 @@ import msgspec
 
 from eventlog import forks
 from eventlog.backends.interface import LogStatus
+from eventlog.batch_builder import BatchBuilder, pack_batches
 from eventlog.client.feed import closed
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.envelope import EventEnvelope, datetime_of
@@ -35,15 +36,7 @@ from eventlog.errors import (
 )
 from eventlog.payload import unpack
 from eventlog.positions import ConsumerState, SeekPosition
-from eventlog.record_batch import (
-    BatchBuilder,
-    Decode,
-    PackedBatch,
-    areas_bytes,
-    mismatch,
-    pack_batches,
-    unpack_body,
-)
+from eventlog.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
 
 
 class Batch(NamedTuple):

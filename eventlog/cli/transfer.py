@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eventlog import blocking
+from eventlog.batch_builder import pack_batches
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.show import to_json
 from eventlog.config import KIB
@@ -27,7 +28,6 @@ from eventlog.errors import (
     InvalidArgument,
     InvalidEvent,
 )
-from eventlog.record_batch import pack_batches
 from eventlog.storage.control import check_is_log
 from eventlog.storage.reader import LogReader, read_range
 from eventlog.transfer.json_lines import envelope_of_line, line_of

@@ -62,8 +62,8 @@ class AsyncPipe:
 
     async def _perform(self, operation: Operation) -> bytes | None:
         match operation:
-            case Send(data, more):
-                self._unsent.add(data, more)
+            case Send(parts):
+                self._unsent.add(*parts)
                 await self.send_rest()
                 return None
             case OpenPipe():

@@ -18,7 +18,7 @@ whose caller was cancelled is recognised and passed over.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from eventlog.errors import EventLogError, LogDeleted, ProtocolError, WriterUnavailable
@@ -64,8 +64,7 @@ class OpenPipe(NamedTuple):
 class Send(NamedTuple):
     """Send these bytes, one after the other."""
 
-    data: bytes
-    more: bytes | memoryview = b""
+    parts: Sequence[bytes | memoryview]
 
 
 class Receive(NamedTuple):
@@ -126,7 +125,7 @@ class Channel:
         self.is_open = False
         yield OPEN_PIPE
         self._connection = Connection(Role.CLIENT, self._frame_bytes_max)
-        yield Send(frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid())))
+        yield Send([frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid()))])
         welcome: Message | None = None
         while welcome is None:
             for message in (yield from self.receive()):
@@ -177,7 +176,7 @@ class Channel:
                     if kind in WAITS:
                         attempt = 0
                 request_id = self.next_request_id()
-                yield Send(frame(kind(request_id, *fields)))
+                yield Send([frame(kind(request_id, *fields))])
                 while True:
                     for message in (yield from self.receive()):
                         if message[0] == request_id:

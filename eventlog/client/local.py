@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from eventlog import forks
 from eventlog.backends.interface import LogStatus, never_synced
+from eventlog.batch_builder import pack_batches
 from eventlog.client.conversations import Channel
 from eventlog.client.feed import closed
 from eventlog.client.launch import prepare
@@ -16,7 +17,7 @@ from eventlog.client.staging import StagingRing
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
 from eventlog.errors import InvalidArgument, InvalidArgumentType, SequenceOutOfRange
 from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
-from eventlog.record_batch import PackedBatch, pack_batches
+from eventlog.record_batch import PackedBatch
 from eventlog.storage.identity import is_same_process
 from eventlog.storage.reader import LogReader
 

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from eventlog.batch_builder import BatchBuilder
 from eventlog.client.conversations import Channel, PipeBroken, Send, Steps
 from eventlog.config import STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError
-from eventlog.record_batch import BatchBuilder, PackedBatch
-from eventlog.wire.connection import append_frame, frame
+from eventlog.record_batch import BatchParts, PackedBatch
+from eventlog.wire.connection import append_head, frame
 from eventlog.wire.messages import (
     Append,
     Appended,
@@ -39,7 +40,7 @@ from eventlog.wire.messages import (
 class Ring(Protocol):
     """What an outbox knows of a staging ring (see `staging`)."""
 
-    def put(self, payload: bytes | memoryview) -> int | None:
+    def put(self, parts: Sequence[bytes | memoryview], size: int) -> int | None:
         """Copy a batch there; its place, or `None` if there is no room."""
 
     def release(self, place: int) -> None:
@@ -64,7 +65,7 @@ class OutBatch:
     )
 
     def __init__(self) -> None:
-        self.packed: PackedBatch | None = None
+        self.packed: BatchParts | None = None
         self.producer_seq = 0
         self.request_id = 0
         self.place: int | None = None
@@ -152,37 +153,38 @@ class Outbox:
         """Close the open batch, if there is anything in it, and queue it."""
         if len(self.builder):
             batch, self.open_batch = self.open_batch, OutBatch()
-            self._queue(batch, self.builder.build())
+            self._queue(batch, self.builder.build_parts())
 
     def add_packed(self, packed: PackedBatch) -> OutBatch:
         """Queue a batch that is already packed, behind all that were added before."""
         self.seal()
         batch = OutBatch()
-        self._queue(batch, packed)
+        self._queue(batch, BatchParts(*packed[:3], [packed.payload]))
         return batch
 
-    def _queue(self, batch: OutBatch, packed: PackedBatch) -> None:
+    def _queue(self, batch: OutBatch, packed: BatchParts) -> None:
         self._producer_seq += 1
         batch.packed, batch.producer_seq, batch.is_sealed = packed, self._producer_seq, True
         self.unsent.append(batch)
 
     # --- what goes over the pipe ---------------------------------------------------------------
 
-    def next_frame(self) -> tuple[bytes, bytes | memoryview]:
-        """The bytes, in two parts, of the next unsent batch, which is in flight from now on."""
+    def next_frame(self) -> list[bytes | memoryview]:
+        """The bytes, in parts, of the next unsent batch, which is in flight from now on."""
         batch = self.unsent.popleft()
         assert batch.packed is not None
         batch.request_id = self.channel.next_request_id()
         self.in_flight.append(batch)
-        count, flags, acks_bytes, payload = batch.packed
-        is_large = len(payload) >= STAGED_BYTES_MIN and not acks_bytes
+        count, flags, acks_bytes, parts = batch.packed
+        size = batch.packed.size
+        is_large = size >= STAGED_BYTES_MIN and not acks_bytes
         if is_large and self._ring is not None:
-            place = self._ring.put(payload)
+            place = self._ring.put(parts, size)
             if place is not None:
                 batch.place = place
                 fields = (batch.request_id, self._producer_id, batch.producer_seq, count, flags)
-                return frame(AppendStaged(*fields, place, len(payload))), b""
-        head, body = append_frame(
+                return [frame(AppendStaged(*fields, place, size))]
+        head = append_head(
             Append(
                 batch.request_id,
                 self._producer_id,
@@ -190,10 +192,11 @@ class Outbox:
                 count,
                 flags,
                 acks_bytes,
-                payload,
-            )
+                b"",
+            ),
+            size,
         )
-        return (self._ring_wanted() if is_large else b"") + head, body
+        return [self._ring_wanted() if is_large else b"", head, *parts]
 
     def _ring_wanted(self) -> bytes:
         """The request for a ring, once on each pipe; batches do not wait for the answer."""
@@ -276,7 +279,7 @@ class Outbox:
                 if not self.channel.is_open:
                     yield from self.channel.open()
                 while self.unsent:
-                    yield Send(*self.next_frame())
+                    yield Send(self.next_frame())
                 if self.pending > pending_max:
                     messages = yield from self.channel.receive()
                     self.take_answers(messages)

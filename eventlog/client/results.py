@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from eventlog.batch_builder import BatchBuilder
 from eventlog.client.local import LocalHandle
 from eventlog.client.threads import BlockingPipe
 from eventlog.groups.acks import Acks, pack_acks
 from eventlog.groups.ranges import Range
-from eventlog.record_batch import FLAG_KEYED, KEY_HASH_BYTES, BatchBuilder, PackedBatch
+from eventlog.record_batch import FLAG_KEYED, KEY_HASH_BYTES, PackedBatch
 
 ROOM_FOR_ACKS_BYTES = 64 * 1024
 """More than the acknowledgements of a whole lease take."""

@@ -14,6 +14,7 @@ import mmap
 import os
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from eventlog.client.conversations import Channel
@@ -37,14 +38,15 @@ class StagingRing:
         """Start and end of each batch, in the order in which they were put there."""
         self._released: set[int] = set()
 
-    def put(self, payload: bytes | memoryview) -> int | None:
+    def put(self, parts: Sequence[bytes | memoryview], size: int) -> int | None:
         """Copy a batch into the ring; where it lies, or `None` if there is no room for it now."""
-        length = len(payload)
-        place = self._place_for(length)
+        place = self._place_for(size)
         if place is None:
             return None
-        self._map[place : place + length] = payload
-        end = place + length
+        end = place
+        for part in parts:
+            start, end = end, end + len(part)
+            self._map[start:end] = part
         self._taken.append((place, end + -end % ALIGNMENT))
         return place
 

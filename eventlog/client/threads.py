@@ -50,8 +50,8 @@ class BlockingPipe:
 
     def _perform(self, operation: Operation) -> bytes | None:
         match operation:
-            case Send(data, more):
-                self._unsent.add(data, more)
+            case Send(parts):
+                self._unsent.add(*parts)
                 self._send_all()
                 return None
             case OpenPipe():

@@ -32,6 +32,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from eventlog.errors import ProtocolError
+from eventlog.wire.codec import pack_append_head, pack_message, unpack_message
 from eventlog.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
@@ -73,9 +74,6 @@ from eventlog.wire.messages import (
     StatusReport,
     Wake,
     Welcome,
-    pack_append_head,
-    pack_message,
-    unpack_message,
 )
 
 _LENGTH: Final = struct.Struct("<I")
@@ -126,10 +124,10 @@ def frame(message: Message) -> bytes:
     return _LENGTH.pack(len(packed)) + packed
 
 
-def append_frame(message: Append) -> tuple[bytes, bytes | memoryview]:
-    """The same for a batch, in two parts, so that its payload need not be copied."""
-    head = pack_append_head(message)
-    return _LENGTH.pack(len(head) + len(message.payload)) + head, message.payload
+def append_head(message: Append, payload_bytes: int) -> bytes:
+    """What comes before the payload, of that size, of a batch: so it need not be put together."""
+    head = pack_append_head(message, payload_bytes)
+    return _LENGTH.pack(len(head) + payload_bytes) + head
 
 
 class Connection:

@@ -46,16 +46,10 @@ from the writer
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-import msgpack
-
 from eventlog import errors
-from eventlog.config import LEASE_RANGES_MAX
-from eventlog.errors import EventLogError, LogFull, ProtocolError
+from eventlog.errors import EventLogError, LogFull
 from eventlog.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
@@ -292,120 +286,6 @@ TYPES: Final[dict[int, type[Message]]] = {
     75: Counted,
     76: Staged,
 }
-_NUMBERS: Final = {kind: number for number, kind in TYPES.items()}
-_FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
-    Hello: (str, int, int),
-    Append: (int, int, int, int, int, int, bytes),
-    Ack: (int, str, int),
-    Seek: (int, str, int),
-    Forget: (int, str),
-    Park: (int, int),
-    Status: (int,),
-    AwaitSynced: (int, int),
-    OpenGroup: (int, str, str, int, int),
-    Join: (int, str, int, int, int),
-    Lease: (int, int),
-    Settle: (int, int, tuple),
-    Nack: (int, int, int, int),
-    Release: (int, int, tuple),
-    Bury: (int, str, int, int, bytes),
-    Leave: (int,),
-    AwaitCondemned: (int, str, int),
-    AwaitDrained: (int, str, int),
-    RetryDead: (int, str, tuple),
-    DropDead: (int, str, tuple),
-    Dismiss: (int, str, int),
-    Stage: (int,),
-    AppendStaged: (int, int, int, int, int, int, int),
-    Welcome: (int, int, int, bytes),
-    Appended: (int, int),
-    Done: (int,),
-    Wake: (int, int),
-    StatusReport: (int, int),
-    Failed: (int, str, str, dict),
-    Joined: (int, int, int, tuple, tuple),
-    Leased: (int, int, tuple, tuple),
-    Revoke: (int, int),
-    Condemned: (int, tuple),
-    Counted: (int, int),
-    Staged: (int, int),
-}
-_HAVE_TUPLES: Final = frozenset(kind for kind, types in _FIELD_TYPES.items() if tuple in types)
-
-
-def _numbers_of(types: tuple[type, ...]) -> Callable[[tuple[Any, ...]], tuple[int, ...]]:
-    """What picks the fields that are numbers, in C: it runs for every message."""
-    places = [place for place, kind in enumerate(types) if kind is int]
-    if len(places) == 1:
-        return itemgetter(slice(places[0], places[0] + 1))
-    return itemgetter(*places)
-
-
-_NUMBERS_OF: Final = {kind: _numbers_of(types) for kind, types in _FIELD_TYPES.items()}
-_PAIRS: Final = frozenset({Settle, Release, RetryDead, DropDead, Joined, Leased})
-"""Their last fields are pairs of numbers."""
-_BIN_32: Final = struct.Struct(">BI")
-_LARGEST_INT: Final = 2**64
-
-
-def pack_message(message: Message) -> bytes:
-    """The message as one MessagePack array."""
-    # A path that is no UTF-8 comes back as it was, inside an error.
-    packed: bytes = msgpack.packb(
-        (_NUMBERS[type(message)], *message), unicode_errors="surrogateescape"
-    )
-    return packed
-
-
-def pack_append_head(message: Append) -> bytes:
-    """What `pack_message` gives, without the payload that ends it."""
-    packer = msgpack.Packer(autoreset=False)
-    packer.pack_array_header(1 + len(message))
-    for field in (_NUMBERS[Append], *message[:-1]):
-        packer.pack(field)
-    return packer.bytes() + _BIN_32.pack(0xC6, len(message.payload))
-
-
-def unpack_message(data: bytes | memoryview) -> Message:
-    """The message that the bytes hold.
-
-    Raises:
-        ProtocolError: they hold none; whatever the bytes are, nothing else is raised.
-    """
-    try:
-        fields = msgpack.unpackb(
-            data, use_list=False, strict_map_key=True, unicode_errors="surrogateescape"
-        )
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise ProtocolError(f"a frame holds no MessagePack value: {error}") from error
-    if not isinstance(fields, tuple) or not fields or not isinstance(fields[0], int):
-        raise ProtocolError("a frame holds no message")
-    kind = TYPES.get(fields[0])
-    if kind is None:
-        raise ProtocolError(f"a message of the unknown type {fields[0]}")
-    values = fields[1:]
-    types = _FIELD_TYPES[kind]
-    if len(values) != len(types) or tuple(map(type, values)) != types:
-        raise ProtocolError(f"a {kind.__name__} message with other fields than it has")
-    # MessagePack itself has none above 2**64 - 1.
-    if min(_NUMBERS_OF[kind](values)) < 0:
-        raise ProtocolError(f"a {kind.__name__} message with a number out of range")
-    if kind in _HAVE_TUPLES:
-        for value in values:
-            if isinstance(value, tuple):
-                _check_tuples(value, 2 if kind in _PAIRS else 3)
-    return kind(*values)
-
-
-def _check_tuples(value: tuple[object, ...], size: int) -> None:
-    """Pass if it is a bounded list of pairs (or triples) of numbers."""
-    if len(value) > LEASE_RANGES_MAX:
-        raise ProtocolError(f"a message with {len(value)} ranges; the limit is {LEASE_RANGES_MAX}")
-    for one in value:
-        if not isinstance(one, tuple) or len(one) != size:
-            raise ProtocolError("a message with ranges that are none")
-        if not all(type(number) is int and 0 <= number < _LARGEST_INT for number in one):
-            raise ProtocolError("a message with ranges that hold no numbers")
 
 
 def failed(request_id: int, error: EventLogError) -> Failed:

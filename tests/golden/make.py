@@ -19,8 +19,9 @@ from typing import Any, Final
 from unittest import mock
 from uuid import UUID
 
+from eventlog.batch_builder import BatchBuilder
 from eventlog.envelope import EventEnvelope
-from eventlog.record_batch import BatchBuilder, PackedBatch
+from eventlog.record_batch import PackedBatch
 from eventlog.storage.log import WritableLog
 from eventlog.testing import open_storage
 
