@@ -239,7 +239,7 @@ class BlockingLocalStream(EventStream):
         self._handle = handle
         self._feed = feed
         self._pipe = _new_pipe(handle, handle.new_channel())
-        self._events = iter(())
+        self._events: Iterator[EventEnvelope] = iter(())
         self._is_closed = False
 
     def __repr__(self) -> str:
