@@ -40,7 +40,7 @@ from workers import handlers
 from workers.child import WorkerSpec
 from workers.errors import PoolError, PoolFailed
 from workers.place import Obituary, Place
-from workers.policy import Backoff, Recycling
+from workers.policy import Backoff, Recycling, check_limit
 from workers.progress import show_progress
 from workers.stats import PoolStats, WorkerStats
 
@@ -158,11 +158,11 @@ class Pool:
                 raise InvalidArgumentType(f"{name}={value!r}; give a whole number")
             if value < 1:
                 raise InvalidArgument(f"{name}={value}; give 1 or more")
-        for name, seconds in {"timeout": self._timeout_s, "stop_s": self._stop_s}.items():
-            if seconds is not None and not isinstance(seconds, int | float):
-                raise InvalidArgumentType(f"{name}={seconds!r}; give seconds")
-            if seconds is not None and not seconds >= 0:
-                raise InvalidArgument(f"{name}={seconds}; give seconds, 0 or more")
+        check_limit("timeout", self._timeout_s)
+        if isinstance(self._stop_s, bool) or not isinstance(self._stop_s, int | float):
+            raise InvalidArgumentType(f"stop_s={self._stop_s!r}; give seconds")
+        if not self._stop_s >= 0:  # so that NaN is refused too
+            raise InvalidArgument(f"stop_s={self._stop_s}; give seconds, 0 or more")
         self._recycling.check()
 
     def use_log(self, log: EventLog) -> None:

@@ -32,10 +32,14 @@ class Join(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """At most `count` events, whose results and failures the member will report."""
+    """At most `count` events, whose results and failures the member will report.
+
+    A share of what there is, but up to `least`: so many the member handles at the same time.
+    """
 
     request_id: int
     count: int  # type: ignore[assignment]
+    least: int = 1
 
 
 class Settle(NamedTuple):

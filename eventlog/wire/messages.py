@@ -257,7 +257,7 @@ _FIELD_TYPES: Final[dict[type[Message], tuple[type, ...]]] = {
     Status: (int,),
     OpenGroup: (int, str, str, int, int),
     Join: (int, str, int, int, int),
-    Lease: (int, int),
+    Lease: (int, int, int),
     Settle: (int, int, tuple),
     Nack: (int, int, int, int),
     Release: (int, int, tuple),
