@@ -71,7 +71,12 @@ def gate(tmp_path: Path) -> Iterator[Path]:
     place.touch()
 
 
-@pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
+@pytest.fixture(
+    params=[
+        pytest.param(one, id=one.name, marks=pytest.mark.slow if one.is_blocking else ())
+        for one in FLAVOURS
+    ]
+)
 def flavour(request: pytest.FixtureRequest) -> Flavour:
     """The pool that is tested: on trio, on asyncio, or without a loop."""
     found: Flavour = request.param

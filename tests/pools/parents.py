@@ -119,5 +119,35 @@ async def _gated(path: str, options: dict[str, Any]) -> None:
         say("stopping")
 
 
-ROLES: dict[str, Callable[..., None]] = {"script": script, "serve": serve, "gated": gated}
+def drain(path: str, record: str, gate: str, stage: str) -> None:
+    """A script that does not care about signals; its handlers or initializers wait for a gate."""
+    waiting = partial(handlers.pass_gate, Record(record), gate)
+    options: dict[str, Any] = {"processes": 2, "stop_s": 90.0, "handler": waiting}
+    if stage == "start":
+        options["initializer"] = partial(waiting, 0)
+    try:
+        with blocking.open(path) as log, BlockingPool(log, group="g", **options) as pool:
+            announce_leaving()
+            pool.drained()
+    except KeyboardInterrupt:
+        say("interrupted")
+
+
+def announce_leaving() -> None:
+    """Say when the pool is left, and has taken Ctrl-C over."""
+
+    def wait() -> None:
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            time.sleep(0.001)
+        say("leaving")
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+ROLES: dict[str, Callable[..., None]] = {
+    "script": script,
+    "drain": drain,
+    "serve": serve,
+    "gated": gated,
+}
 ROLES[sys.argv[1]](*sys.argv[2:])

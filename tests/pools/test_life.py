@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from eventlog import InvalidArgument, InvalidName, SeekPosition, blocking
+import eventlog
+from eventlog import InvalidArgument, InvalidArgumentType, InvalidName, SeekPosition, blocking
 from tests.pools import handlers
 from tests.pools.parts import (
     descriptors,
@@ -28,6 +29,7 @@ from tests.pools.parts import (
     within,
 )
 from tests.pools.records import Record
+from workers import Pool as AsyncPool
 from workers import PoolError
 from workers.blocking import Pool
 
@@ -412,6 +414,52 @@ def test_a_pool_is_used_once(log: blocking.EventLog, record: Record, mark: str) 
     with pytest.raises(PoolError), pool:
         pytest.fail("the pool has started again")
     assert marked_workers(mark) == []
+
+
+def test_a_pool_that_is_not_entered_or_has_ended_says_so(
+    log: blocking.EventLog, record: Record
+) -> None:
+    pool = Pool(log, group="g", handler=partial(handlers.note, record), processes=1)
+    calls = (pool.drained, pool.run_forever, pool.kill, pool.dead_letters)
+    for call in (*calls, pool.stats):
+        with pytest.raises(PoolError, match="enter it first"):
+            call()
+    with pool:
+        drained(pool)
+    for call in calls:
+        with pytest.raises(PoolError, match="has ended"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"log": "images"},
+        {"log": None},
+        {"output": 7},
+        {"backoff": 0.5},
+        {"processes": 2.0},
+        {"concurrency": True},
+        {"timeout": "1"},
+        {"stop_s": None},
+        {"max_age_s": "1"},
+    ],
+    ids=str,
+)
+def test_options_of_the_wrong_type_are_refused(
+    log: blocking.EventLog, options: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidArgumentType):
+        Pool(**{"log": log, "group": "g", "handler": handlers.itself, **options})
+
+
+@pytest.mark.trio
+async def test_each_kind_of_log_is_sent_to_its_kind_of_pool(log: blocking.EventLog) -> None:
+    other: Any = eventlog.open(log.path)
+    with pytest.raises(InvalidArgumentType, match=r"workers\.Pool"):
+        Pool(other, group="g", handler=handlers.itself)
+    with pytest.raises(InvalidArgumentType, match=r"workers\.blocking\.Pool"):
+        AsyncPool(log, group="g", handler=handlers.itself)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,35 @@ def test_a_second_signal_kills_the_workers_and_nothing_else(
     assert sorted(record.numbers()) == list(range(6))
 
 
+def test_ctrl_c_in_a_script_lets_handlers_end_and_a_second_one_kills(
+    log: blocking.EventLog, record: Record, gate: Path
+) -> None:
+    """Neither leaves a process or a thread that keeps the script from ending."""
+    log.append_many(range(2))
+    with parent("drain", log.path, record.path, gate, "run") as running:
+        until_noted(record, "began", 2)
+        kill(running.pid, signal.SIGINT)
+        assert running.line() == ["leaving"]
+        kill(running.pid, signal.SIGINT)
+        assert running.line() == ["interrupted"]
+        assert running.end() == 0
+    assert record.numbers() == []
+    drain_here(log, record)
+    assert sorted(record.numbers()) == [0, 1]
+
+
+def test_ctrl_c_while_workers_start_ends_them(
+    log: blocking.EventLog, record: Record, gate: Path, mark: str
+) -> None:
+    with parent("drain", log.path, record.path, gate, "start") as running:
+        until_noted(record, "began", 2)
+        kill(running.pid, signal.SIGINT)
+        assert running.line() == ["interrupted"]
+        assert running.end() == 0
+        assert marked_workers(mark) == []
+    assert record.numbers() == []
+
+
 def test_workers_die_with_a_parent_that_is_killed_and_others_go_on(
     log: blocking.EventLog, log_path: str, record: Record, gate: Path, mark: str
 ) -> None:
