@@ -64,7 +64,7 @@ FROM_CLIENT: list[Message] = [
     Status(1),
     OpenGroup(1, "g", "key", 3, 0),
     Join(1, "g", 2, 3, 4),
-    Lease(1, 100),
+    Lease(1, 100, 1),
     Settle(1, 2, ((3, 4), (6, 6))),
     Nack(1, 2, 3, 4),
     Release(1, 2, ()),

@@ -184,7 +184,7 @@ def bury(log: blocking.EventLog, name: str, numbers: list[int], **fields: Any) -
             lease = member.lease(6)
             assert lease is not None
             while lease.todo:
-                row, seq_no = lease.todo.popleft()
+                _, seq_no = lease.todo.popleft()
                 left.remove(seq_no)
                 if seq_no not in numbers:
                     member.settle(lease, [(seq_no, seq_no)])
@@ -192,7 +192,7 @@ def bury(log: blocking.EventLog, name: str, numbers: list[int], **fields: Any) -
                 error = f"ValueError: no size (in px) {seq_no}"
                 error = "the worker was killed by SIGSEGV" if "exit_code" in fields else error
                 letter = pack_letter(event=seq_no, key="k", headers=None, error=error, **fields)
-                member.bury(lease, row, seq_no, letter)
+                member.bury(lease, seq_no, letter)
         member.flush()
 
 

@@ -13,10 +13,8 @@ The pool's own event loop runs in a thread; handlers run in worker processes, as
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,8 +22,10 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import eventlog
 import eventlog.blocking
-from eventlog import DeadLetter
+from eventlog import DeadLetter, InvalidArgumentType
 from workers import pool
+from workers.errors import PoolError
+from workers.signals import PoolSignals
 from workers.stats import PoolStats
 
 
@@ -33,12 +33,18 @@ class Pool:
     """See `workers.Pool`, whose arguments it takes; `log` comes from `eventlog.blocking.open`."""
 
     def __init__(self, log: eventlog.blocking.EventLog, **options: Any) -> None:
+        if not isinstance(log, eventlog.blocking.EventLog):
+            raise InvalidArgumentType(
+                f"log={log!r}; give what eventlog.blocking.open gives; for trio and asyncio there"
+                " is workers.Pool"
+            )
         if isinstance(output := options.get("output"), eventlog.blocking.EventLog):
             options["output"] = output.path
         self._path = log.path
         self._stack = ExitStack()
-        self._portal: BlockingPortal
+        self._portal: BlockingPortal | None = None
         self._pool = pool.Pool(_PathOf(log.path), **options)  # type: ignore[arg-type]
+        self._signals = PoolSignals(self._pool_call("request_stop"), self._pool_call("kill"))
 
     def __repr__(self) -> str:
         """What it does."""
@@ -46,6 +52,8 @@ class Pool:
 
     def __enter__(self) -> Self:
         """Start the workers; returns when all of them are ready."""
+        if self._portal is not None:
+            raise PoolError("a pool is used once; make another one", path=self._path)
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal("trio"))
             log = self._portal.call(eventlog.open, self._path)
@@ -63,34 +71,51 @@ class Pool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        """Let handlers that run end, give the rest back, and wait for all processes."""
-        return self._stack.__exit__(kind, error, traceback)
+        """Let handlers that run end, give the rest back, and wait for all processes.
+
+        Ctrl-C kills the workers then, and is a `KeyboardInterrupt` when they are gone.
+        """
+        is_asked_for = self._signals.has_taken
+        try:
+            self._signals.begin_to_leave()
+        finally:  # also if one more Ctrl-C was faster: nothing is left behind
+            try:
+                is_handled = self._stack.__exit__(kind, error, traceback)
+            finally:
+                self._signals.give_back()
+        if self._signals.is_interrupted and kind is None and not is_asked_for:
+            raise KeyboardInterrupt
+        return is_handled
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Have the pool's event loop call it; an exception here, as of Ctrl-C, cancels that."""
+        if self._portal is None:
+            raise PoolError("the pool has not begun; enter it first", path=self._path)
+        try:
+            future = self._portal.start_task_soon(function, *arguments)
+        except RuntimeError:  # the portal is closed
+            raise PoolError("the pool has ended", path=self._path) from None
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _pool_call(self, name: str) -> Callable[[], None]:
+        def call() -> None:
+            with suppress(PoolError):  # it has ended meanwhile
+                self._call(getattr(self._pool, name))
+
+        return call
 
     def drained(self) -> None:
         """See `workers.Pool.drained`."""
-        self._portal.call(self._pool.drained)
+        self._call(self._pool.drained)
 
     def run_forever(self) -> None:
         """See `workers.Pool.run_forever`; signals reach it in the main thread only."""
-        with self._signals():
-            self._portal.call(self._pool.wait_stop_asked)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        asked = threading.Event()
-
-        def ask(*_: object) -> None:
-            action = self._pool.kill if asked.is_set() else self._pool.request_stop
-            asked.set()
-            # Not here: a signal handler may have interrupted whoever holds the portal's lock.
-            threading.Thread(target=self._portal.call, args=(action,), daemon=True).start()
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        self._stack.callback(lambda: [signal.signal(*entry) for entry in before.items()])
-        yield
+        self._signals.take()
+        self._call(self._pool.wait_stop_asked)
 
     def stats(self) -> PoolStats:
         """See `workers.Pool.stats`."""
@@ -98,11 +123,11 @@ class Pool:
 
     def kill(self) -> None:
         """See `workers.Pool.kill`."""
-        self._portal.call(self._pool.kill)
+        self._call(self._pool.kill)
 
     def dead_letters(self) -> Iterator[DeadLetter]:
         """See `workers.Pool.dead_letters`."""
-        return iter(self._portal.call(self._collect))
+        return iter(self._call(self._collect))
 
     async def _collect(self) -> list[DeadLetter]:
         return [letter async for letter in self._pool.dead_letters()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -74,6 +75,20 @@ def restart_delay_s(deaths: int) -> float:
     return min(RESTART_FIRST_S * 2.0 ** min(deaths - 2, 30), RESTART_MAX_S)
 
 
+def check_limit(name: str, value: object) -> None:
+    """Pass if the value is a number above 0, or `None` for no limit.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: it is not.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgumentType(f"{name}={value!r}; give a number, or None")
+    if not 0 < value < math.inf:  # NaN is neither
+        raise InvalidArgument(f"{name}={value}; give a number above 0, or None")
+
+
 @dataclass(frozen=True, slots=True)
 class Recycling:
     """When a worker has done enough and another one takes its place."""
@@ -94,12 +109,7 @@ class Recycling:
             "max_age_s": self.max_age_s,
         }
         for name, value in limits.items():
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InvalidArgumentType(f"{name}={value!r}; give a number, or None")
-            if value <= 0:
-                raise InvalidArgument(f"{name}={value}; give more than 0, or None")
+            check_limit(name, value)
 
     def for_worker(self, random: Callable[[], float]) -> Recycling:
         """The limits of one worker, a little lower by chance, so that not all leave together."""

@@ -35,12 +35,13 @@ from eventlog import (
     InvalidArgumentType,
     SeekPosition,
 )
-from eventlog.groups import MemberPages, pack_letter
+from eventlog.groups import MemberPages, pack_letter, pool_of
 from workers import handlers
+from workers.arguments import check_log, check_ordering, path_of, usable_cpus
 from workers.child import WorkerSpec
 from workers.errors import PoolError, PoolFailed
 from workers.place import Obituary, Place
-from workers.policy import Backoff, Recycling
+from workers.policy import Backoff, Recycling, check_limit
 from workers.progress import show_progress
 from workers.stats import PoolStats, WorkerStats
 
@@ -103,10 +104,10 @@ class Pool:
         progress: bool = False,
         stop_s: float = 10.0,
     ) -> None:
-        self._log = log
+        self._log = check_log(log)
         self._group_name = group
-        self._processes = _usable_cpus() if processes is None else processes
-        self._ordering = _check_ordering(ordering)
+        self._processes = usable_cpus() if processes is None else processes
+        self._ordering = check_ordering(ordering)
         self._broadcast = broadcast
         self._max_deliveries = max_deliveries
         self._timeout_s = timeout
@@ -114,7 +115,7 @@ class Pool:
         self._progress = progress
         self._stop_s = stop_s
         self._recycling = Recycling(max_events_per_worker, max_rss_bytes, max_age_s)
-        self._check(concurrency)
+        self._check(concurrency, backoff)
         self._pool_id = secrets.randbits(31) | 1
         self._template = WorkerSpec(
             path=log.path,
@@ -126,7 +127,7 @@ class Pool:
             initializer=None
             if initializer is None
             else handlers.packed(initializer, "initializer"),
-            output=_path_of(output),
+            output=path_of(output),
             ordering=ordering,
             max_deliveries=max_deliveries,
             backoff=backoff or Backoff(),
@@ -147,7 +148,7 @@ class Pool:
         self._final: PoolStats | None = None
         self._stop_asked = anyio.Event()
 
-    def _check(self, concurrency: object) -> None:
+    def _check(self, concurrency: object, backoff: object) -> None:
         counts = {
             "processes": self._processes,
             "max_deliveries": self._max_deliveries,
@@ -158,11 +159,13 @@ class Pool:
                 raise InvalidArgumentType(f"{name}={value!r}; give a whole number")
             if value < 1:
                 raise InvalidArgument(f"{name}={value}; give 1 or more")
-        for name, seconds in {"timeout": self._timeout_s, "stop_s": self._stop_s}.items():
-            if seconds is not None and not isinstance(seconds, int | float):
-                raise InvalidArgumentType(f"{name}={seconds!r}; give seconds")
-            if seconds is not None and not seconds >= 0:
-                raise InvalidArgument(f"{name}={seconds}; give seconds, 0 or more")
+        check_limit("timeout", self._timeout_s)
+        if isinstance(self._stop_s, bool) or not isinstance(self._stop_s, int | float):
+            raise InvalidArgumentType(f"stop_s={self._stop_s!r}; give seconds")
+        if not self._stop_s >= 0:  # so that NaN is refused too
+            raise InvalidArgument(f"stop_s={self._stop_s}; give seconds, 0 or more")
+        if not isinstance(backoff, Backoff | None):
+            raise InvalidArgumentType(f"backoff={backoff!r}; give a workers.Backoff")
         self._recycling.check()
 
     def use_log(self, log: EventLog) -> None:
@@ -285,6 +288,7 @@ class Pool:
         Raises:
             PoolFailed: the pool cannot go on.
         """
+        self._check_runs()
         last_seq_no = await self._log.last_seq_no() or 0
         for group in self._groups:
             await group.wait_drained(last_seq_no)
@@ -297,9 +301,16 @@ class Pool:
         Raises:
             PoolFailed: the pool cannot go on.
         """
-        assert self._tasks is not None, "enter the pool first"
-        self._tasks.start_soon(self._watch_signals)
+        tasks = self._check_runs()
+        tasks.start_soon(self._watch_signals)
         await self.wait_stop_asked()
+
+    def _check_runs(self) -> anyio.abc.TaskGroup:
+        if self._tasks is None:
+            raise PoolError("the pool has not begun; enter it first", path=self._log.path)
+        if self._final is not None:
+            raise PoolError("the pool has ended", path=self._log.path)
+        return self._tasks
 
     async def wait_stop_asked(self) -> None:
         """Wait for `request_stop`."""
@@ -327,6 +338,7 @@ class Pool:
         """The pool at this moment; after its end, as it was then."""
         if self._final is not None:
             return self._final
+        self._check_runs()
         counts = [place.counts() for place in self._places]
         workers = tuple(
             WorkerStats(
@@ -347,12 +359,14 @@ class Pool:
         )
 
     def _lag(self) -> int:
-        assert self._view is not None, "enter the pool first"
+        assert self._view is not None
         names = set(self._names())
         return max((one.lag for one in self._view.consumers() if one.name in names), default=0)
 
     async def dead_letters(self) -> AsyncIterator[DeadLetter]:
         """The group's dead letters that are stored now, in the order in which they died."""
+        if self._final is None:
+            self._check_runs()
         for group in self._groups:
             for letter in await anyio.to_thread.run_sync(group.dead_letters):
                 yield letter
@@ -380,8 +394,9 @@ class Pool:
         while True:
             for seq_no, deliveries, member_id in await group.wait_condemned(self._pool_id):
                 obituary = self._obituaries.setdefault(member_id, Obituary(member_id))
-                with anyio.move_on_after(OBITUARY_S_MAX):
-                    await obituary.is_written.wait()
+                if pool_of(member_id) == self._pool_id:  # of others' workers nothing is known
+                    with anyio.move_on_after(OBITUARY_S_MAX):
+                        await obituary.is_written.wait()
                 self._buried += 1
                 letter = await self._letter(seq_no, deliveries, obituary)
                 await group.bury(seq_no, letter)
@@ -402,24 +417,3 @@ class Pool:
             peak_rss_bytes=obituary.peak_rss_bytes,
             log_lines=obituary.log_lines,
         )
-
-
-def _usable_cpus() -> int:
-    with suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _check_ordering(ordering: str | None) -> Any:
-    if ordering not in (None, "key"):
-        raise InvalidArgument(f'ordering={ordering!r}; give None or "key"')
-    return ordering
-
-
-def _path_of(output: EventLog | str | os.PathLike[str] | None) -> str | None:
-    if output is None:
-        return None
-    path = os.fspath(output) if isinstance(output, str | os.PathLike) else output.path
-    if path.startswith("memory:"):
-        raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
-    return os.path.abspath(path)

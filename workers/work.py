@@ -18,14 +18,14 @@ from eventlog import EventEnvelope, EventLogError, StaleLease
 from eventlog.groups import pack_letter, ranges_of
 from workers.child import ControlEnd, WorkerSpec, describe, now_ns, traceback_of
 from workers.handlers import Handler, wants_envelope
+from workers.lease_timer import SETTLE_S, LeaseTimer
 from workers.policy import LeaseSize
 
 if TYPE_CHECKING:
     from eventlog.blocking import GroupMember, Lease
 
 logger = logging.getLogger("workers")
-SETTLE_NS: Final = 50_000_000
-"""How long what is done may stay unsaid: nothing is lost by it, but lag is seen later."""
+SETTLE_NS: Final = int(SETTLE_S * 1e9)
 RETIRE_EARLY: Final = 0.9
 """A worker says that it will retire when it has done this part of what it may."""
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -51,11 +51,14 @@ class Worker:
         self._has_announced = False
         self._done: list[int] = []
         """Events that are done, and not settled."""
-        self._stored: list[tuple[int, int]] = []
-        """(row, number) of events whose results wait to be stored."""
+        self._stored: list[tuple[int, EventEnvelope]] = []
+        """(row, event) of those whose results wait to be stored."""
         self._stored_keys: set[str] = set()
         """Their keys, where keys are kept in order."""
         self._settled_ns = now_ns()
+        self._settling = threading.RLock()
+        """Guards what was returned and is not stored, and what is done and not said."""
+        self._timer = LeaseTimer(self._settle_if_due)
 
     def stop(self) -> None:
         """Begin nothing more; callable from any thread, and from a signal handler."""
@@ -72,7 +75,8 @@ class Worker:
             if lease is None:
                 break
             started_s = time.monotonic()
-            self._work_through(lease)
+            with self._timer.running(lease):
+                self._work_through(lease)
             self.size.note(lease.count, time.monotonic() - started_s)
         self.member.flush()
 
@@ -87,7 +91,7 @@ class Worker:
                 row, seq_no = next_event()
             except IndexError:
                 break
-            envelope = self.envelope_of(lease, row, seq_no)
+            envelope = self.envelope_of(lease, seq_no)
             if envelope is None:
                 continue
             if self._stored_keys:
@@ -96,7 +100,7 @@ class Worker:
             try:
                 result = handler(envelope if wants_envelope else envelope.event)
             except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
-                self.failed(lease, row, envelope, error)
+                self.failed(lease, envelope, error)
             else:
                 if result is None:
                     member.end(row)
@@ -119,14 +123,14 @@ class Worker:
 
     # --- what becomes of an event ------------------------------------------------------------
 
-    def envelope_of(self, lease: Lease, row: int, seq_no: int) -> EventEnvelope | None:
+    def envelope_of(self, lease: Lease, seq_no: int) -> EventEnvelope | None:
         """The leased event; one that cannot be read becomes a dead letter."""
         try:
             return self.member.envelope(seq_no)
         except EventLogError as error:
             logger.error("event %d of group %s: %s", seq_no, self.spec.group, error)
             letter = pack_letter(event=None, key=None, headers=None, error=describe(error))
-            self.member.bury(lease, row, seq_no, letter)
+            self.member.bury(lease, seq_no, letter)
             return None
 
     def keep_order(self, lease: Lease, envelope: EventEnvelope) -> None:
@@ -147,22 +151,27 @@ class Worker:
         assert seq_no is not None
         if result is not None and self._results is not None:
             try:
-                self._results.add(result)
+                self._keep_result(lease, row, envelope, result)
             except EventLogError as error:
-                self.failed(lease, row, envelope, error)
+                self.failed(lease, envelope, error)
                 return
-            self.member.returned(row)
-            self._stored.append((row, seq_no))
-            if self.spec.ordering == "key" and envelope.key is not None:
-                self._stored_keys.add(envelope.key)
-            if self._results.is_full:
-                self.settle(lease)
         else:
             self.member.end(row)
             self._done.append(seq_no)
         self._events += 1
 
-    def failed(self, lease: Lease, row: int, envelope: EventEnvelope, error: BaseException) -> None:
+    def _keep_result(self, lease: Lease, row: int, envelope: EventEnvelope, result: Any) -> None:
+        assert self._results is not None
+        with self._settling:
+            self._results.add(result)
+            self.member.returned(row)
+            self._stored.append((row, envelope))
+            if self.spec.ordering == "key" and envelope.key is not None:
+                self._stored_keys.add(envelope.key)
+            if self._results.is_full:
+                self.settle(lease)
+
+    def failed(self, lease: Lease, envelope: EventEnvelope, error: BaseException) -> None:
         """The handler raised: try again later, or give up."""
         seq_no = envelope.seq_no
         assert seq_no is not None
@@ -174,11 +183,11 @@ class Worker:
         )
         if attempt < self.spec.max_deliveries:
             delay_s = self.spec.backoff.delay_s(attempt, random.random)
-            self.member.nack(lease, row, seq_no, delay_s)
+            self.member.nack(lease, seq_no, delay_s)
             if self.spec.ordering == "key" and envelope.key is not None:
                 self.member.release_key(lease, envelope)
         else:
-            self.member.bury(lease, row, seq_no, self._letter(envelope, error))
+            self.member.bury(lease, seq_no, self._letter(envelope, error))
 
     def _letter(self, envelope: EventEnvelope, error: BaseException) -> bytes:
         fields: dict[str, Any] = {
@@ -191,40 +200,41 @@ class Worker:
 
     def settle(self, lease: Lease) -> None:
         """Say what is done, and store what was returned."""
-        self._settled_ns = now_ns()
-        if self._stored:
-            self._store(lease)
-        if self._done:
-            self.member.settle(lease, ranges_of(self._done))
-            self._done.clear()
+        with self._settling:
+            self._settled_ns = now_ns()
+            if self._stored:
+                self._store(lease)
+            if count := len(self._done):  # more may be added meanwhile, without the lock
+                self.member.settle(lease, ranges_of(self._done[:count]))
+                del self._done[:count]
         self._retire_if_due()
+
+    def _settle_if_due(self, lease: Lease) -> None:
+        """A handler may run for long; what was done before it is not to wait for that."""
+        if now_ns() - self._settled_ns > SETTLE_NS and (self._stored or self._done):
+            self.settle(lease)
 
     def _store(self, lease: Lease) -> None:
         assert self._results is not None
         stored, self._stored = self._stored, []
         self._stored_keys.clear()
-        numbers = [seq_no for _, seq_no in stored]
+        numbers = [envelope.seq_no or 0 for _, envelope in stored]
+        self.member.count_handled(len(stored))
         try:
             self._results.store(lease.lease_id, ranges_of(numbers))
         except StaleLease:
+            self.member.count_handled(-len(stored))
             lease.make_stale()
             return
         except EventLogError as error:
-            self._not_stored(lease, stored, error)
+            self.member.count_handled(-len(stored))
+            for _, envelope in stored:  # the output refused the results
+                self.failed(lease, envelope, error)
             return
         for row, _ in stored:
-            self.member.end(row)
+            self.member.stored(row)
         if not self._results.acknowledges:
             self._done += numbers
-
-    def _not_stored(
-        self, lease: Lease, stored: list[tuple[int, int]], error: EventLogError
-    ) -> None:
-        """The output refused the results, so their events have failed."""
-        for row, seq_no in stored:
-            envelope = self.envelope_of(lease, row, seq_no)
-            if envelope is not None:
-                self.failed(lease, row, envelope, error)
 
     # --- retiring ----------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ import trio
 from eventlog import EventEnvelope
 from workers.child import now_ns
 from workers.handlers import is_async
-from workers.work import SETTLE_NS, Worker
+from workers.lease_timer import SETTLE_S
+from workers.work import Worker
 
 if TYPE_CHECKING:
     from eventlog.blocking import Lease
@@ -43,8 +44,8 @@ class _Together:
         """Lease by lease."""
         worker = self._worker
         while not worker.is_stopping:
-            count = worker.lease_count()
-            lease = await trio.to_thread.run_sync(self._member.lease, count)
+            count, least = worker.lease_count(), worker.spec.concurrency
+            lease = await trio.to_thread.run_sync(self._member.lease, count, least)
             if lease is None:
                 break
             started_s = time.monotonic()
@@ -61,7 +62,7 @@ class _Together:
 
     async def _settle_now_and_then(self, lease: Lease, scope: trio.CancelScope) -> None:
         while not scope.cancel_called:
-            await trio.sleep(SETTLE_NS / 1e9)
+            await trio.sleep(SETTLE_S)
             self._worker.settle(lease)
 
     async def _handle_some(self, lease: Lease) -> None:
@@ -72,7 +73,7 @@ class _Together:
                 row, seq_no = lease.todo.popleft()
             except IndexError:
                 return
-            envelope = worker.envelope_of(lease, row, seq_no)
+            envelope = worker.envelope_of(lease, seq_no)
             if envelope is None:
                 continue
             if self._in_order and envelope.key is not None:
@@ -113,7 +114,7 @@ class _Together:
         try:
             result = await self._call(worker.argument(envelope))
         except BaseException as error:
-            worker.failed(lease, row, envelope, error)
+            worker.failed(lease, envelope, error)
             if isinstance(error, trio.Cancelled):
                 raise
             return False

@@ -20,7 +20,7 @@ from eventlog.envelope import EventEnvelope
 from eventlog.errors import CorruptLog
 from eventlog.groups.acks import Acks
 from eventlog.groups.ranges import Range, ranges_of
-from eventlog.groups.state import DONE, NOT_STARTED, RETURNED, STARTED
+from eventlog.groups.state import DONE, RETURNED, STARTED
 from eventlog.groups.stored import pack_letter
 from eventlog.record_batch import key_hash
 from eventlog.storage.batch_reader import BatchReader
@@ -79,13 +79,15 @@ class GroupMember:
 
     # --- the main thread: work ---------------------------------------------------------------
 
-    def lease(self, count: int) -> Lease | None:
+    def lease(self, count: int, least: int = 1) -> Lease | None:
         """Wait for at most `count` events; `None` after `stop`.
+
+        While others might do some of them it is a share of what there is, but up to `least`.
 
         Raises:
             EventLogError: the log cannot be reached.
         """
-        return self._pipe.ask(count)
+        return self._pipe.ask(count, least)
 
     def stop(self) -> None:
         """Make `lease` return `None`, now and from now on; callable from any thread."""
@@ -136,6 +138,21 @@ class GroupMember:
         page.states[row] = DONE
         page.words[_HANDLED] += 1
 
+    def count_handled(self, events: int) -> None:
+        """Events whose results are about to be stored; fewer again, if they were not.
+
+        Before it, because who waits for the group may look as soon as the writer has them.
+        """
+        page = self._pipe.page
+        assert page is not None
+        page.words[_HANDLED] += events
+
+    def stored(self, row: int) -> None:
+        """Note that the event's result is stored."""
+        page = self._pipe.page
+        assert page is not None
+        page.states[row] = DONE
+
     def returned(self, row: int) -> None:
         """Note that the handler returned a result, which is not stored yet."""
         page = self._pipe.page
@@ -165,17 +182,19 @@ class GroupMember:
         """These events are done."""
         self._pipe.say_of(lease, Settle, lease.lease_id, tuple(ranges))
 
-    def nack(self, lease: Lease, row: int, seq_no: int, delay_s: float) -> None:
-        """The event's handler failed: hand it out again, not before `delay_s` have passed."""
+    def nack(self, lease: Lease, seq_no: int, delay_s: float) -> None:
+        """The event's handler failed: hand it out again, not before `delay_s` have passed.
+
+        Its row in the page stays: should both the writer and this process die before the writer
+        has heard it, the page says that a delivery began. Afterwards the lease is without it.
+        """
         self._count_failure(retried=1)
         self._pipe.say_of(lease, Nack, lease.lease_id, seq_no, int(delay_s * 1e9))
-        self._forget_row(row)
 
-    def bury(self, lease: Lease, row: int, seq_no: int, letter: bytes) -> None:
+    def bury(self, lease: Lease, seq_no: int, letter: bytes) -> None:
         """The event is a dead letter."""
         self._count_failure(retried=0)
         self._pipe.say_of(lease, Bury, self._group, lease.lease_id, seq_no, letter)
-        self._forget_row(row)
 
     def _count_failure(self, retried: int) -> None:
         """First, because who waits for the group may look as soon as the writer knows."""
@@ -183,12 +202,6 @@ class GroupMember:
         assert page is not None
         page.words[_FAILED] += 1
         page.words[_RETRIED] += retried
-
-    def _forget_row(self, row: int) -> None:
-        """The failure was said, so the page need not say it too."""
-        page = self._pipe.page
-        assert page is not None
-        page.states[row] = NOT_STARTED
 
     def fitting_letter(self, event: Any, fields: dict[str, Any]) -> bytes:
         """A dead letter that fits a frame: without its event, if that is too large for one."""

@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -49,6 +50,8 @@ RECEIVE_BYTES: Final = 64 * 1024
 LEASES_KNOWN: Final = 16
 LEAVE_S_MAX: Final = 5.0
 UNANSWERED_MAX: Final = 256
+STEADY_S: Final = 1.0
+"""A pipe that lived this long, or by which something was answered, was a good one."""
 
 
 class Lease:
@@ -94,6 +97,7 @@ class MemberPipe:
         self._failure: EventLogError | None = None
         self._is_stopped = False
         self._is_closed = False
+        self._attempts = 0
         self._connection = self._new_connection()
         self._thread = threading.Thread(target=self._run, name=f"member of {group}", daemon=True)
         self._thread.start()
@@ -109,7 +113,7 @@ class MemberPipe:
 
     # --- the member's thread -----------------------------------------------------------------
 
-    def ask(self, count: int) -> Lease | None:
+    def ask(self, count: int, least: int) -> Lease | None:
         """Wait for at most `count` events; `None` after `stop`.
 
         Raises:
@@ -117,7 +121,7 @@ class MemberPipe:
         """
         with self.changed:
             if not self._is_stopped:
-                self._say(AskLease, count)
+                self._say(AskLease, count, least)
                 self.changed.wait_for(lambda: self._fresh or self._failure or self._is_stopped)
             if self._failure is not None:
                 raise self._failure
@@ -193,15 +197,17 @@ class MemberPipe:
     # --- the reader thread -------------------------------------------------------------------
 
     def _run(self) -> None:
-        attempt = 0
         while not self._is_closed:
+            connected_s = time.monotonic()
             try:
                 self._connect()
-                attempt = 0
+                connected_s = time.monotonic()
                 self._read_on()
             except (PipeBroken, OSError) as error:
-                attempt += 1
-                if attempt >= ATTEMPTS_MAX:
+                if time.monotonic() - connected_s > STEADY_S:
+                    self._attempts = 0
+                self._attempts += 1
+                if self._attempts >= ATTEMPTS_MAX:
                     self._fail(self._unavailable(error))
                     return
             except EventLogError as error:
@@ -301,6 +307,7 @@ class MemberPipe:
         pipe = self._socket
         while pipe is not None:
             for message in self._receive(pipe):
+                self._attempts = 0
                 with self.changed:
                     self._take(message)
                     self.changed.notify_all()

@@ -23,12 +23,14 @@ from eventlog.groups.stored import (
     read_dead_letters,
     read_groups,
 )
+from eventlog.storage.members import pool_of
 
 __all__ = [
     "DeadLetter",
     "GroupReport",
     "MemberPages",
     "pack_letter",
+    "pool_of",
     "ranges_of",
     "read_dead_letters",
     "read_groups",

@@ -130,3 +130,8 @@ class MemberPage:
         self.words.release()
         self._view.release()
         self._map.close()
+
+
+def pool_of(member_id: int) -> int:
+    """The pool that a member belongs to: the upper half of its id."""
+    return member_id >> 32

@@ -32,10 +32,14 @@ class Join(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """At most `count` events, whose results and failures the member will report."""
+    """At most `count` events, whose results and failures the member will report.
+
+    A share of what there is, but up to `least`: so many the member handles at the same time.
+    """
 
     request_id: int
     count: int  # type: ignore[assignment]
+    least: int = 1
 
 
 class Settle(NamedTuple):
@@ -90,7 +94,7 @@ class Dismiss(NamedTuple):
 class AwaitCondemned(NamedTuple):
     """Tell me of events that no member may have any more, so that I bury them.
 
-    Those of members that the pool named itself (`pool_of`), and of pools that are gone.
+    Those of members that the pool named itself (`groups.pool_of`), and of pools that are gone.
     """
 
     request_id: int
@@ -160,8 +164,3 @@ class Counted(NamedTuple):
 
     request_id: int
     number: int
-
-
-def pool_of(member_id: int) -> int:
-    """The pool that a member belongs to: the upper half of its id."""
-    return member_id >> 32

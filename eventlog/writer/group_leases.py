@@ -32,6 +32,7 @@ class Asking(NamedTuple):
     seat: Seat
     request_id: int
     count: int  # type: ignore[assignment]
+    least: int
 
 
 class GroupLeases:
@@ -55,7 +56,7 @@ class GroupLeases:
         if any(one.peer is peer for one in asking):
             raise ProtocolError("a member that asks twice")
         count = min(max(message.count, 1), LEASE_EVENTS_MAX)
-        asking.append(Asking(peer, seat, message.request_id, count))
+        asking.append(Asking(peer, seat, message.request_id, count, message.least))
         self.serve(seat.state)
 
     def serve(self, state: GroupState) -> None:
@@ -77,7 +78,7 @@ class GroupLeases:
         if first > state.position + 1 or (state.again.lowest or first) < first:
             # Retention ran past the group: what is not there any more needs no handling.
             self._store.commit(state, "skip", self._log.control.first_available - 1)
-        count = min(asking.count, state.fair_share(high_water))
+        count = min(asking.count, max(state.fair_share(high_water), asking.least))
         try:
             ranges = state.take(member_id, count, high_water)
         except EventsTruncated:

@@ -1,118 +1,371 @@
-"""Handlers that misbehave; each is partial over the record that it leaves its lines in."""
+"""Handlers that leave a record, and the many ways in which they can go wrong.
+
+Each is used as a partial over its record. Those that can be told to go wrong are told by the event.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import resource
 import signal
 import sys
+import threading
 import time
-from typing import Any, NoReturn
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
-from eventlog import EventEnvelope
+from eventlog import EventEnvelope, blocking
 from tests.pools.records import Record
 
-POISON = 5
+GATE_S: Final = 60.0
+"""A gate that nobody opens is given up after this time, so that a failing test ends."""
+MIB: Final = 1 << 20
 
 
-def do(record: Record, event: int) -> None:
+def note(record: Record, event: Any) -> None:
+    record.note("began", event, os.getpid())
     record.note("did", event, os.getpid())
 
 
-def do_keyed(record: Record, envelope: EventEnvelope) -> None:
-    time.sleep(0.001)  # so that one worker alone would take long
+def note_envelope(record: Record, envelope: EventEnvelope) -> None:
     record.note("did", envelope.event, envelope.key)
 
 
-def double(event: Any) -> Any:
-    return {"double": event * 2} if isinstance(event, int) else sys.exit("handed its own result")
+def note_annotated(record: Record, what: EventEnvelope) -> None:
+    record.note("did", what.event, what.seq_no, what.key, (what.headers or {}).get("h"))
 
 
-def spin(record: Record, seconds: float, event: int) -> None:
-    record.note("began", event)
+def noted(record: Record, word: str, event: Any) -> int:
+    """How often handlers have noted this of the event."""
+    return sum(line[:2] == [word, str(event)] for line in record.lines())
+
+
+def spin(seconds: float) -> None:
+    """Use that much CPU."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
+
+
+def work(record: Record, envelope: EventEnvelope) -> None:
+    record.note("began", envelope.event, envelope.key)
+    spin(0.0005)
+    record.note("did", envelope.event, envelope.key)
+
+
+def sleep(record: Record, seconds: float, event: Any) -> None:
+    time.sleep(seconds)
     record.note("did", event)
 
 
-def kill_myself(record: Record, event: int) -> None:
+def sleep_pid(record: Record, seconds: float, event: Any) -> None:
+    time.sleep(seconds)
+    record.note("did", event, os.getpid(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+
+def nothing(_: Any) -> None:
+    pass
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + GATE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody opened the gate")
+        time.sleep(0.002)
+
+
+def pass_gate(record: Record, gate: str, event: Any) -> None:
+    """Go on only when the gate, a file, is there."""
+    record.note("began", event, os.getpid())
+    wait_for(Path(gate).exists)
+    record.note("did", event, os.getpid())
+
+
+def pass_gate_and_fail(record: Record, gate: str, event: Any) -> NoReturn:
+    pass_gate(record, gate, event)
+    raise ValueError(f"no {event}")
+
+
+def gate_at(record: Record, gate: str, closed: int, envelope: EventEnvelope) -> None:
+    """The gate, for one event; all others pass."""
+    if envelope.event == closed:
+        record.note("began", closed, envelope.key)
+        wait_for(Path(gate).exists)
+    record.note("did", envelope.event, envelope.key)
+
+
+def fail_or_pass(record: Record, gate: str, event: int) -> None:
+    """An exception for a negative number, the gate for all others."""
+    if event < 0:
+        raise ValueError(f"no {event}")
+    pass_gate(record, gate, event)
+
+
+def append_next(record: Record, path: str, gate: str, event: int) -> None:
+    """Append an event for the group before this one is done, until the gate is open."""
+    record.note("did", event)
+    if not Path(gate).exists():
+        with blocking.open(path) as log:
+            log.append(event + 1)
+
+
+def meet(record: Record, many: int, event: Any) -> None:
+    """Return when that many events were begun: it takes as many at the same time."""
+    record.note("began", event, os.getpid())
+    wait_for(lambda: len(record.numbers("began")) >= many)
+    record.note("did", event)
+
+
+async def meet_async(record: Record, many: int, event: Any) -> None:
+    import trio
+
+    record.note("began", event, os.getpid())
+    with trio.fail_after(GATE_S):
+        while len(record.numbers("began")) < many:  # noqa: ASYNC110 - what a file holds
+            await trio.sleep(0.002)
+    record.note("did", event)
+
+
+async def note_async(record: Record, envelope: EventEnvelope) -> dict[str, Any]:
+    import trio
+
+    await trio.lowlevel.checkpoint()
+    if envelope.event == "fail":
+        raise LookupError("async failure")
+    record.note("did", envelope.event, envelope.key)
+    return {"of": envelope.event}
+
+
+def result_of(record: Record, event: Any) -> Any:
     record.note("began", event)
-    if event == POISON:
+    return {"of": event}
+
+
+def result_if_number(record: Record, event: Any) -> Any:
+    """A result for a number; anything else is one of our own results, which we must not see."""
+    if not isinstance(event, int):
+        record.note("own", 1)
+        return None
+    return result_of(record, event)
+
+
+def slow_result(record: Record, event: int) -> Any:
+    spin(0.001)
+    return result_of(record, event)
+
+
+def gated_result(record: Record, gate: str, closed: int, event: Any) -> Any:
+    if event == closed:
+        record.note("waits", event)
+        wait_for(Path(gate).exists)
+    return result_if_number(record, event)
+
+
+def note_results(record: Record, event: Any) -> None:
+    if isinstance(event, dict):
+        record.note("result", event["of"])
+
+
+def odd_result(record: Record, event: Any) -> Any:
+    record.note("began", event)
+    odd = {"object": object(), "large": b"x" * 20_000, "function": odd_result}
+    return odd.get(event, event)
+
+
+def itself(event: Any) -> Any:
+    return event
+
+
+def keyed_result(envelope: EventEnvelope) -> Any:
+    return EventEnvelope(envelope.event * 10, key=f"r{envelope.key}", headers={"from": "handler"})
+
+
+def fail(record: Record, event: Any) -> NoReturn:
+    record.note("began", event, time.monotonic_ns())
+    raise ValueError(f"no {event}")
+
+
+def fail_if_negative(record: Record, envelope: EventEnvelope) -> None:
+    record.note("began", envelope.event, time.monotonic_ns())
+    if envelope.event < 0:
+        raise ValueError(f"no {envelope.event}")
+    record.note("did", envelope.event, envelope.key)
+
+
+def fail_first(record: Record, failures: int, envelope: EventEnvelope) -> None:
+    """Fail that often for each event, and then don't."""
+    record.note("began", envelope.event, time.monotonic_ns())
+    if noted(record, "began", envelope.event) <= failures:
+        raise ValueError(f"not yet {envelope.event}")
+    record.note("did", envelope.event, envelope.key)
+
+
+def die_at(record: Record, number: int, event: int) -> None:
+    record.note("began", event)
+    if event == number:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def exit_hard(record: Record, event: int) -> None:
-    record.note("began", event)
-    if event == POISON:
-        os._exit(7)
+def die_once(record: Record, every: int, envelope: EventEnvelope) -> None:
+    """At one event in that many, kill the worker; but only the first time."""
+    number = envelope.event
+    record.note("began", number, envelope.key)
+    if number % every == every - 1 and noted(record, "began", number) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    record.note("did", number, envelope.key)
 
 
-def crash(record: Record, event: int) -> None:
-    record.note("began", event)
-    if event == POISON:
-        ctypes.string_at(0)
+# --- ways to go wrong ------------------------------------------------------------------------
 
 
-def never_return(record: Record, event: int) -> None:
-    record.note("began", event)
-    while event == POISON:
-        signal.pause()
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words for it")
 
 
-def exit_softly(record: Record, event: int) -> None:
-    record.note("began", event)
-    if event == POISON:
-        sys.exit("enough")
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _raise_from() -> NoReturn:
+    try:
+        _raise(KeyError("the cause"))
+    except KeyError as error:
+        raise LookupError("the consequence") from error
+
+
+def _recurse(depth: int = 0) -> int:
+    return _recurse(depth + 1) + 1
+
+
+def _hold_the_interpreter() -> None:
+    """Stop every thread of the process: no Python of it can act on a time limit."""
+    ctypes.PyDLL(None).sleep(60)
+
+
+EXCEPTIONS: Final[dict[str, Callable[[], object]]] = {
+    "plain": lambda: _raise(ValueError("boom")),
+    "chained": _raise_from,
+    "group": lambda: _raise(ExceptionGroup("both", [ValueError("one"), TypeError("two")])),
+    "unprintable": lambda: _raise(Unprintable()),
+    "surrogates": lambda: _raise(ValueError("odd \udc80 name")),
+    "huge": lambda: _raise(ValueError("x" * 3 * MIB)),
+    "recursion": _recurse,
+    "exit": lambda: sys.exit("enough"),
+    "exit zero": lambda: sys.exit(0),
+    "interrupt": lambda: _raise(KeyboardInterrupt()),
+    "base": lambda: _raise(BaseException("base")),
+    "generator exit": lambda: _raise(GeneratorExit()),
+    "memory": lambda: _raise(MemoryError()),
+    "stop iteration": lambda: _raise(StopIteration("stop")),
+    "os error": lambda: open("/no/such/file"),  # noqa: SIM115 - it is not opened
+}
+
+DEATHS: Final[dict[str, Callable[[], object]]] = {
+    "exit 7": lambda: os._exit(7),
+    "exit 0": lambda: os._exit(0),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "abort": os.abort,
+    "segfault": faulthandler._sigsegv,  # type: ignore[attr-defined]
+    "null": lambda: ctypes.string_at(0),
+}
+
+HANGS: Final[dict[str, Callable[[], object]]] = {
+    "spin": lambda: spin(60),
+    "hold": _hold_the_interpreter,
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+}
+
+ALL: Final = EXCEPTIONS | DEATHS | HANGS
+
+
+def go_wrong(record: Record, event: Any) -> None:
+    """Do what the event names; a number is an event that is handled."""
+    record.note("began", event if isinstance(event, int) else event.replace(" ", "-"))
+    if not isinstance(event, int):
+        ALL[event]()
+    record.note("did", event)
+
+
+def limit_memory() -> None:
+    """Leave this process 256 MiB more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 256 * MIB
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def eat_memory(record: Record, event: int) -> None:
     record.note("began", event)
-    if event == POISON:
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, hard))
-        try:
-            bytearray(1 << 32)
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def return_nonsense(record: Record, event: int) -> Any:
-    record.note("began", event)
-    return object() if event == POISON else event
-
-
-def fail_once(record: Record, event: int) -> None:
-    is_first = str(event) not in [line[1] for line in record.lines() if line[0] == "began"]
-    record.note("began", event)
-    if is_first:
-        raise ValueError(f"no {event} yet")
+    eaten = []
+    while event < 0:
+        eaten.append(bytearray(16 * MIB))
     record.note("did", event)
 
 
-def fail(record: Record, event: int) -> NoReturn:
+def fork_and_die(record: Record, event: int) -> None:
+    """Leave a child behind that holds copies of all pipes, and die; but only the first time."""
     record.note("began", event)
-    raise ValueError(f"no {event}\never")
-
-
-async def sleep_together(record: Record, event: int) -> None:
-    import trio
-
-    record.note("began", event)
-    await trio.sleep(0.2)
+    if noted(record, "began", event) == 1:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            while True:
+                signal.pause()
+        record.note("child", child)
+        os.kill(os.getpid(), signal.SIGKILL)
     record.note("did", event)
 
 
-def sleep_in_a_thread(record: Record, event: int) -> None:
-    record.note("began", event)
-    time.sleep(0.2)
+def note_in_thread(record: Record, event: int) -> None:
+    """Return before the thread that does the work has ended."""
+    threading.Thread(target=note, args=(record, event)).start()
+
+
+def leave_a_thread(record: Record, event: int) -> None:
+    """Return, and leave a thread that never ends and keeps the interpreter from ending."""
+    threading.Thread(target=threading.Event().wait, daemon=False).start()
     record.note("did", event)
+
+
+def log_and_die(event: int) -> None:
+    import logging
+
+    for number in range(100):
+        logging.getLogger("mine").warning("line %d of %d", number, event)
+    os._exit(1)
+
+
+# --- initializers ----------------------------------------------------------------------------
 
 
 def initialize_badly() -> NoReturn:
     raise RuntimeError("no database here")
 
 
-def die_at_start() -> NoReturn:
-    os._exit(9)
+def exit_at_start() -> NoReturn:
+    sys.exit("no licence")
+
+
+def segfault_at_start() -> None:
+    faulthandler._sigsegv()  # type: ignore[attr-defined]
+
+
+def note_start(record: Record) -> None:
+    record.note("started", os.getpid())
+
+
+def note_birth(record: Record) -> None:
+    """When this process was made, long before Python ran in it, by the clock since boot."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    record.note("born", os.getpid(), ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+
+
+def start_only_twice(record: Record) -> None:
+    """Two workers can start, and none after them."""
+    record.note("started", os.getpid())
+    if len(record.numbers("started")) > 2:
+        raise RuntimeError("the database has gone away")

@@ -1,0 +1,262 @@
+"""What may be a handler, what it is given, and what is refused before anything is started."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventlog import EventEnvelope, EventLogError, blocking
+from tests.pools import handlers
+from tests.pools.parts import drained, marked_processes, marked_workers, parent
+from tests.pools.records import Record
+from workers import InvalidHandler, PoolFailed
+from workers.blocking import Pool
+
+
+class Shop:
+    """Handlers that are methods."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def sell(self, event: int) -> None:
+        self.record.note("did", event)
+
+    def sell_envelope(self, envelope: EventEnvelope) -> None:
+        self.record.note("did", envelope.event, envelope.seq_no)
+
+    async def sell_async(self, event: int) -> None:
+        self.record.note("did", event)
+
+    def __call__(self, event: int) -> None:
+        self.record.note("did", event)
+
+
+class AsyncShop(Shop):
+    async def __call__(self, event: int) -> None:  # type: ignore[override]
+        self.record.note("did", event)
+
+
+def decorated(handler: Callable[[Record, int], None]) -> Callable[[Record, int], None]:
+    @functools.wraps(handler)
+    def inner(record: Record, event: int) -> None:
+        handler(record, event)
+
+    return inner
+
+
+@decorated
+def wrapped(record: Record, event: int) -> None:
+    record.note("did", event)
+
+
+def keyword(event: int, *, record: Record) -> None:
+    record.note("did", event)
+
+
+def two_deep(record: Record) -> Callable[[int], None]:
+    offset = 0
+
+    def outer(event: int) -> None:
+        def inner() -> None:
+            record.note("did", event + offset)
+
+        inner()
+
+    return outer
+
+
+MAKERS: dict[str, Callable[[Record], Any]] = {
+    "function": lambda record: partial(handlers.note, record),
+    "lambda": lambda record: lambda event: record.note("did", event),
+    "closure": two_deep,
+    "bound method": lambda record: Shop(record).sell,
+    "async bound method": lambda record: Shop(record).sell_async,
+    "callable object": Shop,
+    "async callable object": AsyncShop,
+    "method with envelope": lambda record: Shop(record).sell_envelope,
+    "partial of a partial": lambda record: partial(partial(handlers.note), record),
+    "partial with a keyword": lambda record: partial(keyword, record=record),
+    "decorated": lambda record: partial(wrapped, record),
+    "async partial": lambda record: partial(handlers.note_async, record),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_whatever_can_be_called_is_a_handler(
+    log: blocking.EventLog, record: Record, name: str
+) -> None:
+    log.append_many([1, 2, 3])
+    with Pool(log, group="g", handler=MAKERS[name](record), processes=1) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+        assert pool.stats().handled == 3
+    assert sorted(record.numbers()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("handler", "results"),
+    [
+        ("tests.pools.handlers:itself", [[2], [3]]),
+        (len, [1, 1]),
+        (operator.itemgetter(0), [2, 3]),
+        (list, [[2], [3]]),
+    ],
+    ids=["name", "builtin", "object of the library", "class"],
+)
+def test_names_builtins_and_classes_are_handlers(
+    log: blocking.EventLog, tmp_path: Path, handler: Any, results: list[Any]
+) -> None:
+    log.append_many([[2], [3]])
+    output = tmp_path / "output"
+    options: dict[str, Any] = {"processes": 1, "output": output}
+    with Pool(log, group="g", handler=handler, **options) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+    with blocking.open(output) as stored:
+        assert [envelope.event for envelope in stored.read(1)] == results
+
+
+def test_a_parameter_named_or_annotated_as_the_envelope_gets_it(
+    log: blocking.EventLog, record: Record
+) -> None:
+    log.append(5, key="k", headers={"h": "v"})
+    for group, handler in (("a", handlers.note_envelope), ("b", handlers.note_annotated)):
+        with Pool(log, group=group, handler=partial(handler, record), processes=1) as pool:
+            drained(pool)
+            assert list(pool.dead_letters()) == []
+    assert record.lines() == [["did", "5", "k"], ["did", "5", "1", "k", "v"]]
+
+
+def test_a_script_needs_no_guard_and_its_functions_travel(
+    log: blocking.EventLog, log_path: str, record: Record
+) -> None:
+    log.append_many([1, 2, 3])
+    with parent("script", log_path, record.path) as script:
+        assert script.line() == ["handled", "3"]
+        assert script.end() == 0
+    assert record.numbers() == [3, 6, 18, 3, 6, 18]
+
+
+def test_async_handlers_return_results_and_fail_like_others(
+    log: blocking.EventLog, record: Record, tmp_path: Path
+) -> None:
+    log.append_many([1, "fail", 2])
+    handler = partial(handlers.note_async, record)
+    options: dict[str, Any] = {"processes": 1, "max_deliveries": 1, "concurrency": 2}
+    options |= {"output": tmp_path / "output"}
+    with Pool(log, group="g", handler=handler, **options) as pool:
+        drained(pool)
+        [letter] = pool.dead_letters()
+    assert (letter.event, letter.error) == ("fail", "LookupError: async failure")
+    assert "in note_async" in (letter.traceback or "")
+    with blocking.open(tmp_path / "output") as output:
+        results = [envelope.event for envelope in output.read(1)]
+    assert sorted(result["of"] for result in results) == [1, 2]
+
+
+def test_sync_handlers_share_a_worker_in_threads(log: blocking.EventLog, record: Record) -> None:
+    log.append_many(range(6))
+    handler = partial(handlers.meet, record, 6)
+    with Pool(log, group="g", handler=handler, processes=1, concurrency=6) as pool:
+        drained(pool)
+        assert pool.stats().handled == 6
+    assert {line[2] for line in record.lines() if line[0] == "began"} == {
+        str(worker.pid) for worker in pool.stats().workers
+    }
+
+
+def test_the_initializer_is_called_once_in_each_worker(
+    log: blocking.EventLog, record: Record
+) -> None:
+    log.append_many(range(20))
+    options: dict[str, Any] = {"processes": 2, "initializer": partial(handlers.note_start, record)}
+    with Pool(log, group="g", handler=partial(handlers.note, record), **options) as pool:
+        drained(pool)
+        pids = sorted(worker.pid for worker in pool.stats().workers)
+    assert sorted(record.numbers("started")) == pids
+    assert record.lines()[0][0] == "started", "before any event"
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+
+def with_a_lock() -> Callable[[int], None]:
+    lock = threading.Lock()
+
+    def handle(event: int) -> None:
+        with lock:
+            raise AssertionError(event)
+
+    return handle
+
+
+def with_a_socket() -> Callable[[int], None]:
+    connection = socket.socket()
+    connection.close()
+    return lambda event: connection.sendall(bytes(event))
+
+
+def with_a_generator() -> Callable[[int], int]:
+    numbers = (number for number in range(3))
+    return lambda event: next(numbers) + event
+
+
+@pytest.mark.parametrize("make", [with_a_generator, with_a_socket])
+def test_what_cannot_travel_is_refused_before_a_process_is_started(
+    log: blocking.EventLog, mark: str, make: Callable[[], Any]
+) -> None:
+    before = marked_processes(mark)
+    with (
+        pytest.raises(InvalidHandler, match="cannot be sent") as caught,
+        Pool(log, group="g", handler=make(), processes=1),
+    ):
+        pytest.fail("the pool has started")
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, EventLogError)
+    assert make.__name__ in str(caught.value), "the handler is named"
+    assert marked_processes(mark) == before
+    with (
+        pytest.raises(InvalidHandler, match="initializer"),
+        Pool(log, group="g", handler=handlers.itself, initializer=make()),
+    ):
+        pytest.fail("the pool has started")
+    assert marked_processes(mark) == before
+    assert log.consumers() == []
+
+
+@pytest.mark.parametrize("nonsense", [None, 7, "", "module", "module:", ":function", b"a:b", [len]])
+def test_what_is_no_handler_is_refused(log: blocking.EventLog, mark: str, nonsense: Any) -> None:
+    with pytest.raises(InvalidHandler), Pool(log, group="g", handler=nonsense, processes=1):
+        pytest.fail("the pool has started")
+    assert marked_workers(mark) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("tests.pools.nowhere:f", "No module named 'tests.pools.nowhere'"),
+        ("tests.pools.handlers:absent", "absent"),
+        ("tests.pools.handlers:GATE_S", "cannot be called"),
+        ("tests.pools.broken:handle", "this module is broken"),
+    ],
+)
+def test_an_import_that_fails_in_the_worker_fails_the_pool(
+    log: blocking.EventLog, mark: str, name: str, error: str
+) -> None:
+    log.append(1)
+    with (
+        pytest.raises(PoolFailed, match=error) as caught,
+        Pool(log, group="g", handler=name, processes=2),
+    ):
+        pytest.fail("the pool has started")
+    assert "Traceback" in (caught.value.worker_traceback or "")
+    assert marked_workers(mark) == []

@@ -1,0 +1,182 @@
+"""What handlers return: which of it is stored, where, and how often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventlog import EventEnvelope, blocking
+from tests.pools import handlers
+from tests.pools.parts import AT_ONCE, drained, kill, until, until_noted
+from tests.pools.records import Record
+from workers.blocking import Pool
+
+
+def results_in(log: blocking.EventLog) -> list[int]:
+    """The numbers whose results are stored, in any order."""
+    found = [one.event for one in log.read(1) if isinstance(one.event, dict)]
+    return sorted(result["of"] for result in found)
+
+
+def test_all_that_is_not_none_is_a_result(log: blocking.EventLog, tmp_path: Path) -> None:
+    events: list[Any] = [0, None, "", False, [], {}, b"", 1.5, "text", None, {"a": [1, None]}]
+    log.append_many(events)
+    options: dict[str, Any] = {"processes": 1, "output": tmp_path / "output"}
+    with Pool(log, group="g", handler=handlers.itself, **options) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+    with blocking.open(tmp_path / "output") as output:
+        results = [envelope.event for envelope in output.read(1)]
+    assert results == [event for event in events if event is not None]
+
+
+def test_a_result_may_be_an_envelope_with_a_key_and_headers(
+    log: blocking.EventLog, tmp_path: Path
+) -> None:
+    log.append(4, key="k")
+    options: dict[str, Any] = {"processes": 1, "output": str(tmp_path / "output")}
+    with Pool(log, group="g", handler=handlers.keyed_result, **options) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+    with blocking.open(tmp_path / "output") as output:
+        [result] = output.read(1)
+    assert (result.event, result.key, result.headers) == (40, "rk", {"from": "handler"})
+    assert result.seq_no == 1
+
+
+@pytest.mark.parametrize("spelling", ["handle", "path", "relative path", "symlink"])
+def test_the_same_log_is_the_same_however_it_is_named(
+    log: blocking.EventLog,
+    log_path: str,
+    record: Record,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spelling: str,
+) -> None:
+    log.append_many(range(20))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(log_path)
+    output: Any = {
+        "handle": log,
+        "path": log_path,
+        "relative path": "../" + tmp_path.name + "/log",
+        "symlink": tmp_path / "link",
+    }[spelling]
+    handler = partial(handlers.result_if_number, record)
+    with Pool(log, group="g", handler=handler, processes=2, output=output) as pool:
+        drained(pool)
+        drained(pool)
+        stats = pool.stats()
+    assert results_in(log) == list(range(20))
+    assert sorted(record.numbers("began")) == list(range(20)), "not handed its own results"
+    assert record.numbers("own") == []
+    assert (stats.handled, stats.lag) == (20, 0)
+
+
+def test_results_of_one_group_are_events_of_another(log: blocking.EventLog, record: Record) -> None:
+    log.append_many(range(10))
+    first = partial(handlers.result_if_number, record)
+    options: dict[str, Any] = {"processes": 1, "output": log}
+    with (
+        Pool(log, group="first", handler=first, **options) as pool,
+        Pool(
+            log, group="second", handler=partial(handlers.note_results, record), processes=1
+        ) as next_,
+    ):
+        drained(pool)
+        drained(next_)
+    assert sorted(record.numbers("result")) == list(range(10))
+    assert record.numbers("own") == []
+
+
+def test_a_result_that_cannot_be_stored_is_a_failure_of_its_event(
+    log: blocking.EventLog, record: Record, tmp_path: Path
+) -> None:
+    log.append_many([1, "object", 2, "large", 3, "function", 4])
+    with blocking.open(tmp_path / "output", max_event_bytes=10_000) as output:
+        options: dict[str, Any] = {"processes": 2, "max_deliveries": 2, "backoff": AT_ONCE}
+        handler = partial(handlers.odd_result, record)
+        with Pool(log, group="g", handler=handler, output=output, **options) as pool:
+            drained(pool)
+            letters = {letter.event: letter for letter in pool.dead_letters()}
+            stats = pool.stats()
+        assert sorted(envelope.event for envelope in output.read(1)) == [1, 2, 3, 4]
+    assert letters.keys() == {"object", "large", "function"}
+    for letter in letters.values():
+        assert (letter.deliveries, letter.exit_code) == (2, None)
+        assert "InvalidEvent" in letter.error or "EventTooLarge" in letter.error
+    assert "EventTooLarge" in letters["large"].error
+    assert (stats.handled, stats.failed, stats.retried) == (4, 6, 3)
+
+
+def test_without_an_output_results_are_nobodys_affair(
+    log: blocking.EventLog, record: Record
+) -> None:
+    log.append_many(["object", 1])
+    handler = partial(handlers.odd_result, record)
+    with Pool(log, group="g", handler=handler, processes=1) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+        assert pool.stats().handled == 2
+
+
+def test_results_are_there_once_though_workers_and_the_writer_die(
+    log: blocking.EventLog, record: Record
+) -> None:
+    log.append_many(range(600))
+    options: dict[str, Any] = {"processes": 2, "output": log, "max_deliveries": 20}
+    with Pool(log, group="g", handler=partial(handlers.slow_result, record), **options) as pool:
+        for step in range(1, 5):
+            until(lambda: (log.last_seq_no() or 0) > 600 + 120 * step)  # noqa: B023
+            kill(log.status().writer_pid if step % 2 else pool.stats().workers[0].pid)
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+    assert results_in(log) == list(range(600))
+    assert log.last_seq_no() == 1_200
+    begun = Counter(record.numbers("began"))
+    assert set(begun) == set(range(600))
+
+
+def test_a_result_does_not_wait_for_a_later_event_that_takes_long(
+    log: blocking.EventLog, record: Record, gate: Path
+) -> None:
+    log.append_many(range(100))
+    handler = partial(handlers.gated_result, record, str(gate), 60)
+    with Pool(log, group="g", handler=handler, processes=1, output=log) as pool:
+        until_noted(record, "waits")
+        returned = sorted(record.numbers("began"))
+        until(lambda: results_in(log) == returned, handlers.GATE_S / 3)
+        gate.touch()
+        drained(pool)
+    assert results_in(log) == list(range(100))
+
+
+def test_broadcast_workers_each_store_their_results(
+    log: blocking.EventLog, record: Record, tmp_path: Path
+) -> None:
+    log.append_many(range(5))
+    options: dict[str, Any] = {"processes": 2, "broadcast": True, "output": tmp_path / "output"}
+    with Pool(log, group="g", handler=partial(handlers.result_of, record), **options) as pool:
+        drained(pool)
+    with blocking.open(tmp_path / "output") as output:
+        assert results_in(output) == sorted([*range(5), *range(5)])
+
+
+def test_an_envelope_that_is_returned_as_it_came_is_a_new_event(
+    log: blocking.EventLog, tmp_path: Path
+) -> None:
+    log.append_many(["a", "b"])
+
+    def same(envelope: EventEnvelope) -> EventEnvelope:
+        return envelope
+
+    options: dict[str, Any] = {"processes": 1, "output": tmp_path / "output"}
+    with Pool(log, group="g", handler=same, **options) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+    with blocking.open(tmp_path / "output") as output:
+        assert [(one.seq_no, one.event) for one in output.read(1)] == [(1, "a"), (2, "b")]

@@ -1,0 +1,62 @@
+"""What a pool is given, checked before anything is started."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any
+
+from eventlog import EventLog, InvalidArgument, InvalidArgumentType, blocking
+
+
+def usable_cpus() -> int:
+    """Those that this process may run on."""
+    with suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_log(log: EventLog) -> EventLog:
+    """The log, if it is one for an event loop.
+
+    Raises:
+        InvalidArgumentType: it is not.
+    """
+    other: object = log
+    if isinstance(other, blocking.EventLog):
+        raise InvalidArgumentType(f"log={log!r} is a blocking one; use workers.blocking.Pool")
+    if not isinstance(getattr(log, "path", None), str):
+        raise InvalidArgumentType(f"log={log!r}; give what eventlog.open gives")
+    return log
+
+
+def check_ordering(ordering: str | None) -> Any:
+    """What was given, if there is such an order.
+
+    Raises:
+        InvalidArgument: there is not.
+    """
+    if ordering not in (None, "key"):
+        raise InvalidArgument(f'ordering={ordering!r}; give None or "key"')
+    return ordering
+
+
+def path_of(output: EventLog | str | os.PathLike[str] | None) -> str | None:
+    """Where results go, as a path that means the same in every process.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: workers cannot write there, or it is no log.
+    """
+    if output is None:
+        return None
+    path = os.fspath(output) if isinstance(output, str | os.PathLike) else _path_in(output)
+    if path.startswith("memory:"):
+        raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
+    return os.path.abspath(path)
+
+
+def _path_in(output: object) -> str:
+    path = getattr(output, "path", None)
+    if not isinstance(path, str):
+        raise InvalidArgumentType(f"output={output!r}; give a log, or the path of one")
+    return path
