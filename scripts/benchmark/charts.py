@@ -6,7 +6,7 @@ rounds, and its colour says who it is: the log, a peer, or a limit. Needs matplo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -19,7 +19,9 @@ FORMATS: Final = ("png", "svg")
 DOTS_PER_INCH: Final = 120
 WIDTH_INCHES: Final = 8.0
 BAR_INCHES: Final = 0.24
-AROUND_INCHES: Final = 1.1
+PANEL_INCHES: Final = 0.5
+AROUND_INCHES: Final = 0.6
+LIMIT: Final = "limit"
 OURS: Final = ("log", "a log", "a new log", "workers.Pool")
 
 
@@ -36,10 +38,15 @@ def write(directory: Path, workload: Workload, result: Result) -> list[Path]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH_INCHES, AROUND_INCHES + BAR_INCHES * len(bars)))
+    panels = panels_of(bars)
+    sizes = [PANEL_INCHES + BAR_INCHES * len(panel) for panel in panels.values()]
+    figure = Figure(figsize=(WIDTH_INCHES, sum(sizes) + AROUND_INCHES), layout="constrained")
     FigureCanvasAgg(figure)
-    _draw(figure.add_subplot(), bars, column, result.title)
-    figure.tight_layout()
+    figure.suptitle(result.title, fontsize=11)
+    plots = figure.subplots(len(panels), squeeze=False, height_ratios=sizes)[:, 0]
+    for axes, (place, panel) in zip(plots, panels.items(), strict=True):
+        _draw(axes, panel, place, column)
+    plots[-1].set_xlabel(column.header)
     paths = [directory / f"{result.name}.{kind}" for kind in FORMATS]
     for path in paths:
         # Without a date, so that a chart changes only with its figures.
@@ -48,24 +55,39 @@ def write(directory: Path, workload: Workload, result: Result) -> list[Path]:
     return paths
 
 
-def _draw(axes: Any, bars: Sequence[Series], column: Column, title: str) -> None:
-    values = [one.values(column.figure) for one in bars]
+def panels_of(bars: Sequence[Series]) -> dict[str, dict[str, Series]]:
+    """The bars by what stands before their names ("to 4: log" and "1 MiB: log" are not one scale).
+
+    Each of these gets a scale of its own; those with no such thing share one.
+    """
+    panels: dict[str, dict[str, Series]] = {}
+    for bar in bars:
+        place, separator, name = bar.name.partition(": ")
+        if not separator or place == LIMIT:
+            place, name = "", bar.name
+        panels.setdefault(place, {})[name] = bar
+    return panels
+
+
+def _draw(axes: Any, bars: Mapping[str, Series], place: str, column: Column) -> None:
+    values = [one.values(column.figure) for one in bars.values()]
     middles = [median(found) for found in values]
     below = [middle - min(found) for middle, found in zip(middles, values, strict=True)]
     above = [max(found) - middle for middle, found in zip(middles, values, strict=True)]
     axes.barh(
-        [one.name for one in bars],
+        list(bars),
         middles,
         xerr=[below, above],
-        color=[COLOURS[kind_of(one.name)] for one in bars],
+        color=[COLOURS[kind_of(name)] for name in bars],
         error_kw={"ecolor": "#404040", "elinewidth": 1},
     )
-    for index, middle in enumerate(middles):
-        axes.annotate(f" {middle:,.{column.decimals}f}", (middle, index), va="center", fontsize=8)
+    for index, (middle, most) in enumerate(zip(middles, above, strict=True)):
+        text = f" {middle:,.{column.decimals}f}"
+        axes.annotate(text, (middle + most, index), va="center", fontsize=8)
     axes.invert_yaxis()
-    axes.margins(x=0.14, y=0.01)
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(column.header)
+    axes.margins(x=0.14, y=0.02)
+    axes.set_xlim(left=0)
+    axes.set_title(place, fontsize=9, loc="left")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):
@@ -73,11 +95,7 @@ def _draw(axes: Any, bars: Sequence[Series], column: Column, title: str) -> None
 
 
 def kind_of(name: str) -> str:
-    """Whether a contender is the log, a limit or a peer, by its name without a prefix of its place.
-
-    "to 4: log, trio, batches" is the log; "1 MiB: limit: raw pipe" is a limit.
-    """
-    parts = name.split(": ")
-    if "limit" in parts:
-        return "limit"
-    return "log" if parts[-1].startswith(OURS) else "peer"
+    """Whether a contender is the log, a limit or a peer, by its name without what precedes it."""
+    if name.startswith(LIMIT):
+        return LIMIT
+    return "log" if name.startswith(OURS) else "peer"
