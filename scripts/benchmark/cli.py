@@ -51,7 +51,7 @@ EPILOG: Final = f"""
   2 wrong usage, 130 interrupted
 """
 FAILED: Final = 1
-FILE_WIDTH: Final = 120
+FILE_WIDTH: Final = 150
 """Of the tables where no terminal sets it."""
 INTERRUPTED: Final = 130
 
