@@ -11,4 +11,4 @@ if not __package__:
 from benchmark.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

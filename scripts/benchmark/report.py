@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.check import Change
 from benchmark.machine import BUSY_LOAD
 from benchmark.results import Result, Series, Verdict, ratio_to
 from benchmark.settings import Settings
@@ -116,6 +117,25 @@ def _word_for(verdict: Verdict) -> Text:
     if verdict.is_reached is None:
         return Text("")
     return Text("reached", style="green") if verdict.is_reached else Text("missed", style="red")
+
+
+def show_check(console: Console, changes: Sequence[Change], unmeasured: Sequence[Change]) -> None:
+    """What got worse than it was recorded, and what could not be compared."""
+    console.print()
+    for change in changes:
+        console.print(
+            f"worse: {change.workload}: {change.text}: {change.before:.2f} was recorded,"
+            f" {change.now:.2f} now (tolerance {change.tolerance:.0%})",
+            style="red",
+            markup=False,
+        )
+    for change in unmeasured:
+        console.print(
+            f"not measured: {change.workload}: {change.text}: {change.before:.2f} was recorded",
+            style="yellow",
+            markup=False,
+        )
+    console.print("Something got worse." if changes else "Nothing got worse.", style="bold")
 
 
 def show_summary(console: Console, results: Sequence[Result]) -> None:

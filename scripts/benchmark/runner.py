@@ -14,7 +14,7 @@ from eventlog import EventLogError
 
 DISTURBED_PERCENT: Final = 10.0
 """Of all processors: a run during which others used more is worth another try."""
-TRIES_MAX: Final = 3
+TRIES_MAX: Final = 2
 
 Announce = Callable[[str, int, int], None]
 """Told what runs now, how many runs are done, and how many there will be."""

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from benchmark.events import EVENT_BYTES
 from benchmark.systems.base import ConsumerTask, Place, ProducerTask, System
 
+PUBLISHER_UP: Final = "publisher-is-up"
+SHARED: Final = "/dev/shm"
 BUFFER_EVENTS: Final = 1024
 BUFFER_BYTES: Final = 64 * 1024 * 1024
 """Of the events in a subscriber's buffer, where that makes them fewer."""
@@ -38,10 +42,12 @@ class Iceoryx2Spinning(System):
         """Its files lie in this run's directory and in shared memory under this run's name."""
         prefix = f"bench{os.path.basename(self.place.directory)}_"
         self.prefix = "".join(letter if letter.isalnum() else "_" for letter in prefix)
-        yield []
-        for name in os.listdir("/dev/shm"):
-            if name.startswith(self.prefix):
-                os.unlink(os.path.join("/dev/shm", name))
+        try:
+            yield []
+        finally:
+            for name in os.listdir(SHARED):
+                if name.startswith(self.prefix):
+                    os.unlink(os.path.join(SHARED, name))
 
     def _services(self) -> tuple[Any, Any, Any]:
         """The node, which has to be kept, and the services of events and of their arrival."""
@@ -77,6 +83,7 @@ class Iceoryx2Spinning(System):
             .create()
         )
         notify = arrivals.notifier_builder().create().notify if self.is_woken else None
+        Path(self.place.directory, PUBLISHER_UP).touch()
         encode, loan, copy = task.payload.encoder(), publisher.loan_slice_uninit, ctypes.memmove
         task.wait_for_start()
         for event in task.events():
@@ -99,6 +106,9 @@ class Iceoryx2Spinning(System):
         decode, receive, copy = task.payload.decoder(), subscriber.receive, ctypes.string_at
         size, last = self.event_bytes, None
         task.ready()
+        # A subscriber that looks while the publisher is being made may never see it (0.10.0).
+        while not Path(self.place.directory, PUBLISHER_UP).exists():
+            time.sleep(0.001)
         for _ in task.rounds():
             while (sample := receive()) is None:
                 wait()

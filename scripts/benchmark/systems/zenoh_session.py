@@ -8,6 +8,9 @@ into a buffer of its provider, and out of it by the subscriber.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from benchmark.systems.base import ConsumerTask, ProducerTask, System
@@ -81,6 +84,16 @@ class ZenohShared(Zenoh):
     """Through shared memory."""
 
     is_shared = True
+
+    @contextmanager
+    def opened(self) -> Iterator[list[int]]:
+        """Remove what it leaves in shared memory when its processes have gone."""
+        before = set(Path("/dev/shm").glob("*.zenoh"))
+        try:
+            yield []
+        finally:
+            for path in set(Path("/dev/shm").glob("*.zenoh")) - before:
+                path.unlink(missing_ok=True)
 
 
 def _copier() -> Any:

@@ -41,6 +41,7 @@ class Idle(Workload):
     )
     goals = (LimitGoal(text="CPU ms of all five", figure="cpu_ms", of="log", at_most=CPU_MS_MAX),)
     is_repeated = False
+    is_charted = False
 
     @contextmanager
     def opened(self, settings: Settings) -> Iterator[Sequence[Contender]]:

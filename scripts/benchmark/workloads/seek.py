@@ -48,6 +48,7 @@ class Seek(Workload):
     )
     compared = "append_us"
     is_repeated = False
+    is_charted = False
     goals = (
         RatioGoal(
             text="append: 100 million / 1 million",

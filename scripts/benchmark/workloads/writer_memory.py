@@ -39,6 +39,7 @@ class WriterMemory(Workload):
         ),
     )
     is_repeated = False
+    is_charted = False
 
     @contextmanager
     def opened(self, settings: Settings) -> Iterator[Sequence[Contender]]:
