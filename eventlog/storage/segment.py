@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from eventlog.errors import CorruptLog, EventLogError
-from eventlog.storage.files import FILES, Files, os_errors
+from eventlog.storage.files import FILES, Files, os_errors, translated
 from eventlog.storage.format import (
     FIRST_BATCH,
     HEADER_BYTES,
@@ -215,8 +215,12 @@ class SegmentReader:
         self.base_seq_no = base_seq_no
         self._files = files
         self._path = os.path.join(directory, segment_name(base_seq_no))
-        # No translation of "not found": the caller must tell a deleted segment from a lost one.
-        self._descriptor = files.open_read(self._path)
+        try:
+            self._descriptor = files.open_read(self._path)
+        except FileNotFoundError:
+            raise  # as it is: the caller must tell a deleted segment from a lost one
+        except OSError as error:
+            raise translated(error, directory, "opening a segment") from error
         try:
             # By the same descriptor: the name may be deleted by now.
             _checked_header(directory, base_seq_no, self._descriptor, files)
@@ -282,6 +286,8 @@ class SegmentReader:
             return b""
         try:
             return self._files.read(descriptor, self._files.size(descriptor), 0)
+        except OSError:
+            return b""
         finally:
             self._files.close(descriptor)
 
