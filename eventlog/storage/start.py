@@ -188,9 +188,14 @@ class _Recovery:
         return kept
 
     def _is_retired(self, base: int, bases: list[int]) -> bool:
-        """Retention had decided to delete the segment and did not get to it."""
+        """Retention had decided to delete the segment and did not get to it.
+
+        It keeps a segment from its first event on; a mark that says anything else is damaged, or
+        is of a segment that a loss of power took, and nothing is deleted because of it.
+        """
+        first_available = self._control.first_available
         following = bases[bases.index(base) + 1]
-        return following <= self._control.first_available
+        return following <= first_available and first_available in bases
 
     def _drop(self, bases: list[int]) -> None:
         """Delete segments in an order that leaves, killed half-way, no hole between those left."""
@@ -371,8 +376,10 @@ class _Recovery:
         last_seq_no = self._next_seq_no - 1
         control.high_water = last_seq_no
         control.synced = last_seq_no if not self._is_same_boot else min(control.synced, last_seq_no)
-        first = bases[0] if bases else self._next_seq_no
-        control.first_available = max(control.first_available, first)
+        if bases:
+            control.first_available = bases[0]
+        else:
+            control.first_available = max(control.first_available, self._next_seq_no)
         control.epoch += 1
         control.boot_id = boot_id()
         control.writer_start = process_start(os.getpid())
