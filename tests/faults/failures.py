@@ -32,7 +32,6 @@ def run(directory: str, steps: list[Step], options: dict[str, Any], files: Faili
                 world.do(("open",), number)
             world.do(step, number) if step != ("open",) or world.log is None else None
         except EventLogError as error:
-            assert not isinstance(error, CorruptLog | NotALog), error
             refused += 1
             after_error(world, step, error)
         if world.log is not None:
@@ -44,6 +43,7 @@ def run(directory: str, steps: list[Step], options: dict[str, Any], files: Faili
 
 def after_error(world: World, step: Step, error: EventLogError) -> None:
     """What the writer does: after a failed sync it ends, and so it does if it can't start."""
+    assert not isinstance(error, CorruptLog | NotALog)
     log = world.log
     if log is None:
         return
