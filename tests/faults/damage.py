@@ -1,4 +1,4 @@
-"""Bytes that changed on the disk, and files that became shorter: an error, a repair, no wrong event."""
+"""Bytes that changed, and files that became shorter: an error, a repair, no wrong event."""
 
 from __future__ import annotations
 
@@ -133,8 +133,7 @@ def events_in(directory: str) -> tuple[dict[int, Any], list[EventLogError]]:
                 break
             except EventsTruncated as error:
                 errors.append(error)
-                assert error.first_available is not None
-                following = error.first_available
+                following = error.first_available or 0
             except CorruptLog as error:
                 errors.append(error)
                 following = (error.last_seq_no or following) + 1
