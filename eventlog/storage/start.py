@@ -160,6 +160,7 @@ class _Recovery:
             last_append_ns=self._last_append_ns,
             damages=self._damages,
             acks=self._acks,
+            is_same_boot=self._is_same_boot,
             files=self._files,
             clock=clock,
         )

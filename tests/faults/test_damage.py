@@ -10,7 +10,7 @@ import pytest
 from tests.faults.damage import check, damages, make_image
 from tests.faults.recorder import arena
 
-SHARE = 0.15
+SHARE = 0.1
 
 
 @pytest.mark.parametrize("ending", ["close", "abandon"])
@@ -20,6 +20,6 @@ def test_damage_gives_an_error_or_a_repair_and_no_wrong_event(ending: str) -> No
         assert {"control", "offsets", "producers", "groups", "dead", "members"} <= image.keys()
         shutil.rmtree(place)
         chosen = list(damages(image, random.Random(ending), SHARE))
-        assert len(chosen) > 200
+        assert len(chosen) > 150
         for damage in chosen:
             check(place, image, events, damage)
