@@ -46,6 +46,7 @@ from eventlog.wire.messages import (
     failed,
 )
 
+WORD_BYTES: Final = 8
 Parts = Sequence[bytes | memoryview]
 Result = TypeVar("Result")
 
@@ -175,8 +176,8 @@ class KillingFiles(WatchedFiles):
 class FailingFiles(WatchedFiles):
     """Fails the call number `at` of the given kinds, counted from 1, with one error number.
 
-    With `for_ever`, all such calls from there on; with `torn`, a failed write leaves the first half
-    of its bytes. `heal` ends it.
+    With `for_ever`, all such calls from there on; with `torn`, a failed write of more than a word
+    leaves the first half of its bytes. `heal` ends it.
     """
 
     def __init__(
@@ -211,8 +212,8 @@ class FailingFiles(WatchedFiles):
         try:
             super().write(descriptor, parts, position)
         except OSError:
-            if self._torn:
-                data = b"".join(parts)
+            data = b"".join(parts)
+            if self._torn and len(data) > WORD_BYTES:  # the kernel copies a word or it doesn't
                 os.pwrite(descriptor, data[: len(data) // 2], position)
             raise
 

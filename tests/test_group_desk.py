@@ -73,6 +73,7 @@ from eventlog.wire.messages import (
     error_of,
 )
 from eventlog.writer.actor import Actor
+from tests.faults.histories import booted
 from tests.faults.recorder import RecordingFiles
 
 TEMPORARY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
@@ -1394,6 +1395,28 @@ def test_an_event_whose_result_a_loss_of_power_took_is_not_done(
     world.end_absent()
     assert Member(world, M3).lease(2) == [1, 2]
     world.end()
+
+
+@pytest.mark.parametrize("boot", ["first", "second"])
+def test_after_a_loss_of_power_only_what_lies_beside_the_lease_is_believed(
+    tmp_path: Path, boot: str
+) -> None:
+    # The rest of a page may be of an earlier lease: events counted as done that nobody had begun.
+    with booted("first"):
+        world = World(str(tmp_path / "log"), segment_bytes=1 << 16)
+        world.actor.handle(world.peer(), Append(0, 0, 0, 1000, 0, 0, batch_of(*[0] * 1000).payload))
+        world.open_group()
+        one = Member(world, M1)
+        assert len(one.lease(1000)) == 500
+        one.page.states[:500] = bytes([DONE]) * 500
+        world.end()
+    with booted(boot):
+        world = World(str(tmp_path / "log"))
+        world.actor.groups.end_member(world.state(), M1)
+        beside = 512 - 64
+        assert world.state().position == (500 if boot == "first" else beside)
+        assert Member(world, M3).lease(1)[0] == world.state().position + 1
+        world.end()
 
 
 def test_results_stay_done_when_a_loss_of_power_takes_later_events(tmp_path: Path) -> None:

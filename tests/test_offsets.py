@@ -231,3 +231,30 @@ def test_a_sync_that_fails_is_an_error_of_ours(table: OffsetTable) -> None:
     with pytest.raises(StorageFailed):
         table.sync()
     assert os.path.exists(table.directory)
+
+
+@pytest.mark.parametrize("new_position", [5, 0])
+def test_a_consumer_that_a_loss_of_power_left_twice_is_there_once(
+    table: OffsetTable, new_position: int
+) -> None:
+    # Forgotten in one slot and made again in another; only the second had reached the disk. An
+    # acknowledgement moved one of the two, and a position past the log's end stayed there.
+    table.set("first", 1, 1)
+    table.set("twice", 3, 1)
+    before = Path(table.directory, FILE_NAME).read_bytes()
+    table.forget("first")
+    table.forget("twice")
+    table.set("twice", new_position, 2)
+    table.close()
+    path = Path(table.directory, FILE_NAME)
+    slot = HEADER.size + SLOT.size  # the second one's
+    content = path.read_bytes()
+    path.write_bytes(content[:slot] + before[slot : slot + 8] + content[slot + 8 :])
+    again = open_or_make(table.directory)
+    assert [(one.name, one.position) for one in again.all()] == [("twice", min(3, new_position))]
+    again.set("twice", 9, 3)
+    again.close()
+    again = open_or_make(table.directory)
+    assert [(one.name, one.position) for one in again.all()] == [("twice", 9)]
+    assert again.find("twice") == Offset("twice", 9, 3)
+    again.close()

@@ -501,6 +501,14 @@ def test_a_retired_segment_that_was_not_deleted_yet_is_deleted(killed: Path) -> 
     assert list(stored_events(str(killed))) == list(range(int(second.stem), 61))
 
 
+@pytest.mark.parametrize("first_available", [1 << 23, 2, 60, 2**64 - 1])
+def test_a_damaged_mark_deletes_no_segment(killed: Path, first_available: int) -> None:
+    # One flipped bit, and all segments but the last were taken for retired.
+    with control_of(killed) as control:
+        control.first_available = first_available
+    assert check_goes_on(killed, 60) == []
+
+
 @pytest.mark.parametrize("how", ["missing", "damaged", "empty"])
 def test_a_lost_snapshot_of_the_producers_is_no_damage(killed: Path, how: str) -> None:
     snapshot = killed / "producers"

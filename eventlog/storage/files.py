@@ -70,7 +70,13 @@ class Files:
 
     def read(self, descriptor: int, size: int, position: int) -> bytes:
         """Up to `size` bytes; fewer only at the end of the file."""
-        return os.pread(descriptor, size, position)
+        data = os.pread(descriptor, size, position)
+        while len(data) < size:  # as rare as a short write, but for the end of the file
+            more = os.pread(descriptor, size - len(data), position + len(data))
+            if not more:
+                break
+            data += more
+        return data
 
     def copy(self, source: int, target: int, size: int, target_size: int) -> None:
         """Put the first `size` bytes of a file into an empty one, which gets that target size.

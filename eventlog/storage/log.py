@@ -96,6 +96,7 @@ class WritableLog:
         last_append_ns: int,
         damages: list[Damage],
         acks: list[StoredAcks],
+        is_same_boot: bool,
         files: Files,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -106,6 +107,8 @@ class WritableLog:
         self.damages = damages
         self.acks = acks
         """Those that recovery met, for whoever keeps the groups."""
+        self.is_same_boot = is_same_boot
+        """Whether the machine ran all the time since the last writer started."""
         self._producers = producers
         self._sealed = sealed
         self._active = active

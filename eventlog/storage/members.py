@@ -44,6 +44,9 @@ PAGE: Final = Layout(
 )
 LEASE_EVENTS_MAX: Final = PAGE_BYTES - PAGE.size
 """One byte for the state of each event of a lease; see `groups.state`."""
+STATES_BESIDE_LEASE: Final = 512 - PAGE.size
+"""So many of them lie in the sector of the lease's number: after a loss of power they are as old as
+that, and the others may be of an earlier lease."""
 
 
 class PageView(NamedTuple):

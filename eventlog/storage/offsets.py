@@ -89,7 +89,8 @@ class OffsetTable:
         except BaseException:
             self.close()
             raise
-        self._slots = {offset.name: slot for slot, offset in self._walk()}
+        self._slots: dict[str, int] = {}
+        self._look()
 
     def _map_all(self) -> None:
         with os_errors(self.directory, "mapping its offset table"):
@@ -137,6 +138,19 @@ class OffsetTable:
             if offset is not None:
                 yield slot, offset
 
+    def _look(self) -> None:
+        """Learn where each consumer is.
+
+        One that was forgotten and came back may be there twice after a loss of power: the slot that
+        is further behind counts, and the writer frees the other one.
+        """
+        self._slots = {}
+        for slot, offset in sorted(self._walk(), key=lambda found: found[1].position):
+            if offset.name not in self._slots:
+                self._slots[offset.name] = slot
+            elif self._writable:
+                self._words[self._word(slot)] = _FREE
+
     def _read(self, slot: int) -> Offset | None:
         word = self._word(slot)
         if self._words[word] != _USED:
@@ -171,7 +185,7 @@ class OffsetTable:
         if self._writable:
             return None
         self._follow_growth()
-        self._slots = {offset.name: slot for slot, offset in self._walk()}
+        self._look()
         slot = self._slots.get(name)
         return None if slot is None else self._read(slot)
 

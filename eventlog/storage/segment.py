@@ -252,8 +252,12 @@ class SegmentReader:
         self.base_seq_no = base_seq_no
         self._files = files
         self._path = os.path.join(directory, segment_name(base_seq_no))
-        # No translation of "not found": the caller must tell a deleted segment from a lost one.
-        self._descriptor = files.open_read(self._path)
+        try:
+            self._descriptor = files.open_read(self._path)
+        except FileNotFoundError:
+            raise  # as it is: the caller must tell a deleted segment from a lost one
+        except OSError as error:
+            raise translated(error, directory, "opening a segment") from error
         try:
             with os_errors(directory, "locking a segment"):
                 files.lock_shared(self._descriptor)
@@ -328,6 +332,8 @@ class SegmentReader:
             return b""
         try:
             return self._files.read(descriptor, self._files.size(descriptor), 0)
+        except OSError:
+            return b""
         finally:
             self._files.close(descriptor)
 

@@ -97,9 +97,11 @@ def open_log(
     control = ControlPage(directory, writable=True, files=files)
     try:
         offsets = open_or_make(directory, files)
+        recovery = _Recovery(control, files)
         try:
-            return _Recovery(control, files).run(offsets, clock)
+            return recovery.run(offsets, clock)
         except BaseException:
+            recovery.close()
             offsets.close()
             raise
     except BaseException:
@@ -117,6 +119,7 @@ class _Recovery:
         self._damages: list[Damage] = []
         self._acks: list[StoredAcks] = []
         self._dropped: set[int] = set()
+        self._active: SegmentWriter | None = None
         self._last_append_ns = 0
         self._was_orderly = control.writer_pid == 0 and control.epoch > 0
         self._is_same_boot = control.boot_id == boot_id()
@@ -127,25 +130,24 @@ class _Recovery:
         self._trusted = control.high_water if self._is_whole else control.synced
         self._next_seq_no = max(self._trusted + 1, control.first_available)
         """If there is no segment at all."""
-        self._producers, self._producers_to = self._read_producers()
+        self._producers, self._producers_to = ProducerTable(), 0
 
     def run(self, offsets: OffsetTable, clock: Callable[[], int]) -> WritableLog:
         """Recover, then publish what was found."""
         control = self._control
+        self._producers, self._producers_to = self._read_producers()
         bases = self._tidy()
         first_scanned = self._first_scanned(bases)
-        active: SegmentWriter | None = None
         for index in range(first_scanned, len(bases)):
-            outcome = self._recover_segment(bases[index], bases[index + 1 :])
+            self._recover_segment(bases[index], bases[index + 1 :])
             if bases[index] in self._dropped:
                 break
-            if outcome is not None:
-                active = outcome
+            if self._active is not None:
                 self._drop(bases[:index:-1])
                 bases = bases[: index + 1]
                 break
         bases = [base for base in bases if base not in self._dropped]
-        sealed = self._sealed(bases, active)
+        sealed = self._sealed(bases, self._active)
         self._sync_sealed(sealed)
         self._take_over(bases)
         self._clamp(offsets)
@@ -154,13 +156,19 @@ class _Recovery:
             offsets,
             self._producers,
             sealed,
-            active,
+            self._active,
             last_append_ns=self._last_append_ns,
             damages=self._damages,
             acks=self._acks,
+            is_same_boot=self._is_same_boot,
             files=self._files,
             clock=clock,
         )
+
+    def close(self) -> None:
+        """Give back what a recovery that failed has opened."""
+        if self._active is not None:
+            self._active.close()
 
     # --- the directory ---
 
@@ -181,9 +189,14 @@ class _Recovery:
         return kept
 
     def _is_retired(self, base: int, bases: list[int]) -> bool:
-        """Retention had decided to delete the segment and did not get to it."""
+        """Retention had decided to delete the segment and did not get to it.
+
+        It keeps a segment from its first event on; a mark that says anything else is damaged, or
+        is of a segment that a loss of power took, and nothing is deleted because of it.
+        """
+        first_available = self._control.first_available
         following = bases[bases.index(base) + 1]
-        return following <= self._control.first_available
+        return following <= first_available and first_available in bases
 
     def _drop(self, bases: list[int]) -> None:
         """Delete segments in an order that leaves, killed half-way, no hole between those left."""
@@ -224,14 +237,14 @@ class _Recovery:
             known = min(known, self._producers_to or bases[max(len(bases) - 2, 0)])
         return min(max(bisect_right(bases, known + 1) - 1, 0), len(bases) - 1)
 
-    def _recover_segment(self, base: int, later: list[int]) -> SegmentWriter | None:
-        """Scan one segment; the writer for it if the log ends in it, else `None`."""
+    def _recover_segment(self, base: int, later: list[int]) -> None:
+        """Scan one segment; it is the active one if the log ends in it."""
         following = later[0] if later else None
         try:
             reader = SegmentReader(self._directory, base, self._files)
         except CorruptLog as error:
             self._lose_segment(base, later, str(error))
-            return None
+            return
         try:
             entries, scan = self._scan(reader)
         finally:
@@ -240,15 +253,14 @@ class _Recovery:
         self._last_append_ns = max(self._last_append_ns, scan.last_append_time_ns)
         if following is not None and self._goes_on(scan, following):
             write_index(self._directory, base, entries, self._files)
-            return None
+            return
         self._damages += scan.damages
-        segment = SegmentWriter.reopen(
+        self._active = SegmentWriter.reopen(
             self._directory, base, self._control.options.segment_bytes, self._files
         )
-        segment.resume(scan.end, entries)
+        self._active.resume(scan.end, entries)
         if scan.is_torn:
-            segment.cut()
-        return segment
+            self._active.cut()
 
     def _goes_on(self, scan: Scan, following: int) -> bool:
         """Whether the next segment belongs to the log, with or without a hole before it."""
@@ -365,8 +377,10 @@ class _Recovery:
         last_seq_no = self._next_seq_no - 1
         control.high_water = last_seq_no
         control.synced = last_seq_no if not self._is_same_boot else min(control.synced, last_seq_no)
-        first = bases[0] if bases else self._next_seq_no
-        control.first_available = max(control.first_available, first)
+        if bases:
+            control.first_available = bases[0]
+        else:
+            control.first_available = max(control.first_available, self._next_seq_no)
         control.epoch += 1
         control.boot_id = boot_id()
         control.writer_start = process_start(os.getpid())

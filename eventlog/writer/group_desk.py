@@ -24,6 +24,7 @@ from eventlog.groups.acks import Acks, unpack_acks
 from eventlog.groups.state import GroupState
 from eventlog.positions import SEQ_NO_MAX, check_name, check_seq_no
 from eventlog.storage.log import WritableLog
+from eventlog.storage.members import STATES_BESIDE_LEASE
 from eventlog.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
@@ -203,9 +204,10 @@ class GroupDesk:
         if member is None or self.store.groups.get(state.name) is not state:
             return
         page = self.store.pages.read(member.slot)
+        states = page.states if self._log.is_same_boot else page.states[:STATES_BESIDE_LEASE]
         for lease in [one for one in state.leases.values() if one.member_id == member_id]:
             is_of_lease = (page.lease_id, page.member_id) == (lease.lease_id, member_id)
-            for kind, *fields in state.settlement(lease, page.states if is_of_lease else b""):
+            for kind, *fields in state.settlement(lease, states if is_of_lease else b""):
                 self.store.commit(state, kind, *fields)
                 if kind == "failed" and fields[1] not in state.condemned:
                     state.delay(fields[1], self._clock())

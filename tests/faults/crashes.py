@@ -36,13 +36,13 @@ class Crash(NamedTuple):
         return f"after call {self.calls}: {self.how}"
 
 
-def kills(trace: Trace, rng: random.Random) -> Iterator[Crash]:
+def kills(trace: Trace, rng: random.Random, header_cuts: int = HEADER_CUTS) -> Iterator[Crash]:
     """The process is killed before each call, within each that can be torn, and after the last."""
     disk = trace.start.copy()
     yield Crash(0, "killed", disk.image())
     for number, call in enumerate(trace.calls):
         if call.kind == "write" or (call.kind == "store" and len(call.data) > WORD):
-            for cut in torn_at(len(call.data), rng):
+            for cut in torn_at(len(call.data), header_cuts, rng):
                 torn = disk.copy()
                 torn.apply(call._replace(data=call.data[:cut]))
                 yield Crash(number, f"killed after {cut} bytes of {call}", torn.image(), cut=cut)
@@ -61,11 +61,11 @@ def disk_after(trace: Trace, crash: Crash) -> Disk:
     return disk
 
 
-def torn_at(size: int, rng: random.Random) -> list[int]:
+def torn_at(size: int, header_cuts: int, rng: random.Random) -> list[int]:
     """After how many bytes a write of that size is torn: more than none, fewer than all."""
-    body = range(HEADER_CUTS, size)
+    body = range(header_cuts, size)
     chosen = rng.sample(body, min(BODY_CUTS, len(body)))
-    return [*range(1, min(HEADER_CUTS, size)), *sorted(chosen)]
+    return [*range(1, min(header_cuts, size)), *sorted(chosen)]
 
 
 def power_cuts(trace: Trace, limit: int, rng: random.Random) -> Iterator[Crash]:

@@ -400,6 +400,8 @@ def random_history(seed: object, length: int) -> list[Step]:
             (2, ("hang_up", place)),
             (1, ("retry_dead",)),
             (1, ("drop_dead",)),
+            (1, ("skip", rng.randint(0, 12))),
+            (1, ("seek", rng.randint(0, 12))),
             (1, ("rewrite",)),
             (2, ("sync",)),
             (1, ("kill",)),

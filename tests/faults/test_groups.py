@@ -12,6 +12,8 @@ from tests.faults.crashes import kills, power_cuts
 from tests.faults.recorder import arena
 
 THOROUGH_EVERY = 10
+HEADER_CUTS = 24
+"""A file's header, or a record's: the first bytes of every write."""
 
 
 @pytest.fixture
@@ -24,9 +26,9 @@ def place() -> Iterator[str]:
 def test_a_killed_writer_leaves_a_group_as_it_was(place: str, ordering: str) -> None:
     history = groups.run(place, ordering, groups.SHORT, ordering)
     number = 0
-    for number, crash in enumerate(kills(history.trace, random.Random(1))):
+    for number, crash in enumerate(kills(history.trace, random.Random(1), HEADER_CUTS)):
         groups.check(place, history, crash, is_thorough=number % THOROUGH_EVERY == 0)
-    assert number > 1000
+    assert number > 800
 
 
 @pytest.mark.parametrize("ordering", ["", "key"])
