@@ -26,6 +26,7 @@ COMMANDS = [
     "bench",
     "consumers",
     "demo",
+    "doctor",
     "export",
     "forget",
     "import",

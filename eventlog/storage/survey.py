@@ -24,7 +24,7 @@ from eventlog.storage.format import (
 from eventlog.storage.identity import is_same_process
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
 from eventlog.storage.reader import LogReader
-from eventlog.storage.recovery import scan_segment
+from eventlog.storage.recovery import Damage, scan_segment
 from eventlog.storage.segment import SegmentReader
 
 JOURNALS: Final = (GROUPS_NAME, DEAD_NAME)
@@ -46,6 +46,8 @@ class Tail(NamedTuple):
     last_seq_no: int
     is_torn: bool
     reason: str
+    holes: tuple[Damage, ...] = ()
+    """Damage in the last segment, before events that are whole."""
 
 
 def survey(log: LogReader) -> list[Fault]:
@@ -70,7 +72,9 @@ def find_tail(directory: str, bases: list[int], files: Files = FILES) -> Tail:
         finally:
             segment.close()
         # The last damage is always the open end, here: what lies behind is called trusted.
-        return Tail(scan.next_seq_no - 1, scan.is_torn, scan.damages[-1].reason)
+        return Tail(
+            scan.next_seq_no - 1, scan.is_torn, scan.damages[-1].reason, tuple(scan.damages[:-1])
+        )
     return Tail(bases[0] - 1 if bases else 0, False, "there is no segment")
 
 
