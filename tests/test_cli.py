@@ -314,6 +314,14 @@ def test_the_commands_are_those_that_are_tested_here() -> None:
     assert [name for name in COMMANDS if f" {name} " in listed] == COMMANDS
 
 
+def test_a_shell_completes_every_command() -> None:
+    asked = {"_EVENTLOG_COMPLETE": "complete_bash", "COMP_WORDS": "eventlog ", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        COMMAND, capture_output=True, text=True, env=ENVIRONMENT | asked, timeout=60, check=False
+    )
+    assert sorted(done.stdout.split()) == COMMANDS
+
+
 def test_the_version_is_the_packages() -> None:
     import eventlog
 

@@ -130,6 +130,8 @@ def test_a_stopped_writer_is_a_problem(log: Path) -> None:
     assert server.stderr is not None
     with server.stderr:
         assert "writer of" in server.stderr.readline()
+        with blocking.open(log) as opened:
+            assert opened.status().writer_pid == server.pid
         server.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, server.pid, os.WSTOPPED)
         try:

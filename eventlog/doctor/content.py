@@ -59,7 +59,7 @@ def _event_findings(log: LogReader, bases: list[int]) -> Iterator[Finding]:
     if first <= last and bases and bases[0] > first:
         what = f"the segment of event {first} is missing; the first one there has event {bases[0]}"
         yield Finding(level="problem", about="files", what=what, do="restore a backup")
-    for hole in find_tail(log.directory, bases, log.files).holes:
+    for hole in find_tail(log.directory, bases, log.files).holes_up_to(last):
         yield Finding(
             level="problem",
             about="files",

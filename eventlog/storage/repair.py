@@ -75,7 +75,7 @@ class Repair:
     """The names of the copies of what was changed."""
 
 
-def repair_log(directory: str) -> Repair:
+def repair_log(directory: str, files: KeepingFiles | None = None) -> Repair:
     """Mend the log; no writer may run meanwhile.
 
     Raises:
@@ -83,7 +83,7 @@ def repair_log(directory: str) -> Repair:
         UnknownFormat: the log is of another version, which is no damage.
         LogFull: there is no room for the copies; nothing is lost.
     """
-    files = KeepingFiles()
+    files = KeepingFiles() if files is None else files
     work = _Work(directory, files)
     try:
         work.run()

@@ -49,12 +49,21 @@ class Tail(NamedTuple):
     holes: tuple[Damage, ...] = ()
     """Damage in the last segment, before events that are whole."""
 
+    def holes_up_to(self, seq_no: int) -> list[Damage]:
+        """Those that are no batch which a writer was just storing.
+
+        `seq_no` is a high-water mark from before the segment was read.
+        """
+        return [hole for hole in self.holes if hole.last_seq_no and hole.last_seq_no <= seq_no]
+
 
 def survey(log: LogReader) -> list[Fault]:
     """Everything that is wrong with a log but for its events."""
     is_served = is_same_process(log.control.writer_pid, log.control.writer_start)
     faults = [*_index_faults(log), *_position_faults(log), *_journal_faults(log)]
-    return faults if is_served else [*_tail_faults(log), *faults]
+    if is_served:  # which may be in the middle of a batch or record
+        return [fault for fault in faults if fault.is_problem or fault.kind != "journal"]
+    return [*_tail_faults(log), *faults]
 
 
 # --- the tail -----------------------------------------------------------------------------------
@@ -79,7 +88,7 @@ def find_tail(directory: str, bases: list[int], files: Files = FILES) -> Tail:
 
 
 def _tail_faults(log: LogReader) -> Iterator[Fault]:
-    """What a killed writer left; only without a writer, which may be in the middle of a batch."""
+    """What a killed writer left."""
     tail = find_tail(log.directory, log.segment_bases(), log.files)
     last, first = log.last_seq_no, log.first_available
     if tail.is_torn:
