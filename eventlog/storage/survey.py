@@ -24,7 +24,7 @@ from eventlog.storage.format import (
 from eventlog.storage.identity import is_same_process
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
 from eventlog.storage.reader import LogReader
-from eventlog.storage.recovery import Damage, scan_segment
+from eventlog.storage.recovery import Damage, scan_segment, whole_batches
 from eventlog.storage.segment import SegmentReader
 
 JOURNALS: Final = (GROUPS_NAME, DEAD_NAME)
@@ -71,20 +71,20 @@ def survey(log: LogReader) -> list[Fault]:
 
 def find_tail(directory: str, bases: list[int], files: Files = FILES) -> Tail:
     """The last event that is stored whole, whatever the high-water mark says."""
-    for base in reversed(bases):
-        try:
-            segment = SegmentReader(directory, base, files)
-        except (CorruptLog, OSError):
-            continue  # reported with its events
-        try:
-            scan = scan_segment(segment.view, base, _EVERYTHING)
-        finally:
-            segment.close()
-        # The last damage is always the open end, here: what lies behind is called trusted.
-        return Tail(
-            scan.next_seq_no - 1, scan.is_torn, scan.damages[-1].reason, tuple(scan.damages[:-1])
-        )
-    return Tail(bases[0] - 1 if bases else 0, False, "there is no segment")
+    if not bases:
+        return Tail(0, False, "there is no segment")
+    base = bases[-1]
+    try:
+        segment = SegmentReader(directory, base, files)
+    except (CorruptLog, FileNotFoundError):  # reported with its events
+        return Tail(base - 1, False, "the last segment cannot be read")
+    try:
+        scan = scan_segment(segment.view, base, _EVERYTHING)
+    finally:
+        segment.close()
+    # The last damage is always the open end, here: what lies behind is called trusted.
+    *holes, end = scan.damages
+    return Tail(scan.next_seq_no - 1, scan.is_torn, end.reason, tuple(holes))
 
 
 def _tail_faults(log: LogReader) -> Iterator[Fault]:
@@ -145,9 +145,10 @@ def _index_fault(log: LogReader, segment: SegmentReader) -> str | None:
         )
         if any(unpack_index_entry(packed, offset) for offset in later) or not entries:
             return "is damaged"
-    first = segment.header_at(FIRST_BATCH)
-    has_events = first is not None and first.length and log.last_seq_no >= segment.base_seq_no
-    return "is empty" if has_events and not entries else None
+    if entries or log.last_seq_no < segment.base_seq_no:
+        return None
+    first = next(whole_batches(segment.view, FIRST_BATCH, segment.base_seq_no), None)
+    return None if first is None else "is empty"
 
 
 def _index_faults(log: LogReader) -> Iterator[Fault]:
