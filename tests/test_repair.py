@@ -291,6 +291,20 @@ def test_marks_that_contradict_the_segments_are_mended(log: Path, name: str, val
     assert "control.damaged" in report.kept
 
 
+@pytest.mark.parametrize("name", ["writer_pid", "writer_start", "epoch", "boot_id", "synced"])
+def test_nonsense_in_any_other_mark_keeps_nobody_from_the_log(log: Path, name: str) -> None:
+    """A pid of more than 31 bits was an OverflowError wherever a log's writer was asked for."""
+    with open(log / "control", "r+b") as file:
+        file.seek(CONTROL.offset(name))
+        file.write(b"\xff" * 8)
+    tear(log)
+    assert verified(log).is_whole
+    assert len(repair_log(str(log)).done) == 1
+    assert verified(log).notes == []
+    assert stored_events(str(log)) == EVENTS
+    check_goes_on(log, 40)
+
+
 def test_events_above_a_low_mark_are_published(log: Path) -> None:
     with open(log / "control", "r+b") as file:
         file.seek(CONTROL.offset("high_water"))
