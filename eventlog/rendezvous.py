@@ -181,8 +181,8 @@ def check_file_system(directory: str) -> None:
     Raises:
         UnsupportedFileSystem: it lies on a network file system.
     """
-    kind = _file_system_of(os.path.realpath(directory))
-    if kind in _NETWORK_FILE_SYSTEMS:
+    kind = file_system_of(os.path.realpath(directory))
+    if is_network(kind):
         raise UnsupportedFileSystem(
             f"{directory} lies on a network file system ({kind}), where processes would not see"
             " each other's writes; put the log on a local disk or in /dev/shm",
@@ -190,7 +190,12 @@ def check_file_system(directory: str) -> None:
         )
 
 
-def _file_system_of(path: str) -> str | None:
+def is_network(kind: str | None) -> bool:
+    """Whether processes do not see each other's writes on file systems of that type."""
+    return kind in _NETWORK_FILE_SYSTEMS
+
+
+def file_system_of(path: str) -> str | None:
     """The type of the file system, from the mount table; `None` where there is no such table."""
     best, kind = "", None
     with suppress(OSError), open("/proc/self/mountinfo") as mounts:

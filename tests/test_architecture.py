@@ -36,6 +36,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "wire": VALUES,
     "storage": VALUES,
     "groups": VALUES | {"storage"},
+    "doctor": VALUES | {"storage", "groups", "rendezvous"},
     "backup": VALUES | {"storage", "groups"},
     "rendezvous": VALUES | {"storage"},
     "writer": VALUES | {"wire", "storage", "groups", "rendezvous"},
@@ -47,7 +48,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "demo": VALUES | {"blocking"},
     "cli": VALUES
     | {"storage", "groups", "client", "writer", "backends", "blocking", "demo", "rendezvous"}
-    | {"backup", "transfer"},
+    | {"backup", "doctor", "transfer"},
     "__init__": VALUES | {"backends", "blocking", "groups"},
     "__main__": {"cli"},
 }
@@ -74,6 +75,8 @@ PURE: Final = {
     "client.conversations": {"os.getpid"},
     "client.outbox": set[str](),
     "client.unsent": set[str](),
+    "doctor.findings": set[str](),
+    "doctor.readers": set[str](),
     "groups.acks": set[str](),
     "groups.losses": set[str](),
     "groups.order": set[str](),

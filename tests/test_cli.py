@@ -26,6 +26,7 @@ COMMANDS = [
     "bench",
     "consumers",
     "demo",
+    "doctor",
     "export",
     "forget",
     "import",
@@ -311,6 +312,14 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 def test_the_commands_are_those_that_are_tested_here() -> None:
     listed = out("--help").split("Commands", 1)[1]
     assert [name for name in COMMANDS if f" {name} " in listed] == COMMANDS
+
+
+def test_a_shell_completes_every_command() -> None:
+    asked = {"_EVENTLOG_COMPLETE": "complete_bash", "COMP_WORDS": "eventlog ", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        COMMAND, capture_output=True, text=True, env=ENVIRONMENT | asked, timeout=60, check=False
+    )
+    assert sorted(done.stdout.split()) == COMMANDS
 
 
 def test_the_version_is_the_packages() -> None:

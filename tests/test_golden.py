@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
 import pytest
+from crc32c import crc32c
 
+from eventlog import blocking
+from eventlog.demo.main_job import stop_process
 from eventlog.envelope import EventEnvelope
+from eventlog.errors import UnknownFormat
+from eventlog.groups import read_dead_letters, read_groups
 from eventlog.record_batch import key_hash
 from eventlog.storage.control import ControlPage
 from eventlog.storage.reader import LogReader, read_range
 from eventlog.storage.recovery import Damage
+from eventlog.storage.repair import repair_log
 from eventlog.testing import batch_of, open_storage
+from workers.blocking import Pool
 
 GOLDEN: Final = Path(__file__).parent / "golden"
 V1: Final = GOLDEN / "v1"
@@ -95,6 +106,141 @@ def test_todays_code_writes_the_same_bytes(tmp_path: Path, maker: dict[str, Any]
             assert written.read_bytes() == path.read_bytes(), path.name
     names = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
     assert names == {path.relative_to(V1) for path in V1.rglob("*")}
+
+
+# --- the rule for versions, as `eventlog.storage.format` has it ---------------------------------
+
+COMMAND: Final = [sys.executable, "-m", "eventlog"]
+
+
+def out(*arguments: str, given: str = "") -> str:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        input=given,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(GOLDEN.parent.parent)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+@pytest.fixture(params=["orderly", "killed", "groups"])
+def in_use(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A copy of a golden log, and the number of its last event; its writer is ended afterwards."""
+    directory = tmp_path / "log"
+    shutil.copytree(V1 / request.param, directory)
+    log = LogReader(str(directory))
+    last = log.last_seq_no
+    log.close()
+    yield directory, last
+    with blocking.open(directory) as opened:
+        pid = opened.status().writer_pid
+    assert pid is not None
+    stop_process(pid)
+
+
+def test_every_command_goes_on_with_a_golden_log(in_use: tuple[Path, int], tmp_path: Path) -> None:
+    directory, last = in_use
+    path = str(directory)
+    assert "whole" in out("verify", path)
+    before = out("export", path).splitlines()
+    assert len(before) == last
+    assert out("append", path, given='{"new": 1}\n') == f"{last + 1}\n"
+    assert "whole" in out("verify", path)
+    assert out("export", path).splitlines()[:-1] == before
+    out("backup", path, str(tmp_path / "copy"))
+    assert out("export", str(tmp_path / "copy")).splitlines()[:-1] == before
+    assert "whole" in out("verify", "--repair", str(tmp_path / "copy"))
+
+
+def test_a_golden_group_goes_on_where_it_was(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    shutil.copytree(V1 / "groups", directory)
+    (group,) = read_groups(directory)
+    assert (group.name, group.ordering, group.max_deliveries) == ("группа", "key", 3)
+    assert (group.position, group.lag, group.in_flight, group.dead_letters) == (4, 6, 1, 1)
+    (letter,) = read_dead_letters(directory)
+    assert (letter.seq_no, letter.event, letter.error) == (4, "text", "ValueError: 1")
+    pid = None
+    try:
+        with blocking.open(directory) as log:
+            pid = log.status().writer_pid
+            with Pool(log, group="группа", handler=abs, ordering="key", max_deliveries=3) as pool:
+                pool.drained()
+        (group,) = read_groups(directory)
+        assert (group.position, group.lag) == (10, 0)
+    finally:
+        if pid is not None:
+            stop_process(pid)
+
+
+def with_version(path: Path, version: int, crc_at: int | None) -> None:
+    content = bytearray(path.read_bytes())
+    content[8:10] = version.to_bytes(2, "little")
+    if crc_at is not None:
+        content[crc_at : crc_at + 4] = crc32c(content[:crc_at]).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "crc_at"),
+    [
+        ("control", 44),
+        ("00000000000000000001.seg", 60),
+        ("offsets", None),
+        ("groups", None),
+        ("dead", None),
+    ],
+)
+def test_a_version_that_is_not_known_is_named_and_nothing_is_touched(
+    tmp_path: Path, name: str, crc_at: int | None
+) -> None:
+    directory = tmp_path / "log"
+    shutil.copytree(V1 / "groups", directory)
+    with_version(directory / name, 2, crc_at)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    with pytest.raises(UnknownFormat, match="version 2"):
+        read_all(directory)
+    with pytest.raises(UnknownFormat, match="version 2"):
+        blocking.open(directory).append(1)
+    if crc_at is not None:  # of the others it cannot be told from damage
+        with pytest.raises(UnknownFormat, match="version 2"):
+            repair_log(str(directory))
+    for path in directory.iterdir():
+        if path.name in ("control", name) or path.suffix == ".seg":
+            assert (
+                path.read_bytes()[: 64 if path.name != name else None]
+                == (before[path.name][: 64 if path.name != name else None])
+            )
+
+
+def read_all(directory: Path) -> None:
+    """What needs no writer."""
+    envelopes_in(directory)
+    log = LogReader(str(directory))
+    try:
+        log.consumers()
+    finally:
+        log.close()
+    read_groups(directory)
+    read_dead_letters(directory)
+
+
+@pytest.mark.parametrize("place", [52, 48, 59])
+def test_what_is_in_reserve_may_be_used_by_a_later_minor_addition(
+    tmp_path: Path, maker: dict[str, Any], place: int
+) -> None:
+    """A reserved byte that is set changes nothing for a program that does not know it."""
+    directory = tmp_path / "log"
+    shutil.copytree(V1 / "orderly", directory)
+    for path in directory.glob("*.seg"):
+        content = bytearray(path.read_bytes())
+        content[place] = 7
+        content[60:64] = crc32c(content[:60]).to_bytes(4, "little")
+        path.write_bytes(content)
+    check_content(directory, maker)
 
 
 PINNED: Final = {

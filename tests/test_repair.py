@@ -20,7 +20,7 @@ from eventlog.storage.keep import KeepingFiles, is_kept_copy
 from eventlog.storage.reader import LogReader
 from eventlog.storage.repair import Repair, repair_log
 from eventlog.storage.verify import Verification, verify_log
-from eventlog.testing import batch_of, open_storage, stored_events
+from eventlog.testing import Killed, KillingFiles, batch_of, open_storage, stored_events
 
 EVENTS = {n: f"event {n} " + "." * 300 for n in range(1, 41)}
 
@@ -291,6 +291,20 @@ def test_marks_that_contradict_the_segments_are_mended(log: Path, name: str, val
     assert "control.damaged" in report.kept
 
 
+@pytest.mark.parametrize("name", ["writer_pid", "writer_start", "epoch", "boot_id", "synced"])
+def test_nonsense_in_any_other_mark_keeps_nobody_from_the_log(log: Path, name: str) -> None:
+    """A pid of more than 31 bits was an OverflowError wherever a log's writer was asked for."""
+    with open(log / "control", "r+b") as file:
+        file.seek(CONTROL.offset(name))
+        file.write(b"\xff" * 8)
+    tear(log)
+    assert verified(log).is_whole
+    assert len(repair_log(str(log)).done) == 1
+    assert verified(log).notes == []
+    assert stored_events(str(log)) == EVENTS
+    check_goes_on(log, 40)
+
+
 def test_events_above_a_low_mark_are_published(log: Path) -> None:
     with open(log / "control", "r+b") as file:
         file.seek(CONTROL.offset("high_water"))
@@ -459,7 +473,12 @@ DAMAGES: list[Callable[[random.Random, Path], object]] = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize(
+    # 280 damages every batch of a segment: its index is then rightly empty, and was called wrong.
+    # 1817 takes the last segment and the end of the one before it, which was called a torn tail.
+    "seed",
+    [*range(60), 280, 1817],
+)
 def test_whatever_is_damaged_nothing_else_is_lost(log: Path, seed: int) -> None:
     """One or two files, any damage: what is served is right, a repair loses none of it, and what
     is not as it was before is kept."""
@@ -493,6 +512,61 @@ def test_whatever_is_damaged_nothing_else_is_lost(log: Path, seed: int) -> None:
         assert stored_events(str(log), control_words(log)[0]) == {
             n: EVENTS[n] for n in range(control_words(log)[0], last + 1)
         }
+
+
+class MortalFiles(KeepingFiles, KillingFiles):
+    """Keeps copies, and dies at a call."""
+
+    def __init__(self, at: int) -> None:
+        KillingFiles.__init__(self, at, torn=True)
+        KeepingFiles.__init__(self)
+
+
+def tear(log: Path) -> Path:
+    last = segment(log, -1)
+    content = last.read_bytes()
+    with open(last, "r+b") as file:
+        file.seek(len(content.rstrip(b"\0")) + 8 & ~7)
+        file.write(content[64 : 64 + 200])
+    return last
+
+
+def damage_all(log: Path) -> list[Path]:
+    """Everything that can be mended without a loss, at once."""
+    (log / index_name(bases(log)[0])).write_bytes(b"\xaa" * 100)
+    flip(segment(log, 1), 20)
+    flip(log / "control", 20)
+    flip(log / "offsets", 12)
+    journal(log, "dead")
+    flip(log / "dead", 8)
+    return [tear(log), segment(log, 1), *(log / name for name in ("control", "offsets", "dead"))]
+
+
+def test_a_repair_that_is_killed_at_any_call_loses_nothing(whole: Path, tmp_path: Path) -> None:
+    """And the next one ends what it began."""
+    at = 0
+    while True:
+        at += 1
+        log = tmp_path / str(at)
+        shutil.copytree(whole, log)
+        damaged = {path.name: path.read_bytes() for path in damage_all(log)}
+        files = MortalFiles(at)
+        try:
+            report = repair_log(str(log), files)
+        except Killed:
+            files.bury()
+        else:
+            assert len(report.done) >= 6
+            break
+        repair_log(str(log))
+        assert verified(log).problems == verified(log).notes == [], at
+        assert stored_events(str(log)) == EVENTS, at
+        assert positions(log) == {"audit": 30, "billing": 17}, at
+        for name, content in damaged.items():
+            copies = [path.read_bytes() for path in log.glob(f"{name}.damaged*")]
+            assert content in [copy.ljust(len(content), b"\0") for copy in copies], (at, name)
+        shutil.rmtree(log)
+    assert at > 50
 
 
 def test_the_door_that_keeps_copies_knows_what_it_made_itself(tmp_path: Path) -> None:

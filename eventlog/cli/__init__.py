@@ -7,6 +7,7 @@
 `inspect`      status, verify
 `transfer`     export, import
 `backup`       backup
+`doctor`       doctor
 `serve`        a writer in the foreground
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log

@@ -66,6 +66,7 @@ def run() -> NoReturn:
         bench,
         consume,
         demo,
+        doctor,
         inspect,
         produce,
         serve,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Final
+
+_PID_MAX: Final = 2**31 - 1
 
 
 def boot_id() -> str:
@@ -26,8 +29,8 @@ def process_start(pid: int) -> int:
 
 def is_same_process(pid: int, start: int) -> bool:
     """Whether the process of that pid and start time still runs."""
-    if pid <= 0:
-        return False
+    if not 0 < pid <= _PID_MAX:
+        return False  # none at all, or read from damaged bytes
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 from crc32c import crc32c
@@ -62,6 +62,9 @@ from eventlog.storage.survey import (
     wrong_indexes,
 )
 
+EPOCH_MAX: Final = 2**48
+"""No log has had so many writers."""
+
 
 @dataclass(slots=True)
 class Repair:
@@ -75,7 +78,7 @@ class Repair:
     """The names of the copies of what was changed."""
 
 
-def repair_log(directory: str) -> Repair:
+def repair_log(directory: str, files: KeepingFiles | None = None) -> Repair:
     """Mend the log; no writer may run meanwhile.
 
     Raises:
@@ -83,7 +86,7 @@ def repair_log(directory: str) -> Repair:
         UnknownFormat: the log is of another version, which is no damage.
         LogFull: there is no room for the copies; nothing is lost.
     """
-    files = KeepingFiles()
+    files = KeepingFiles() if files is None else files
     work = _Work(directory, files)
     try:
         work.run()
@@ -200,12 +203,19 @@ class _Work:
                 text = f"event {self._bases[0]} is the first one, not {control.first_available}"
                 control.first_available = self._bases[0]
                 self.report.done.append(text)
+            if control.epoch >= EPOCH_MAX:
+                control.epoch = 1 + max(map(self._epoch_of, self._bases))
             if control.boot_id != boot_id():
                 # A start of the writer would cut at what is damaged after the last sync: here all
                 # that is whole stays.
                 control.synced = max(control.synced, tail.last_seq_no)
         finally:
             control.close()
+
+    def _epoch_of(self, base: int) -> int:
+        header = self._header_of(base)
+        is_whole = segment_header_fault(header, base) is None
+        return int(SEGMENT_HEADER.to_dict(header)["epoch"]) if is_whole else 0
 
     def _is_first_wrong(self, control: ControlPage, tail: Tail) -> bool:
         known = {*self._bases, tail.last_seq_no + 1, control.high_water + 1}

@@ -24,7 +24,7 @@ from eventlog.storage.format import (
 from eventlog.storage.identity import is_same_process
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
 from eventlog.storage.reader import LogReader
-from eventlog.storage.recovery import scan_segment
+from eventlog.storage.recovery import Damage, scan_segment, whole_batches
 from eventlog.storage.segment import SegmentReader
 
 JOURNALS: Final = (GROUPS_NAME, DEAD_NAME)
@@ -46,13 +46,24 @@ class Tail(NamedTuple):
     last_seq_no: int
     is_torn: bool
     reason: str
+    holes: tuple[Damage, ...] = ()
+    """Damage in the last segment, before events that are whole."""
+
+    def holes_up_to(self, seq_no: int) -> list[Damage]:
+        """Those that are no batch which a writer was just storing.
+
+        `seq_no` is a high-water mark from before the segment was read.
+        """
+        return [hole for hole in self.holes if hole.last_seq_no and hole.last_seq_no <= seq_no]
 
 
 def survey(log: LogReader) -> list[Fault]:
     """Everything that is wrong with a log but for its events."""
     is_served = is_same_process(log.control.writer_pid, log.control.writer_start)
     faults = [*_index_faults(log), *_position_faults(log), *_journal_faults(log)]
-    return faults if is_served else [*_tail_faults(log), *faults]
+    if is_served:  # which may be in the middle of a batch or record
+        return [fault for fault in faults if fault.is_problem or fault.kind != "journal"]
+    return [*_tail_faults(log), *faults]
 
 
 # --- the tail -----------------------------------------------------------------------------------
@@ -60,22 +71,24 @@ def survey(log: LogReader) -> list[Fault]:
 
 def find_tail(directory: str, bases: list[int], files: Files = FILES) -> Tail:
     """The last event that is stored whole, whatever the high-water mark says."""
-    for base in reversed(bases):
-        try:
-            segment = SegmentReader(directory, base, files)
-        except (CorruptLog, OSError):
-            continue  # reported with its events
-        try:
-            scan = scan_segment(segment.view, base, _EVERYTHING)
-        finally:
-            segment.close()
-        # The last damage is always the open end, here: what lies behind is called trusted.
-        return Tail(scan.next_seq_no - 1, scan.is_torn, scan.damages[-1].reason)
-    return Tail(bases[0] - 1 if bases else 0, False, "there is no segment")
+    if not bases:
+        return Tail(0, False, "there is no segment")
+    base = bases[-1]
+    try:
+        segment = SegmentReader(directory, base, files)
+    except (CorruptLog, FileNotFoundError):  # reported with its events
+        return Tail(base - 1, False, "the last segment cannot be read")
+    try:
+        scan = scan_segment(segment.view, base, _EVERYTHING)
+    finally:
+        segment.close()
+    # The last damage is always the open end, here: what lies behind is called trusted.
+    *holes, end = scan.damages
+    return Tail(scan.next_seq_no - 1, scan.is_torn, end.reason, tuple(holes))
 
 
 def _tail_faults(log: LogReader) -> Iterator[Fault]:
-    """What a killed writer left; only without a writer, which may be in the middle of a batch."""
+    """What a killed writer left."""
     tail = find_tail(log.directory, log.segment_bases(), log.files)
     last, first = log.last_seq_no, log.first_available
     if tail.is_torn:
@@ -132,9 +145,10 @@ def _index_fault(log: LogReader, segment: SegmentReader) -> str | None:
         )
         if any(unpack_index_entry(packed, offset) for offset in later) or not entries:
             return "is damaged"
-    first = segment.header_at(FIRST_BATCH)
-    has_events = first is not None and first.length and log.last_seq_no >= segment.base_seq_no
-    return "is empty" if has_events and not entries else None
+    if entries or log.last_seq_no < segment.base_seq_no:
+        return None
+    first = next(whole_batches(segment.view, FIRST_BATCH, segment.base_seq_no), None)
+    return None if first is None else "is empty"
 
 
 def _index_faults(log: LogReader) -> Iterator[Fault]:

@@ -43,6 +43,7 @@ from eventlog.envelope import EventEnvelope, timestamp_ns_of
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
 from eventlog.transfer.records import check_fields, envelope_from
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _DOUBLE: Final = struct.Struct(">d")
 _SECOND_NS: Final = 1_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,7 +64,7 @@ def line_of(envelope: EventEnvelope) -> str:
     if envelope.headers is not None:
         fields["headers"] = envelope.headers
     fields["event"] = to_plain(envelope.event)
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    return _encode(fields)
 
 
 def envelope_of_line(line: str | bytes) -> EventEnvelope:

@@ -21,9 +21,11 @@ from uuid import UUID
 
 from eventlog.batch_builder import BatchBuilder
 from eventlog.envelope import EventEnvelope
+from eventlog.groups.stored import pack_letter
 from eventlog.record_batch import PackedBatch
 from eventlog.storage.log import WritableLog
 from eventlog.testing import open_storage
+from eventlog.writer.group_store import GroupStore
 
 START_NS: Final = 1_700_000_000_000_000_000
 BOOT: Final = "00000000-0000-4000-8000-000000000000"
@@ -80,8 +82,22 @@ def fill(log: WritableLog) -> None:
     log.seek("читатель", 3)
 
 
+def fill_groups(log: WritableLog) -> None:
+    """A group in the middle of its work: events done, failed, given out, and a dead letter."""
+    store = GroupStore(log, clock_from(START_NS))
+    state = store.open_group("группа", "key", 3, 0)
+    store.pages.make(0)
+    store.commit(state, "member", 7, 4242, 777, 0)
+    store.commit(state, "lease", 1, 7, [(1, 6)])
+    store.commit(state, "done", 1, [(1, 3)])
+    store.bury(state, 1, 4, pack_letter(event="text", key="k", headers=None, error="ValueError: 1"))
+    store.commit(state, "failed", 1, 5)
+    store.sync()
+    store.close()
+
+
 def make(directory: Path) -> None:
-    """The logs: one ended in order, one whose writer was killed in the middle of a batch."""
+    """The logs: ended in order, killed in the middle of a batch, and one that has a group."""
     with fixed_world():
         log = open_storage(
             str(directory / "orderly"), segment_bytes=4096, clock=clock_from(START_NS)
@@ -100,6 +116,14 @@ def make(directory: Path) -> None:
         with open(last, "r+b") as file:
             file.seek((len(end) + 7) // 8 * 8)
             file.write(torn)
+
+    with fixed_world():
+        log = open_storage(
+            str(directory / "groups"), segment_bytes=4096, clock=clock_from(START_NS)
+        )
+        log.append(batch(*((n, f"key {n % 2}") for n in range(1, 11))))
+        fill_groups(log)
+        log.abandon()
 
 
 def clock_from(start_ns: int) -> Any:
