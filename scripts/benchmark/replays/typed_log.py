@@ -9,7 +9,7 @@ import msgspec
 import eventlog.blocking
 from benchmark.processes import Link
 from benchmark.replays.base import Replay, Stopwatch, Stored
-from benchmark.systems.log_typed import Order, why_untyped
+from benchmark.systems.log_typed import Order
 from eventlog import SeekPosition
 
 
@@ -18,18 +18,14 @@ class TypedEvents(Replay):
 
     name = "log, typed, event by event"
 
-    @classmethod
-    def missing(cls) -> str | None:
-        """It is for versions that have the option."""
-        return why_untyped()
-
     def read(self, stored: Stored, link: Link) -> None:
         """Every event."""
         event: Any = None
-        options: dict[str, Any] = {"type": Order, "follow": False}
         with eventlog.blocking.open(stored.log) as log:
             watch = Stopwatch()
-            with log.subscribe("replay", SeekPosition.BEGINNING, **options) as stream:
+            with log.subscribe(
+                "replay", SeekPosition.BEGINNING, follow=False, type=Order
+            ) as stream:
                 for envelope in stream:
                     event = envelope.event
                 watch.stop(msgspec.to_builtins(event), stored, link)
@@ -43,10 +39,11 @@ class TypedBatches(TypedEvents):
     def read(self, stored: Stored, link: Link) -> None:
         """Every batch, decoded whole."""
         event: Any = None
-        options: dict[str, Any] = {"type": Order, "follow": False}
         with eventlog.blocking.open(stored.log) as log:
             watch = Stopwatch()
-            with log.subscribe("replay", SeekPosition.BEGINNING, **options) as stream:
+            with log.subscribe(
+                "replay", SeekPosition.BEGINNING, follow=False, type=Order
+            ) as stream:
                 for batch in stream.batches():
                     event = batch[-1].event
                 watch.stop(msgspec.to_builtins(event), stored, link)

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import eventlog.blocking
 from benchmark import interrupts
@@ -85,6 +85,9 @@ class Log(System):
 class BlockingLog(Log):
     """`eventlog.blocking`: no event loop at either end."""
 
+    options: ClassVar[dict[str, Any]] = {}
+    """Of `subscribe`."""
+
     def produce(self, task: ProducerTask) -> None:
         """One `send` for each event, or one `append_many` for each thousand."""
         with eventlog.blocking.open(self.path) as log:
@@ -107,10 +110,15 @@ class BlockingLog(Log):
         """`for` over the events, or over the batches."""
         with (
             eventlog.blocking.open(self.path) as log,
-            log.subscribe(f"consumer-{task.index}") as stream,
+            log.subscribe(f"consumer-{task.index}", **self.options) as stream,
         ):
             task.ready()
-            task.received(self._last_of(stream, task))
+            task.received(self.plain(self._last_of(stream, task)))
+
+    @staticmethod
+    def plain(event: Any) -> Any:
+        """The event as it was sent, whatever the consumer gets."""
+        return event
 
     def _last_of(self, stream: eventlog.blocking.EventStream, task: ConsumerTask) -> Any:
         event: Any = None

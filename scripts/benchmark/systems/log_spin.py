@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-import eventlog.blocking
-from benchmark.systems.base import ConsumerTask
 from benchmark.systems.log import BlockingLog
 
 SPIN_S: Final = 0.01
@@ -16,19 +13,4 @@ SPIN_S: Final = 0.01
 class SpinningLog(BlockingLog):
     """As `BlockingLog`, with `spin=`."""
 
-    @classmethod
-    def missing(cls) -> str | None:
-        """It is for versions that have the option."""
-        parameters = inspect.signature(eventlog.blocking.EventLog.subscribe).parameters
-        why = None if "spin" in parameters else "this eventlog has no subscribe(spin=)"
-        return super().missing() or why
-
-    def consume(self, task: ConsumerTask) -> None:
-        """`for` over the events."""
-        options: dict[str, Any] = {"spin": SPIN_S}
-        with (
-            eventlog.blocking.open(self.path) as log,
-            log.subscribe(f"consumer-{task.index}", **options) as stream,
-        ):
-            task.ready()
-            task.received(self._last_of(stream, task))
+    options: ClassVar[dict[str, Any]] = {"spin": SPIN_S}
