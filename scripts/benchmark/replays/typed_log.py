@@ -12,6 +12,8 @@ from benchmark.replays.base import Replay, Stopwatch, Stored
 from benchmark.systems.log_typed import Order
 from eventlog import SeekPosition
 
+BEGINNING = SeekPosition.BEGINNING
+
 
 class TypedEvents(Replay):
     """`for` over the stream."""
@@ -23,9 +25,7 @@ class TypedEvents(Replay):
         event: Any = None
         with eventlog.blocking.open(stored.log) as log:
             watch = Stopwatch()
-            with log.subscribe(
-                "replay", SeekPosition.BEGINNING, follow=False, type=Order
-            ) as stream:
+            with log.subscribe("replay", BEGINNING, follow=False, type=Order) as stream:
                 for envelope in stream:
                     event = envelope.event
                 watch.stop(msgspec.to_builtins(event), stored, link)
@@ -41,9 +41,7 @@ class TypedBatches(TypedEvents):
         event: Any = None
         with eventlog.blocking.open(stored.log) as log:
             watch = Stopwatch()
-            with log.subscribe(
-                "replay", SeekPosition.BEGINNING, follow=False, type=Order
-            ) as stream:
+            with log.subscribe("replay", BEGINNING, follow=False, type=Order) as stream:
                 for batch in stream.batches():
                     event = batch[-1].event
                 watch.stop(msgspec.to_builtins(event), stored, link)
