@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -241,6 +242,25 @@ def test_modes_that_let_others_in_are_warned_of_and_mended(log: Path) -> None:
     ]
     assert log.stat().st_mode & 0o777 == 0o700
     assert found(log, "note", "warning", "problem") == []
+
+
+def test_a_log_of_another_user_is_a_problem(log: Path) -> None:
+    with tempfile.TemporaryDirectory() as open_to_all:
+        os.chmod(open_to_all, 0o755)
+        theirs = Path(open_to_all) / "log"
+        shutil.copytree(log, theirs)
+        uid = os.geteuid()
+        if uid == 0:
+            os.seteuid(65534)
+        else:
+            theirs.chmod(0)
+        try:
+            (problem,) = examine(str(theirs))
+        finally:
+            os.seteuid(uid)
+            theirs.chmod(0o700)
+        assert problem.level == "problem"
+        assert f"user with id {uid}" in problem.what
 
 
 def test_unknown_files_are_noted_and_left_alone(log: Path) -> None:

@@ -11,10 +11,11 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 import eventlog
-from eventlog.errors import EventLogError, InvalidArgument, LogNotFound, NotALog
+from eventlog.errors import EventLogError, InvalidArgument, LogInUse, LogNotFound, NotALog
 
 FAILED: Final = 1
 USAGE: Final = 2
+WRONG_USE: Final = (LogNotFound, NotALog, InvalidArgument, LogInUse)
 EPILOG: Final = "Exit codes: 0 done, 1 failed, 2 wrong usage or no log there, 130 interrupted."
 
 
@@ -77,7 +78,7 @@ def run() -> NoReturn:
         app(prog_name="eventlog")  # ends the process, also with 2 for wrong usage, 130 for Ctrl-C
     except EventLogError as error:
         fail_with(str(error))
-        sys.exit(USAGE if isinstance(error, LogNotFound | NotALog | InvalidArgument) else FAILED)
+        sys.exit(USAGE if isinstance(error, WRONG_USE) else FAILED)
     sys.exit(0)
 
 

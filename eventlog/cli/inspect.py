@@ -72,7 +72,10 @@ VERIFY_EXAMPLES = """
   damaged in the middle stay reported, by their numbers; `eventlog export --skip-damaged` saves all
   the others.
 """
-VERIFY_EPILOG = "Exit codes: 0 sound, 1 damaged or not all mended, 2 wrong usage or no log there."
+VERIFY_EPILOG = (
+    "Exit codes: 0 sound, 1 damaged or not all mended, 2 wrong usage, no log there, or --repair"
+    " while a writer serves it."
+)
 
 
 @app.command(epilog=VERIFY_EXAMPLES + "\n\n" + VERIFY_EPILOG)

@@ -41,6 +41,10 @@ def examine(directory: str) -> list[Finding]:
     Raises:
         LogNotFound, NotALog: there is none.
     """
+    if os.path.isdir(directory) and not _is_open(directory):
+        owner = os.stat(directory).st_uid
+        what = f"you may not look into the directory, which belongs to the user with id {owner}"
+        return [Finding(level="problem", about="access", what=what, do="run as its owner")]
     if not segments_in(directory, FILES):
         check_is_log(directory)
     try:
@@ -53,6 +57,11 @@ def examine(directory: str) -> list[Finding]:
         finally:
             log.close()
     return findings
+
+
+def _is_open(directory: str) -> bool:
+    has_effective = os.access in os.supports_effective_ids
+    return os.access(directory, os.R_OK | os.X_OK, effective_ids=has_effective)
 
 
 def _unreadable(error: Exception) -> Finding:
