@@ -140,6 +140,13 @@ class World:
 
     def do_open(self) -> None:
         self.log = open_storage(self.directory, self.files, lambda: self.now_ns, **self.options)
+        self.log.on_spare_wanted = self._prepare
+
+    def _prepare(self) -> None:
+        """Make the next segment ready, as the writer does."""
+        work = self._log.begin_spare()
+        if work is not None:
+            self._log.finish_spare(work.run())
 
     def do_append(self, count: int, size: int, producer: int = PRODUCERS[0]) -> None:
         batch = self.next_batch(count, size, producer)
@@ -339,6 +346,20 @@ SHORT: Final[dict[str, tuple[list[Step], dict[str, Any]]]] = {
         [("open",), *[("append", 2, 900)] * 4, ("ack", "alpha", 3), ("close",), ("append", 1, 8)],
         {"durability": "memory"},
     ),
+    "recycling in memory": (
+        [("open",), *[("append", 1, 3000)] * 6, ("kill",), *[("append", 1, 3000)] * 3],
+        {
+            "durability": "memory",
+            "retention": Retention(max_bytes=2 * SEGMENT_BYTES, keep_unacked=False),
+        },
+    ),
+    "recycling": (
+        [("open",), *[("append", 1, 3000), ("sync",)] * 6, ("append", 1, 3000)],
+        {
+            "durability": "sync",
+            "retention": Retention(max_bytes=2 * SEGMENT_BYTES, keep_unacked=False),
+        },
+    ),
 }
 """Short enough for every crash of each, but each with something that the others lack."""
 
@@ -347,6 +368,8 @@ def random_history(seed: object, length: int) -> tuple[list[Step], dict[str, Any
     """Steps and options from a seed."""
     rng = random.Random(str(seed))
     options: dict[str, Any] = {}
+    if rng.random() < 0.3:
+        options["durability"] = rng.choice(["memory", "sync"])
     if rng.random() < 0.5:
         options["retention"] = rng.choice(
             [
