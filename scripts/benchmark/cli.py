@@ -191,6 +191,9 @@ def _place_of(facts: dict[str, Any]) -> str:
 def _guarded(results: Sequence[Result], console: Console) -> bool:
     """Say what got worse; whether nothing did, and nobody failed."""
     recorded = guard.read()
+    if not any(result.name in recorded for result in results):
+        console.print("\nNothing is recorded of these workloads: use --record first.", style="red")
+        return False
     changes = guard.worse(recorded, guard.ratios_of(results))
     report.show_check(console, changes, guard.unmeasured(recorded, results))
     failed = any(one.failed for result in results for one in result.series)

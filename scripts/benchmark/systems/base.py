@@ -79,6 +79,7 @@ class ProducerTask:
         self._start_ns = 0
         self._start_cpu_s = 0.0
         self._sent_ns: list[int] = []
+        self._has_ended = False
 
     def wait_for_start(self) -> None:
         """Say that everything is open, and wait for all the others; then the clock starts."""
@@ -127,8 +128,10 @@ class ProducerTask:
         self._link.say(Sent(self._start_ns, end_ns, cpu_s, self._sent_ns))
 
     def wait_for_end(self) -> None:
-        """Stay until all is received, where what is not goes with its sender."""
-        self._link.wait()
+        """Stay until all is received, which systems need in which the rest goes with its sender."""
+        if not self._has_ended:
+            self._link.wait()
+            self._has_ended = True
 
 
 class ConsumerTask:
@@ -219,7 +222,9 @@ class System(ABC):
     def run_producer(self, link: Link, work: Work) -> None:
         """The role of a producer's process; consumers are open before it opens anything."""
         link.wait()
-        self.produce(ProducerTask(link, work))
+        task = ProducerTask(link, work)
+        self.produce(task)
+        task.wait_for_end()  # the end of an interpreter is no part of the run
 
     def run_consumer(self, link: Link, work: Work, index: int) -> None:
         """The role of a consumer's process."""

@@ -30,7 +30,7 @@ class Column(NamedTuple):
 
 FOREIGN_NOTE: Final = (
     "foreign %: of all processors, what processes that are no part of the run used meanwhile; a run"
-    " with more than a tenth is tried again."
+    " with more than a tenth may be tried again."
 )
 
 

@@ -34,7 +34,7 @@ from benchmark.workloads.base import Column, Contender, Workload
 from benchmark.workloads.transfer import transfer
 
 RATE_PER_S: Final = 1000.0
-COUNT: Final = 3000
+COUNT: Final = 2000
 UNDER_LOAD: Final = ", under load"
 
 

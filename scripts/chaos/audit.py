@@ -1,0 +1,145 @@
+"""The log against the records: what was promised, number by number. Pure.
+
+Each check returns its violations as sentences; no violation, no sentence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+
+class Stored(NamedTuple):
+    """What the log holds at one number."""
+
+    seq_no: int
+    producer: str
+    """Empty for a result."""
+    counter: int
+    """Of a result, the number of the event that it is of."""
+    key: str | None
+
+
+def numbers(stored: Iterable[Stored], first: int) -> Iterator[str]:
+    """Gapless, and each event once."""
+    expected = first
+    seen: set[tuple[str, int]] = set()
+    for one in stored:
+        if one.seq_no != expected:
+            yield f"event {one.seq_no} comes where {expected} should"
+        expected = one.seq_no + 1
+        if one.producer and (one.producer, one.counter) in seen:
+            yield f"{one.producer}'s event {one.counter} is stored twice, again at {one.seq_no}"
+        seen.add((one.producer, one.counter))
+
+
+def order(stored: Iterable[Stored]) -> Iterator[str]:
+    """The events of a producer are in the order in which it made them."""
+    last: dict[str, int] = {}
+    for one in stored:
+        if one.producer and one.counter < last.get(one.producer, 0):
+            yield f"{one.producer}'s event {one.counter} comes late, at {one.seq_no}"
+        last[one.producer] = one.counter
+
+
+def acknowledged(
+    stored: dict[int, Stored], producer: str, lines: Iterable[list[str]], first: int
+) -> Iterator[str]:
+    """What a producer was told is stored is there, at that number."""
+    for word, counter, seq_no in lines:
+        assert word == "acked"
+        one = stored.get(int(seq_no))
+        if one is None and int(seq_no) < first:
+            continue  # retention has deleted it
+        if one is None or (one.producer, one.counter) != (producer, int(counter)):
+            yield f"{producer}'s event {counter} was acknowledged as {seq_no}; there is {one}"
+
+
+class Consumer:
+    """What all incarnations of a consumer saw, one after the other."""
+
+    def __init__(self, name: str, *, may_skip: bool) -> None:
+        self._name = name
+        self._may_skip = may_skip
+        self._acked = 0
+        self._acking = 0
+        self.seen = 0
+
+    def check(self, stored: dict[int, Stored], lines: Iterable[list[str]]) -> Iterator[str]:
+        """One incarnation, from its beginning to its death."""
+        last: int | None = None
+        for line in lines:
+            match line:
+                case ["saw", seq_no, producer, counter]:
+                    self.seen += 1
+                    yield from self._check_number(int(seq_no), last)
+                    last = int(seq_no)
+                    one = stored.get(last)
+                    is_result = producer == "-"
+                    if (
+                        one is not None
+                        and not is_result
+                        and (
+                            one.producer,
+                            one.counter,
+                        )
+                        != (producer, int(counter))
+                    ):
+                        yield f"{self._name} saw {producer} {counter} at {seq_no}; there is {one}"
+                case ["acking", seq_no]:
+                    self._acking = max(self._acking, int(seq_no))
+                case ["acked", seq_no]:
+                    self._acked = max(self._acked, int(seq_no))
+
+    def _check_number(self, seq_no: int, last: int | None) -> Iterator[str]:
+        if last is not None:
+            is_next = seq_no > last if self._may_skip else seq_no == last + 1
+            if not is_next:
+                yield f"{self._name} saw {seq_no} after {last}"
+        elif seq_no <= self._acked:
+            yield f"{self._name} began at {seq_no}, but had acknowledged {self._acked}"
+        elif seq_no > self._acking + 1 and not self._may_skip:
+            yield f"{self._name} began at {seq_no}, but had acknowledged at most {self._acking}"
+
+
+def handled(
+    stored: Iterable[Stored], lines: Iterable[list[str]], dead: set[int], group: str
+) -> Iterator[str]:
+    """Every event was handled at least once, or is a dead letter."""
+    done = {int(seq_no) for word, seq_no, _, _ in lines if word == "did"}
+    for one in stored:
+        if one.producer and one.seq_no not in done and one.seq_no not in dead:
+            yield f"event {one.seq_no} was never handled by group {group}"
+    for seq_no in dead & done:
+        yield f"event {seq_no} is a dead letter of group {group}, but a handler could do it"
+
+
+def results(stored: Iterable[Stored], dead: set[int]) -> Iterator[str]:
+    """Every event has one result, or is a dead letter."""
+    events: set[int] = set()
+    of: Counter[int] = Counter()
+    for one in stored:
+        if one.producer:
+            events.add(one.seq_no)
+        else:
+            of[one.counter] += 1
+    for seq_no in sorted(events - dead):
+        if of[seq_no] != 1:
+            yield f"event {seq_no} has {of[seq_no]} results"
+    for seq_no in sorted(of.keys() & dead):
+        yield f"event {seq_no} is dead, and has a result"
+
+
+def key_order(lines: Iterable[list[str]], group: str) -> Iterator[str]:
+    """Within a key, no event was handled for the first time after a later one."""
+    last: dict[str, int] = defaultdict(int)
+    done: set[int] = set()
+    for _, seq_no, key, _ in sorted(lines, key=lambda line: int(line[3])):
+        if key == "-":
+            continue  # has no order
+        number = int(seq_no)
+        if number < last[key] and number not in done:
+            yield f"group {group} handled event {number} of key {key} after {last[key]}"
+        last[key] = max(last[key], number)
+        done.add(number)
