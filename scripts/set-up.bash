@@ -2,7 +2,8 @@
 #
 #   source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/set-up.bash"
 #   set_up demo     # what the program needs (requirements.lock)
-#   set_up dev      # that, and what tests, checks and benchmarks need (requirements-dev.lock)
+#   set_up dev      # that, and what tests and checks need (requirements-dev.lock)
+#   set_up bench    # that, and what is measured against, with its servers (requirements-bench.lock)
 #   exec "$VENV/bin/python" ...
 #
 # Sets ROOT (the checkout, without symbolic links) and VENV. Needs bash, coreutils, flock, and a
@@ -14,7 +15,7 @@
 #   the lock files, pyproject.toml, the Python and the place of the checkout, nothing is done.
 # - .venv/.unfinished exists from before the first change to after the last: if it is there, an
 #   installation was interrupted, and .venv is made anew.
-# - The dev set contains the demo set (scripts/lock sees to it) and is never reduced to it.
+# - Each set contains the one before it (scripts/lock sees to it) and is never reduced to it.
 # - Only the holder of .venv.lock changes .venv.
 # - A .venv that was not made here is not touched.
 # - All that is said goes to stderr: stdout belongs to the program.
@@ -144,11 +145,16 @@ python_tag() {
 # What .venv/.installed has to say: one line for what is pinned and where, one for the project.
 wanted() {
     printf '%s %s %s %s\n' "$1" "$(uname -m)" \
-        "$(cat "$ROOT/requirements.lock" "$ROOT/requirements-dev.lock" | sha256sum | cut -c 1-64)" "$ROOT"
+        "$(cat "$ROOT"/requirements*.lock | sha256sum | cut -c 1-64)" "$ROOT"
     sha256sum <"$ROOT/pyproject.toml" | cut -c 1-64
 }
 
-# The set that .venv was made for, also if it is out of date: `dev`, `demo` or nothing.
+# The place of set $1 among the sets, each of which contains those before it.
+rank() {
+    case $1 in demo) echo 1 ;; dev) echo 2 ;; bench) echo 3 ;; *) echo 0 ;; esac
+}
+
+# The set that .venv was made for, also if it is out of date; or nothing.
 installed_set() {
     sed -n 3p "$VENV/.installed" 2>/dev/null || true
 }
@@ -164,7 +170,7 @@ missing() {
     now=$(wanted "$tag")
     if [[ -z $tag || ${now%$'\n'*} != "$(sed -n 1p "$VENV/.installed")" ]]; then
         echo all
-    elif [[ $1 == dev && $(installed_set) != dev ]]; then
+    elif (($(rank "$1") > $(rank "$(installed_set)"))); then
         echo packages
     elif [[ ${now#*$'\n'} != "$(sed -n 2p "$VENV/.installed")" ]]; then
         echo project
@@ -212,8 +218,8 @@ pip_install() {
 }
 
 install_packages() {
-    local lock=requirements.lock
-    [[ $1 != dev ]] || lock=requirements-dev.lock
+    local lock=requirements-$1.lock
+    [[ $1 != demo ]] || lock=requirements.lock
     say "Installing the packages of $lock; this may take a minute ..."
     pip_install --require-hashes -r "$ROOT/$lock"
 }
@@ -242,7 +248,7 @@ install_missing() {
     local set=$1 step started=$SECONDS
     step=$(missing "$set")
     [[ $step != none ]] || return 0
-    [[ $(installed_set) != dev ]] || set=dev
+    (($(rank "$(installed_set)") < $(rank "$set"))) || set=$(installed_set)
     if [[ $step == all ]] || ! can_add; then
         step=all
         make_venv
@@ -254,7 +260,7 @@ install_missing() {
     say "Set up in $((SECONDS - started)) s; the next start needs none of this."
 }
 
-# Makes .venv ready for set $1 (`demo` or `dev`), quietly and at once if it is. The lock is held in
+# Makes .venv ready for set $1 (`demo`, `dev` or `bench`), quietly and at once if it is. The lock is held in
 # a subshell: no program that is started afterwards inherits it.
 set_up() {
     [[ $(missing "$1") != none ]] || return 0

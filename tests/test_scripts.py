@@ -41,7 +41,7 @@ TOOLS = [
     "tail",
     "uname",
 ]
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock")
 PACKAGE_MANAGERS = {
     "apt-get": "apt-get install -y python3.12-venv",
     "dnf": "dnf install -y python3.12-libs",
@@ -361,9 +361,9 @@ def test_a_lock_file_pins_everything_with_hashes_and_names_no_host(name: str) ->
         assert re.fullmatch(r"(--hash=sha256:[0-9a-f]{64}\s*)+", hashes)
 
 
-def test_the_dev_lock_contains_the_other_version_for_version() -> None:
-    demo, dev = ({p.split(" ;")[0] for p in pins(name)} for name in LOCKS)
-    assert demo < dev
+def test_each_lock_contains_the_one_before_version_for_version() -> None:
+    demo, dev, bench = ({p.split(" ;")[0] for p in pins(name)} for name in LOCKS)
+    assert demo < dev < bench
 
 
 def test_what_the_project_asks_for_is_locked() -> None:
@@ -371,7 +371,8 @@ def test_what_the_project_asks_for_is_locked() -> None:
     asked = {
         "requirements.lock": project["project"]["dependencies"]
         + project["build-system"]["requires"],
-        "requirements-dev.lock": [
+        "requirements-dev.lock": project["project"]["optional-dependencies"]["dev"],
+        "requirements-bench.lock": [
             one for extra in project["project"]["optional-dependencies"].values() for one in extra
         ],
     }
