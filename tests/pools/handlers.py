@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -217,6 +217,32 @@ def die_once(record: Record, every: int, envelope: EventEnvelope) -> None:
     if number % every == every - 1 and noted(record, "began", number) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     record.note("did", number, envelope.key)
+
+
+async def _never_awaited() -> None:
+    raise AssertionError("it has run")
+
+
+def _never_iterated() -> Iterator[int]:
+    yield 1
+
+
+async def _never_iterated_async() -> AsyncIterator[int]:
+    yield 1
+
+
+NOT_RUN: Final[dict[str, Callable[[], object]]] = {
+    "coroutine": _never_awaited,
+    "generator": _never_iterated,
+    "async_generator": _never_iterated_async,
+}
+
+
+def return_what_has_not_run(record: Record, event: Any) -> Any:
+    if event in NOT_RUN:
+        return NOT_RUN[event]()
+    record.note("did", event)
+    return None
 
 
 # --- ways to go wrong ------------------------------------------------------------------------
