@@ -158,6 +158,12 @@ def slow_result(record: Record, event: int) -> Any:
     return result_of(record, event)
 
 
+def late_result(record: Record, event: int) -> Any:
+    """So late that what is done is settled at once."""
+    time.sleep(0.1)
+    return result_of(record, event)
+
+
 def gated_result(record: Record, gate: str, closed: int, event: Any) -> Any:
     if event == closed:
         record.note("waits", event)

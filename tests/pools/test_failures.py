@@ -177,7 +177,7 @@ def test_the_time_limit_is_not_for_storing_results(
     log.append(1)
     with blocking.open(tmp_path / "output") as output:
         options: dict[str, Any] = {"processes": 1, "timeout": 0.3, "output": output}
-        with Pool(log, group="g", handler=partial(handlers.result_of, record), **options) as pool:
+        with Pool(log, group="g", handler=partial(handlers.late_result, record), **options) as pool:
             drained(pool)
             writer = output.status().writer_pid
             kill(writer, signal.SIGSTOP)
