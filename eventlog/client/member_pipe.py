@@ -9,6 +9,7 @@ on the next pipe. A member keeps its id over lost pipes, so the next writer know
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
@@ -50,6 +51,7 @@ RECEIVE_BYTES: Final = 64 * 1024
 LEASES_KNOWN: Final = 16
 LEAVE_S_MAX: Final = 5.0
 UNANSWERED_MAX: Final = 256
+OTHERS_CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
 STEADY_S: Final = 1.0
 """A pipe that lived this long, or by which something was answered, was a good one."""
 
@@ -97,6 +99,8 @@ class MemberPipe:
         self._failure: EventLogError | None = None
         self._is_stopped = False
         self._is_closed = False
+        self._is_cut_off = False
+        """Others have closed the pipe, so the thread that reads from it waits for ever."""
         self._attempts = 0
         self._connection = self._new_connection()
         self._thread = threading.Thread(target=self._run, name=f"member of {group}", daemon=True)
@@ -159,8 +163,12 @@ class MemberPipe:
         message = kind(self._request_id, *fields)
         self._unanswered[self._request_id] = message
         if self._socket is not None:
-            with suppress(OSError):  # the reader thread sees it too, and says everything again
+            try:
                 self._socket.sendall(frame(message))
+            except OSError as error:  # the reader thread sees it too, and says everything again
+                if error.errno in OTHERS_CLOSED:
+                    self._is_cut_off = True
+                    self._fail(self._closed_by_others())
 
     def flush(self) -> None:
         """Wait until the writer has answered everything.
@@ -189,7 +197,8 @@ class MemberPipe:
             if pipe is not None:
                 with suppress(OSError):
                     pipe.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        if not self._is_cut_off:
+            self._thread.join()
         if self.page is not None:
             self.page.close()
             self.page = None
@@ -220,6 +229,14 @@ class MemberPipe:
         return WriterUnavailable(
             f"the writer of {self._handle.path} ended {ATTEMPTS_MAX} times before it answered"
             f" ({error}); see writer.log there",
+            path=self._handle.path,
+        )
+
+    def _closed_by_others(self) -> EventLogError:
+        """The reader thread does not see that, nor does the writer, while that thread waits."""
+        return WriterUnavailable(
+            f"the member's pipe to the writer of {self._handle.path} was closed by other code of"
+            " this process, which closes descriptors that are not its own",
             path=self._handle.path,
         )
 

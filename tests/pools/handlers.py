@@ -371,6 +371,14 @@ def log_and_die(event: int) -> None:
     os._exit(1)
 
 
+def close_descriptors(record: Record, event: int) -> None:
+    """As code does that makes itself a daemon; but only the first time."""
+    record.note("began", event)
+    if noted(record, "began", event) == 1:
+        os.closerange(3, 1000)
+    record.note("did", event)
+
+
 # --- initializers ----------------------------------------------------------------------------
 
 

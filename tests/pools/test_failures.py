@@ -358,6 +358,18 @@ def test_a_child_that_a_handler_left_behind_keeps_nothing_from_others(
     assert (record.numbers("began"), record.numbers()) == ([1, 1], [1])
 
 
+def test_a_handler_that_closes_all_descriptors_costs_its_worker_and_no_event(
+    log: blocking.EventLog, record: Record
+) -> None:
+    """The worker's own pipes are among them; it once waited for ever, alive."""
+    log.append_many([1, 2])
+    handler = partial(handlers.close_descriptors, record)
+    with Pool(log, group="g", handler=handler, processes=1) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+    assert set(record.numbers()) == {1, 2}
+
+
 def test_dead_letters_are_read_without_a_writer_and_retried_or_dropped_with_one(
     log: blocking.EventLog, log_path: str, record: Record
 ) -> None:
