@@ -363,6 +363,19 @@ def leave_a_thread(record: Record, event: int) -> None:
     record.note("did", event)
 
 
+def log_in_a_signal_handler(record: Record, event: int) -> None:
+    """While the main thread logs too, so that the one interrupts the other in the middle."""
+    import logging
+
+    mine = logging.getLogger("mine")
+    signal.signal(signal.SIGALRM, lambda *_: mine.warning("interrupted"))
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    for number in range(3_000):
+        mine.warning("line %d of %d", number, event)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    record.note("did", event)
+
+
 def log_and_die(event: int) -> None:
     import logging
 
