@@ -14,7 +14,6 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -52,8 +51,6 @@ LEASES_KNOWN: Final = 16
 LEAVE_S_MAX: Final = 5.0
 UNANSWERED_MAX: Final = 256
 OTHERS_CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
-STEADY_S: Final = 1.0
-"""A pipe that lived this long, or by which something was answered, was a good one."""
 
 
 class Lease:
@@ -101,7 +98,6 @@ class MemberPipe:
         self._is_closed = False
         self._is_cut_off = False
         """Others have closed the pipe, so the thread that reads from it waits for ever."""
-        self._attempts = 0
         self._connection = self._new_connection()
         self._thread = threading.Thread(target=self._run, name=f"member of {group}", daemon=True)
         self._thread.start()
@@ -206,17 +202,15 @@ class MemberPipe:
     # --- the reader thread -------------------------------------------------------------------
 
     def _run(self) -> None:
+        attempt = 0
         while not self._is_closed:
-            connected_s = time.monotonic()
             try:
                 self._connect()
-                connected_s = time.monotonic()
+                attempt = 0
                 self._read_on()
             except (PipeBroken, OSError) as error:
-                if time.monotonic() - connected_s > STEADY_S:
-                    self._attempts = 0
-                self._attempts += 1
-                if self._attempts >= ATTEMPTS_MAX:
+                attempt += 1
+                if attempt >= ATTEMPTS_MAX:
                     self._fail(self._unavailable(error))
                     return
             except EventLogError as error:
@@ -324,7 +318,6 @@ class MemberPipe:
         pipe = self._socket
         while pipe is not None:
             for message in self._receive(pipe):
-                self._attempts = 0
                 with self.changed:
                     self._take(message)
                     self.changed.notify_all()
