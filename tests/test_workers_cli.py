@@ -535,10 +535,13 @@ def test_members_at_work_do_not_hinder_a_retry(dead: Path, told: Callable[..., s
 
 
 def test_letters_of_a_forgotten_group_are_dropped_without_making_it_again(
-    dead: Path, told: Callable[..., str]
+    dead: Path, told: Callable[..., str], inside: Inside
 ) -> None:
     with blocking.open(dead / "log") as log:
         log.forget("g")
+    refused = inside(dead, "dead", "retry", "log", "-g", "g")
+    assert refused.returncode == 2
+    assert "start a pool of that group first, or drop" in refused.stderr
     assert told(dead, "dead", "drop", "log", "-g", "g") == "dropped 3 dead letters\n"
     assert [one["name"] for one in rows(told(dead, "groups", "log", "--json"))] == ["h"]
 

@@ -13,16 +13,19 @@ The pool's own event loop runs in a thread; handlers run in worker processes, as
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, suppress
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
+import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import eventlog
 import eventlog.blocking
-from eventlog import DeadLetter, InvalidArgumentType
+from eventlog import DeadLetter, EventLogError, InvalidArgumentType
 from workers import pool
 from workers.errors import PoolError
 from workers.signals import PoolSignals
@@ -43,6 +46,10 @@ class Pool:
         self._path = log.path
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
+        self._life: Future[None] | None = None
+        self._entered: Future[None] = Future()
+        self._left = anyio.Event()
+        self._scope: anyio.CancelScope | None = None
         self._pool = pool.Pool(_PathOf(log.path), **options)  # type: ignore[arg-type]
         self._signals = PoolSignals(self._pool_call("request_stop"), self._pool_call("kill"))
 
@@ -54,16 +61,36 @@ class Pool:
         """Start the workers; returns when all of them are ready."""
         if self._portal is not None:
             raise PoolError("a pool is used once; make another one", path=self._path)
-        with ExitStack() as stack:
-            self._portal = stack.enter_context(start_blocking_portal("trio"))
-            log = self._portal.call(eventlog.open, self._path)
-            stack.enter_context(self._portal.wrap_async_context_manager(log))
-            self._pool.use_log(log)
-            context: AbstractContextManager[pool.Pool]
-            context = self._portal.wrap_async_context_manager(self._pool)
-            stack.enter_context(context)
-            self._stack = stack.pop_all()
+        try:
+            self._portal = self._stack.enter_context(start_blocking_portal("trio"))
+            self._life = self._portal.start_task_soon(self._live)
+            self._life.add_done_callback(self._note_end)
+            self._entered.result()
+        except BaseException:
+            with suppress(EventLogError):  # it is being raised already
+                self.__exit__(*sys.exc_info())
+            raise
         return self
+
+    async def _live(self) -> None:
+        """From entering to leaving, in the pool's event loop."""
+        with anyio.CancelScope() as self._scope:
+            if self._left.is_set():
+                return
+            async with eventlog.open(self._path) as log:
+                self._pool.use_log(log)
+                async with self._pool:
+                    self._entered.set_result(None)
+                    await self._left.wait()
+
+    def _note_end(self, life: Future[None]) -> None:
+        if not self._entered.done():
+            self._entered.set_exception(life.exception() or PoolError("the pool was left"))
+
+    def _leave(self) -> None:
+        self._left.set()
+        if self._scope is not None and not self._entered.done():
+            self._scope.cancel()
 
     def __exit__(
         self,
@@ -80,12 +107,18 @@ class Pool:
             self._signals.begin_to_leave()
         finally:  # also if one more Ctrl-C was faster: nothing is left behind
             try:
-                is_handled = self._stack.__exit__(kind, error, traceback)
+                self._wait_for_the_end()
             finally:
                 self._signals.give_back()
         if self._signals.is_interrupted and kind is None and not is_asked_for:
             raise KeyboardInterrupt
-        return is_handled
+        return None
+
+    def _wait_for_the_end(self) -> None:
+        with self._stack:
+            if self._portal is not None and self._life is not None:
+                self._portal.call(self._leave)
+                self._life.result()
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have the pool's event loop call it; an exception here, as of Ctrl-C, cancels that."""

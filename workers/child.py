@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ FAILED_TO_START: Final = 3
 """The exit code of a worker that could not start and has said why."""
 ORPHANED: Final = 4
 """The exit code of a worker whose pool is gone."""
+RECORDS_WAITING_MAX: Final = 10_000
+"""Log records that wait for a pool that does not read; those after them are lost."""
 TEXT_CHARACTERS_MAX: Final = 8000
 TRACEBACK_CHARACTERS_MAX: Final = 16_000
 
@@ -69,13 +72,26 @@ class ControlEnd:
 
     def __init__(self, pipe: socket.socket) -> None:
         self._pipe = pipe
-        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._waiting: deque[bytes] = deque()
 
     def say(self, kind: str, *fields: Any) -> None:
-        """Tell the pool; a pool that is gone needs to hear nothing."""
-        data = packed_message(kind, *fields)
-        with self._lock, suppress(OSError):
-            self._pipe.sendall(data)
+        """Tell the pool; a pool that is gone needs to hear nothing.
+
+        Whoever sends does so for all others too, and a log record does not wait for its turn: a
+        signal handler that logs may have interrupted the very thread that sends.
+        """
+        is_record = kind == "log"
+        if is_record and len(self._waiting) >= RECORDS_WAITING_MAX:
+            return
+        self._waiting.append(packed_message(kind, *fields))
+        while self._waiting and self._sending.acquire(blocking=not is_record):
+            try:
+                with suppress(OSError, IndexError):
+                    while True:
+                        self._pipe.sendall(self._waiting.popleft())
+            finally:
+                self._sending.release()
 
     def watch(self, on_stop: Callable[[], None]) -> None:
         """In a thread of its own: call `on_stop` when told to; end the process with its pool."""

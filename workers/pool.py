@@ -211,8 +211,11 @@ class Pool:
                         self._tasks.cancel_scope.cancel()
             except BaseExceptionGroup as group:
                 # The block's own exception, as it would be without our tasks.
-                if self._failure is None and len(group.exceptions) == 1:
-                    raise group.exceptions[0] from group.exceptions[0].__cause__
+                one = group.exceptions[0]
+                # Several tasks, the block among them, meet the same end of a log.
+                is_of_log = all(isinstance(each, EventLogError) for each in group.exceptions)
+                if self._failure is None and (is_of_log or len(group.exceptions) == 1):
+                    raise one from one.__cause__
                 if self._failure is None:
                     raise
             if self._failure is not None:

@@ -12,6 +12,7 @@ import os
 import random
 import threading
 import time
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog import EventEnvelope, EventLogError, StaleLease
@@ -28,6 +29,12 @@ logger = logging.getLogger("workers")
 SETTLE_NS: Final = int(SETTLE_S * 1e9)
 RETIRE_EARLY: Final = 0.9
 """A worker says that it will retire when it has done this part of what it may."""
+NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+"""What calling a function gives whose body has not begun to run."""
+_NOT_RUN_MESSAGE: Final = (
+    "the handler returned a {}, so nothing of it has run: make the handler itself async, or return"
+    " a list"
+)
 PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -95,11 +102,14 @@ class Worker:
             if envelope is None:
                 continue
             if self._stored_keys:
+                member.show(0, 0, 0)  # storing may take long, and is no handler's time
                 self.keep_order(lease, envelope)
+                begun_ns = now_ns()
             member.begin(row, seq_no, begun_ns)
             try:
                 result = handler(envelope if wants_envelope else envelope.event)
             except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
+                member.show(0, 0, 0)
                 self.failed(lease, envelope, error)
             else:
                 if result is None:
@@ -107,10 +117,13 @@ class Worker:
                     note_done(seq_no)
                     self._events += 1
                 else:
+                    member.show(0, 0, 0)
                     self.succeeded(lease, row, envelope, result)
             begun_ns = now_ns()
             if begun_ns - self._settled_ns > SETTLE_NS:
+                member.show(0, 0, 0)
                 self.settle(lease)
+                begun_ns = now_ns()
         member.show(0, 0, 0)
         self.settle(lease)
         member.release(lease)
@@ -149,6 +162,11 @@ class Worker:
         """The handler returned."""
         seq_no = envelope.seq_no
         assert seq_no is not None
+        if isinstance(result, NOT_RUN):
+            if isinstance(result, CoroutineType):
+                result.close()  # or Python warns that nobody awaited it
+            self.failed(lease, envelope, TypeError(_NOT_RUN_MESSAGE.format(type(result).__name__)))
+            return
         if result is not None and self._results is not None:
             try:
                 self._keep_result(lease, row, envelope, result)

@@ -113,10 +113,10 @@ class _Together:
         self._show()
         try:
             result = await self._call(worker.argument(envelope))
-        except BaseException as error:
+        except trio.Cancelled:
+            raise  # the worker ends, by no fault of this event
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
             worker.failed(lease, envelope, error)
-            if isinstance(error, trio.Cancelled):
-                raise
             return False
         else:
             worker.succeeded(lease, row, envelope, result)
@@ -136,5 +136,5 @@ class _Together:
         if not self._running:
             self._member.show(0, 0, 0)
             return
-        seq_no, begun_ns = min(self._running.items(), key=lambda entry: entry[1])
+        seq_no, begun_ns = next(iter(self._running.items()))  # in the order in which they began
         self._member.show(seq_no, begun_ns, len(self._running))

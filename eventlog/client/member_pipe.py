@@ -9,11 +9,11 @@ on the next pipe. A member keeps its id over lost pipes, so the next writer know
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -50,8 +50,7 @@ RECEIVE_BYTES: Final = 64 * 1024
 LEASES_KNOWN: Final = 16
 LEAVE_S_MAX: Final = 5.0
 UNANSWERED_MAX: Final = 256
-STEADY_S: Final = 1.0
-"""A pipe that lived this long, or by which something was answered, was a good one."""
+OTHERS_CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
 
 
 class Lease:
@@ -97,7 +96,8 @@ class MemberPipe:
         self._failure: EventLogError | None = None
         self._is_stopped = False
         self._is_closed = False
-        self._attempts = 0
+        self._is_cut_off = False
+        """Others have closed the pipe, so the thread that reads from it waits for ever."""
         self._connection = self._new_connection()
         self._thread = threading.Thread(target=self._run, name=f"member of {group}", daemon=True)
         self._thread.start()
@@ -159,8 +159,12 @@ class MemberPipe:
         message = kind(self._request_id, *fields)
         self._unanswered[self._request_id] = message
         if self._socket is not None:
-            with suppress(OSError):  # the reader thread sees it too, and says everything again
+            try:
                 self._socket.sendall(frame(message))
+            except OSError as error:  # the reader thread sees it too, and says everything again
+                if error.errno in OTHERS_CLOSED:
+                    self._is_cut_off = True
+                    self._fail(self._closed_by_others())
 
     def flush(self) -> None:
         """Wait until the writer has answered everything.
@@ -189,7 +193,8 @@ class MemberPipe:
             if pipe is not None:
                 with suppress(OSError):
                     pipe.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        if not self._is_cut_off:
+            self._thread.join()
         if self.page is not None:
             self.page.close()
             self.page = None
@@ -197,17 +202,15 @@ class MemberPipe:
     # --- the reader thread -------------------------------------------------------------------
 
     def _run(self) -> None:
+        attempt = 0
         while not self._is_closed:
-            connected_s = time.monotonic()
             try:
                 self._connect()
-                connected_s = time.monotonic()
+                attempt = 0
                 self._read_on()
             except (PipeBroken, OSError) as error:
-                if time.monotonic() - connected_s > STEADY_S:
-                    self._attempts = 0
-                self._attempts += 1
-                if self._attempts >= ATTEMPTS_MAX:
+                attempt += 1
+                if attempt >= ATTEMPTS_MAX:
                     self._fail(self._unavailable(error))
                     return
             except EventLogError as error:
@@ -220,6 +223,14 @@ class MemberPipe:
         return WriterUnavailable(
             f"the writer of {self._handle.path} ended {ATTEMPTS_MAX} times before it answered"
             f" ({error}); see writer.log there",
+            path=self._handle.path,
+        )
+
+    def _closed_by_others(self) -> EventLogError:
+        """The reader thread does not see that, nor does the writer, while that thread waits."""
+        return WriterUnavailable(
+            f"the member's pipe to the writer of {self._handle.path} was closed by other code of"
+            " this process, which closes descriptors that are not its own",
             path=self._handle.path,
         )
 
@@ -307,7 +318,6 @@ class MemberPipe:
         pipe = self._socket
         while pipe is not None:
             for message in self._receive(pipe):
-                self._attempts = 0
                 with self.changed:
                     self._take(message)
                     self.changed.notify_all()

@@ -297,7 +297,15 @@ class GroupDesk:
         self._watches.await_drained(peer, state, message.seq_no, message.request_id)
 
     def _retry_dead(self, peer: Peer, message: RetryDead) -> None:
-        state = self._known(message.group)
+        state = self.store.groups.get(check_name(message.group))
+        if state is None:
+            raise InvalidArgument(
+                f"there is no group {message.group!r} in the log {self._log.directory} (any more),"
+                " so nobody would be handed these events; start a pool of that group first, or drop"
+                " its dead letters",
+                path=self._log.directory,
+                consumer=message.group,
+            )
         number = self.store.retry_dead(state, _checked(message.ranges))
         peer.say(Counted(message.request_id, number))
         self._leases.serve(state)

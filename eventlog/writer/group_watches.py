@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventlog.groups.state import GroupState
 from eventlog.storage.members import pool_of
 from eventlog.wire.group_messages import Condemned
 from eventlog.wire.messages import Done

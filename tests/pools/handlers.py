@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -158,6 +158,12 @@ def slow_result(record: Record, event: int) -> Any:
     return result_of(record, event)
 
 
+def late_result(record: Record, event: int) -> Any:
+    """So late that what is done is settled at once."""
+    time.sleep(0.1)
+    return result_of(record, event)
+
+
 def gated_result(record: Record, gate: str, closed: int, event: Any) -> Any:
     if event == closed:
         record.note("waits", event)
@@ -217,6 +223,32 @@ def die_once(record: Record, every: int, envelope: EventEnvelope) -> None:
     if number % every == every - 1 and noted(record, "began", number) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     record.note("did", number, envelope.key)
+
+
+async def _never_awaited() -> None:
+    raise AssertionError("it has run")
+
+
+def _never_iterated() -> Iterator[int]:
+    yield 1
+
+
+async def _never_iterated_async() -> AsyncIterator[int]:
+    yield 1
+
+
+NOT_RUN: Final[dict[str, Callable[[], object]]] = {
+    "coroutine": _never_awaited,
+    "generator": _never_iterated,
+    "async_generator": _never_iterated_async,
+}
+
+
+def return_what_has_not_run(record: Record, event: Any) -> Any:
+    if event in NOT_RUN:
+        return NOT_RUN[event]()
+    record.note("did", event)
+    return None
 
 
 # --- ways to go wrong ------------------------------------------------------------------------
@@ -331,12 +363,33 @@ def leave_a_thread(record: Record, event: int) -> None:
     record.note("did", event)
 
 
+def log_in_a_signal_handler(record: Record, event: int) -> None:
+    """While the main thread logs too, so that the one interrupts the other in the middle."""
+    import logging
+
+    mine = logging.getLogger("mine")
+    signal.signal(signal.SIGALRM, lambda *_: mine.warning("interrupted"))
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    for number in range(3_000):
+        mine.warning("line %d of %d", number, event)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    record.note("did", event)
+
+
 def log_and_die(event: int) -> None:
     import logging
 
     for number in range(100):
         logging.getLogger("mine").warning("line %d of %d", number, event)
     os._exit(1)
+
+
+def close_descriptors(record: Record, event: int) -> None:
+    """As code does that makes itself a daemon; but only the first time."""
+    record.note("began", event)
+    if noted(record, "began", event) == 1:
+        os.closerange(3, 1000)
+    record.note("did", event)
 
 
 # --- initializers ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 
-from eventlog import EventLog
+import eventlog
+from eventlog import EventLog, LogDeleted
 from tests.pools import handlers
 from tests.pools.facade import AnyPool, Flavour
-from tests.pools.parts import AT_ONCE, WAIT_S, in_order_by_key
+from tests.pools.parts import AT_ONCE, WAIT_S, descriptors, in_order_by_key, kill
 from tests.pools.records import Record
-from workers import PoolError, PoolFailed, PoolStats
+from workers import Pool, PoolError, PoolFailed, PoolStats
 
 pytestmark = pytest.mark.anyio
 
@@ -297,6 +300,56 @@ async def test_cancelling_a_block_leaves_no_process(
         for pid in pids:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_pool_can_be_cancelled_at_every_await(log_path: str, anyio_backend: str) -> None:
+    class CancelAt(trio.abc.Instrument):
+        def __init__(self, step: int, scope: trio.CancelScope) -> None:
+            self.task = trio.lowlevel.current_task()
+            self.steps_left, self.scope = step, scope
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            if task is self.task:
+                self.steps_left -= 1
+                if self.steps_left == 0:
+                    self.scope.cancel()
+
+    async with eventlog.open(log_path) as log:
+        await log.append_many(range(3))
+        step, is_through, opened = 0, False, 0
+        while not is_through:
+            with trio.CancelScope() as scope:
+                trio.lowlevel.add_instrument(instrument := CancelAt(step, scope))
+                async with Pool(log, group="g", handler=handlers.nothing, processes=2) as pool:
+                    await pool.drained()
+                    assert [letter async for letter in pool.dead_letters()] == []
+            trio.lowlevel.remove_instrument(instrument)
+            is_through = instrument.steps_left > 0
+            opened = opened or len(
+                descriptors()
+            )  # what is kept is open after the first, whole turn
+            assert len(descriptors()) == opened
+            step += 1
+        assert step > 5
+        assert await log.append("the log goes on") == 4
+
+
+async def test_a_log_that_was_deleted_ends_its_pool_with_one_clear_error(
+    flavour: Flavour, log_path: str, record: Record
+) -> None:
+    async with flavour.open(log_path) as log:
+        await log.append(1)
+        writer = (await log.status()).writer_pid
+        with pytest.raises(LogDeleted, match="was deleted while it"):  # noqa: PT012 - or leaving it
+            async with flavour.pool(
+                log, group="g", handler=partial(handlers.note, record), processes=1
+            ) as pool:
+                await drained(pool)
+                shutil.rmtree(log_path)
+                kill(writer)
+                await drained(pool)
 
 
 async def test_an_async_handler_takes_several_events_at_a_time(

@@ -104,6 +104,24 @@ def test_an_exception_that_has_no_words_is_an_exception_too(
     assert sorted(record.numbers()) == [1, 2]
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_handler_of_which_nothing_has_run_has_not_handled_its_event(
+    log: blocking.EventLog, record: Record, concurrency: int
+) -> None:
+    """A lambda around a coroutine, or a function with a `yield` in it, would lose every event."""
+    log.append_many([1, *handlers.NOT_RUN, 2])
+    options: dict[str, Any] = {"processes": 1, "max_deliveries": 1, "concurrency": concurrency}
+    handler = partial(handlers.return_what_has_not_run, record)
+    with Pool(log, group="g", handler=handler, **options) as pool:
+        drained(pool)
+        letters = letters_of(pool)
+    assert letters.keys() == handlers.NOT_RUN.keys()
+    for name, letter in letters.items():
+        by_trio = "appears to be asynchronous"
+        assert f"returned a {name}, so nothing" in letter.error or by_trio in letter.error
+    assert sorted(record.numbers()) == [1, 2]
+
+
 def test_every_way_to_die_is_named_and_takes_no_other_event_along(
     log: blocking.EventLog, record: Record
 ) -> None:
@@ -151,6 +169,26 @@ def test_the_time_limit_is_for_one_event_and_not_for_many(
         stats = pool.stats()
     assert record.numbers() == list(range(30))
     assert (stats.failed, [worker.restarts for worker in stats.workers]) == (0, [0])
+
+
+def test_the_time_limit_is_not_for_storing_results(
+    log: blocking.EventLog, record: Record, tmp_path: Path
+) -> None:
+    log.append(1)
+    with blocking.open(tmp_path / "output") as output:
+        options: dict[str, Any] = {"processes": 1, "timeout": 0.3, "output": output}
+        with Pool(log, group="g", handler=partial(handlers.late_result, record), **options) as pool:
+            drained(pool)
+            writer = output.status().writer_pid
+            kill(writer, signal.SIGSTOP)
+            log.append(2)
+            until_noted(record, "began", 2)
+            time.sleep(1.0)  # what is tested is that nothing happens in this time
+            kill(writer, signal.SIGCONT)
+            drained(pool)
+            stats = pool.stats()
+    assert record.numbers("began") == [1, 2]
+    assert (stats.handled, stats.failed, stats.workers[0].restarts) == (2, 0, 0)
 
 
 def test_no_timer_takes_work_from_a_live_worker(
@@ -318,6 +356,18 @@ def test_a_child_that_a_handler_left_behind_keeps_nothing_from_others(
             for child in record.numbers("child"):
                 kill(child)
     assert (record.numbers("began"), record.numbers()) == ([1, 1], [1])
+
+
+def test_a_handler_that_closes_all_descriptors_costs_its_worker_and_no_event(
+    log: blocking.EventLog, record: Record
+) -> None:
+    """The worker's own pipes are among them; it once waited for ever, alive."""
+    log.append_many([1, 2])
+    handler = partial(handlers.close_descriptors, record)
+    with Pool(log, group="g", handler=handler, processes=1) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+    assert set(record.numbers()) == {1, 2}
 
 
 def test_dead_letters_are_read_without_a_writer_and_retried_or_dropped_with_one(

@@ -304,6 +304,23 @@ def test_what_workers_log_appears_here(
     assert (vars(entry)["group"], vars(entry)["worker"]) == ("g", "g/0")
 
 
+def test_a_signal_handler_may_log_in_a_worker(
+    log: blocking.EventLog, record: Record, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.append(1)
+    handler = partial(handlers.log_in_a_signal_handler, record)
+    with (
+        caplog.at_level(logging.WARNING),
+        Pool(log, group="g", handler=handler, processes=1) as pool,
+    ):
+        drained(pool)
+    texts = [one.getMessage() for one in caplog.records if one.name == "mine"]
+    assert texts.count("interrupted") > 1
+    assert [text for text in texts if text != "interrupted"] == [
+        f"line {number} of 1" for number in range(3_000)
+    ]
+
+
 def test_an_idle_pool_uses_no_cpu(log: blocking.EventLog, record: Record) -> None:
     log.append(1)
     with Pool(log, group="g", handler=partial(handlers.note, record), processes=2) as pool:

@@ -146,7 +146,7 @@ def _work(
     """Run pools until told to stop; raises what they ended of."""
     import trio
 
-    from workers.cli.session import Session, first_of
+    from workers.cli.session import Session, first_of, ignore_signals
     from workers.cli.views import open_view
 
     # Workers take the path over, and import the handler; this process never does.
@@ -159,5 +159,7 @@ def _work(
             trio.run(session.run)
         except* EventLogError as errors:
             failure = first_of(errors)
+        finally:
+            ignore_signals()
     if error := failure or session.failure or session.broken_pipe:
         raise error

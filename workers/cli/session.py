@@ -199,6 +199,16 @@ def _note_signals() -> list[int]:
     return noted
 
 
+def ignore_signals() -> None:
+    """For what is left of this process.
+
+    Python gives up handlers of ours before its end, so that a signal at the very last would still
+    change the exit code; this action it keeps.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def first_of(group: BaseExceptionGroup[E]) -> E:
     """One of the exceptions; the others are of the same cause."""
     error: BaseException = group
