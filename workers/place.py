@@ -27,7 +27,8 @@ from workers.process import Ending, WorkerProcess
 logger = logging.getLogger("workers")
 LOG_LINES_KEPT: Final = 20
 STEADY_S: Final = 10.0
-"""A worker that lived this long did not die of its start."""
+"""A worker that lived this long, or handled anything, did not die of its start: what killed it is
+an event, whose deliveries are counted, or somebody else."""
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ class _Worker:
         self.became_ready = anyio.Event()
         self.is_retiring = False
         self.is_orderly = False
+        self.has_handled = False
         self.start_error: tuple[str, str] | None = None
         self.kill_reason: str | None = None
         self.log_lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
@@ -191,6 +193,7 @@ class Place:
         """Keep its counts, tell the pool how it ended, give everything back."""
         counts = self._page_counts(worker)
         lost = counts.in_flight  # whatever its exit code: a handler may call os._exit(0)
+        worker.has_handled = counts.handled > 0
         worker.is_orderly = ending.exit_code == 0 and worker.became_ready.is_set() and not lost
         self._past = Counts(
             counts.handled,
@@ -230,7 +233,7 @@ class Place:
                 "worker %s (pid %d) %s",
                 *(self._spec.name, worker.process.pid, worker.kill_reason or ending.description),
             )
-            is_steady = time.monotonic() - worker.started_s > STEADY_S
+            is_steady = worker.has_handled or time.monotonic() - worker.started_s > STEADY_S
             self._deaths = 1 if is_steady or worker.kill_reason else self._deaths + 1
         if not worker.is_retiring:
             self._wanted.set()

@@ -22,6 +22,7 @@ from eventlog.wire.connection import frame
 from eventlog.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Park
 
 KEPT_SOCKETS_MAX = 30
+FAULTS_PER_S = 2.5
 
 
 def writer_of(log_path: str) -> int | None:
@@ -39,10 +40,11 @@ def writer_of(log_path: str) -> int | None:
 
 def children_of(pid: int) -> list[int]:
     """The worker processes of a pool."""
+    found: list[int] = []
     with suppress(OSError):
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return [int(word) for word in text.split()]
-    return []
+        for task in Path(f"/proc/{pid}/task").iterdir():  # whichever thread started them
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 class Faults:
@@ -74,7 +76,7 @@ class Faults:
         weights = [weight for _, weight in kinds]
         try:
             while True:
-                await trio.sleep(self._chance.expovariate(2))
+                await trio.sleep(self._chance.expovariate(FAULTS_PER_S))
                 ((fault, _),) = self._chance.choices(kinds, weights)
                 await fault()
         finally:
