@@ -344,7 +344,7 @@ def test_the_demonstration_kills_a_consumer_and_proves_what_all_saw(tmp_path: Pa
 def test_bench_gives_figures(tmp_path: Path) -> None:
     report = json.loads(out("bench", "--events", "1000", "--dir", str(tmp_path), "--json"))
     assert all(figure > 0 for figure, _unit in report["figures"].values())
-    assert len(report["figures"]) == 8
+    assert len(report["figures"]) == 10
     assert not os.listdir(tmp_path)
 
 
