@@ -5,7 +5,7 @@ Rules:
 1. One object, in one process, that holds the log's lock (see `writer.launch`).
 2. Numbers are given in the order of `append`, without a gap; a failed append gives none.
 3. The high-water mark is raised after a batch is whole, the synced mark after its sync returned.
-4. The first available number is raised before a segment is unlinked.
+4. The first available number is raised, also on the disk, before a segment is unlinked.
 5. After a failed sync nothing is appended any more: what the disk has is not known.
 """
 
@@ -248,7 +248,7 @@ class WritableLog:
 
         Without it a roll makes the segment itself, while the append waits.
         """
-        return self._spare.begin(self.control.sync)
+        return self._spare.begin()
 
     def finish_spare(self, made: int | None) -> None:
         """Take what the work returned."""
@@ -367,6 +367,10 @@ class WritableLog:
             return False
         base_seq_no = self._sealed[0].base_seq_no
         self.control.first_available = first_kept
+        if self.options.durability != "memory":
+            # On the disk too, with the synced mark: when the segments are gone, nothing else there
+            # says which numbers the log has given.
+            self.control.sync()
         path = os.path.join(self.directory, segment_name(base_seq_no))
         is_synced = all(segment.base_seq_no != base_seq_no for segment in self._unsynced)
         with os_errors(self.directory, "deleting a retired segment"):

@@ -16,7 +16,6 @@ those zeros to the disk too.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -37,7 +36,6 @@ class SpareWork(NamedTuple):
     files: Files
     stale: int | None
     """The descriptor of a recycled segment."""
-    sync_marks: Callable[[], None]
 
     def run(self) -> int | None:
         """The descriptor of the file; `None` if there is no room for it, or no luck with it."""
@@ -62,7 +60,6 @@ class SpareWork(NamedTuple):
         try:
             if self.options.durability == "sync":
                 # After a loss of power, the name that it had must not lead to what it holds now.
-                self.sync_marks()
                 self.files.sync_directory(self.directory)
             self._fill(descriptor)
         except BaseException:
@@ -100,13 +97,13 @@ class Spare:
         """Whether there is none, and none in the making."""
         return self._ready is None and not self._is_making and not self._has_failed
 
-    def begin(self, sync_marks: Callable[[], None]) -> SpareWork | None:
+    def begin(self) -> SpareWork | None:
         """What is to be done now, in a thread; `None` if there is nothing to do."""
         if not self.is_wanted:
             return None
         self._is_making = True
         stale, self._stale = self._stale, None
-        return SpareWork(self._directory, self._options, self._files, stale, sync_marks)
+        return SpareWork(self._directory, self._options, self._files, stale)
 
     def finish(self, descriptor: int | None) -> None:
         """Take what the work made."""

@@ -147,6 +147,9 @@ class _Recovery:
                 bases = bases[: index + 1]
                 break
         bases = [base for base in bases if base not in self._dropped]
+        if not bases:
+            # What retention deleted had its numbers; none of them is given a second time.
+            self._next_seq_no = max(self._next_seq_no, control.first_available)
         sealed = self._sealed(bases, self._active)
         self._sync_sealed(sealed)
         self._take_over(bases)
@@ -380,7 +383,7 @@ class _Recovery:
         if bases:
             control.first_available = bases[0]
         else:
-            control.first_available = max(control.first_available, self._next_seq_no)
+            control.first_available = self._next_seq_no
         control.epoch += 1
         control.boot_id = boot_id()
         control.writer_start = process_start(os.getpid())

@@ -35,8 +35,11 @@ def one_seed(seed: int, share: float) -> Counter[str]:
 
 
 def _crashes(place: str, seed: int, rng: random.Random, share: float) -> Counter[str]:
-    trace = run(place, seed, *random_history(seed, rng.randint(10, 80)))
-    crashes = [*kills(trace, rng), *power_cuts(trace, 16, rng)]
+    steps, options = random_history(seed, rng.randint(10, 80))
+    trace = run(place, seed, steps, options)
+    crashes = list(kills(trace, rng))
+    if options.get("durability") != "memory":  # which promises nothing for a loss of power
+        crashes += power_cuts(trace, 16, rng)
     for crash in rng.sample(crashes, 3):
         again = list(crashes_of_recovery(place, trace, crash, 4, rng))
         crashes += rng.sample(again, min(200, len(again)))

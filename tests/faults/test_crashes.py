@@ -22,6 +22,10 @@ def place() -> Iterator[str]:
         yield directory
 
 
+LASTING = [name for name, (_, options) in SHORT.items() if options.get("durability") != "memory"]
+"""Those that promise something for a loss of power."""
+
+
 @pytest.mark.parametrize("name", SHORT)
 def test_a_killed_writer_leaves_all_that_was_acknowledged(place: str, name: str) -> None:
     trace = run(place, name, *SHORT[name])
@@ -31,7 +35,7 @@ def test_a_killed_writer_leaves_all_that_was_acknowledged(place: str, name: str)
     assert number > 500
 
 
-@pytest.mark.parametrize("name", [name for name in SHORT if name != "memory"])
+@pytest.mark.parametrize("name", LASTING)
 def test_a_power_cut_leaves_all_that_was_synced(place: str, name: str) -> None:
     trace = run(place, name, *SHORT[name])
     number = 0
@@ -40,7 +44,7 @@ def test_a_power_cut_leaves_all_that_was_synced(place: str, name: str) -> None:
     assert number > 200
 
 
-@pytest.mark.parametrize("name", [name for name in SHORT if name != "memory"])
+@pytest.mark.parametrize("name", LASTING)
 def test_recovery_may_be_killed_and_lose_its_power_too(place: str, name: str) -> None:
     trace = run(place, name, *SHORT[name])
     rng = random.Random(name)
