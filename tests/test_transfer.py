@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog import EventEnvelope, blocking
+from eventlog.demo.main_job import stop_process
 from eventlog.envelope import envelope_of
 from eventlog.errors import InvalidEvent
 from eventlog.payload import new_packer, unpack
@@ -269,10 +269,7 @@ def out(*arguments: str, given: bytes = b"") -> bytes:
 def stop(path: Path) -> None:
     pid = json.loads(out("status", str(path), "--json"))["writer_pid"]
     if pid is not None:
-        descriptor = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGTERM)
-        subprocess.run(["tail", "--pid", str(pid), "-f", "/dev/null"], check=True, timeout=30)
-        os.close(descriptor)
+        stop_process(pid)
 
 
 @pytest.fixture

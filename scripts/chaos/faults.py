@@ -89,7 +89,10 @@ class Faults:
             self.counts[what] += 1
 
     async def _kill_role(self) -> None:
-        name, pid = self._chance.choice(sorted(self._roles().items()))
+        roles = sorted(self._roles().items())
+        if not roles:
+            return  # all of them are just being started
+        name, pid = self._chance.choice(roles)
         self._signal(pid, signal.SIGKILL, f"kill of a {name.split('-')[0]}")
 
     async def _kill_worker(self) -> None:
@@ -105,6 +108,8 @@ class Faults:
 
     async def _stop(self) -> None:
         pids = [*self._roles().values(), *filter(None, map(writer_of, self._logs))]
+        if not pids:
+            return
         pid = self._chance.choice(pids)
         self._signal(pid, signal.SIGSTOP, "stop")
         try:

@@ -143,7 +143,8 @@ class Soak:
     def _roles(self) -> list[Role]:
         roles = []
         for log in self._logs:
-            pause = "0.01" if log == "full" else "0.002"
+            # What is kept for ever, and what both groups have to handle, comes slowly.
+            pause = {"plain": "0.1", "full": "0.01"}.get(log, "0.005")
             roles += [self._producer(f"producer-{log}-{n}", log, pause) for n in range(2)]
         for name, log, on_truncated in [
             ("plain-consumer-0", "plain", "error"),

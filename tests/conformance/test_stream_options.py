@@ -146,7 +146,7 @@ async def test_a_type_that_nothing_can_be_decoded_to_is_refused_at_the_call(logs
 # --- spin and verify -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spin", [0, 0.0001, 0.2])
+@pytest.mark.parametrize("spin", [0, 0.0001, 0.05])
 async def test_a_spinning_stream_gets_every_event_before_during_and_after_it_spins(
     logs: Logs, spin: float
 ) -> None:
@@ -207,14 +207,13 @@ async def test_bad_options_are_refused_at_the_call(logs: Logs, options: dict[str
 async def test_synced_returns_when_the_event_is_on_the_disk(logs: Logs, durability: Any) -> None:
     async with logs.open(durability=durability) as log:
         await log.synced()  # an empty log
-        for _ in range(3):
-            first, last = await log.append_many(["x"] * 10)
-            await log.synced(first)
-            await log.synced(last)
-            assert (await log.status()).synced_seq_no == last
+        first, last = await log.append_many(["x"] * 10)
+        await log.synced(first)
+        await log.synced(last)
+        assert (await log.status()).synced_seq_no == last
         await log.append("y")
         await log.synced()
-        assert (await log.status()).synced_seq_no == 31
+        assert (await log.status()).synced_seq_no == 11
 
 
 @needs("directory")

@@ -38,6 +38,10 @@ def pids_of(pool: Pool) -> list[int]:
     return [worker.pid for worker in pool.stats().workers]
 
 
+def has_handled(pool: Pool, number: int) -> bool:
+    return pool.stats().handled == number
+
+
 # --- sharing ---------------------------------------------------------------------------------
 
 
@@ -255,6 +259,8 @@ def test_a_pool_outlives_the_death_of_all_its_workers_again_and_again(
                 kill(pid)
             log.append(number)
             drained(pool)
+            # The log knows what a worker did before the pool hears of it.
+            until(partial(has_handled, pool, number + 1))
         stats = pool.stats()
     assert record.numbers() == [0, 1, 2]
     assert (stats.handled, stats.failed) == (3, 0)

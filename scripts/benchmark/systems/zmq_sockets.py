@@ -7,14 +7,11 @@ they are, large ones without a copy by pyzmq (`copy=False`).
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgpack
 
 from benchmark.systems.base import ConsumerTask, Place, ProducerTask, System
-
-if TYPE_CHECKING:
-    import zmq
 
 BATCH_EVENTS: Final = 256
 """Events in a message where they are batched by hand."""
@@ -122,7 +119,7 @@ zmq_batched = partial(ZmqPushPull, batch_events=BATCH_EVENTS)
 zmq_pub_sub_batched = partial(ZmqPubSub, batch_events=BATCH_EVENTS)
 
 
-def _send_all(socket: zmq.Socket[bytes], task: ProducerTask, batch_events: int) -> None:
+def _send_all(socket: Any, task: ProducerTask, batch_events: int) -> None:
     is_batched, send = batch_events > 1, socket.send
     pack = msgpack.Packer().pack if is_batched else task.payload.encoder()
     messages: Any = task.chunks(batch_events) if is_batched else task.events()
@@ -131,12 +128,12 @@ def _send_all(socket: zmq.Socket[bytes], task: ProducerTask, batch_events: int) 
         send(pack(message), 0, is_copied)
 
 
-def _hand_over(context: zmq.Context[Any], socket: zmq.Socket[bytes]) -> None:
+def _hand_over(context: Any, socket: Any) -> None:
     socket.close(linger=FOR_EVER)
     context.term()
 
 
-def _receive_all(socket: zmq.Socket[bytes], task: ConsumerTask, batch_events: int) -> object:
+def _receive_all(socket: Any, task: ConsumerTask, batch_events: int) -> object:
     """Receive and unpack all events; the last one."""
     receive, unpack = socket.recv, msgpack.unpackb
     event = None
