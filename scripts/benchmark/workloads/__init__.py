@@ -10,6 +10,7 @@ from benchmark.workloads.payloads import Payloads
 from benchmark.workloads.pool_death import PoolDeath
 from benchmark.workloads.pools import SlowHandlers, TrivialHandlers
 from benchmark.workloads.producers import Producers
+from benchmark.workloads.recovery import Recovery
 from benchmark.workloads.replay import Replay
 from benchmark.workloads.seek import Seek
 from benchmark.workloads.start_up import StartUp
@@ -28,6 +29,7 @@ WORKLOADS: tuple[type[Workload], ...] = (
     Replay,
     Seek,
     StartUp,
+    Recovery,
     WriterMemory,
     TrivialHandlers,
     SlowHandlers,
