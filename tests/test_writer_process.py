@@ -258,6 +258,41 @@ def test_why_a_writer_cannot_start_reaches_the_one_who_opens(path: str) -> None:
         blocking.open(path)
 
 
+KILLED_WHILE_IT_STARTS = """#!/bin/sh
+if [ "$(ls "$0".killed 2>/dev/null | wc -l)" -lt {times} ]; then
+    mkdir -p "$0".killed/$$
+    kill -KILL $$
+fi
+exec {python} "$@"
+"""
+
+
+def an_interpreter_killed(times: int, tmp_path: Path) -> str:
+    script = tmp_path / "python"
+    script.write_text(KILLED_WHILE_IT_STARTS.format(times=times, python=sys.executable))
+    script.chmod(0o700)
+    return str(script)
+
+
+def test_a_writer_that_is_killed_while_it_starts_is_started_again(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", an_interpreter_killed(3, tmp_path))
+    with blocking.open(path) as log:
+        assert log.append(1) == 1
+
+
+def test_writers_that_are_always_killed_are_given_up(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", an_interpreter_killed(100, tmp_path))
+    with pytest.raises(WriterUnavailable, match=r"killed or ended .* writer\.log"):
+        blocking.open(path)
+    monkeypatch.undo()
+    with blocking.open(path) as log:
+        assert log.append(1) == 1
+
+
 def test_the_directory_is_closed_to_others(path: str) -> None:
     with blocking.open(path) as log:
         log.append(1)

@@ -11,6 +11,7 @@ import site
 import socket
 import subprocess
 import sys
+from typing import Final
 
 import msgpack
 
@@ -21,6 +22,9 @@ from eventlog.errors import EventLogError, LogDeleted, WriterUnavailable
 from eventlog.rendezvous import READY
 from eventlog.storage.control import is_log
 from eventlog.storage.start import make_directory, make_log
+
+STARTS_MAX: Final = 5
+"""A writer that is killed while it starts is started again so often, by each who needs it."""
 
 
 def prepare(directory: str, asked: AskedOptions) -> None:
@@ -50,8 +54,21 @@ def find_or_start(directory: str) -> socket.socket:
         PermissionDenied: the log belongs to somebody else.
     """
     pipe = rendezvous.connect(directory)
+    for _ in range(STARTS_MAX):
+        if pipe is not None:
+            return pipe
+        pipe = _start_and_connect(directory)
     if pipe is not None:
         return pipe
+    raise WriterUnavailable(
+        f"{STARTS_MAX} writers of {directory}, one after the other, were killed or ended right at"
+        f" their start; see {rendezvous.LOG_NAME} there",
+        path=directory,
+    )
+
+
+def _start_and_connect(directory: str) -> socket.socket | None:
+    """A pipe to a writer, started if need be; `None` if that one was killed before it served."""
     if not is_log(directory):
         raise LogDeleted(
             f"the log {directory} was deleted while it was in use; open it again to make a new one",
@@ -66,18 +83,15 @@ def find_or_start(directory: str) -> socket.socket:
         start_writer(directory, lock)
     finally:
         os.close(lock)
-    pipe = rendezvous.connect(directory)
-    if pipe is None:
-        raise WriterUnavailable(
-            f"the writer of {directory} ended right after its start; see {rendezvous.LOG_NAME}"
-            " there",
-            path=directory,
-        )
-    return pipe
+    return rendezvous.connect(directory)
 
 
 def start_writer(directory: str, lock: int) -> None:
-    """Start a writer in the background and wait until it serves, or for what it says instead."""
+    """Start a writer in the background and wait until it serves, or is killed.
+
+    Raises:
+        EventLogError: what it said instead.
+    """
     command = [sys.executable, "-m", "eventlog.writer", "--detach", "--lock", str(lock), directory]
     try:
         started = subprocess.run(
@@ -93,15 +107,13 @@ def start_writer(directory: str, lock: int) -> None:
         raise WriterUnavailable(
             f"no writer could be started for {directory}: {error}", path=directory
         ) from error
-    if started.stdout == READY:
-        return
-    if started.stdout:
+    if started.stdout and started.stdout != READY:
         raise _reported(started.stdout, directory)
     last_lines = started.stderr.decode(errors="replace").strip()[-2000:]
-    raise WriterUnavailable(
-        f"the writer of {directory} could not start: {last_lines or 'it said nothing'}",
-        path=directory,
-    )
+    if last_lines and not started.stdout:
+        raise WriterUnavailable(
+            f"the writer of {directory} could not start: {last_lines}", path=directory
+        )
 
 
 def _environment() -> dict[str, str]:
