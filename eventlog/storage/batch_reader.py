@@ -158,7 +158,7 @@ class BatchReader:
             return
         following.close()
         found = find_batch_after(segment.view, self.position, segment.base_seq_no)
-        if found is None or found[1].base_seq_no > self.next_seq_no or found[0] <= self.position:
+        if found is None or found[1].base_seq_no > self.next_seq_no:
             raise self._corrupt(segment, fault)
         self.position = found[0]
 

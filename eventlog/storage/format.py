@@ -60,9 +60,25 @@ the place of the CRC over what stands before it. So a program tells a version th
 - The golden logs of each version (`tests/golden`) are never written again: every later release has
   to read, continue and verify a copy of them.
 
-Publishing a batch: header (with length 0) and payload are written first, the length next, the
-high-water mark of the control page last. So a process that dies half-way leaves a length of zero,
-and what a disk or another processor tears apart does not have the right CRC.
+**Publishing.** Only the writer stores. For each batch, in this order:
+
+1. Header and payload, with a length of 0, by one `pwritev`: the kernel copies them into the pages
+   that every reader has mapped.
+2. The length, by a second `pwrite` of its own.
+3. The high-water mark in the control page, one aligned store of 8 bytes into a shared map. *This
+   store publishes*: readers load the mark first and look at nothing behind it. Only then is the
+   producer answered and whoever is parked woken.
+
+A writer that dies before 2 leaves a length of zero, and one that dies before 3 a whole batch that
+nobody was told of; the next writer publishes it or, after a loss of power, cuts what is torn.
+
+Why no reader takes a torn batch for a whole one: on x86 stores become visible in the order in which
+they were made, and loads are made in order, so whoever sees the mark sees all that it covers. ARM
+orders neither of plain stores and loads. There, whoever was woken through a pipe is ordered by the
+kernel's locks, and whoever happens to load the mark early finds a length of zero or a wrong CRC,
+looks again, and only calls it damage if it is the same after system calls. The CRC, over header and
+payload, is the second line everywhere: against tearing by processors, disks and losses of power,
+and against whatever else flips bits. (`verify=False` leaves only the first line.)
 """
 
 from __future__ import annotations
