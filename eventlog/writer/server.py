@@ -50,6 +50,10 @@ from eventlog.writer.staging import StagingArea
 logger = logging.getLogger("eventlog.writer")
 
 RECEIVE_BYTES: Final = 256 * 1024
+INLINE_SYNC_S_MAX: Final = 0.001
+"""On a disk whose last sync took less, the next one is made in the loop: going to a thread and back
+costs as much again, and appends can be handled only after it anyway. When one turns out to be slow,
+everybody has waited for that one, and the following are a thread's."""
 UNSENT_BYTES_MAX: Final = 1024 * 1024
 """Answers are a few bytes each: who leaves this many unread has stopped reading."""
 
@@ -162,6 +166,8 @@ class Server:
         self.actor = Actor(log, lambda: len(self._pipes), self._note_dirty, self._note_due)
         self.nursery: trio.Nursery
         self._leaving_lock: int | None = None
+        self._sync_s = math.inf
+        """How long the last sync took."""
 
     def __repr__(self) -> str:
         """The state in a line."""
@@ -291,8 +297,13 @@ class Server:
             self.actor.groups.store.sync()
             work.run()
 
+        started_s = time.perf_counter()
         try:
-            await trio.to_thread.run_sync(run)
+            if self._sync_s < INLINE_SYNC_S_MAX and not with_positions:
+                run()
+            else:
+                await trio.to_thread.run_sync(run)
+            self._sync_s = time.perf_counter() - started_s
             self.log.finish_sync(work)
             if with_positions:
                 await trio.to_thread.run_sync(self.log.sync_positions)
