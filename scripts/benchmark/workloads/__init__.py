@@ -13,6 +13,7 @@ from benchmark.workloads.producers import Producers
 from benchmark.workloads.recovery import Recovery
 from benchmark.workloads.replay import Replay
 from benchmark.workloads.seek import Seek
+from benchmark.workloads.segments import Segments
 from benchmark.workloads.start_up import StartUp
 from benchmark.workloads.sync import Sync
 from benchmark.workloads.throughput import Throughput
@@ -30,6 +31,7 @@ WORKLOADS: tuple[type[Workload], ...] = (
     Seek,
     StartUp,
     Recovery,
+    Segments,
     WriterMemory,
     TrivialHandlers,
     SlowHandlers,
