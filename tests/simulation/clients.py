@@ -51,6 +51,8 @@ class Ways:
         self.open_link = open_link
         self.serial = count(1)
         """For batches, values and requests."""
+        self.left: list[str] = []
+        """Clients that have ended by themselves."""
         self.is_settling = False
         """Nothing new is begun any more."""
         self.keys: dict[str, str | None] = {}

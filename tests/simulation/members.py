@@ -58,7 +58,6 @@ class Member(Client):
         self.link: Link | None = None
         self._is_joining = False
         self._is_leaving = False
-        self.has_left = False
         acks = Acks(GROUP, self.pipe.member_id, 0, [])
         self._results = ResultWriter(self.handle, acks) if self.rng.random() < 0.6 else None
         if self._results is not None:
@@ -301,8 +300,8 @@ class Member(Client):
             self.pipe._say(Leave)
 
     def _left(self) -> None:
-        self.has_left = True
         self.die()
+        self.ways.left.append(self.name)
 
     def leave(self) -> None:
         self.pipe._is_closed = True

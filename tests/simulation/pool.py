@@ -55,7 +55,7 @@ class Pool(Client):
     def _condemned(self, result: Any, error: EventLogError | None) -> None:
         if error is None:
             self._to_bury = [seq_no for seq_no, _, _ in result.events]
-            self.note("condemned", seq_nos=self._to_bury)
+            self.note("condemned", seq_nos=tuple(self._to_bury))
 
     def _buried(self, _result: Any, error: EventLogError | None) -> None:
         if error is None:

@@ -178,27 +178,33 @@ class World:
         if not self.checker.violations:
             self._tell_the_end()
 
-    def _take_step(self) -> None:
+    def _take_step(self) -> bool:
+        """Do one of the things that can be done; false if there is none."""
         self.step += 1
-        rng = self.rng
-        if not self.ways.is_settling and rng.random() < self.plan.fault_share:
+        if not self.ways.is_settling and self.rng.random() < self.plan.fault_share:
             self._fail()
-            return
-        actions = self._actions()
-        if actions:
-            rng.choice(actions)()
-        for client in [one for one in self.clients if isinstance(one, Member) and one.has_left]:
-            self._replace(client)
+            return True
+        actors = [self._own_actions, self.writer.actions, *(one.actions for one in self.clients)]
+        self.rng.shuffle(actors)
+        for actor in actors:
+            actions = actor()
+            if actions:
+                self.rng.choice(actions)()
+                self._replace_left()
+                return True
+        return False
 
-    def _actions(self) -> list[Action]:
-        found = self.writer.actions()
-        for client in self.clients:
-            found += client.actions()
+    def _replace_left(self) -> None:
+        while self.ways.left:
+            name = self.ways.left.pop()
+            self._replace(next(one for one in self.clients if one.name == name))
+
+    def _own_actions(self) -> list[Action]:
         if self._members_wanted():
-            found.append(lambda: self._add("member"))
+            return [lambda: self._add("member")]
         if self.writer.next_due() is not None or not self.writer.is_up:
-            found.append(self._let_time_pass)
-        return found
+            return [self._let_time_pass]
+        return []
 
     def _let_time_pass(self) -> None:
         due_ns = self.writer.next_due()
@@ -225,10 +231,9 @@ class World:
         """The writer drops a client that lives."""
         self.counts["pipes broken"] += 1
         self.note("writer", "dropped", of=link.owner)
-        for client in self.clients:
-            if isinstance(client, Member) and client.link is link:
-                leases = self.writer.leases_of(GROUP, client.pipe.member_id)
-                self.note(client.name, "cut_off", leases=leases)
+        leases = self.writer.leases_of(link)
+        if leases is not None:
+            self.note(link.owner, "cut_off", leases=leases)
         self.writer.drop(link)
 
     # --- the end -----------------------------------------------------------------------------
@@ -238,8 +243,7 @@ class World:
         self.ways.is_settling = True
         self.writer.spare()
         until = self.step + REST_STEPS_MAX
-        while self._actions():
-            self._take_step()
+        while self._take_step():
             if self.checker.violations:
                 return
             if self.step > until:

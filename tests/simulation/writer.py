@@ -157,10 +157,13 @@ class Writer:
             self.actor.groups.store.close()
             self._files.bury()
 
-    def leases_of(self, group: str, member_id: int) -> list[int]:
-        """What a member has."""
-        state = self.actor.groups.store.groups[group]
-        return [one.lease_id for one in state.leases.values() if one.member_id == member_id]
+    def leases_of(self, link: Link) -> list[int] | None:
+        """What the member has that speaks through this pipe; `None` if it is no member's."""
+        seat = self.actor.groups._seats.get(link)
+        if seat is None:
+            return None
+        leases = seat.state.leases.values()
+        return [one.lease_id for one in leases if one.member_id == seat.member_id]
 
     # --- what it may do next -----------------------------------------------------------------
 
