@@ -42,9 +42,7 @@ def new_handle(directory: str) -> LocalHandle:
 class Ways:
     """What every client needs of the world."""
 
-    def __init__(
-        self, directory: str, rng: random.Random, note: Note, open_link: OpenLink
-    ) -> None:
+    def __init__(self, directory: str, rng: random.Random, note: Note, open_link: OpenLink) -> None:
         self.directory = directory
         self.rng = rng
         self.note = note
@@ -55,6 +53,8 @@ class Ways:
         """Clients that have ended by themselves."""
         self.is_settling = False
         """Nothing new is begun any more."""
+        self.paddings: tuple[int, ...] = (0, 0, 100, 700)
+        """What events may be beyond their value, in bytes."""
         self.keys: dict[str, str | None] = {}
         """Of every value."""
 
@@ -130,7 +130,7 @@ class Producer(Client):
             packed = pack(values, self.ways.keys, EVENT_BYTES_MAX - 64)
         else:
             values = [self._value() for _ in range(self.rng.choice([1, 1, 2, 3]))]
-            packed = pack(values, self.ways.keys, self.rng.choice([0, 0, 100, 700]))
+            packed = pack(values, self.ways.keys, self.rng.choice(self.ways.paddings))
         batch = self._outbox.add_packed(packed)
         number = next(self.ways.serial)
         batch.on_done = lambda: note_answer(self, number, batch)

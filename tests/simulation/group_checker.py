@@ -153,9 +153,7 @@ class GroupChecker(Checker):
         return lease in self._superseded and bool(given) and given[-1] != lease
 
     def _blame_superseded(self, seq_no: int, lease: int) -> None:
-        self.blame(
-            "superseded delivery", f"what lease {lease} says of event {seq_no} counts still"
-        )
+        self.blame("superseded delivery", f"what lease {lease} says of event {seq_no} counts still")
 
     def on_settle(self, who: str, op: int, seq_nos: Sequence[int], lease: int) -> None:
         lost = {n for n in seq_nos if self._is_anothers(n, lease)}

@@ -34,9 +34,7 @@ class Line:
         """Whether no conversation is under way."""
         return self._steps is None
 
-    def begin(
-        self, steps: Steps[Any], on_end: Callable[[Any, EventLogError | None], None]
-    ) -> None:
+    def begin(self, steps: Steps[Any], on_end: Callable[[Any, EventLogError | None], None]) -> None:
         """Carry a conversation out; `on_end` gets what it returns, or raises."""
         assert self.is_idle
         self._steps, self._on_end = steps, on_end

@@ -63,9 +63,7 @@ class LogChecker(Checker):
             )
         for number, value in enumerate(self._values[batch], base):
             self._see(number, value)
-        self._last_acknowledged = max(
-            self._last_acknowledged, base + len(self._values[batch]) - 1
-        )
+        self._last_acknowledged = max(self._last_acknowledged, base + len(self._values[batch]) - 1)
 
     def on_refused(self, who: str, batch: int, error: str) -> None:
         self._refused.add(batch)
@@ -151,7 +149,9 @@ class LogChecker(Checker):
             found = [number for number in numbers if number is not None]
             if not found:
                 continue
-            if found != list(range(found[0], found[0] + len(values))) and found[0] > first:
+            is_whole = found == list(range(found[0], found[0] + len(values)))
+            is_cut_by_retention = found[0] == first > 1
+            if not is_whole and not is_cut_by_retention:
                 self.blame("torn batch", f"batch {batch} is stored as {numbers}")
             producer = self._producer_of[batch]
             if found[0] < latest.get(producer, 0):

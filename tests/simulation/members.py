@@ -46,9 +46,7 @@ class LinkSocket:
 class Member(Client):
     """A worker process: one member, one handler, and perhaps results."""
 
-    def __init__(
-        self, name: str, ways: Ways, pid: int, ordering: str, max_deliveries: int
-    ) -> None:
+    def __init__(self, name: str, ways: Ways, pid: int, ordering: str, max_deliveries: int) -> None:
         super().__init__(name, ways)
         self.pid = pid
         self._ordering = ordering
@@ -315,4 +313,3 @@ class Member(Client):
             self._member._reader.close()
             self._member._reader = None
         super().leave()
-

@@ -63,8 +63,15 @@ def test_the_command_tells_one_history(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.splitlines()[1:] == told_by(3)
 
 
-def test_the_command_counts_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
-    assert long.main(["--histories", "20", "--first", "7", "--processes", "1", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+def run_long(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, which has others."""
+    command = [sys.executable, "-m", "tests.simulation.long", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_counts_what_it_did() -> None:
+    done = run_long("--histories", "20", "--first", "7", "--processes", "1", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
     assert (told["first_seed"], told["failed_seed"]) == (7, None)
     assert told["counts"]["histories"] == 20

@@ -58,7 +58,7 @@ class Plan(NamedTuple):
         members = rng.choice([0, 1, 2, 2, 3])
         if members == 0 and rng.random() < 0.6:
             keep = rng.random() < 0.5
-            options["retention"] = Retention(max_bytes=4 * SEGMENT_BYTES, keep_unacked=keep)
+            options["retention"] = Retention(max_bytes=2 * SEGMENT_BYTES, keep_unacked=keep)
             options["on_full"] = rng.choice(["wait", "error"])
         return cls(
             steps=rng.choice([60, 120, 240]),
@@ -85,19 +85,19 @@ class Result(NamedTuple):
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, directory: str) -> None:
+    def __init__(self, seed: int, directory: str, plan: Plan | None = None) -> None:
         self.rng = random.Random(seed)
-        self.plan = Plan.of(self.rng)
+        self.plan = plan or Plan.of(self.rng)
         self.directory = directory
         self.history: list[Entry] = []
         self.counts: Counter[str] = Counter()
         self.checker = HistoryChecker()
         self.step = 0
         self.now_ns = 0
-        self.writer = Writer(
-            directory, self.rng, self.plan.options, self.note, lambda: self.now_ns
-        )
+        self.writer = Writer(directory, self.rng, self.plan.options, self.note, lambda: self.now_ns)
         self.ways = Ways(directory, self.rng, self.note, self.open_link)
+        if "retention" in self.plan.options:
+            self.ways.paddings = (300, 900)
         self.clients: list[Client] = []
         self._names: Counter[str] = Counter()
 
@@ -116,6 +116,11 @@ class World:
         link = Link(owner)
         self.writer.links[link] = Connection(Role.WRITER, self.writer.log.options.frame_bytes_max)
         return link
+
+    @property
+    def violations(self) -> list[Violation]:
+        """What was found until now."""
+        return self.checker.violations
 
     # --- clients -----------------------------------------------------------------------------
 
@@ -171,14 +176,14 @@ class World:
         """The whole history; stops at the first violation."""
         self.populate()
         for _ in range(self.plan.steps):
-            self._take_step()
-            if self.checker.violations:
+            self.take_step()
+            if self.violations:
                 return
         self._settle()
-        if not self.checker.violations:
+        if not self.violations:
             self._tell_the_end()
 
-    def _take_step(self) -> bool:
+    def take_step(self) -> bool:
         """Do one of the things that can be done; false if there is none."""
         self.step += 1
         if not self.ways.is_settling and self.rng.random() < self.plan.fault_share:
@@ -218,16 +223,19 @@ class World:
         if kind == "writer" and self.writer.is_up:
             self.rng.choice([self.writer.kill, self.writer.kill, self.writer.leave])()
         elif kind == "pipe" and self.writer.links:
-            self._break_pipe(self.rng.choice(list(self.writer.links)))
+            self.break_pipe(self.rng.choice(list(self.writer.links)))
         else:
             wanted = [one for one in self.clients if isinstance(one, Member) == (kind == "member")]
             if wanted:
-                client = self.rng.choice(wanted)
-                self.counts[f"{type(client).__name__.lower()}s killed"] += 1
-                client.die()
-                self._replace(client)
+                self.kill(self.rng.choice(wanted))
 
-    def _break_pipe(self, link: Link) -> None:
+    def kill(self, client: Client) -> None:
+        """A client's process dies."""
+        self.counts[f"{type(client).__name__.lower()}s killed"] += 1
+        client.die()
+        self._replace(client)
+
+    def break_pipe(self, link: Link) -> None:
         """The writer drops a client that lives."""
         self.counts["pipes broken"] += 1
         self.note("writer", "dropped", of=link.owner)
@@ -243,8 +251,8 @@ class World:
         self.ways.is_settling = True
         self.writer.spare()
         until = self.step + REST_STEPS_MAX
-        while self._take_step():
-            if self.checker.violations:
+        while self.take_step():
+            if self.violations:
                 return
             if self.step > until:
                 self._blame("no rest", "there is always something left to do")
@@ -357,4 +365,4 @@ def simulate(seed: int) -> Result:
         world.counts[f"writer {what}"] = sum(one.what == what for one in world.history)
     world.counts["steps"] = world.step
     world.counts["histories"] = 1
-    return Result(seed, world.plan, world.history, world.checker.violations, world.counts)
+    return Result(seed, world.plan, world.history, world.violations, world.counts)

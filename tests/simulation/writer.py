@@ -10,7 +10,7 @@ from typing import Any
 from eventlog.errors import ProtocolError
 from eventlog.storage.log import SyncWork, WritableLog
 from eventlog.testing import Killed, KillingFiles, open_storage
-from eventlog.wire.connection import Connection, Role, frame
+from eventlog.wire.connection import Connection, frame
 from eventlog.wire.messages import PROTOCOL_VERSION, Hello, Welcome, WriterMessage
 from eventlog.writer.actor import Actor
 
