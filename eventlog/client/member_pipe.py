@@ -289,7 +289,9 @@ class MemberPipe:
                         return message
 
     def _use_page(self, slot: int) -> None:
-        if slot != self.slot or self.page is None:
+        if slot == self.slot and self.page is not None:
+            self.page.claim(self.member_id)
+        else:
             old, self.slot = self.page, slot
             self.page = MemberPage(self._handle.path, slot, self.member_id)
             if old is not None:

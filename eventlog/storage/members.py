@@ -119,6 +119,10 @@ class MemberPage:
         """The header; index it with `PAGE.word(name)`."""
         self.states = self._view[PAGE.size :]
         """One byte for each event of the lease, in ascending order."""
+        self.claim(member_id)
+
+    def claim(self, member_id: int) -> None:
+        """Say whose page it is, also again: a writer that takes a member for a new one wipes it."""
         self.words[PAGE.word("member_id")] = member_id
 
     def begin(self, lease_id: int, count: int) -> None:

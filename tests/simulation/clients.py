@@ -1,0 +1,276 @@
+"""Producers and subscribers: the real outbox, channel and feed, one operation at a step."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final
+
+from eventlog.batch_builder import BatchBuilder
+from eventlog.client.feed import Feed
+from eventlog.client.local import LocalHandle
+from eventlog.client.outbox import OutBatch, Outbox
+from eventlog.config import AskedOptions
+from eventlog.errors import EventLogError, EventsTruncated, WriterUnavailable
+from eventlog.positions import SeekPosition
+from eventlog.record_batch import PackedBatch
+from eventlog.storage.reader import LogReader
+from eventlog.subscription import StreamOptions
+from eventlog.wire.messages import Ack, Park, Seek
+from tests.simulation.line import Line, OpenLink
+from tests.simulation.writer import Action
+
+KEYS: Final = (None, "a", "a", "b", "c")
+OPTIONS: Final = StreamOptions()
+PENDING_MAX: Final = 4
+EVENT_BYTES_MAX: Final = 1024
+OVERSIZE_EVENTS: Final = 5
+"""So many of the largest events fit a frame, and no segment."""
+
+Note = Callable[..., None]
+
+
+def new_handle(directory: str) -> LocalHandle:
+    """What a client has of the log without a pipe."""
+    handle = LocalHandle(directory, AskedOptions())
+    handle._reader = LogReader(directory)
+    return handle
+
+
+class Ways:
+    """What every client needs of the world."""
+
+    def __init__(self, directory: str, rng: random.Random, note: Note, open_link: OpenLink) -> None:
+        self.directory = directory
+        self.rng = rng
+        self.note = note
+        self.open_link = open_link
+        self.serial = count(1)
+        """For batches, values and requests."""
+        self.left: list[str] = []
+        """Clients that have ended by themselves."""
+        self.is_settling = False
+        """Nothing new is begun any more."""
+        self.paddings: tuple[int, ...] = (0, 0, 100, 700)
+        """What events may be beyond their value, in bytes."""
+        self.keys: dict[str, str | None] = {}
+        """Of every value."""
+
+
+class Client(ABC):
+    """A process that uses the log."""
+
+    def __init__(self, name: str, ways: Ways) -> None:
+        self.name = name
+        self.ways = ways
+        self.rng = ways.rng
+        self.handle = new_handle(ways.directory)
+        self.lines: list[Line] = []
+
+    def new_line(self) -> Line:
+        """Another conversation."""
+        return self.line_of(self.handle.new_channel())
+
+    def line_of(self, channel: Any) -> Line:
+        """A line for an outbox's channel."""
+        line = Line(self.name, channel, self.ways.open_link, self.rng)
+        self.lines.append(line)
+        return line
+
+    def note(self, what: str, **fields: Any) -> None:
+        """Tell what happened."""
+        self.ways.note(self.name, what, **fields)
+
+    def actions(self) -> list[Action]:
+        """What the scheduler may choose."""
+        return [*(one for line in self.lines for one in line.actions()), *self.own_actions()]
+
+    @abstractmethod
+    def own_actions(self) -> list[Action]:
+        """What this client may do by itself."""
+
+    def die(self) -> None:
+        """The process ends."""
+        self.note("died")
+        self.leave()
+
+    def leave(self) -> None:
+        """Give back what the simulation's own process has of it."""
+        for line in self.lines:
+            line.die()
+        self.lines.clear()
+        self.handle.close()
+
+
+class Producer(Client):
+    """Appends in batches, some of them while others are on their way."""
+
+    def __init__(self, name: str, ways: Ways) -> None:
+        super().__init__(name, ways)
+        self._outbox: Outbox = self.handle.new_outbox()
+        self._line = self.line_of(self._outbox.channel)
+
+    def own_actions(self) -> list[Action]:
+        found: list[Action] = []
+        if not self.ways.is_settling and self._outbox.pending < PENDING_MAX:
+            found.append(self._append)
+        if self._line.is_idle and self._outbox.pending:
+            found.append(self._deliver)
+        return found
+
+    def _deliver(self) -> None:
+        pending_max = 0 if self.ways.is_settling else self.rng.choice([0, 0, 1])
+        self._line.begin(self._outbox.deliver(pending_max), lambda _result, _error: None)
+
+    def _append(self) -> None:
+        if self.rng.random() < 0.03:
+            values = [self._value() for _ in range(OVERSIZE_EVENTS)]
+            packed = pack(values, self.ways.keys, EVENT_BYTES_MAX - 64)
+        else:
+            values = [self._value() for _ in range(self.rng.choice([1, 1, 2, 3]))]
+            packed = pack(values, self.ways.keys, self.rng.choice(self.ways.paddings))
+        batch = self._outbox.add_packed(packed)
+        number = next(self.ways.serial)
+        batch.on_done = lambda: note_answer(self, number, batch)
+        self.note("append", batch=number, values=values)
+
+    def _value(self) -> str:
+        value = f"{self.name}.{next(self.ways.serial)}"
+        self.ways.keys[value] = self.rng.choice(KEYS)
+        return value
+
+
+def pack(values: list[str], keys: dict[str, str | None], padding: int) -> PackedBatch:
+    """One batch; what an event is beyond its value is padding."""
+    builder = BatchBuilder(EVENT_BYTES_MAX)
+    for value in values:
+        builder.add([value, bytes(padding)], keys[value])
+    return builder.build()
+
+
+def note_answer(client: Client, number: int, batch: OutBatch) -> None:
+    """Tell what became of a batch; without a writer, nobody knows."""
+    if batch.error is None:
+        client.note("stored", batch=number, base=batch.base_seq_no)
+    elif not isinstance(batch.error, WriterUnavailable):
+        client.note("refused", batch=number, error=type(batch.error).__name__)
+
+
+class Subscriber(Client):
+    """Reads, parks, acknowledges, seeks, and begins again somewhere."""
+
+    def __init__(self, name: str, ways: Ways) -> None:
+        super().__init__(name, ways)
+        self._requests = self.new_line()
+        self._parking = self.new_line()
+        self._opened = 0
+        self._last_read = 0
+        self._stream = ""
+        self._feed = self._open(SeekPosition.LAST_ACKNOWLEDGED)
+
+    @property
+    def next_seq_no(self) -> int:
+        """How far it has come."""
+        return self._feed.next_seq_no
+
+    def _open(self, position: SeekPosition) -> Feed:
+        self._opened += 1
+        self._stream = f"{self.name}/{self._opened}"
+        if position.kind == "last_acknowledged":
+            self._note_position()
+        feed = Feed(self.handle.reader, self.name, position, OPTIONS)
+        self.ways.note(self._stream, "opened", at=feed.next_seq_no)
+        return feed
+
+    def _note_position(self) -> None:
+        at = self.handle.reader.position_of(self.name)
+        self.note("position", consumer=self.name, at=at)
+
+    def own_actions(self) -> list[Action]:
+        found: list[Action] = []
+        if self._parking.is_idle:
+            found.append(self._read)
+        if self._requests.is_idle:
+            found += self._requests_to_make()
+        if not self.ways.is_settling and self.rng.random() < 0.1:
+            found.append(self._begin_again)
+        return found
+
+    def _requests_to_make(self) -> list[Action]:
+        if self.ways.is_settling:
+            # So that retention keeps nothing back on its account.
+            is_behind = self.handle.reader.position_of(self.name) < self._last_read
+            may_move = is_behind and not self._parking.is_idle
+            return [lambda: self._move(Ack, self._last_read)] if may_move else []
+        found: list[Action] = [self._note_position]
+        if self._last_read:
+            found.append(lambda: self._move(Ack, self.rng.randint(1, self._last_read)))
+        if self.rng.random() < 0.2:
+            last = self.handle.reader.last_seq_no
+            found.append(lambda: self._move(Seek, self.rng.randint(0, last)))
+            found.append(lambda: self._move(Ack, last + self.rng.randint(0, 3)))
+        return found
+
+    def _read(self) -> None:
+        try:
+            events = self._feed.next_batch()
+        except EventsTruncated as error:
+            first = error.first_available or 0
+            self.ways.note(self._stream, "truncated", first=first)
+            self._close_feed()
+            self._feed = self._open(SeekPosition.sequence(first))
+            return
+        if events is None:
+            at = self._feed.next_seq_no
+            self.ways.note(self._stream, "caught_up", at=at)
+            self._parking.begin(
+                self._parking.channel.request(Park, at), lambda _result, _error: None
+            )
+            return
+        for event in events:
+            assert event.seq_no is not None
+            value, _ = event.event
+            self.ways.note(self._stream, "read", seq_no=event.seq_no, value=value)
+            self._last_read = max(self._last_read, event.seq_no)
+
+    def _move(self, kind: Any, to: int) -> None:
+        op = next(self.ways.serial)
+        self.note(kind.__name__.lower(), op=op, consumer=self.name, to=to)
+
+        def on_end(_result: Any, error: EventLogError | None) -> None:
+            if error is None:
+                self.note("moved", op=op)
+            else:
+                last = error.last_seq_no or 0
+                kind_of_error = type(error).__name__
+                self.note("not_moved", op=op, error=kind_of_error, to=to, last=last)
+
+        self._requests.begin(self._requests.channel.request(kind, self.name, to), on_end)
+
+    def _begin_again(self) -> None:
+        if not self._parking.is_idle:
+            self._parking.die()
+            self.lines.remove(self._parking)
+            self._parking = self.new_line()
+        self._close_feed()
+        last = self.handle.reader.last_seq_no
+        self._feed = self._open(
+            self.rng.choice(
+                [
+                    SeekPosition.BEGINNING,
+                    SeekPosition.LAST_ACKNOWLEDGED,
+                    SeekPosition.LAST_ACKNOWLEDGED,
+                    SeekPosition.LATEST,
+                    SeekPosition.sequence(self.rng.randint(0, last + 2)),
+                ]
+            )
+        )
+
+    def _close_feed(self) -> None:
+        self._feed.close()
+
+    def leave(self) -> None:
+        self._close_feed()
+        super().leave()

@@ -1,0 +1,68 @@
+"""What the simulation found, told step by step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.members import Member
+from tests.simulation.world import SEGMENT_BYTES, Plan, World, one_world
+
+OPTIONS = {"segment_bytes": SEGMENT_BYTES, "durability": "memory"}
+QUIET = Plan(
+    steps=0,
+    fault_share=0.0,
+    producers=1,
+    subscribers=0,
+    members=1,
+    ordering="",
+    max_deliveries=2,
+    options=OPTIONS,
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """One member, and no faults but those of the test."""
+    made = World(1, str(tmp_path / "log"), QUIET)
+    made.writer.spare()
+    with one_world(random.Random(1)):
+        made.populate()
+        yield made
+        made.close()
+
+
+def go_on(world: World, until: Callable[[], object]) -> None:
+    for _ in range(10_000):
+        if until():
+            return
+        world.take_step()
+    raise AssertionError("that never happens")
+
+
+def member_of(world: World) -> Member | None:
+    return next((one for one in world.clients if isinstance(one, Member)), None)
+
+
+def test_a_member_that_is_taken_for_a_new_one_still_signs_its_page(world: World) -> None:
+    """Its pipe was dropped, the next writer gave it the same page, wiped: it was nobody's then.
+
+    So when it died, what it had begun was given back as if it had not been: an event that killed
+    its workers would have killed them for ever.
+    """
+    go_on(world, lambda: (one := member_of(world)) and one.link and one.pipe.page)
+    member = member_of(world)
+    assert member is not None
+    assert member.link is not None
+    world.break_pipe(member.link)
+    world.writer.leave()
+    go_on(world, lambda: any(entry.what == "handling" for entry in world.history))
+    (begun,) = [entry for entry in world.history if entry.what == "handling"]
+    world.kill(member)
+    go_on(world, lambda: sum(e.what == "handling" for e in world.history) > 1 or world.violations)
+    assert world.violations == []
+    again = [entry.fields for entry in world.history if entry.what == "handling"][1]
+    assert (again["seq_no"], again["attempt"]) == (begun.fields["seq_no"], 2)

@@ -1,0 +1,368 @@
+"""One simulated machine: a writer, its clients, time and faults, all of it from one seed.
+
+Whatever could happen next is an action; a step takes one of them by chance. After the last step of
+turmoil nothing new is begun and nothing fails any more, until there is nothing left to do.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest import mock
+
+from eventlog.client import conversations, member_pipe, outbox
+from eventlog.config import Retention
+from eventlog.groups.stored import read_dead_letters
+from eventlog.storage.reader import LogReader, read_range
+from eventlog.wire.connection import Connection, Role
+from tests.simulation.checker import HistoryChecker
+from tests.simulation.clients import Client, Producer, Subscriber, Ways
+from tests.simulation.group_checker import RESULT
+from tests.simulation.history import Entry, Violation
+from tests.simulation.members import GROUP, Member
+from tests.simulation.pool import Pool
+from tests.simulation.writer import Action, Link, Writer
+
+MEMORY = "/dev/shm"
+SEGMENT_BYTES = 4096
+REST_STEPS_MAX = 20_000
+SECOND = 10**9
+
+
+class Plan(NamedTuple):
+    """What kind of history a seed is."""
+
+    steps: int
+    fault_share: float
+    producers: int
+    subscribers: int
+    members: int
+    ordering: str
+    max_deliveries: int
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, rng: random.Random) -> Plan:
+        """One by chance; a log with retention has no group, whose results would wait for room."""
+        options: dict[str, Any] = {
+            "segment_bytes": SEGMENT_BYTES,
+            "durability": rng.choice(["memory", "memory", "memory", "disk", "sync"]),
+        }
+        members = rng.choice([0, 1, 2, 2, 3])
+        if members == 0 and rng.random() < 0.6:
+            keep = rng.random() < 0.5
+            options["retention"] = Retention(max_bytes=2 * SEGMENT_BYTES, keep_unacked=keep)
+            options["on_full"] = rng.choice(["wait", "error"])
+        return cls(
+            steps=rng.choice([60, 120, 240]),
+            fault_share=rng.choice([0.0, 0.02, 0.05, 0.1]),
+            producers=rng.choice([1, 2, 3]),
+            subscribers=rng.choice([1, 1, 2]),
+            members=members,
+            ordering=rng.choice(["", "key"]),
+            max_deliveries=rng.choice([1, 2, 3]),
+            options=options,
+        )
+
+
+class Result(NamedTuple):
+    """A history, and what is wrong with it."""
+
+    seed: int
+    plan: Plan
+    history: list[Entry]
+    violations: list[Violation]
+    counts: Counter[str]
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, seed: int, directory: str, plan: Plan | None = None) -> None:
+        self.rng = random.Random(seed)
+        self.plan = plan or Plan.of(self.rng)
+        self.directory = directory
+        self.history: list[Entry] = []
+        self.counts: Counter[str] = Counter()
+        self.checker = HistoryChecker()
+        self.step = 0
+        self.now_ns = 0
+        self.writer = Writer(directory, self.rng, self.plan.options, self.note, lambda: self.now_ns)
+        self.ways = Ways(directory, self.rng, self.note, self.open_link)
+        if "retention" in self.plan.options:
+            self.ways.paddings = (300, 900)
+        self.clients: list[Client] = []
+        self._names: Counter[str] = Counter()
+
+    def note(self, who: str, what: str, **fields: Any) -> None:
+        """Put an entry into the history, and judge it."""
+        entry = Entry(self.step, who, what, fields)
+        self.history.append(entry)
+        self.checker.note(entry)
+        if what == "protocol_error":
+            self._blame("protocol error", f"{fields['of']}: {fields['error']}")
+
+    def open_link(self, owner: str) -> Link | None:
+        """See `line.OpenLink`."""
+        if not self.writer.is_up and not self.writer.start():
+            return None
+        link = Link(owner)
+        self.writer.links[link] = Connection(Role.WRITER, self.writer.log.options.frame_bytes_max)
+        return link
+
+    @property
+    def violations(self) -> list[Violation]:
+        """What was found until now."""
+        return self.checker.violations
+
+    # --- clients -----------------------------------------------------------------------------
+
+    def populate(self) -> None:
+        """The clients that there are at first."""
+        plan = self.plan
+        while not self.writer.is_up:
+            self.writer.start()
+        for _ in range(plan.producers):
+            self._add("producer")
+        for number in range(plan.subscribers):
+            self._add(f"consumer-{number}")
+        if plan.members:
+            self.note("group", "group", ordering=plan.ordering, max_deliveries=plan.max_deliveries)
+            self._add("pool")
+
+    def _add(self, kind: str) -> None:
+        self._names[kind] += 1
+        name = f"{kind}.{self._names[kind]}"
+        plan = self.plan
+        client: Client
+        if kind == "producer":
+            client = Producer(name, self.ways)
+        elif kind == "pool":
+            client = Pool(name, self.ways, plan.ordering, plan.max_deliveries)
+        elif kind == "member":
+            pid = 1000 + self._names[kind]
+            self.writer.processes.add(pid)
+            client = Member(name, self.ways, pid, plan.ordering, plan.max_deliveries)
+        else:
+            client = Subscriber(kind, self.ways)
+        self.clients.append(client)
+
+    def _replace(self, client: Client) -> None:
+        """A client has died, and another one takes its place; members are replaced later."""
+        self.clients.remove(client)
+        if isinstance(client, Member):
+            self.writer.processes.discard(client.pid)
+        else:
+            self._add(client.name.partition(".")[0])
+
+    def _members_wanted(self) -> bool:
+        if not any(isinstance(one, Pool) and one.is_ready for one in self.clients):
+            return False
+        return self._members() < self.plan.members
+
+    def _members(self) -> int:
+        return sum(isinstance(one, Member) for one in self.clients)
+
+    # --- steps -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The whole history; stops at the first violation."""
+        self.populate()
+        for _ in range(self.plan.steps):
+            self.take_step()
+            if self.violations:
+                return
+        self._settle()
+        if not self.violations:
+            self._tell_the_end()
+
+    def take_step(self) -> bool:
+        """Do one of the things that can be done; false if there is none."""
+        self.step += 1
+        if not self.ways.is_settling and self.rng.random() < self.plan.fault_share:
+            self._fail()
+            return True
+        actors = [self._own_actions, self.writer.actions, *(one.actions for one in self.clients)]
+        self.rng.shuffle(actors)
+        for actor in actors:
+            actions = actor()
+            if actions:
+                self.rng.choice(actions)()
+                self._replace_left()
+                return True
+        return False
+
+    def _replace_left(self) -> None:
+        while self.ways.left:
+            name = self.ways.left.pop()
+            self._replace(next(one for one in self.clients if one.name == name))
+
+    def _own_actions(self) -> list[Action]:
+        if self._members_wanted():
+            return [lambda: self._add("member")]
+        if self.writer.next_due() is not None or not self.writer.is_up:
+            return [self._let_time_pass]
+        return []
+
+    def _let_time_pass(self) -> None:
+        due_ns = self.writer.next_due()
+        self.now_ns += self.rng.choice([SECOND // 1000, SECOND // 10])
+        if due_ns is not None and self.rng.random() < 0.5:
+            self.now_ns = max(self.now_ns, due_ns)
+        self.writer.resume()
+
+    def _fail(self) -> None:
+        kind = self.rng.choice(["writer", "pipe", "client", "member"])
+        if kind == "writer" and self.writer.is_up:
+            self.rng.choice([self.writer.kill, self.writer.kill, self.writer.leave])()
+        elif kind == "pipe" and self.writer.links:
+            self.break_pipe(self.rng.choice(list(self.writer.links)))
+        else:
+            wanted = [one for one in self.clients if isinstance(one, Member) == (kind == "member")]
+            if wanted:
+                self.kill(self.rng.choice(wanted))
+
+    def kill(self, client: Client) -> None:
+        """A client's process dies."""
+        self.counts[f"{type(client).__name__.lower()}s killed"] += 1
+        client.die()
+        self._replace(client)
+
+    def break_pipe(self, link: Link) -> None:
+        """The writer drops a client that lives."""
+        self.counts["pipes broken"] += 1
+        self.note("writer", "dropped", of=link.owner)
+        leases = self.writer.leases_of(link)
+        if leases is not None:
+            self.note(link.owner, "cut_off", leases=leases)
+        self.writer.drop(link)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Let everything come to rest."""
+        self.ways.is_settling = True
+        self.writer.spare()
+        until = self.step + REST_STEPS_MAX
+        while self.take_step():
+            if self.violations:
+                return
+            if self.step > until:
+                self._blame("no rest", "there is always something left to do")
+                return
+
+    def _blame(self, kind: str, text: str) -> None:
+        self.checker.blame(Violation(kind, text, self.step))
+
+    def _tell_the_end(self) -> None:
+        while not self.writer.is_up:
+            self.writer.start()
+        log = LogReader(self.directory)
+        try:
+            events: dict[int, str] = {}
+            keys: dict[int, str | None] = {}
+            for envelopes in read_range(log, 0, None):
+                for envelope in envelopes:
+                    assert envelope.seq_no is not None
+                    value = envelope.event[0]
+                    events[envelope.seq_no] = value
+                    keys[envelope.seq_no] = None if value.startswith(RESULT) else envelope.key
+            self.note("end", "log", first=log.first_available, events=events)
+            self.note("end", "keys", keys=keys)
+            letters = [letter.seq_no for letter in read_dead_letters(self.directory, GROUP)]
+            self.note("end", "letters", seq_nos=letters)
+            self.note("end", "drained", at=log.position_of(GROUP))
+            self._check_readers(log)
+        finally:
+            log.close()
+
+    def _check_readers(self, log: LogReader) -> None:
+        for client in self.clients:
+            if isinstance(client, Subscriber):
+                at = log.position_of(client.name)
+                self.note(client.name, "position", consumer=client.name, at=at)
+                if client.next_seq_no <= log.last_seq_no:
+                    text = f"{client.name} sleeps before {client.next_seq_no} of {log.last_seq_no}"
+                    self._blame("lost wake-up", text)
+
+    def close(self) -> None:
+        """Give everything back."""
+        for client in self.clients:
+            client.leave()
+        self.writer.close()
+
+
+class _Thread:
+    """What a member's pipe takes for its second thread, which the simulation takes the place of."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
+
+
+class _Condition:
+    """Nothing ever waits: whoever would is an action that is not offered yet."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait_for(self, _condition: Any, _timeout: float | None = None) -> None:
+        pass
+
+    def notify_all(self) -> None:
+        pass
+
+
+@contextmanager
+def one_world(rng: random.Random) -> Iterator[None]:
+    """Chance, threads and this process's number are the simulation's own."""
+    chance = SimpleNamespace(randbits=lambda bits: rng.getrandbits(bits) | 1 << bits - 1)
+    threads = SimpleNamespace(Thread=_Thread, Condition=_Condition, current_thread=lambda: None)
+    with ExitStack() as stack:
+        for module, name, value in (
+            (outbox, "secrets", chance),
+            (member_pipe, "secrets", chance),
+            (member_pipe, "threading", threads),
+            (conversations, "os", SimpleNamespace(getpid=lambda: 1)),
+        ):
+            stack.enter_context(mock.patch.object(module, name, value))
+        yield
+
+
+def simulate(seed: int) -> Result:
+    """The history of a seed, judged."""
+    base = MEMORY if os.access(MEMORY, os.W_OK) else tempfile.gettempdir()
+    directory = tempfile.mkdtemp(prefix="eventlog-simulation-", dir=base)
+    world = World(seed, os.path.join(directory, "log"))
+    try:
+        with one_world(world.rng):
+            try:
+                world.run()
+            finally:
+                world.close()
+    except Exception as error:
+        tail = "\n".join(map(str, world.history[-30:]))
+        error.add_note(f"seed {seed}, {world.plan}\n{tail}")
+        raise
+    finally:
+        shutil.rmtree(directory)
+    for what in ("killed", "left", "cut_off"):
+        world.counts[f"writer {what}"] = sum(one.what == what for one in world.history)
+    world.counts["steps"] = world.step
+    world.counts["histories"] = 1
+    return Result(seed, world.plan, world.history, world.violations, world.counts)

@@ -1,0 +1,253 @@
+"""The simulated writer: the real actor over a real log, behind pipes that are queues of bytes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from eventlog.errors import ProtocolError
+from eventlog.storage.log import SyncWork, WritableLog
+from eventlog.testing import Killed, KillingFiles, open_storage
+from eventlog.wire.connection import Connection, frame
+from eventlog.wire.messages import PROTOCOL_VERSION, Hello, Welcome, WriterMessage
+from eventlog.writer.actor import Actor
+
+Action = Callable[[], None]
+CALLS_UNTIL_DEATH = 120
+"""Of the operating system, at most: a writer's start takes about thirty."""
+
+
+@dataclass(eq=False)
+class Link:
+    """A pipe, with the bytes on their way; as a peer, it is what the actor knows of a client."""
+
+    owner: str
+    to_writer: bytearray = field(default_factory=bytearray)
+    to_client: bytearray = field(default_factory=bytearray)
+    is_closed_by_client: bool = False
+    is_gone: bool = False
+    """Closed by the writer."""
+
+    def say(self, message: WriterMessage) -> None:
+        """See `writer.actor.Peer`."""
+        if not self.is_gone:
+            self.to_client += frame(message)
+
+    def hang_up(self, rng: random.Random) -> None:
+        """The client's process ends; what it was sending may be cut anywhere."""
+        self.is_closed_by_client = True
+        cut(self.to_writer, rng)
+
+    def end(self, rng: random.Random) -> None:
+        """The writer's end is closed, by it or by its death: no byte is heard any more."""
+        self.is_gone = True
+        self.to_writer.clear()
+        cut(self.to_client, rng)
+
+
+def cut(queue: bytearray, rng: random.Random) -> None:
+    """Lose some of the bytes on their way."""
+    del queue[rng.choice([0, len(queue), rng.randint(0, len(queue))]) :]
+
+
+def piece_of(queue: bytearray, rng: random.Random) -> bytes:
+    """The next bytes to arrive: mostly all that there are."""
+    count = len(queue) if rng.random() < 0.7 else rng.randint(1, len(queue))
+    piece = bytes(queue[:count])
+    del queue[:count]
+    return piece
+
+
+class Writer:
+    """One log's writers, one after the other."""
+
+    def __init__(
+        self,
+        directory: str,
+        rng: random.Random,
+        options: dict[str, Any],
+        note: Callable[..., None],
+        clock: Callable[[], int],
+    ) -> None:
+        self._directory = directory
+        self._rng = rng
+        self._options = options
+        self._note = note
+        self._clock = clock
+        self.links: dict[Link, Connection] = {}
+        self.is_up = False
+        self.may_die = True
+        self.log: WritableLog
+        self.actor: Actor
+        self.processes: set[int] = set()
+        """The pids of members that live."""
+
+    def start(self) -> bool:
+        """Recover the log and serve it; false if it died doing so."""
+        is_doomed = self.may_die and self._rng.random() < 0.3
+        at = self._rng.randint(1, CALLS_UNTIL_DEATH) if is_doomed else None
+        self._files = KillingFiles(at, torn=self._rng.random() < 0.5)
+        self._work: SyncWork | None = None
+        self._is_dirty = self._wants_spare = False
+        try:
+            self.log = open_storage(
+                self._directory, self._files, lambda: 10**18 + self._clock(), **self._options
+            )
+            self.log.on_spare_wanted = self._note_spare
+            self.actor = Actor(self.log, lambda: len(self.links), self._note_dirty)
+        except Killed as death:
+            self._note("writer", "killed", at=str(death), starting=True)
+            self._files.bury()
+            return False
+        self.actor.groups._clock = self._clock
+        self.is_up = True
+        self._note("writer", "started", epoch=self.log.control.epoch, last=self.log.last_seq_no)
+        return True
+
+    def _note_dirty(self) -> None:
+        self._is_dirty = True
+
+    def _note_spare(self) -> None:
+        self._wants_spare = True
+
+    def kill(self, at: str = "between two messages") -> None:
+        """Its memory is lost, its files stay."""
+        self._note("writer", "killed", at=at)
+        self._end_links()
+        self.log.abandon()
+        self.actor.groups.store.close()
+        self._files.bury()
+
+    def leave(self) -> None:
+        """An orderly end, if it gets so far."""
+        self._note("writer", "left")
+        self._end_links()
+        try:
+            self.log.close()
+            self.actor.groups.store.close()
+        except Killed:
+            self.actor.groups.store.close()
+            self._files.bury()
+
+    def _end_links(self) -> None:
+        self.is_up = False
+        for link in self.links:
+            link.end(self._rng)
+        self.links.clear()
+
+    def spare(self) -> None:
+        """From now on it is not killed within a call."""
+        self.may_die = False
+        if self.is_up:
+            self._files._at = None
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Killed as death:
+            self.kill(str(death))
+
+    def close(self) -> None:
+        """Give everything back."""
+        if self.is_up:
+            self.is_up = False
+            self.log.abandon()
+            self.actor.groups.store.close()
+            self._files.bury()
+
+    def leases_of(self, link: Link) -> list[int] | None:
+        """What the member has that speaks through this pipe; `None` if it is no member's."""
+        seat = self.actor.groups._seats.get(link)
+        if seat is None:
+            return None
+        leases = seat.state.leases.values()
+        return [one.lease_id for one in leases if one.member_id == seat.member_id]
+
+    # --- what it may do next -----------------------------------------------------------------
+
+    def actions(self) -> list[Action]:
+        """What the scheduler may choose."""
+        if not self.is_up:
+            return []
+        found: list[Action] = [
+            lambda link=link: self._guarded(lambda: self._hear(link))  # type: ignore[misc]
+            for link in self.links
+            if link.to_writer or link.is_closed_by_client
+        ]
+        if self._work is not None:
+            found.append(lambda: self._guarded(self._end_sync))
+        elif self._is_dirty and self.log.options.durability != "memory":
+            found.append(self._begin_sync)
+        if self._wants_spare:
+            found.append(lambda: self._guarded(self._make_spare))
+        if any(pid not in self.processes for *_, pid, _ in self.actor.groups.absent()):
+            found.append(lambda: self._guarded(self._end_absent))
+        return found
+
+    def _hear(self, link: Link) -> None:
+        if not link.to_writer:
+            del self.links[link]
+            link.is_gone = True
+            self.actor.forget_peer(link)
+            return
+        connection = self.links[link]
+        try:
+            for message in connection.receive(piece_of(link.to_writer, self._rng)):
+                if isinstance(message, Hello):
+                    control = self.log.control
+                    link.say(Welcome(PROTOCOL_VERSION, 1, control.epoch, control.log_id))
+                else:
+                    self.actor.handle(link, message)  # type: ignore[arg-type]
+        except ProtocolError as error:
+            self._note("writer", "protocol_error", of=link.owner, error=str(error))
+            self.drop(link)
+
+    def drop(self, link: Link) -> None:
+        """End a conversation, as with a peer that does not read its answers.
+
+        It does not die of it: whether a member that lives had lost its leases would not be known.
+        """
+        del self.links[link]
+        link.end(self._rng)
+        at, self._files._at = self._files._at, None
+        self.actor.forget_peer(link)
+        if at is not None:
+            self._files._at = self._files.calls + 1
+
+    def _begin_sync(self) -> None:
+        self._is_dirty = False
+        self._work = self.log.begin_sync()
+
+    def _end_sync(self) -> None:
+        work, self._work = self._work, None
+        assert work is not None
+        self.actor.groups.store.sync()
+        work.run()
+        self.log.finish_sync(work)
+        self.log.sync_positions()
+        self.actor.on_synced()
+
+    def _make_spare(self) -> None:
+        self._wants_spare = False
+        work = self.log.begin_spare()
+        if work is not None:
+            self.log.finish_spare(work.run())
+
+    def _end_absent(self) -> None:
+        """Members of before the start whose processes have ended."""
+        for state, member_id, pid, _ in self.actor.groups.absent():
+            if pid not in self.processes:
+                self.actor.groups.end_member(state, member_id)
+
+    # --- time --------------------------------------------------------------------------------
+
+    def next_due(self) -> int | None:
+        """When a backoff ends."""
+        return self.actor.groups.next_due() if self.is_up else None
+
+    def resume(self) -> None:
+        """Time has passed."""
+        if self.is_up:
+            self._guarded(self.actor.groups.resume_due)
