@@ -1,6 +1,10 @@
 """Walking the batches of a log, segment by segment, never past its mark.
 
 What may stand at a place, and what that means, is drawn in `reader`.
+
+Each look into a map comes after a look at the size of its file, since what lies past the end of a
+file that somebody truncated is no error but a SIGBUS. (What is truncated within the microseconds in
+between, or under a `memoryview` of a payload that was handed out uncopied, still is one.)
 """
 
 from __future__ import annotations
@@ -71,11 +75,14 @@ class BatchReader:
         self.next_seq_no = next_seq_no
         self.position = 0
         self._segment: SegmentReader | None = None
+        self._known_readable = 0
+        """Looked up when the reader gets there: events that were published stay so."""
 
     @property
     def last_readable(self) -> int:
         """The number that this reader goes up to, for now."""
         control = self._log.control
+        control.check_whole()
         return control.synced if self._durable_only else control.high_water
 
     def next_batch(self) -> StoredBatch | None:
@@ -84,13 +91,15 @@ class BatchReader:
         Raises:
             EventsTruncated, CorruptLog, LogDeleted: see the module's table.
         """
-        if self.next_seq_no > self.last_readable:
+        if not self._is_readable():
             return None
         while True:
             segment = self._segment
             if segment is None:
                 self._enter(self._log.open_segment(self.next_seq_no))
                 continue
+            if segment.is_cut_off:
+                raise self._cut_off(segment)
             there = segment.header_at(self.position)
             if there is None or there.length == 0:
                 self._go_on(segment, "a batch that is not there")
@@ -105,6 +114,23 @@ class BatchReader:
                 continue  # still on the way from an index entry to the number asked for
             self.next_seq_no = header.last_seq_no + 1
             return batch
+
+    def _is_readable(self) -> bool:
+        if self.next_seq_no > self._known_readable:
+            self._known_readable = self.last_readable
+        return self.next_seq_no <= self._known_readable
+
+    def _cut_off(self, segment: SegmentReader) -> CorruptLog:
+        """The error for a file that is shorter than it was; nothing in its map is looked at."""
+        last = self._last_of(segment)
+        return CorruptLog(
+            f"the events {self.next_seq_no} to {last} of the log {self._log.directory} cannot be"
+            f" read: segment {segment.base_seq_no} was truncated while it was in use; restore a"
+            " backup, or go on after them",
+            path=self._log.directory,
+            seq_no=self.next_seq_no,
+            last_seq_no=last,
+        )
 
     def _checked(self, segment: SegmentReader, header: BatchHeader) -> BatchHeader | str:
         """The header of a whole batch, the next one or one before it; or why there is none."""

@@ -220,9 +220,28 @@ class ControlPage:
         padded = value.encode()[:BOOT_ID_BYTES].ljust(BOOT_ID_BYTES, b"\0")
         self._files.store(self._descriptor, self._view, start, padded)
 
+    def is_cut_off(self) -> bool:
+        """Whether somebody has truncated the file, so that a look at the page would be a SIGBUS."""
+        return self._files.is_cut_off(self._descriptor, PAGE_BYTES)
+
+    def check_whole(self) -> None:
+        """Pass if the page is still there.
+
+        Raises:
+            CorruptLog: somebody has truncated it.
+        """
+        if self.is_cut_off():
+            raise CorruptLog(
+                f"the control file of {self.directory} was truncated while it was in use;"
+                " `eventlog verify --repair` makes it again from the segments",
+                path=self.directory,
+            )
+
     def is_replaced(self) -> bool:
-        """Whether the log at the path is no longer this one: deleted, or made anew."""
-        return not self._files.has_name(self._descriptor, os.path.join(self.directory, FILE_NAME))
+        """Whether the log at the path is no longer this one: deleted, made anew, or truncated."""
+        return self.is_cut_off() or not self._files.has_name(
+            self._descriptor, os.path.join(self.directory, FILE_NAME)
+        )
 
     def sync(self) -> None:
         """Return when the page is on the disk."""

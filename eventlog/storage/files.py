@@ -111,6 +111,13 @@ class Files:
         """The size of the file in bytes."""
         return os.fstat(descriptor).st_size
 
+    def is_cut_off(self, descriptor: int, size: int) -> bool:
+        """Whether the file has become shorter than that: what was mapped there would be a SIGBUS.
+
+        Half the price of `size`; the descriptor must be the caller's own, since its offset moves.
+        """
+        return os.lseek(descriptor, 0, os.SEEK_END) < size
+
     def map(self, descriptor: int, size: int, *, writable: bool = False) -> mmap.mmap:
         """The first `size` bytes in memory, shared with every process that maps them."""
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ

@@ -127,6 +127,10 @@ class OffsetTable:
             path=self.directory,
         )
 
+    def is_cut_off(self) -> bool:
+        """Whether somebody has truncated the file, so that a store would be a SIGBUS."""
+        return self._files.is_cut_off(self._descriptor, len(self._view))
+
     @property
     def capacity(self) -> int:
         """How many slots the file has room for."""

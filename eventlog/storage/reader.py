@@ -54,11 +54,13 @@ class LogReader:
     @property
     def last_seq_no(self) -> int:
         """The number of the last published event; 0 if there was none."""
+        self.control.check_whole()
         return self.control.high_water
 
     @property
     def first_available(self) -> int:
         """The number of the oldest event still stored; past the last one if there is none."""
+        self.control.check_whole()
         return self.control.first_available
 
     # --- consumers ---------------------------------------------------------------------------

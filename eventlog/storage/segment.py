@@ -289,6 +289,11 @@ class SegmentReader:
                 seq_no=self.base_seq_no,
             )
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether somebody has truncated the file, so that a look at the map may be a SIGBUS."""
+        return self._files.is_cut_off(self._descriptor, len(self.view))
+
     def header_at(self, position: int) -> BatchHeader | None:
         """The batch header there, unchecked; `None` past the last place for one."""
         if position + HEADER_BYTES > len(self.view):

@@ -239,11 +239,19 @@ class Server:
             data = await pipe.receive()
             if not data:
                 return
+            if self.log.control.is_cut_off() or self.log.offsets.is_cut_off():
+                self._end_at_once()
+                return
             try:
                 for message in connection.receive(data):
                     self._answer(pipe, message)
             finally:
                 self.flush()
+
+    def _end_at_once(self) -> None:
+        """Somebody has truncated what this writer has mapped: one more look may be a SIGBUS."""
+        logger.error("the control file or the offset table was truncated, so this writer ends")
+        self.nursery.cancel_scope.cancel()
 
     def _answer(self, pipe: Pipe, message: object) -> None:
         if isinstance(message, Hello):
