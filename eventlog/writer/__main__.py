@@ -11,6 +11,7 @@ import argparse
 import logging
 import logging.handlers
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -67,6 +68,7 @@ def serve(
         EventLogError: the log cannot be opened.
     """
     rendezvous.check_file_system(directory)
+    _raise_descriptor_limit()
     directory_lock = rendezvous.lock_directory(directory) if lock is None else lock
     assert directory_lock is not None
     try:
@@ -122,6 +124,13 @@ def describe(damage: Damage, last_seq_no: int) -> str:
         f"the events {damage.first_seq_no} to {damage.last_seq_no} are damaged and not served:"
         f" {damage.reason}"
     )
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many connections as the system does: the usual limit is there for `select`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _detach() -> None:
