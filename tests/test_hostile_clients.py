@@ -258,9 +258,7 @@ trio.run(main)
 """
 
 
-@pytest.mark.parametrize(
-    ("subscribers", "idle"), [(20, 100), (200, 1000)]
-)
+@pytest.mark.parametrize(("subscribers", "idle"), [(20, 100), (200, 1000)])
 def test_many_subscribers_and_connections_hold(
     log: blocking.EventLog, subscribers: int, idle: int
 ) -> None:
