@@ -194,10 +194,19 @@ class World:
         for actor in actors:
             actions = actor()
             if actions:
+                was_up = self.writer.is_up
                 self.rng.choice(actions)()
                 self._replace_left()
+                if was_up and not self.writer.is_up:
+                    self._maybe_kill_a_member()
                 return True
         return False
+
+    def _maybe_kill_a_member(self) -> None:
+        """What kills a writer in the middle of a call may kill others too: who has the memory?"""
+        members = [one for one in self.clients if isinstance(one, Member)]
+        if members and self.rng.random() < 0.4:
+            self.kill(self.rng.choice(members))
 
     def _replace_left(self) -> None:
         while self.ways.left:
@@ -221,7 +230,7 @@ class World:
     def _fail(self) -> None:
         kind = self.rng.choice(["writer", "pipe", "client", "member"])
         if kind == "writer" and self.writer.is_up:
-            self.rng.choice([self.writer.kill, self.writer.kill, self.writer.leave])()
+            self.rng.choice([self.writer.kill, self.writer.doom, self.writer.leave])()
         elif kind == "pipe" and self.writer.links:
             self.break_pipe(self.rng.choice(list(self.writer.links)))
         else:
