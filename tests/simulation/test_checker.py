@@ -69,6 +69,10 @@ LOGS: dict[str, tuple[list[Told], list[str]]] = {
     "a batch is torn": ([append(1, "a", "b"), log("a")], ["torn batch"]),
     "retention leaves a part": ([append(1, "a", "b"), log("b", first=2)], []),
     "batches of one producer change places": ([A, B, log("b", "a")], ["reordered"]),
+    "one may be repeated late where a full log is an error": (
+        [("log", "options", {"on_full": "error"}), A, B, log("b", "a")],
+        [],
+    ),
     "those of two may": ([A, append(2, "b", who="q"), log("b", "a")], []),
     "a subscription is told that there is nothing": (
         [A, opened(1), stored(1, 1), ("s", "caught_up", {"at": 1})],

@@ -26,7 +26,7 @@ from tests.simulation.world import simulate
 Break = Callable[[pytest.MonkeyPatch], None]
 SEEDS = 150
 """As many as the short run has."""
-MANY_SEEDS = 6_000
+MANY_SEEDS = 3_000
 
 
 def forget_producers(patch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ RARE: list[tuple[Break, str]] = [
     (hold_whatever_is_said, "superseded delivery"),
     (start_without_a_mark, "handled again"),
     (sign_no_page, "handled again"),
-    (forget_acks_at_a_start, "handled again"),
+    (forget_acks_at_a_start, "not handled"),
     (never_compare, "key order"),
 ]
 """They take several faults at the same time."""

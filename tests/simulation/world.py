@@ -127,6 +127,7 @@ class World:
     def populate(self) -> None:
         """The clients that there are at first."""
         plan = self.plan
+        self.note("log", "options", on_full=plan.options.get("on_full", "wait"))
         while not self.writer.is_up:
             self.writer.start()
         for _ in range(plan.producers):
