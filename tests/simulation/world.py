@@ -34,6 +34,8 @@ MEMORY = "/dev/shm"
 SEGMENT_BYTES = 4096
 REST_STEPS_MAX = 20_000
 SECOND = 10**9
+FAULTS = {"killed": "writers killed", "left": "writers ended", "cut_off": "members cut off"}
+"""How those are counted that are entries of a history."""
 
 
 class Plan(NamedTuple):
@@ -371,8 +373,8 @@ def simulate(seed: int) -> Result:
         raise
     finally:
         shutil.rmtree(directory)
-    for what in ("killed", "left", "cut_off"):
-        world.counts[f"writer {what}"] = sum(one.what == what for one in world.history)
+    for what, name in FAULTS.items():
+        world.counts[name] = sum(one.what == what for one in world.history)
     world.counts["steps"] = world.step
     world.counts["histories"] = 1
     return Result(seed, world.plan, world.history, world.violations, world.counts)
