@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.members import Member
-from tests.simulation.world import SEGMENT_BYTES, Plan, World, one_world
+from tests.simulation.world import SEGMENT_BYTES, Plan, World, one_world, simulate
 
 OPTIONS = {"segment_bytes": SEGMENT_BYTES, "durability": "memory"}
 QUIET = Plan(
@@ -67,3 +67,9 @@ def test_a_member_that_is_taken_for_a_new_one_still_signs_its_page(world: World)
     assert world.violations == []
     again = [entry.fields for entry in world.history if entry.what == "handling"][1]
     assert (again["seq_no"], again["attempt"]) == (begun.fields["seq_no"], 2)
+
+
+@pytest.mark.parametrize("seed", [100645, 103978, 202934])
+def test_seeds_that_found_something(seed: int) -> None:
+    """Results whose answer was lost, whose store was refused, and events of the same key behind."""
+    assert simulate(seed).violations == []
