@@ -295,6 +295,29 @@ def fast() -> Iterator[Path]:
 # --- groups and members ----------------------------------------------------------------------
 
 
+def test_results_that_are_stored_are_answered_again_when_the_member_is_gone(world: World) -> None:
+    """They were refused, and there they are: the answer had been lost with the member's pipes."""
+    member = Member(world, M1)
+    one, *_ = member.lease(3)
+    message = member.results_message(one)
+    answer = member.ask(message)
+    member.hang_up()
+    again = world.peer().ask(message)
+    assert (type(again), again.base_seq_no) == (Appended, answer.base_seq_no)
+    assert list(stored_events(world.directory)) == list(range(1, 22))
+
+
+def test_the_next_writer_does_not_give_a_page_away_that_was_just_left(world: World) -> None:
+    """Who lost its pipe and lives may still write there: that a handler of its own is done.
+
+    In another member's page that said that an event was done which nobody had handled.
+    """
+    left = Member(world, M1)
+    left.hang_up()
+    world.restart()
+    assert Member(world, M2).joined.slot != left.joined.slot
+
+
 def test_a_group_has_to_be_opened_before_anybody_joins(world: World) -> None:
     for kind, fields in (
         (Join, (1, os.getpid(), 1)),

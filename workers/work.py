@@ -103,7 +103,8 @@ class Worker:
                 continue
             if self._stored_keys:
                 member.show(0, 0, 0)  # storing may take long, and is no handler's time
-                self.keep_order(lease, envelope)
+                if not self.keep_order(lease, row, envelope):
+                    continue
                 begun_ns = now_ns()
             member.begin(row, seq_no, begun_ns)
             try:
@@ -146,13 +147,22 @@ class Worker:
             self.member.bury(lease, seq_no, letter)
             return None
 
-    def keep_order(self, lease: Lease, envelope: EventEnvelope) -> None:
+    def keep_order(self, lease: Lease, row: int, envelope: EventEnvelope) -> bool:
         """Store the result of the event before this one of the same key, if it waits for that.
 
-        Otherwise a death would bring the earlier event back after this one was handled.
+        Otherwise a death would bring the earlier event back after this one was handled. False if
+        this one may not begin: the result was refused, so both were given back.
         """
-        if envelope.key in self._stored_keys:
-            self.settle(lease)
+        if envelope.key not in self._stored_keys:
+            return True
+        entry = (row, envelope.seq_no or 0)
+        lease.todo.appendleft(entry)  # given back from there, with the others of its key
+        self.settle(lease)
+        try:
+            lease.todo.remove(entry)
+        except ValueError:
+            return False
+        return True
 
     def argument(self, envelope: EventEnvelope) -> Any:
         """What the handler is called with."""
@@ -246,7 +256,8 @@ class Worker:
             return
         except EventLogError as error:
             self.member.count_handled(-len(stored))
-            for _, envelope in stored:  # the output refused the results
+            for row, envelope in stored:  # the output refused the results
+                self.member.refused(row)
                 self.failed(lease, envelope, error)
             return
         for row, _ in stored:

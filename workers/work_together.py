@@ -106,7 +106,8 @@ class _Together:
     async def _handle(self, lease: Lease, row: int, envelope: EventEnvelope) -> bool:
         """One event; whether its handler returned."""
         worker, seq_no = self._worker, envelope.seq_no or 0
-        worker.keep_order(lease, envelope)
+        if not worker.keep_order(lease, row, envelope):
+            return False
         begun_ns = now_ns()
         self._running[seq_no] = begun_ns
         self._member.begin(row, seq_no, begun_ns)

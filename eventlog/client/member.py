@@ -153,6 +153,12 @@ class GroupMember:
         assert page is not None
         page.states[row] = DONE
 
+    def refused(self, row: int) -> None:
+        """Note that the event's result was refused: its delivery has failed, whoever dies next."""
+        page = self._pipe.page
+        assert page is not None
+        page.states[row] = STARTED
+
     def returned(self, row: int) -> None:
         """Note that the handler returned a result, which is not stored yet."""
         page = self._pipe.page

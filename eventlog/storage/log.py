@@ -155,10 +155,9 @@ class WritableLog:
             EventTooLarge: the batch does not fit a segment, or has more events than a batch may.
             StorageFailed: the operating system failed the write, or an earlier sync.
         """
-        if producer_id:
-            known = self._producers.find(producer_id, producer_seq)
-            if known is not None:
-                return known
+        known = self.find(producer_id, producer_seq)
+        if known is not None:
+            return known
         if batch.count > BATCH_EVENTS_LIMIT:
             raise EventTooLarge(
                 f"a batch of {batch.count} events; the limit is {BATCH_EVENTS_LIMIT}",
@@ -183,6 +182,10 @@ class WritableLog:
         if segment.is_half_full and self._spare.is_wanted:
             self.on_spare_wanted()
         return base_seq_no
+
+    def find(self, producer_id: int, producer_seq: int) -> int | None:
+        """The number of the first event of a batch that is stored already; else `None`."""
+        return self._producers.find(producer_id, producer_seq) if producer_id else None
 
     def _segment_for(self, length: int, base_seq_no: int) -> SegmentWriter:
         """The segment that takes a batch of that length, a new one if need be."""

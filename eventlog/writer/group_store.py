@@ -86,6 +86,8 @@ class GroupStore:
 
     def _replay(self, record: Record) -> None:
         kind, name, *fields = record
+        if kind == "member":
+            self._next_slot = fields[3] + 1  # the turn goes on where the earlier writer was
         if kind == "forget":
             self.groups.pop(name, None)
         else:

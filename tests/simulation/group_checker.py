@@ -12,7 +12,7 @@ entry            fields
 `settled`        `op`, `is_taken`: the writer's answer
 `died`           the member's process
 `cut_off`        the writer dropped the pipe of a member that lives: its `leases` are over
-`retry`          `seq_nos`: dead letters are handed out again
+`retry`          `seq_nos`: somebody asks for dead letters to be handed out again, now or later
 `log`, `keys`    at the end: what is stored, and the key of each event (`None` for results)
 `letters`        at the end: the `seq_nos` of the dead letters
 `drained`        at the end: everything up to `at` is done, or dead
@@ -87,6 +87,8 @@ class GroupChecker(Checker):
             self.blame("handled again", f"{who} was given event {seq_no}, which is done")
         elif state == "dead":
             self.blame("handled again", f"{who} was given event {seq_no}, which is dead")
+        elif state == "perhaps dead":
+            self._failures[seq_no] = 0
         wanted = self._failures[seq_no] + 1
         if attempt != wanted:
             self.blame("miscounted", f"event {seq_no}: attempt {attempt} instead of {wanted}")
@@ -105,7 +107,9 @@ class GroupChecker(Checker):
     def _fail(self, seq_no: int) -> None:
         self._busy.pop(seq_no, None)
         self._failures[seq_no] += 1
-        self._set(seq_no, "dead" if self._failures[seq_no] >= self._max_deliveries else "open")
+        is_dead = self._failures[seq_no] >= self._max_deliveries
+        dead = "perhaps dead" if seq_no in self._retried else "dead"
+        self._set(seq_no, dead if is_dead else "open")
 
     def on_died(self, who: str) -> None:
         self._supersede(who)
@@ -129,8 +133,7 @@ class GroupChecker(Checker):
         for seq_no in seq_nos:
             self._retried.add(seq_no)
             if self._state(seq_no) == "dead":
-                self._failures[seq_no] = 0
-                self._set(seq_no, "open")
+                self._set(seq_no, "perhaps dead")
 
     # --- acknowledgements --------------------------------------------------------------------
 
@@ -229,7 +232,10 @@ class GroupChecker(Checker):
 
     def on_letters(self, who: str, seq_nos: Sequence[int]) -> None:
         dead = {n for n in self._states if self._state(n) == "dead"}
-        for seq_no in sorted(set(seq_nos) - dead):
+        perhaps = {n for n in self._states if self._state(n) == "perhaps dead"}
+        for seq_no in sorted(perhaps & set(seq_nos)):
+            self._set(seq_no, "dead")
+        for seq_no in sorted(set(seq_nos) - dead - perhaps):
             self.blame("dead letter", f"event {seq_no} is {self._state(seq_no)}, and a dead letter")
         for seq_no in sorted(dead - set(seq_nos)):
             self.blame("dead letter", f"event {seq_no} is dead, and no dead letter")

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -45,6 +46,11 @@ def try_seeds(seeds: range) -> Outcome:
     return Outcome(counts, None, "")
 
 
+def end_in_order() -> None:
+    """In each process: being ended in the middle of a history takes its directory away too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
 def chunks(first: int, histories: int | None) -> Iterator[range]:
     """The seeds from the first on, without an end if no number is given."""
     start = first
@@ -62,7 +68,7 @@ def try_all(asked: argparse.Namespace, first: int) -> Outcome:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     is_quiet = asked.json or not sys.stderr.isatty()
     with (
-        multiprocessing.get_context("spawn").Pool(asked.processes) as pool,
+        multiprocessing.get_context("spawn").Pool(asked.processes, end_in_order) as pool,
         Progress(*columns, TimeRemainingColumn(), disable=is_quiet) as progress,
     ):
         bar = progress.add_task("histories", total=histories)

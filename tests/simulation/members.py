@@ -164,7 +164,9 @@ class Member(Client):
         envelope = self._member.envelope(seq_no)
         waiting = {one.key for _, one in self._returned}
         if self._ordering == "key" and envelope.key is not None and envelope.key in waiting:
-            self._settle(lambda: self._begin(row, envelope))
+            # As `Worker.keep_order`: it is given back from there if the result is refused.
+            lease.todo.appendleft((row, seq_no))
+            self._settle()
         else:
             self._begin(row, envelope)
 
@@ -265,7 +267,8 @@ class Member(Client):
         if isinstance(error, StaleLease):
             lease.make_stale()
         elif error is not None:
-            for _, envelope in returned:
+            for row, envelope in returned:
+                self._member.refused(row)
                 self._failed(lease, envelope)
         else:
             for row, _ in returned:

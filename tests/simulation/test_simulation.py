@@ -29,7 +29,7 @@ def test_histories_keep_the_contract() -> None:
         assert told[what] > 10, what
     for what in ("settled", "condemned", "cut_off", "retry"):
         assert told[what] > 0, what
-    for fault in ("writer killed", "writer left", "pipes broken", "producers killed"):
+    for fault in ("writers killed", "writers ended", "pipes broken", "producers killed"):
         assert counts[fault] > 50, fault
     assert counts["members killed"] > 20
 

@@ -34,6 +34,8 @@ MEMORY = "/dev/shm"
 SEGMENT_BYTES = 4096
 REST_STEPS_MAX = 20_000
 SECOND = 10**9
+FAULTS = {"killed": "writers killed", "left": "writers ended", "cut_off": "members cut off"}
+"""How those are counted that are entries of a history."""
 
 
 class Plan(NamedTuple):
@@ -127,6 +129,7 @@ class World:
     def populate(self) -> None:
         """The clients that there are at first."""
         plan = self.plan
+        self.note("log", "options", on_full=plan.options.get("on_full", "wait"))
         while not self.writer.is_up:
             self.writer.start()
         for _ in range(plan.producers):
@@ -194,10 +197,19 @@ class World:
         for actor in actors:
             actions = actor()
             if actions:
+                was_up = self.writer.is_up
                 self.rng.choice(actions)()
                 self._replace_left()
+                if was_up and not self.writer.is_up:
+                    self._maybe_kill_a_member()
                 return True
         return False
+
+    def _maybe_kill_a_member(self) -> None:
+        """What kills a writer in the middle of a call may kill others too: who has the memory?"""
+        members = [one for one in self.clients if isinstance(one, Member)]
+        if members and self.rng.random() < 0.4:
+            self.kill(self.rng.choice(members))
 
     def _replace_left(self) -> None:
         while self.ways.left:
@@ -221,7 +233,7 @@ class World:
     def _fail(self) -> None:
         kind = self.rng.choice(["writer", "pipe", "client", "member"])
         if kind == "writer" and self.writer.is_up:
-            self.rng.choice([self.writer.kill, self.writer.kill, self.writer.leave])()
+            self.rng.choice([self.writer.kill, self.writer.doom, self.writer.leave])()
         elif kind == "pipe" and self.writer.links:
             self.break_pipe(self.rng.choice(list(self.writer.links)))
         else:
@@ -361,8 +373,8 @@ def simulate(seed: int) -> Result:
         raise
     finally:
         shutil.rmtree(directory)
-    for what in ("killed", "left", "cut_off"):
-        world.counts[f"writer {what}"] = sum(one.what == what for one in world.history)
+    for what, name in FAULTS.items():
+        world.counts[name] = sum(one.what == what for one in world.history)
     world.counts["steps"] = world.step
     world.counts["histories"] = 1
     return Result(seed, world.plan, world.history, world.violations, world.counts)

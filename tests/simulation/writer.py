@@ -120,6 +120,10 @@ class Writer:
         self.actor.groups.store.close()
         self._files.bury()
 
+    def doom(self) -> None:
+        """It will be killed soon, in the middle of what it does then."""
+        self._files._at = self._files.calls + self._rng.randint(1, 6)
+
     def leave(self) -> None:
         """An orderly end, if it gets so far."""
         self._note("writer", "left")

@@ -1,0 +1,206 @@
+"""The simulation finds bugs: with one thing broken, some histories show it, and say what it is."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eventlog.client.member_pipe import MemberPipe
+from eventlog.client.outbox import Outbox
+from eventlog.errors import LogFull
+from eventlog.groups.order import _Line
+from eventlog.groups.state import GroupState
+from eventlog.storage.batch_reader import BatchReader
+from eventlog.storage.log import WritableLog
+from eventlog.storage.members import MemberPage
+from eventlog.storage.producers import ProducerTable
+from eventlog.storage.reader import LogReader
+from eventlog.writer.actor import Waiting
+from eventlog.writer.group_desk import GroupDesk
+from eventlog.writer.group_store import GroupStore
+from tests.simulation.world import simulate
+
+Break = Callable[[pytest.MonkeyPatch], None]
+SEEDS = 150
+"""As many as the short run has."""
+MANY_SEEDS = 3_000
+
+
+def forget_producers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ProducerTable, "find", lambda *_: None)
+
+
+def forget_producers_at_a_start(patch: pytest.MonkeyPatch) -> None:
+    real = WritableLog.__init__
+
+    def init(self: WritableLog, *args: Any, **options: Any) -> None:
+        real(self, *args, **options)
+        self._producers = ProducerTable()
+
+    patch.setattr(WritableLog, "__init__", init)
+
+
+def send_in_any_order(patch: pytest.MonkeyPatch) -> None:
+    real = Outbox.pipe_broke
+
+    def pipe_broke(self: Outbox) -> None:
+        real(self)
+        self.unsent = deque(reversed(self.unsent))
+
+    patch.setattr(Outbox, "pipe_broke", pipe_broke)
+
+
+def answer_what_is_not_stored(patch: pytest.MonkeyPatch) -> None:
+    real = WritableLog.append
+
+    def append(self: WritableLog, *batch: Any) -> int:
+        if self.last_seq_no % 7 == 6:
+            return self.last_seq_no + 1
+        return real(self, *batch)
+
+    patch.setattr(WritableLog, "append", append)
+
+
+def store_what_is_refused(patch: pytest.MonkeyPatch) -> None:
+    real = WritableLog.append
+
+    def append(self: WritableLog, *batch: Any) -> int:
+        number = real(self, *batch)
+        if number % 5 == 4:
+            raise LogFull("broken on purpose")
+        return number
+
+    patch.setattr(WritableLog, "append", append)
+
+
+def wake_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Waiting, "wake", lambda *_: None)
+
+
+def skip_an_event(patch: pytest.MonkeyPatch) -> None:
+    real = BatchReader.next_batch
+
+    def next_batch(self: BatchReader) -> Any:
+        if self.next_seq_no == 5 and self.last_readable > 5:
+            self.next_seq_no += 1
+        return real(self)
+
+    patch.setattr(BatchReader, "next_batch", next_batch)
+
+
+def move_back_by_ack(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WritableLog, "ack", lambda self, name, to: self.seek(name, to))
+
+
+def read_a_position_ahead(patch: pytest.MonkeyPatch) -> None:
+    real = LogReader.position_of
+    patch.setattr(LogReader, "position_of", lambda self, name: real(self, name) + 1)
+
+
+def hold_whatever_is_said(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GroupDesk, "_holds", lambda *_: True)
+
+
+def keep_leases_of_the_dead(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GroupDesk, "_end_member", lambda *_: None)
+
+
+def lease_what_is_leased(patch: pytest.MonkeyPatch) -> None:
+    real = GroupState.take
+
+    def take(self: GroupState, *asked: Any) -> Any:
+        ranges = real(self, *asked)
+        if ranges and ranges[0][0] % 3 == 0:
+            self.order.put_back(ranges[:1])
+        return ranges
+
+    patch.setattr(GroupState, "take", take)
+
+
+def start_without_a_mark(patch: pytest.MonkeyPatch) -> None:
+    real = GroupState.settlement
+    nothing = bytes(64)
+    patch.setattr(GroupState, "settlement", lambda self, one, _: real(self, one, nothing))
+
+
+def sign_no_page(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemberPage, "claim", lambda *_: None)
+
+
+def forget_acks_of_results(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GroupDesk, "take_acks", lambda *_: None)
+
+
+def forget_acks_at_a_start(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GroupStore, "_take_acks", lambda _self: None)
+
+
+def take_keys_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_Line, "may_take", lambda *_: True)
+
+
+def bury_without_a_letter(patch: pytest.MonkeyPatch) -> None:
+    def bury(self: GroupStore, state: GroupState, lease_id: int, seq_no: int, _: bytes) -> None:
+        self.commit(state, "buried", lease_id, seq_no)
+
+    patch.setattr(GroupStore, "bury", bury)
+
+
+def never_compare(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemberPipe, "_compare", lambda *_: None)
+
+
+BREAKS: list[tuple[Break, str]] = [
+    (forget_producers, "duplicate"),
+    (forget_producers_at_a_start, "duplicate"),
+    (send_in_any_order, "reordered"),
+    (answer_what_is_not_stored, "two values"),
+    (store_what_is_refused, "refused append"),
+    (wake_nobody, "lost wake-up"),
+    (skip_an_event, "skipped read"),
+    (move_back_by_ack, "position"),
+    (read_a_position_ahead, "position"),
+    (keep_leases_of_the_dead, "no rest"),
+    (lease_what_is_leased, "two members"),
+    (forget_acks_of_results, "own result"),
+    (take_keys_at_once, "key order"),
+    (bury_without_a_letter, "dead letter"),
+]
+RARE: list[tuple[Break, str]] = [
+    (hold_whatever_is_said, "superseded delivery"),
+    (start_without_a_mark, "handled again"),
+    (sign_no_page, "handled again"),
+    (forget_acks_at_a_start, "not handled"),
+    (never_compare, "key order"),
+]
+"""They take several faults at the same time."""
+
+
+def is_found(kind: str, seeds: int) -> bool:
+    """Whether one of the histories breaks that promise."""
+    for seed in range(seeds):
+        try:
+            violations = simulate(seed).violations
+        except Exception:  # noqa: BLE001 - broken code may also fail by itself
+            continue
+        if any(violation.kind == kind for violation in violations):
+            return True
+    return False
+
+
+@pytest.mark.parametrize(("what", "kind"), BREAKS, ids=lambda one: getattr(one, "__name__", None))
+def test_what_is_broken_is_found(what: Break, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    what(monkeypatch)
+    assert is_found(kind, SEEDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "kind"), RARE, ids=lambda one: getattr(one, "__name__", None))
+def test_what_is_rarely_seen_is_found(
+    what: Break, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what(monkeypatch)
+    assert is_found(kind, MANY_SEEDS)
