@@ -232,6 +232,8 @@ class Worker:
             self._settled_ns = now_ns()
             if self._stored:
                 self._store(lease)
+                # Not before: the next event of such a key waits for the lock only while it is here.
+                self._stored_keys.clear()
             if count := len(self._done):  # more may be added meanwhile, without the lock
                 self.member.settle(lease, ranges_of(self._done[:count]))
                 del self._done[:count]
@@ -245,7 +247,6 @@ class Worker:
     def _store(self, lease: Lease) -> None:
         assert self._results is not None
         stored, self._stored = self._stored, []
-        self._stored_keys.clear()
         numbers = [envelope.seq_no or 0 for _, envelope in stored]
         self.member.count_handled(len(stored))
         try:
