@@ -476,7 +476,7 @@ def test_a_snapshot_that_finds_no_room_does_not_break_a_roll(directory: str) -> 
     log = open_storage(directory)
     log.append(batch_of(LARGE_EVENT), 5, 1)
     log.append(batch_of(LARGE_EVENT), 5, 2)
-    log._files = files
+    log.files = files
     log.append(batch_of(LARGE_EVENT), 5, 3)
     assert files.has_failed
     log.append(batch_of("small"), 5, 4)
@@ -512,7 +512,7 @@ def test_nothing_is_appended_after_a_failed_sync(directory: str, at: int) -> Non
     open_storage(directory, **SMALL).close()
     log = open_storage(directory)
     files = FailingFiles(errno.EIO, ["sync", "sync_directory"], at)
-    log._files = files
+    log.files = files
     done: list[str] = []
     errors: list[EventLogError] = []
     failed_syncs: list[EventLogError] = []

@@ -18,7 +18,6 @@ from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
 from eventlog.errors import InvalidArgument, InvalidArgumentType, SequenceOutOfRange
 from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
 from eventlog.record_batch import PackedBatch
-from eventlog.storage.identity import is_same_process
 from eventlog.storage.reader import LogReader
 
 
@@ -153,10 +152,9 @@ class LocalHandle:
         reader = self.reader
         control = reader.control
         last, first = reader.last_seq_no, reader.first_available
-        is_served = is_same_process(control.writer_pid, control.writer_start)
         return LogStatus(
             path=self.path,
-            writer_pid=control.writer_pid if is_served else None,
+            writer_pid=control.running_writer,
             first_seq_no=first if first <= last else None,
             last_seq_no=last or None,
             bytes=reader.stored_bytes(),

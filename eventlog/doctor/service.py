@@ -12,7 +12,6 @@ from eventlog import rendezvous
 from eventlog.doctor.findings import Finding
 from eventlog.errors import LogInUse, PermissionDenied
 from eventlog.storage.control import ControlPage
-from eventlog.storage.identity import is_same_process
 
 LINES_SHOWN: Final = 3
 
@@ -35,7 +34,7 @@ class Service:
 
 def service_of(directory: str, control: ControlPage) -> Service:
     """Look; a writer notices no more than a connection that ends."""
-    pid, alive = control.writer_pid, is_same_process(control.writer_pid, control.writer_start)
+    pid, alive = control.writer_pid, control.running_writer is not None
     listening: bool | None
     try:
         pipe = rendezvous.connect(directory)

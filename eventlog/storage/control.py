@@ -38,6 +38,7 @@ from eventlog.config import LogOptions
 from eventlog.errors import CorruptLog, LogNotFound, NotALog, UnknownFormat
 from eventlog.storage.files import FILES, Files, os_errors
 from eventlog.storage.format import BYTE_ORDER, VERSION
+from eventlog.storage.identity import boot_id, is_same_process
 from eventlog.storage.layout import Field, Layout
 
 PAGE_BYTES: Final = 4096
@@ -219,6 +220,13 @@ class ControlPage:
         start = CONTROL.offset("boot_id")
         padded = value.encode()[:BOOT_ID_BYTES].ljust(BOOT_ID_BYTES, b"\0")
         self._files.store(self._descriptor, self._view, start, padded)
+
+    @property
+    def running_writer(self) -> int | None:
+        """The pid of the writer; `None` if the one that is named here no longer runs."""
+        pid = self.writer_pid
+        is_running = self.boot_id == boot_id() and is_same_process(pid, self.writer_start)
+        return pid if is_running else None
 
     def is_cut_off(self) -> bool:
         """Whether somebody has truncated the file, so that a look at the page would be a SIGBUS."""

@@ -114,7 +114,7 @@ class WritableLog:
         self._active = active
         self._last_append_ns = last_append_ns
         self._epoch = control.epoch
-        self._files = files
+        self.files = files
         self._clock = clock
         self._unsynced: list[SegmentWriter] = []
         self._failure: EventLogError | None = None
@@ -134,14 +134,14 @@ class WritableLog:
         return self.control.synced >= self.control.high_water
 
     @property
+    def is_superseded(self) -> bool:
+        """Whether another writer has taken over: nothing here may be stored to any more."""
+        return self.control.epoch != self._epoch
+
+    @property
     def failure(self) -> EventLogError | None:
         """Why nothing is appended any more; `None` while all is well."""
         return self._failure
-
-    @property
-    def files(self) -> Files:
-        """The door to the operating system, for what else lies in the directory."""
-        return self._files
 
     # --- appending ---------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ class WritableLog:
             self.options.segment_bytes,
             self._epoch,
             max(self._clock(), self._last_append_ns),
-            self._files,
+            self.files,
             spare=self._spare.take(),
         )
         if self._active is not None:
@@ -238,13 +238,13 @@ class WritableLog:
         """Replace the snapshot with one of all that was appended until now."""
         path = os.path.join(self.directory, producers_file.FILE_NAME)
         with os_errors(self.directory, "saving its producers"):
-            descriptor = self._files.create(path + ".new")
+            descriptor = self.files.create(path + ".new")
             try:
                 snapshot = self._producers.to_bytes(self.control.high_water)
-                self._files.write(descriptor, [snapshot], 0)
+                self.files.write(descriptor, [snapshot], 0)
             finally:
-                self._files.close(descriptor)
-            self._files.rename(path + ".new", path)
+                self.files.close(descriptor)
+            self.files.rename(path + ".new", path)
 
     def begin_spare(self) -> SpareWork | None:
         """What makes the next segment ready: run it, in a thread if need be; then `finish_spare`.
@@ -267,7 +267,7 @@ class WritableLog:
 
     def _sync_names(self) -> None:
         with os_errors(self.directory, "syncing its directory"):
-            self._files.sync_directory(self.directory)
+            self.files.sync_directory(self.directory)
 
     def finish_sync(self, work: SyncWork) -> None:
         """Raise the synced mark after `work` ran without an error."""
@@ -378,8 +378,8 @@ class WritableLog:
         is_synced = all(segment.base_seq_no != base_seq_no for segment in self._unsynced)
         with os_errors(self.directory, "deleting a retired segment"):
             if not (is_synced and self._spare.recycle(path)):
-                self._files.unlink(path)
-            self._files.unlink(os.path.join(self.directory, index_name(base_seq_no)))
+                self.files.unlink(path)
+            self.files.unlink(os.path.join(self.directory, index_name(base_seq_no)))
         del self._sealed[0]
         return True
 
@@ -390,7 +390,7 @@ class WritableLog:
 
     def close(self) -> None:
         """An orderly end: everything synced, and said so in the control page."""
-        if self.control.is_replaced():
+        if self.control.is_replaced() or self.is_superseded:
             self.abandon()
             return
         try:

@@ -21,7 +21,6 @@ from eventlog.storage.format import (
     index_name,
     unpack_index_entry,
 )
-from eventlog.storage.identity import is_same_process
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
 from eventlog.storage.reader import LogReader
 from eventlog.storage.recovery import Damage, scan_segment, whole_batches
@@ -59,7 +58,7 @@ class Tail(NamedTuple):
 
 def survey(log: LogReader) -> list[Fault]:
     """Everything that is wrong with a log but for its events."""
-    is_served = is_same_process(log.control.writer_pid, log.control.writer_start)
+    is_served = log.control.running_writer is not None
     faults = [*_index_faults(log), *_position_faults(log), *_journal_faults(log)]
     if is_served:  # which may be in the middle of a batch or record
         return [fault for fault in faults if fault.is_problem or fault.kind != "journal"]

@@ -22,7 +22,7 @@ import msgpack
 from eventlog import rendezvous
 from eventlog.config import LINGER_S_DEFAULT
 from eventlog.errors import EventLogError, WriterUnavailable
-from eventlog.storage.files import os_errors
+from eventlog.storage.files import FILES, os_errors
 from eventlog.storage.recovery import Damage
 from eventlog.storage.start import open_log
 
@@ -82,8 +82,9 @@ def serve(
         _run(directory, listener, linger_s, on_ready)
     finally:
         # Only the holder of the lock may remove the socket: it cannot be a later writer's.
-        with suppress(FileNotFoundError):
-            os.unlink(os.path.join(directory, rendezvous.SOCKET_NAME))
+        if FILES.has_name(writer_lock, os.path.join(directory, rendezvous.LOCK_NAME)):
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, rendezvous.SOCKET_NAME))
         os.close(writer_lock)
 
 

@@ -1,17 +1,14 @@
 """The writer's trio loop: pipes in and out, syncs, signals, and leaving when nobody is there.
 
-    nursery
-    |-- accept           one task for each pipe: bytes -> Connection -> Actor -> answers
-    |-- spare            makes the next segment ready when the active one is half full
-    |-- sync             waits until something is to be synced; one sync covers all that came
-    |-- expire           sleeps until the oldest segment is too old (only with `max_age`)
-    |-- resume           sleeps until the next backoff of a group is over
-    |-- await member     one for each member of a group that an earlier writer knew
-    |-- idle             ends the loop `linger_s` after the last pipe closed
-    `-- signals          SIGTERM and SIGINT end it in order
-
-Answers are sent straight from the task that caused them, without blocking: what does not fit into
-a pipe is kept, up to a limit, and a task is started to send it; a peer past the limit is dropped.
+nursery
+|-- accept           one task for each pipe: bytes -> Connection -> Actor -> answers
+|-- spare            makes the next segment ready when the active one is half full
+|-- sync             waits until something is to be synced; one sync covers all that came
+|-- expire           sleeps until the oldest segment is too old (only with `max_age`)
+|-- resume           sleeps until the next backoff of a group is over
+|-- await member     one for each member of a group that an earlier writer knew
+|-- idle             ends the loop `linger_s` after the last pipe closed
+`-- signals          SIGTERM and SIGINT end it in order
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from eventlog.config import SYNC_INTERVAL_S
 from eventlog.errors import EventLogError, LogDeleted, PermissionDenied, ProtocolError
 from eventlog.groups.state import GroupState
 from eventlog.storage.log import WritableLog
-from eventlog.wire.connection import Connection, Role, frame
+from eventlog.wire.connection import Connection, Role
 from eventlog.wire.messages import (
     PROTOCOL_VERSION,
     Append,
@@ -40,10 +37,10 @@ from eventlog.wire.messages import (
     Hello,
     Stage,
     Welcome,
-    WriterMessage,
     failed,
 )
 from eventlog.writer.actor import Actor
+from eventlog.writer.pipe import Pipe
 from eventlog.writer.processes import wait_process_end
 from eventlog.writer.staging import StagingArea
 
@@ -54,94 +51,6 @@ INLINE_SYNC_S_MAX: Final = 0.001
 """On a disk whose last sync took less, the next one is made in the loop: going to a thread and back
 costs as much again, and appends can be handled only after it anyway. When one turns out to be slow,
 everybody has waited for that one, and the following are a thread's."""
-UNSENT_BYTES_MAX: Final = 1024 * 1024
-"""Answers are a few bytes each: who leaves this many unread has stopped reading."""
-
-
-class Pipe:
-    """One connected client; what the actor knows as a peer."""
-
-    def __init__(self, stream: trio.SocketStream, server: Server) -> None:
-        self._server = server
-        self._stream = stream
-        # The same descriptor for calls that must not wait; trio's object owns it.
-        self.raw = socket.socket(fileno=stream.socket.fileno())
-        self.raw.setblocking(False)
-        self._unsent = bytearray()
-        self._is_sending = False
-        self.is_gone = False
-
-    def say(self, message: WriterMessage) -> None:
-        """Queue an answer; it is sent at the end of the step (`flush`)."""
-        if not self.is_gone:
-            self._unsent += frame(message)
-            self._server.to_flush[self] = None
-
-    @property
-    def is_flushed(self) -> bool:
-        """Whether all that was said is sent."""
-        return not self._unsent
-
-    def flush(self) -> None:
-        """Send what can be sent without waiting; a task sends the rest, which is bounded."""
-        if self.is_gone or not self._unsent:
-            return
-        if not self._is_sending:
-            self._send_some()
-        if len(self._unsent) > UNSENT_BYTES_MAX:
-            logger.warning("dropped a peer that does not read its answers")
-            self.drop()
-        elif self._unsent and not self._is_sending:
-            self._is_sending = True
-            self._server.nursery.start_soon(self._send_rest)
-
-    def _send_some(self) -> None:
-        try:
-            del self._unsent[: self.raw.send(self._unsent)]
-        except BlockingIOError:
-            return  # the pipe is full
-        except OSError:
-            self.drop()
-
-    async def _send_rest(self) -> None:
-        try:
-            while self._unsent and not self.is_gone:
-                await trio.lowlevel.wait_writable(self.raw)
-                self._send_some()
-        except (OSError, trio.ClosedResourceError):
-            self.drop()
-        finally:
-            self._is_sending = False
-
-    def drop(self) -> None:
-        """End the conversation; the receiving task sees the end and cleans up."""
-        self.is_gone = True
-        self._unsent.clear()
-        with suppress(OSError):
-            self.raw.shutdown(socket.SHUT_RDWR)
-
-    async def receive(self) -> memoryview:
-        """The next bytes, valid until the caller waits for anything; none at the end.
-
-        All pipes share one buffer: a fresh one for each call would cost more than the copy.
-        """
-        buffer = self._server.buffer
-        while True:
-            try:
-                await trio.lowlevel.wait_readable(self.raw)
-                received = self.raw.recv_into(buffer)
-            except BlockingIOError:
-                continue  # readiness is a hint
-            except (OSError, trio.ClosedResourceError):
-                received = 0
-            return memoryview(buffer)[:received]
-
-    async def aclose(self) -> None:
-        """Give the descriptor back, once."""
-        self.is_gone = True
-        self._server.staging.forget(self.raw)
-        self.raw.detach()
-        await self._stream.aclose()
 
 
 class Server:
@@ -237,10 +146,7 @@ class Server:
         connection = Connection(Role.WRITER, self.log.options.frame_bytes_max)
         while not pipe.is_gone:
             data = await pipe.receive()
-            if not data:
-                return
-            if self.log.control.is_cut_off() or self.log.offsets.is_cut_off():
-                self._end_at_once()
+            if not data or not self._may_go_on():
                 return
             try:
                 for message in connection.receive(data):
@@ -248,10 +154,22 @@ class Server:
             finally:
                 self.flush()
 
-    def _end_at_once(self) -> None:
-        """Somebody has truncated what this writer has mapped: one more look may be a SIGBUS."""
-        logger.error("the control file or the offset table was truncated, so this writer ends")
+    def _may_go_on(self) -> bool:
+        """Look before anything is stored; this writer ends if it may not.
+
+        The lock keeps other writers away. Should somebody have removed it while this process was
+        stopped, the epoch says that there is another one now.
+        """
+        if self.log.control.is_cut_off() or self.log.offsets.is_cut_off():
+            # One more look into them may be a SIGBUS.
+            reason = "the control file or the offset table was truncated"
+        elif self.log.is_superseded:
+            reason = "another writer has taken over"
+        else:
+            return True
+        logger.error("%s, so this writer ends", reason)
         self.nursery.cancel_scope.cancel()
+        return False
 
     def _answer(self, pipe: Pipe, message: object) -> None:
         if isinstance(message, Hello):
@@ -294,6 +212,8 @@ class Server:
             if durability == "disk":
                 await trio.sleep(SYNC_INTERVAL_S)
             self._dirty = trio.Event()
+            if not self._may_go_on():
+                return
             await self._sync(with_positions=durability == "disk")
 
     async def _sync(self, *, with_positions: bool) -> None:
@@ -340,6 +260,8 @@ class Server:
         while True:
             # Whole segments go, so a tenth of the age is as exact as anybody can notice.
             await trio.sleep(interval_s)
+            if not self._may_go_on():
+                return
             self.log.retire()
             self.actor.retry_waiting()
             self.flush()
