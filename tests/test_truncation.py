@@ -46,7 +46,7 @@ with blocking.open(sys.argv[1]) as log:
     with log.subscribe("c") as stream:
         print("ready", flush=True)
         try:
-            print(next(stream).event)
+            print(next(stream).event, flush=True)
             print(next(stream).event)
         except EventLogError as error:
             print(type(error).__name__, error)
@@ -107,8 +107,12 @@ class Child:
             text=True,
             env=ENVIRONMENT,
         )
+        assert self.line() == "ready"
+
+    def line(self) -> str:
+        """The next line that it prints."""
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
+        return self.process.stdout.readline().rstrip("\n")
 
     def said(self) -> str:
         """What it said after it went on, to its end, which was no signal."""
@@ -144,6 +148,7 @@ def test_a_parked_subscriber_gets_what_is_whole_and_then_an_error(path: str) -> 
     with blocking.open(path) as log:
         child = Child(SUBSCRIBER, path)
         log.append("before")
+        assert child.line() == "before"
         os.truncate(Path(path, SEGMENT), 4096)
         with suppress(EventLogError):
             log.append("after")

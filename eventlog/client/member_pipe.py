@@ -209,6 +209,9 @@ class MemberPipe:
                 attempt = 0
                 self._read_on()
             except (PipeBroken, OSError) as error:
+                if isinstance(error, OSError) and error.errno in OTHERS_CLOSED:
+                    self._fail(self._closed_by_others())
+                    return
                 attempt += 1
                 if attempt >= ATTEMPTS_MAX:
                     self._fail(self._unavailable(error))
@@ -245,7 +248,8 @@ class MemberPipe:
         with self.changed:
             pipe, self._socket = self._socket, None
         if pipe is not None:
-            pipe.close()
+            with suppress(OSError):  # other code has closed it
+                pipe.close()
 
     def _new_connection(self) -> Connection:
         return Connection(Role.CLIENT, self._handle.options.frame_bytes_max)

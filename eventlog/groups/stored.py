@@ -13,7 +13,7 @@ import msgpack
 from eventlog.envelope import datetime_of
 from eventlog.groups.state import GroupState
 from eventlog.payload import new_packer, unpack
-from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, read_records
+from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, read_records, replaying
 from eventlog.storage.members import MemberPages
 from eventlog.storage.reader import LogReader
 
@@ -108,17 +108,18 @@ def read_dead_letters(
 
 def _letters(directory: str, group: str | None) -> Iterator[DeadLetter]:
     found: dict[tuple[str, int], list[Any]] = {}
-    for kind, name, *fields in read_records(directory, DEAD_NAME):
-        if kind == "dead":
-            found.pop((name, fields[0]), None)
-            found[name, fields[0]] = fields
-            continue
-        for first, last in fields[0]:
-            for key in [k for k in found if k[0] == name and first <= k[1] <= last]:
-                del found[key]
-    for (name, seq_no), (_, deliveries, failed_ns, letter, *_) in found.items():
-        if group is None or name == group:
-            yield _letter(name, seq_no, deliveries, failed_ns, letter)
+    with replaying(directory, DEAD_NAME):
+        for kind, name, *fields in read_records(directory, DEAD_NAME):
+            if kind == "dead":
+                found.pop((name, fields[0]), None)
+                found[name, fields[0]] = fields
+                continue
+            for first, last in fields[0]:
+                for key in [k for k in found if k[0] == name and first <= k[1] <= last]:
+                    del found[key]
+        for (name, seq_no), (_, deliveries, failed_ns, letter, *_) in found.items():
+            if group is None or name == group:
+                yield _letter(name, seq_no, deliveries, failed_ns, letter)
 
 
 def _letter(name: str, seq_no: int, deliveries: int, failed_ns: int, letter: bytes) -> DeadLetter:
@@ -170,11 +171,12 @@ def read_states(directory: str) -> list[GroupState]:
         LogNotFound, CorruptLog: the log cannot be read.
     """
     states: dict[str, GroupState] = {}
-    for kind, name, *fields in read_records(directory, GROUPS_NAME):
-        if kind == "forget":
-            states.pop(name, None)
-        else:
-            states.setdefault(name, GroupState(name, _no_hashes)).apply(kind, *fields)
+    with replaying(directory, GROUPS_NAME):
+        for kind, name, *fields in read_records(directory, GROUPS_NAME):
+            if kind == "forget":
+                states.pop(name, None)
+            else:
+                states.setdefault(name, GroupState(name, _no_hashes)).apply(kind, *fields)
     return list(states.values())
 
 

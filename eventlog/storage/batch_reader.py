@@ -183,6 +183,8 @@ class BatchReader:
             self._enter(following)
             return
         following.close()
+        if segment.is_cut_off:
+            raise self._cut_off(segment)
         found = find_batch_after(segment.view, self.position, segment.base_seq_no)
         if found is None or found[1].base_seq_no > self.next_seq_no:
             raise self._corrupt(segment, fault)

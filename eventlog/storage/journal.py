@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgpack
 from crc32c import crc32c
 
-from eventlog.errors import CorruptLog, UnknownFormat
+from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
 from eventlog.storage.files import FILES, Files, os_errors
 from eventlog.storage.format import BYTE_ORDER, VERSION
 
@@ -173,7 +174,29 @@ def whole_record(data: bytes, position: int) -> tuple[Record, int] | None:
     with memoryview(data)[start : start + length] as packed:
         if crc32c(packed) != checksum:
             return None
-        return msgpack.unpackb(packed, strict_map_key=False), start + length
+        try:
+            return msgpack.unpackb(packed, strict_map_key=False), start + length
+        except (ValueError, msgpack.UnpackException):
+            return None  # no writer's, although the checksum is right
+
+
+@contextmanager
+def replaying(directory: str, name: str) -> Iterator[None]:
+    """Say of a record that makes no sense where it is: its checksum is right, so somebody made it.
+
+    Raises:
+        CorruptLog: instead of what came of using the record.
+    """
+    try:
+        yield
+    except EventLogError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise CorruptLog(
+            f"the file {name!r} of the log {directory} has a record that makes no sense ({error});"
+            " put back the file of a backup",
+            path=directory,
+        ) from error
 
 
 def framed(record: Record) -> bytes:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Final
 
 import msgpack
+import msgspec
 from crc32c import crc32c
 
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, PRODUCERS_REMEMBERED
@@ -24,6 +25,7 @@ FILE_NAME: Final = "producers"
 MAGIC: Final = b"EVLOGPRD"
 _VERSION: Final = 1
 _CRC: Final = struct.Struct("<I")
+_Content = tuple[int, int, list[tuple[int, list[tuple[int, int]]]]]
 
 
 class ProducerTable:
@@ -76,10 +78,13 @@ class ProducerTable:
         packed = data[start:]
         if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : start] != _CRC.pack(crc32c(packed)):
             return table, 0
-        content: list[Any] = msgpack.unpackb(packed)
-        if content[0] != _VERSION:
+        try:
+            version, last_seq_no, rows = msgspec.msgpack.decode(packed, type=_Content)
+        except msgspec.DecodeError:
+            return table, 0  # no writer's, although the checksum is right
+        if version != _VERSION:
             return table, 0
-        for producer_id, batches in content[2]:
+        for producer_id, batches in rows:
             for producer_seq, base_seq_no in batches:
                 table.note(producer_id, producer_seq, base_seq_no)
-        return table, content[1]
+        return table, last_seq_no

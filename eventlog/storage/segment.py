@@ -344,7 +344,7 @@ class SegmentReader:
 
     def leads_to_batch(self, entry: IndexEntry) -> bool:
         """Whether the batch that the entry names begins where it says."""
-        if entry.position % 8 or entry.position < FIRST_BATCH:
+        if entry.position % 8 or entry.position < FIRST_BATCH or self.is_cut_off:
             return False
         header = self.header_at(entry.position)
         return header is not None and header.length > 0 and header.base_seq_no == entry.base_seq_no

@@ -18,7 +18,7 @@ from eventlog.groups.acks import unpack_acks
 from eventlog.groups.losses import LostResults, snapshot_to
 from eventlog.groups.ranges import Range, RangeSet
 from eventlog.groups.state import GroupState
-from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, Journal, Record
+from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, Journal, Record, replaying
 from eventlog.storage.log import WritableLog
 from eventlog.storage.members import MemberPages
 from eventlog.writer.key_hashes import KeyHashes
@@ -70,14 +70,16 @@ class GroupStore:
     def _load(self) -> None:
         journal, dead, _ = self._open_files
         lost = LostResults(self._log.last_seq_no)
-        for record in journal.records:
-            lost.note(record[0], record[1], record[2:])
-            self._replay(record)
+        with replaying(self._log.directory, GROUPS_NAME):
+            for record in journal.records:
+                lost.note(record[0], record[1], record[2:])
+                self._replay(record)
         journal.records = []
-        for record in dead.records:
-            self._note_dead(record)
-        if dead.records:
-            self._bury_again(dead.records[-1])
+        with replaying(self._log.directory, DEAD_NAME):
+            for record in dead.records:
+                self._note_dead(record)
+            if dead.records:
+                self._bury_again(dead.records[-1])
         dead.records = []
         self._take_acks()
         self._forget_lost(lost)

@@ -384,11 +384,13 @@ def log_and_die(event: int) -> None:
     os._exit(1)
 
 
-def close_descriptors(record: Record, event: int) -> None:
-    """As code does that makes itself a daemon; but only the first time."""
+def close_descriptors(record: Record, writer_pid: int | None, event: int) -> None:
+    """As code does that makes itself a daemon; but only the first time. Then the writer may end."""
     record.note("began", event)
     if noted(record, "began", event) == 1:
         os.closerange(3, 1000)
+        if writer_pid is not None:
+            os.kill(writer_pid, signal.SIGKILL)
     record.note("did", event)
 
 

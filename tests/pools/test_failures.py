@@ -358,12 +358,17 @@ def test_a_child_that_a_handler_left_behind_keeps_nothing_from_others(
     assert (record.numbers("began"), record.numbers()) == ([1, 1], [1])
 
 
+@pytest.mark.parametrize("wakes", [False, True], ids=["writer lives", "writer killed"])
 def test_a_handler_that_closes_all_descriptors_costs_its_worker_and_no_event(
-    log: blocking.EventLog, record: Record
+    log: blocking.EventLog, record: Record, wakes: bool
 ) -> None:
-    """The worker's own pipes are among them; it once waited for ever, alive."""
+    """The worker's own pipes are among them; it once waited for ever, alive.
+
+    A writer that ends then wakes the thread that reads from the pipe.
+    """
     log.append_many([1, 2])
-    handler = partial(handlers.close_descriptors, record)
+    writer_pid = log.status().writer_pid if wakes else None
+    handler = partial(handlers.close_descriptors, record, writer_pid)
     with Pool(log, group="g", handler=handler, processes=1) as pool:
         drained(pool)
         assert list(pool.dead_letters()) == []
