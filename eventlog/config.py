@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
-from eventlog.errors import InvalidArgumentType, InvalidConfig
+from eventlog.errors import CorruptLog, InvalidArgumentType, InvalidConfig
 
 Durability = Literal["memory", "disk", "sync"]
 OnFull = Literal["wait", "error"]
@@ -175,8 +175,17 @@ class LogOptions:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> LogOptions:
-        """The inverse of `to_dict`."""
-        return cls(**{**stored, "retention": Retention.from_dict(stored["retention"])})
+        """The inverse of `to_dict`.
+
+        Raises:
+            CorruptLog: no log was ever made with these.
+        """
+        try:
+            asked = {**stored, "retention": Retention.from_dict(stored["retention"])}
+            AskedOptions(**asked)  # checks each
+            return cls(**asked)
+        except (InvalidConfig, ArithmeticError, LookupError, TypeError) as error:
+            raise CorruptLog(f"options that no log can have: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

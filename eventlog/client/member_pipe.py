@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -182,12 +183,13 @@ class MemberPipe:
         if self._is_closed:
             return
         self.stop()
+        end = time.monotonic() + LEAVE_S_MAX
         with self.changed:
-            if self._failure is None and self._socket is not None:
+            # One after the other: if the writer died with both answers, what this member did would
+            # be said again by one that has left, and refused.
+            if self._are_answered_by(end) and self._socket is not None:
                 self._say(Leave)
-                self.changed.wait_for(
-                    lambda: not self._unanswered or self._failure is not None, LEAVE_S_MAX
-                )
+                self._are_answered_by(end)
             self._is_closed = True
             pipe = self._socket
             if pipe is not None:
@@ -198,6 +200,13 @@ class MemberPipe:
         if self.page is not None:
             self.page.close()
             self.page = None
+
+    def _are_answered_by(self, end: float) -> bool:
+        """Wait until all that was said is answered, but no longer than to `end`."""
+        is_over = self.changed.wait_for(
+            lambda: not self._unanswered or self._failure is not None, end - time.monotonic()
+        )
+        return is_over and self._failure is None
 
     # --- the reader thread -------------------------------------------------------------------
 

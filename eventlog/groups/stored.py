@@ -158,10 +158,11 @@ def read_groups(directory: str | os.PathLike[str]) -> list[GroupReport]:
     dead: dict[str, int] = {}
     for letter in _letters(directory, None):
         dead[letter.group] = dead.get(letter.group, 0) + 1
-    return [
-        _report(state, last_seq_no, first, dead.get(state.name, 0))
-        for state in sorted(read_states(directory), key=lambda state: state.name)
-    ]
+    with replaying(directory, GROUPS_NAME):
+        return [
+            _report(state, last_seq_no, first, dead.get(state.name, 0))
+            for state in sorted(read_states(directory), key=lambda state: state.name)
+        ]
 
 
 def read_states(directory: str) -> list[GroupState]:

@@ -46,6 +46,8 @@ OPTIONS_OFFSET: Final = 512
 MAGIC: Final = b"EVLOGCTL"
 FILE_NAME: Final = "control"
 BOOT_ID_BYTES: Final = 36
+EPOCH_MAX: Final = 2**31
+"""No log has had so many writers; the number of a lease has 32 bits for it."""
 
 CONTROL: Final = Layout(
     "control page",
@@ -178,13 +180,16 @@ class ControlPage:
     def _read_options(self) -> LogOptions:
         size = self._fields["options_bytes"]
         packed = bytes(self._view[OPTIONS_OFFSET : OPTIONS_OFFSET + size])
-        if len(packed) != size or crc32c(packed) != self._fields["options_crc"]:
+        try:
+            if len(packed) != size or crc32c(packed) != self._fields["options_crc"]:
+                raise CorruptLog("its checksum is wrong")
+            return LogOptions.from_dict(msgpack.unpackb(packed))
+        except (CorruptLog, TypeError, ValueError, msgpack.UnpackException) as error:
             raise CorruptLog(
-                f"the options in the control file of {self.directory} are damaged; `eventlog"
-                " verify --repair` makes it again from the segments",
+                f"the options in the control file of {self.directory} are damaged ({error});"
+                " `eventlog verify --repair` makes it again from the segments",
                 path=self.directory,
-            )
-        return LogOptions.from_dict(msgpack.unpackb(packed))
+            ) from error
 
     @property
     def log_id(self) -> bytes:

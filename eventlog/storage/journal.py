@@ -35,6 +35,15 @@ DEAD_NAME: Final = "dead"
 MAGIC: Final = b"EVLOGJNL"
 _HEADER: Final = struct.Struct("<8sHHI")
 _FRAME: Final = struct.Struct("<II")
+_NONSENSE: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What comes of using a record that no writer wrote."""
 Record = list[Any]
 
 
@@ -176,7 +185,7 @@ def whole_record(data: bytes, position: int) -> tuple[Record, int] | None:
             return None
         try:
             return msgpack.unpackb(packed, strict_map_key=False), start + length
-        except (ValueError, msgpack.UnpackException):
+        except (TypeError, ValueError, msgpack.UnpackException):
             return None  # no writer's, although the checksum is right
 
 
@@ -191,7 +200,7 @@ def replaying(directory: str, name: str) -> Iterator[None]:
         yield
     except EventLogError:
         raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+    except _NONSENSE as error:
         raise CorruptLog(
             f"the file {name!r} of the log {directory} has a record that makes no sense ({error});"
             " put back the file of a backup",

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import msgpack
 from crc32c import crc32c
@@ -31,7 +31,7 @@ from eventlog.config import MAX_EVENT_BYTES_DEFAULT, LogOptions
 from eventlog.errors import CorruptLog, EventLogError, LogNotFound, NotALog, UnknownFormat
 from eventlog.storage import control as page
 from eventlog.storage import offsets
-from eventlog.storage.control import CONTROL, ControlPage
+from eventlog.storage.control import CONTROL, EPOCH_MAX, ControlPage
 from eventlog.storage.files import Files, os_errors
 from eventlog.storage.format import (
     FIRST_BATCH,
@@ -61,9 +61,6 @@ from eventlog.storage.survey import (
     survey,
     wrong_indexes,
 )
-
-EPOCH_MAX: Final = 2**48
-"""No log has had so many writers."""
 
 
 @dataclass(slots=True)

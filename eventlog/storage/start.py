@@ -10,7 +10,7 @@ from collections.abc import Callable
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import CorruptLog, EventLogError, NotALog, PermissionDenied
 from eventlog.storage import producers as producers_file
-from eventlog.storage.control import FILE_NAME, ControlPage, is_log, make_control_file
+from eventlog.storage.control import EPOCH_MAX, FILE_NAME, ControlPage, is_log, make_control_file
 from eventlog.storage.files import DIRECTORY_MODE, FILES, Files, os_errors
 from eventlog.storage.format import (
     BatchHeader,
@@ -96,6 +96,12 @@ def open_log(
     """
     control = ControlPage(directory, writable=True, files=files)
     try:
+        if control.epoch >= EPOCH_MAX:
+            raise CorruptLog(
+                f"the control file of {directory} is damaged: it tells of {control.epoch} writers;"
+                " `eventlog verify --repair` mends it",
+                path=directory,
+            )
         offsets = open_or_make(directory, files)
         recovery = _Recovery(control, files)
         try:
@@ -284,7 +290,7 @@ class _Recovery:
         if base > self._trusted:
             self._drop([*reversed(later), base])
             self._next_seq_no = base
-            if later:
+            if later or self._control.high_water >= base:
                 self._damages.append(Damage(base, None, reason))
             return
         last = later[0] - 1 if later else max(self._trusted, base)

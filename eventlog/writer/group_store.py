@@ -70,21 +70,20 @@ class GroupStore:
     def _load(self) -> None:
         journal, dead, _ = self._open_files
         lost = LostResults(self._log.last_seq_no)
+        with replaying(self._log.directory, DEAD_NAME):
+            for record in dead.records:
+                self._note_dead(record)
         with replaying(self._log.directory, GROUPS_NAME):
             for record in journal.records:
                 lost.note(record[0], record[1], record[2:])
                 self._replay(record)
-        journal.records = []
-        with replaying(self._log.directory, DEAD_NAME):
-            for record in dead.records:
-                self._note_dead(record)
             if dead.records:
                 self._bury_again(dead.records[-1])
-        dead.records = []
-        self._take_acks()
-        self._forget_lost(lost)
-        for state in self.groups.values():
-            self._publish(state)
+            self._take_acks()
+            self._forget_lost(lost)
+            for state in self.groups.values():
+                self._publish(state)
+        journal.records, dead.records = [], []
 
     def _replay(self, record: Record) -> None:
         kind, name, *fields = record

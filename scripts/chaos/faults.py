@@ -12,17 +12,19 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+import msgpack
 import trio
 
 from eventlog import EventLogError
 from eventlog.rendezvous import connect
-from eventlog.storage.identity import is_same_process
 from eventlog.storage.reader import LogReader
 from eventlog.wire.connection import frame
 from eventlog.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Park
 
 KEPT_SOCKETS_MAX = 30
 FAULTS_PER_S = 2.5
+FOUND = Path(__file__).parents[2] / "tests" / "fuzz" / "corpus" / "writer-pipe.msgpack"
+"""What `scripts/fuzz` keeps of what clients may send."""
 
 
 def writer_of(log_path: str) -> int | None:
@@ -32,8 +34,7 @@ def writer_of(log_path: str) -> int | None:
     except EventLogError:
         return None
     try:
-        pid, start = reader.control.writer_pid, reader.control.writer_start
-        return pid if pid and is_same_process(pid, start) else None
+        return reader.control.running_writer
     finally:
         reader.close()
 
@@ -58,6 +59,7 @@ class Faults:
         self._roles = roles
         """The processes that run now, by their name."""
         self._room = room
+        self._found: list[bytes] = msgpack.unpackb(FOUND.read_bytes())
         """A small file system, or none."""
         self._sockets: list[socket.socket] = []
         self.counts: Counter[str] = Counter()
@@ -125,11 +127,16 @@ class Faults:
                 return
             with pipe:
                 pipe.setblocking(False)
-                good = bytearray(frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid())) * 3)
-                if self._chance.random() < 0.5:
-                    good[self._chance.randrange(len(good))] = self._chance.randrange(256)
-                pipe.send(good + self._chance.randbytes(self._chance.randrange(2000)))
+                pipe.send(self._garbage())
                 self.counts["garbage"] += 1
+
+    def _garbage(self) -> bytes:
+        """An introduction, mostly right, and then anything: often what fuzzing has found."""
+        told = bytearray(frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid())))
+        told += self._chance.choice([*self._found, bytes(told), b""])
+        if self._chance.random() < 0.5:
+            told[self._chance.randrange(len(told))] = self._chance.randrange(256)
+        return bytes(told) + self._chance.randbytes(self._chance.randrange(2000))
 
     async def _never_read(self) -> None:
         """A client that asks, and never reads an answer."""

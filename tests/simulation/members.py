@@ -137,7 +137,9 @@ class Member(Client):
         if self._is_asking:
             return [self._take_lease] if self.pipe._fresh is not None else []
         if self._lease is None:
-            return [self._leave] if self._may_leave() else [self._ask]
+            if self._may_leave():
+                return [] if self.pipe._unanswered else [self._leave]
+            return [self._ask]
         return [self._begin_next]
 
     def _may_leave(self) -> bool:
