@@ -3,7 +3,8 @@
 #   source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/set-up.bash"
 #   set_up demo     # what the program needs (requirements.lock)
 #   set_up dev      # that, and what tests and checks need (requirements-dev.lock)
-#   set_up bench    # that, and what is measured against, with its servers (requirements-bench.lock)
+#   set_up bench    # that, what is measured against, with its servers, and the fuzzer
+#                   # (requirements-bench.lock)
 #   exec "$VENV/bin/python" ...
 #
 # Sets ROOT (the checkout, without symbolic links) and VENV. Needs bash, coreutils, flock, and a
