@@ -191,7 +191,11 @@ class World:
 
     def start(self, files: Files = FILES, **options: Any) -> None:
         self.log = open_storage(self.directory, files, **options)
-        self.actor = Actor(self.log, lambda: 0, lambda: None, self.note_due)
+        try:
+            self.actor = Actor(self.log, lambda: 0, lambda: None, self.note_due)
+        except BaseException:
+            self.log.abandon()
+            raise
         self.actor.groups._clock = lambda: self.now
 
     def note_due(self) -> None:

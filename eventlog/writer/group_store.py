@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any, Final
 
 from eventlog.config import MIB
@@ -47,17 +48,21 @@ class GroupStore:
         """Applied, and to be written with the next record."""
         self._next_slot = 0
         if os.path.exists(os.path.join(log.directory, GROUPS_NAME)):
-            self._load()
+            try:
+                self._load()
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def _open_files(self) -> tuple[Journal, Journal, MemberPages]:
         if self._files is None:
             directory, files = self._log.directory, self._log.files
-            self._files = (
-                Journal(directory, GROUPS_NAME, files),
-                Journal(directory, DEAD_NAME, files),
-                MemberPages(directory, writable=True, files=files),
-            )
+            with ExitStack() as opened:
+                groups = opened.enter_context(closing(Journal(directory, GROUPS_NAME, files)))
+                dead = opened.enter_context(closing(Journal(directory, DEAD_NAME, files)))
+                self._files = groups, dead, MemberPages(directory, writable=True, files=files)
+                opened.pop_all()  # they stay open, as the last one could be opened too
         return self._files
 
     @property

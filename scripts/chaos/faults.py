@@ -23,8 +23,8 @@ from eventlog.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Park
 
 KEPT_SOCKETS_MAX = 30
 FAULTS_PER_S = 2.5
-FOUND = Path(__file__).parents[2] / "tests" / "fuzz" / "corpus" / "writer-pipe.msgpack"
-"""What `scripts/fuzz` keeps of what clients may send."""
+FOUND = Path(__file__).parents[2] / "tests" / "fuzz" / "corpus" / "pipe-to-client.msgpack"
+"""What `scripts/fuzz` keeps of what a writer says: a client that does must be dropped."""
 
 
 def writer_of(log_path: str) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import random
 
 import pytest
@@ -15,8 +17,13 @@ CHANGED = 200
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_kept_input_breaks_a_promise(target: str) -> None:
+    TARGETS[target](b"")  # makes what is made once
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
     for data in inputs(target):
         TARGETS[target](data)
+    gc.collect()  # of readers that an exception's traceback has
+    assert len(os.listdir("/proc/self/fd")) <= before, "a descriptor was not given back"
 
 
 @pytest.mark.parametrize("target", TARGETS)
