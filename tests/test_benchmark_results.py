@@ -218,12 +218,12 @@ def test_the_report_tells_medians_ratios_goals_and_who_is_missing_or_failed() ->
 def test_a_chart_is_a_png_and_an_svg_with_a_bar_for_each(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     made = result(series("log", 2, 4), series("to 4: peer", 1), Series("gone", missing="..."))
-    png, svg = charts.write(tmp_path, Made(), made)
+    png, svg = charts.write(tmp_path / "new" / "charts", Made(), made)
     assert png.read_bytes().startswith(b"\x89PNG")
     text = svg.read_text()
     assert "<svg" in text
     first = svg.read_bytes()
-    charts.write(tmp_path, Made(), made)
+    charts.write(tmp_path / "new" / "charts", Made(), made)
     assert len(svg.read_bytes()) == len(first)
 
 

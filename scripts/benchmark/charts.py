@@ -28,6 +28,8 @@ OURS: Final = ("log", "a log", "a new log", "workers.Pool")
 def write(directory: Path, workload: Workload, result: Result) -> list[Path]:
     """The files of one workload's chart; none if there is nothing to draw.
 
+    The directory is made if there is none.
+
     Raises:
         ImportError: matplotlib is not installed.
     """
@@ -47,6 +49,7 @@ def write(directory: Path, workload: Workload, result: Result) -> list[Path]:
     for axes, (place, panel) in zip(plots, panels.items(), strict=True):
         _draw(axes, panel, place, column)
     plots[-1].set_xlabel(column.header)
+    directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{result.name}.{kind}" for kind in FORMATS]
     for path in paths:
         # Without a date, so that a chart changes only with its figures.

@@ -85,7 +85,7 @@ def bench(
     ] = None,
     charts: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="Write charts there, as PNG and SVG."),
+        typer.Option(file_okay=False, help="Write charts there, as PNG and SVG."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Say which ratios are worse than the recorded ones.")
