@@ -72,7 +72,8 @@ class Retention:
     `max_bytes`: the oldest segments go while the log is larger than this many bytes.
     `max_age`: segments go when their newest event is older.
     `keep_unacked`: an event that some consumer has not acknowledged is never deleted; the limit is
-    then enforced by `on_full`. A log without consumers keeps nothing back.
+    then enforced by `on_full`. A log without consumers keeps nothing back, and there is a consumer
+    from its first `ack` or `seek` on: `seek(name, SeekPosition.BEGINNING)` keeps all for a new one.
     """
 
     max_bytes: int | None = None

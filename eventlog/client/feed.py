@@ -19,6 +19,10 @@ from eventlog.subscription import StreamOptions
 EVENTS_AT_ONCE: Final = 512
 """Small batches are handed to an iterating consumer together, so that one check for cancellation
 serves many events."""
+LARGE_EVENT_BYTES: Final = 4096
+"""Events larger than this in the mean are handed out batch by batch and let go as soon as may be:
+there are too few of them to interest the collector, and memory that is free again at once is given
+to the next ones, instead of fresh pages that the kernel has to clear."""
 
 
 class Feed:
@@ -44,6 +48,8 @@ class Feed:
         """The batch that was handed out last. Its objects are let go right after those of the next
         one are made: to the garbage collector, which counts both, nothing has happened then. Else
         it would walk each new batch, for a fifth of a consumer's time."""
+        self._has_large = False
+        """Whether that batch was one of large events."""
 
     @property
     def next_seq_no(self) -> int:
@@ -97,14 +103,15 @@ class Feed:
             self._reader.close()
             self._reader.next_seq_no = first
             raise
-        self._last = envelopes
+        self._has_large = batch.header.length > LARGE_EVENT_BYTES * len(envelopes)
+        self._last = [] if self._has_large else envelopes
         end = batch.header.last_seq_no + 1 if self._end is None else self._end
         return trimmed(envelopes, batch.header.base_seq_no, first, end)
 
     def next_events(self) -> list[EventEnvelope] | None:
         """As `next_batch`, with small batches put together."""
         events = self.next_batch()
-        while events is not None and len(events) < EVENTS_AT_ONCE:
+        while events is not None and len(events) < EVENTS_AT_ONCE and not self._has_large:
             try:
                 more = self.next_batch()
             except EventLogError:

@@ -4,13 +4,17 @@
      |                    ^
      +--recycle--> stale -+     a retired segment that nobody maps, still with its old contents
 
-Making it takes milliseconds that an append need not wait for: room is allocated, and where that
-pays, zeros are written to it, so that its pages are in memory and its blocks are on the disk before
-the first batch. It is always all zeros when it is ready: a place without a batch must read as
-"nothing here yet".
+Making it takes milliseconds that an append need not wait for. It is always all zeros when it is
+ready: a place without a batch must read as "nothing here yet".
 
-With durability "disk" nothing is written, and nothing recycled, because the kernel would write all
-those zeros to the disk too.
+    durability   a new file                            a recycled one
+    "memory"     allocated                             zeros written over it
+    "disk"       allocated                             never: its zeros would go to the disk too
+    "sync"       allocated, zeros written and synced   the same: its blocks are on the disk before
+                                                       a batch is, and a sync has less to do
+
+Zeros in a new file of a "memory" log would only be one more pass over its pages: batches are
+written by system calls, which clear nothing that they fill.
 """
 
 from __future__ import annotations
@@ -50,7 +54,8 @@ class SpareWork(NamedTuple):
         descriptor = self.files.create(os.path.join(self.directory, FILE_NAME))
         try:
             self.files.allocate(descriptor, self.options.segment_bytes)
-            self._fill(descriptor)
+            if self.options.durability == "sync":
+                self._fill(descriptor)
         except BaseException:
             self.files.close(descriptor)
             raise
@@ -68,8 +73,6 @@ class SpareWork(NamedTuple):
         return descriptor
 
     def _fill(self, descriptor: int) -> None:
-        if self.options.durability == "disk":
-            return
         size = self.options.segment_bytes
         zeros = memoryview(bytes(min(_STEP_BYTES, size)))
         for start in range(0, size, _STEP_BYTES):

@@ -44,7 +44,7 @@ class StagingRing:
         self._map.close()
         os.close(self.descriptor)
 
-    def copy(self, message: AppendStaged, target: bytearray) -> Append:
+    def copy(self, message: AppendStaged, target: mmap.mmap) -> Append:
         """The batch that the message tells of, its bytes in `target`: valid until the next one.
 
         Raises:
@@ -64,7 +64,8 @@ class StagingArea:
 
     def __init__(self) -> None:
         self._rings: dict[socket.socket, StagingRing] = {}
-        self._copy = bytearray()
+        self._copy: mmap.mmap | None = None
+        """Not a bytearray: of a map only what was once written to takes up memory."""
 
     def open(self, pipe: socket.socket, request_id: int) -> None:
         """Make a ring for a pipe that has nothing unsent, and send it there.
@@ -85,7 +86,7 @@ class StagingArea:
         except OSError as error:
             ring.close()
             raise EventLogError(f"no staging ring: {error}") from error
-        self._copy = self._copy or bytearray(STAGING_BYTES)
+        self._copy = self._copy or mmap.mmap(-1, STAGING_BYTES)
         self._rings[pipe] = ring
 
     def take(self, pipe: socket.socket, message: AppendStaged) -> Append:
@@ -95,7 +96,7 @@ class StagingArea:
             ProtocolError: the pipe has no ring, or the batch lies outside of it.
         """
         ring = self._rings.get(pipe)
-        if ring is None:
+        if ring is None or self._copy is None:
             raise ProtocolError("a staged batch without a ring")
         return ring.copy(message, self._copy)
 

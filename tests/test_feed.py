@@ -1,0 +1,54 @@
+"""What an iterating consumer is handed at once: many small events, few large ones."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from eventlog import SeekPosition
+from eventlog.client.feed import EVENTS_AT_ONCE, Feed
+from eventlog.storage.reader import LogReader
+from eventlog.subscription import StreamOptions
+from eventlog.testing import batch_of, open_storage
+
+
+def feed_of(directory: Path, count: int, event: bytes) -> tuple[LogReader, Feed]:
+    """A feed of that many batches of one event each."""
+    log = open_storage(str(directory), durability="memory")
+    for _ in range(count):
+        log.append(batch_of(event))
+    log.close()
+    reader = LogReader(str(directory))
+    options = StreamOptions(follow=False)
+    return reader, Feed(reader, "c", SeekPosition.BEGINNING, options)
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(100, EVENTS_AT_ONCE), (100_000, 1)])
+def test_only_small_batches_are_put_together(tmp_path: Path, size: int, at_once: int) -> None:
+    reader, feed = feed_of(tmp_path, EVENTS_AT_ONCE + 1, bytes(size))
+    sizes = []
+    while (events := feed.next_events()) is not None:
+        sizes.append(len(events))
+    assert sizes[0] == at_once
+    assert sum(sizes) == EVENTS_AT_ONCE + 1
+    feed.close()
+    reader.close()
+
+
+def test_large_events_that_were_consumed_take_up_no_memory(tmp_path: Path) -> None:
+    size, count = 1 << 20, 40
+    reader, feed = feed_of(tmp_path, count, bytes(size))
+    tracemalloc.start()
+    try:
+        received = 0
+        while (events := feed.next_events()) is not None:
+            received += len(events)
+        assert received == count
+        # this one's and the next one's, while they take turns
+        assert tracemalloc.get_traced_memory()[1] < 4 * size
+    finally:
+        tracemalloc.stop()
+    feed.close()
+    reader.close()
