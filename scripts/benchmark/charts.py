@@ -91,7 +91,7 @@ def _draw(axes: Any, bars: Mapping[str, Series], place: str, column: Column) -> 
     axes.margins(x=0.14, y=0.02)
     axes.set_xlim(left=0)
     axes.set_title(place, fontsize=9, loc="left")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.12g}")
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

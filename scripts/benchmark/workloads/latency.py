@@ -84,9 +84,9 @@ class Latency(Workload):
     title = "From send to receipt, at 1,000 dicts of 150 bytes a second"
     note = "Microseconds. Under load: as many processes as processors calculate meanwhile."
     columns = (
-        Column("p50_us", "p50"),
-        Column("p99_us", "p99"),
-        Column("p999_us", "p99.9"),
+        Column("p50_us", "p50 us"),
+        Column("p99_us", "p99 us"),
+        Column("p999_us", "p99.9 us"),
         Column("cpu_us", "all CPU us", 1),
         Column(FOREIGN_PERCENT, "foreign %"),
     )
