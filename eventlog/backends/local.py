@@ -37,12 +37,13 @@ from eventlog.backends.interface import (
     Publisher,
 )
 from eventlog.backends.local_group import LocalGroup
+from eventlog.client.append_pipe import AppendPipe
 from eventlog.client.asynchronous import AsyncPipe
 from eventlog.client.conversations import Channel, PipeBroken
 from eventlog.client.feed import Feed, closed
 from eventlog.client.group import group_fields, number_ranges
 from eventlog.client.local import LocalHandle, check_publisher, check_range
-from eventlog.client.outbox import OutBatch, Outbox, copy_of
+from eventlog.client.outbox import OutBatch, copy_of
 from eventlog.config import (
     BATCH_EVENTS_LIMIT,
     MAX_DELIVERIES_DEFAULT,
@@ -75,7 +76,7 @@ class LocalEventLog(EventLog):
     def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
         self._handle = LocalHandle(path, asked)
         self._requests: AsyncPipe | None = None
-        self._appends: tuple[AsyncPipe, Outbox] | None = None
+        self._appends: AppendPipe | None = None
         self._reopens = False
         """Unpickled in another process: the first use opens it, with or without `async with`."""
 
@@ -139,38 +140,31 @@ class LocalEventLog(EventLog):
     async def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> int:
-        pipe, outbox = await self._producer()
-        batch, row = outbox.add(event, key, headers)
-        await self._deliver(pipe, outbox, batch)
+        pipe = await self._producer()
+        batch, row = pipe.outbox.add(event, key, headers)
+        await pipe.deliver(batch)
         return batch.seq_no_of(row)
 
     async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
-        pipe, outbox = await self._producer()
+        pipe = await self._producer()
         if isinstance(events, AsyncIterable):
             events = [event async for event in events]
-        batches = [outbox.add_packed(packed) for packed in self._packed(events)]
+        batches = [pipe.outbox.add_packed(packed) for packed in self._packed(events)]
         last_count = batches[-1].packed
         assert last_count is not None
-        await self._deliver(pipe, outbox, batches[-1])
+        await pipe.deliver(batches[-1])
         numbers = [batch.seq_no_of(0) for batch in batches]
         return numbers[0], numbers[-1] + last_count.count - 1
 
     def _packed(self, events: Any) -> list[Any]:
         return self._handle.packed(events)
 
-    async def _producer(self) -> tuple[AsyncPipe, Outbox]:
+    async def _producer(self) -> AppendPipe:
         handle = await self._ready()
         if self._appends is None:
             outbox = handle.new_outbox()
-            self._appends = _new_pipe(handle, outbox.channel), outbox
+            self._appends = AppendPipe(_new_pipe(handle, outbox.channel), outbox)
         return self._appends
-
-    async def _deliver(self, pipe: AsyncPipe, outbox: Outbox, batch: OutBatch) -> None:
-        """Wait for the batch's answer; whoever gets the pipe first sends for all that wait."""
-        async with pipe.lock:
-            while not batch.is_done:
-                outbox.seal()
-                await pipe.run(outbox.deliver(0))
 
     def publisher(
         self,

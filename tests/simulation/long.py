@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,6 +35,11 @@ class Outcome(NamedTuple):
 
 def try_seeds(seeds: range) -> Outcome:
     """Simulate each seed, up to the first that fails."""
+    with ended_in_order():
+        return try_each(seeds)
+
+
+def try_each(seeds: range) -> Outcome:
     counts: Counter[str] = Counter()
     for seed in seeds:
         try:
@@ -46,9 +52,17 @@ def try_seeds(seeds: range) -> Outcome:
     return Outcome(counts, None, "")
 
 
-def end_in_order() -> None:
-    """In each process: being ended in the middle of a history takes its directory away too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Being ended in the middle of a history takes its directory away too.
+
+    Only there: an exit raised while Python itself is ending would be printed as an error.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def chunks(first: int, histories: int | None) -> Iterator[range]:
@@ -68,7 +82,7 @@ def try_all(asked: argparse.Namespace, first: int) -> Outcome:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     is_quiet = asked.json or not sys.stderr.isatty()
     with (
-        multiprocessing.get_context("spawn").Pool(asked.processes, end_in_order) as pool,
+        multiprocessing.get_context("spawn").Pool(asked.processes) as pool,
         Progress(*columns, TimeRemainingColumn(), disable=is_quiet) as progress,
     ):
         bar = progress.add_task("histories", total=histories)
