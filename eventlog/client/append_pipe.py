@@ -42,7 +42,9 @@ class AppendPipe:
         try:
             if self._had_company:
                 # They were woken with this task and are about to append again: let them, or this
-                # round would be for one event, and they would wait for two.
+                # round would be for one event, and they would wait for two. In its next turn trio
+                # may run this task before them, in the one after that it can't.
+                await anyio.lowlevel.checkpoint()
                 await anyio.lowlevel.checkpoint()
             self.outbox.seal()
             await self._pipe.run(self.outbox.deliver(0))
