@@ -15,13 +15,13 @@ from eventlog.envelope import (
     ID_BYTES,
     TIMESTAMP_BYTES,
     Columns,
-    EventEnvelope,
+    Row,
     check_headers,
     check_key,
     new_id,
 )
 from eventlog.errors import EventTooLarge, InvalidArgumentType, InvalidEvent
-from eventlog.payload import new_packer
+from eventlog.payload import PLAIN_OPTIONS, new_packer, pack_plain
 from eventlog.record_batch import FLAG_KEYED, KEY_HASH_BYTES, BatchParts, PackedBatch, key_hash
 
 EVENT_OVERHEAD_BYTES: Final = TIMESTAMP_BYTES + ID_BYTES + KEY_HASH_BYTES + 6
@@ -49,6 +49,7 @@ class BatchBuilder:
         "_events",
         "_has_large",
         "_ids",
+        "_is_plain",
         "_max_event_bytes",
         "_pack",
         "_rows",
@@ -68,6 +69,9 @@ class BatchBuilder:
         self._timestamps: list[int] = []
         self._rows: dict[int, tuple[str | None, dict[str, str] | None]] = {}
         self._ids: dict[int, bytes] = {}
+        self._is_plain = True
+        """`pack_plain` has packed all events of this batch so far. The events of a producer are
+        alike: after one that it refuses, it is not tried again before the next batch."""
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -90,15 +94,18 @@ class BatchBuilder:
             InvalidArgumentType: the key or the headers have another type.
         """
         kind = type(event)
-        if key is not None or headers is not None or kind is EventEnvelope:
+        if key is not None or headers is not None or kind is Row:
             return self._add_with_columns(event, key, headers)
         if kind is bytes and len(event) >= LARGE_BYTES:
             return self._add_large(event)
+        # As `_packed` and `_take`, written out: this runs for every event.
         try:
-            packed = self._pack(event)
-        except _REFUSALS as error:
-            raise _invalid(error) from error
-        # As `_take`, written out: this runs for every event.
+            if self._is_plain and kind is not bytes:  # msgpack is faster with these
+                packed = pack_plain(event, None, PLAIN_OPTIONS)
+            else:
+                packed = self._pack(event)
+        except _REFUSALS:
+            packed = self._packed_otherwise(event)
         size = len(packed)
         if size > self._max_event_bytes:
             raise _too_large(size, self._max_event_bytes)
@@ -107,6 +114,20 @@ class BatchBuilder:
         timestamps.append(time.time_ns())
         self.bytes += size + EVENT_OVERHEAD_BYTES
         return len(timestamps) - 1
+
+    def _packed(self, event: Any) -> bytes:
+        try:
+            return pack_plain(event, None, PLAIN_OPTIONS) if self._is_plain else self._pack(event)
+        except _REFUSALS:
+            return self._packed_otherwise(event)
+
+    def _packed_otherwise(self, event: Any) -> bytes:
+        """What was refused, by msgpack, which has the last word on what can be carried."""
+        self._is_plain = False
+        try:
+            return self._pack(event)
+        except _REFUSALS as error:
+            raise _invalid(error) from error
 
     def _add_large(self, event: bytes) -> int:
         """As `add`, without a copy: bytes never change."""
@@ -131,9 +152,9 @@ class BatchBuilder:
             InvalidEvent, EventTooLarge: none of these events was added.
         """
         try:
-            together = self._pack(events)
+            together = self._packed(events)
             packed = []
-        except _REFUSALS:
+        except InvalidEvent:
             # One of them is bad, or as deep as can be: one by one tells which.
             together = b""
             packed = self._pack_each(events)
@@ -156,27 +177,20 @@ class BatchBuilder:
         return full
 
     def _pack_each(self, events: list[Any]) -> list[bytes]:
-        try:
-            return list(map(self._pack, events))
-        except _REFUSALS as error:
-            raise _invalid(error) from error
+        return list(map(self._packed, events))
 
     def _add_with_columns(
         self, event: Any, key: str | None, headers: Mapping[str, str] | None
     ) -> int:
         """The long way, for an event that has more than a payload."""
-        envelope = event if type(event) is EventEnvelope else None
+        envelope = event if type(event) is Row else None
         timestamp_ns = time.time_ns()
         if envelope is not None:
             event, timestamp_ns = envelope.event, envelope.timestamp_ns
             key = envelope.key if key is None else key
             headers = envelope.headers if headers is None else headers
         columns_bytes = self._check_row(key, headers)
-        try:
-            packed = self._pack(event)
-        except _REFUSALS as error:
-            raise _invalid(error) from error
-        row = self._take(packed, columns_bytes, timestamp_ns)
+        row = self._take(self._packed(event), columns_bytes, timestamp_ns)
         if key is not None or headers is not None:
             self._rows[row] = (key, None if headers is None else dict(headers))
         if envelope is not None:
@@ -234,7 +248,7 @@ class BatchBuilder:
         base = new_id(self._timestamps[0])
         if not self._ids:
             return base
-        made = Columns(base, _packed_timestamps(self._timestamps), None, None)
+        made = Columns(0, base, _packed_timestamps(self._timestamps), None, None)
         return b"".join(self._ids.get(row) or made.id_bytes(row) for row in range(count))
 
 
@@ -245,7 +259,7 @@ def pack_batches(
     builder = BatchBuilder(max_event_bytes)
     batches = []
     for chunk in _chunks(events):
-        if EventEnvelope not in set(map(type, chunk)):
+        if Row not in set(map(type, chunk)):
             batches += builder.add_all(chunk, batch_bytes_max)
             continue
         for event in chunk:

@@ -1,11 +1,12 @@
 """`EventEnvelope`: an event with its id, time, key, headers and number.
 
 A batch stores ids, times, keys and headers as columns beside the payloads (see `record_batch`), and
-an envelope is one row of them. It is a tuple of four references, so a batch's worth is made by one
-`map` in C, and nothing is converted until it is asked for::
+an envelope is one row of them. It is a struct of three references, so a batch's worth is made by
+one `map` in C, and nothing is converted until it is asked for::
 
-    (event, seq_no, columns, row)
+    event, seq_no, columns
                        |
+                       +-- base_seq_no the number of the first row
                        +-- ids         16 bytes for each row, or one base id for all
                        +-- timestamps   8 bytes for each row
                        +-- keys         list, or None if no row has one
@@ -20,12 +21,14 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
-from operator import itemgetter
 from typing import Any, Final, cast
 from uuid import UUID
+
+import msgspec
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 
@@ -44,15 +47,17 @@ _LOW_MASK: Final = (1 << _LOW_BITS) - 1
 class Columns:
     """What a batch stores of its events beside the payloads, each read only when asked for."""
 
-    __slots__ = ("headers", "ids", "keys", "timestamps")
+    __slots__ = ("base_seq_no", "headers", "ids", "keys", "timestamps")
 
     def __init__(
         self,
+        base_seq_no: int,
         ids: bytes,
         timestamps: bytes,
         keys: list[str | None] | None,
         headers: list[dict[str, str] | None] | None,
     ) -> None:
+        self.base_seq_no = base_seq_no
         self.ids = ids
         self.timestamps = timestamps
         self.keys = keys
@@ -70,11 +75,80 @@ class Columns:
         return _id_after(self.ids, row, self.timestamp_ns(row))
 
 
-class EventEnvelope(tuple[Any, Any, Any, Any]):
+class _Fields:
+    """What an envelope is, whichever class its constructor is of."""
+
+    __slots__ = ()
+
+    event: Any
+    seq_no: int | None
+    columns: Columns
+
+    @property
+    def id(self) -> UUID:
+        """A UUID of version 7, unless the producer set another."""
+        return UUID(bytes=self.columns.id_bytes(self._row))
+
+    @property
+    def timestamp(self) -> datetime:
+        """The producer's clock when it made the envelope (UTC); it means nothing for order."""
+        return _EPOCH + timedelta(microseconds=self.timestamp_ns // 1000)
+
+    @property
+    def timestamp_ns(self) -> int:
+        """`timestamp` in nanoseconds since 1970."""
+        return self.columns.timestamp_ns(self._row)
+
+    @property
+    def key(self) -> str | None:
+        """What events are ordered by in a keyed group."""
+        keys = self.columns.keys
+        return None if keys is None else keys[self._row]
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """What the producer noted beside the event."""
+        headers = self.columns.headers
+        return None if headers is None else headers[self._row]
+
+    @property
+    def _row(self) -> int:
+        return (self.seq_no or 0) - self.columns.base_seq_no
+
+    def _identity(self) -> tuple[Any, ...]:
+        """All that tells one envelope from another, the id first."""
+        id_bytes = self.columns.id_bytes(self._row)
+        return (id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in every field."""
+        if not isinstance(other, _Fields):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        """The id's hash: equal envelopes have equal ids."""
+        return hash(self.columns.id_bytes(self._row))
+
+    def __repr__(self) -> str:
+        """The fields that a reader of a log file looks for."""
+        extra = f", key={self.key!r}" if self.key is not None else ""
+        extra += f", headers={self.headers!r}" if self.headers is not None else ""
+        return f"EventEnvelope({self.event!r}, seq_no={self.seq_no}, id={self.id}{extra})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle this row alone, not the columns of its whole batch."""
+        return (_rebuild, self._identity())
+
+
+class EventEnvelope(_Fields, ABC):
     """One event as the log hands it out; immutable.
 
+    `event` is the payload, `seq_no` the number in the log (`None` until appended); `id`,
+    `timestamp`, `timestamp_ns`, `key` and `headers` are worked out when they are asked for.
+
     `append` takes one too, where a program wants to set the id or the time itself; the number is
-    always the log's. That it is a tuple is how it is stored, not part of its interface.
+    always the log's.
     """
 
     __slots__ = ()
@@ -98,105 +172,35 @@ class EventEnvelope(tuple[Any, Any, Any, Any]):
         timestamp_ns = time.time_ns() if timestamp is None else timestamp_ns_of(timestamp)
         if id is not None and not isinstance(id, UUID):
             raise InvalidArgumentType(f"the id is {id!r}; give a uuid.UUID")
-        columns = Columns(
+        return _rebuild(
             new_id(timestamp_ns) if id is None else id.bytes,
-            timestamp_ns.to_bytes(TIMESTAMP_BYTES, "little"),
-            None if key is None else [check_key(key)],
-            None if headers is None else [check_headers(headers)],
+            seq_no,
+            timestamp_ns,
+            None if key is None else check_key(key),
+            None if headers is None else check_headers(headers),
+            event,
         )
-        return tuple.__new__(cls, (event, seq_no, columns, 0))
-
-    @property
-    def event(self) -> Any:
-        """The payload."""
-        return self[0]
-
-    @property
-    def seq_no(self) -> int | None:
-        """The number in the log; `None` until appended."""
-        return cast("int | None", self[1])
-
-    @property
-    def id(self) -> UUID:
-        """A UUID of version 7, unless the producer set another."""
-        return UUID(bytes=self._columns.id_bytes(self._row))
-
-    @property
-    def timestamp(self) -> datetime:
-        """The producer's clock when it made the envelope (UTC); it means nothing for order."""
-        return _EPOCH + timedelta(microseconds=self.timestamp_ns // 1000)
-
-    @property
-    def timestamp_ns(self) -> int:
-        """`timestamp` in nanoseconds since 1970."""
-        return self._columns.timestamp_ns(self._row)
-
-    @property
-    def key(self) -> str | None:
-        """What events are ordered by in a keyed group."""
-        keys = self._columns.keys
-        return None if keys is None else keys[self._row]
-
-    @property
-    def headers(self) -> dict[str, str] | None:
-        """What the producer noted beside the event."""
-        headers = self._columns.headers
-        return None if headers is None else headers[self._row]
-
-    @property
-    def _columns(self) -> Columns:
-        return cast("Columns", self[2])
-
-    @property
-    def _row(self) -> int:
-        return cast("int", self[3])
-
-    def _identity(self) -> tuple[Any, ...]:
-        """All that tells one envelope from another, the id first."""
-        id_bytes = self._columns.id_bytes(self._row)
-        return (id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event)
-
-    def __eq__(self, other: object) -> bool:
-        """Equal in every field."""
-        if not isinstance(other, EventEnvelope):
-            return NotImplemented
-        return self._identity() == other._identity()
-
-    def __ne__(self, other: object) -> bool:
-        """Not equal; `tuple` has its own, which would compare how they are stored."""
-        return not self == other
-
-    def __hash__(self) -> int:
-        """The id's hash: equal envelopes have equal ids."""
-        return hash(self._columns.id_bytes(self._row))
-
-    def __repr__(self) -> str:
-        """The fields that a reader of a log file looks for."""
-        extra = f", key={self.key!r}" if self.key is not None else ""
-        extra += f", headers={self.headers!r}" if self.headers is not None else ""
-        return f"EventEnvelope({self.event!r}, seq_no={self.seq_no}, id={self.id}{extra})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle this row alone, not the columns of its whole batch."""
-        return (_rebuild, self._identity())
 
 
-for _place, _name in enumerate(("event", "seq_no")):
-    # The two that a consumer reads for every event, at the speed of C.
-    setattr(
-        EventEnvelope,
-        _name,
-        property(itemgetter(_place), doc=getattr(EventEnvelope, _name).__doc__),
-    )
+@EventEnvelope.register
+class Row(_Fields, msgspec.Struct, frozen=True, eq=False, gc=False):
+    """What every `EventEnvelope` really is: it is made, and its fields are read, in C.
+
+    A class of its own, because a struct cannot have the constructor that users see. The garbage
+    collector does not look at it, which saves as much again: an envelope that is part of its own
+    event is the only cycle there could be.
+    """
+
+    event: Any
+    seq_no: int | None
+    columns: Columns
 
 
-def envelopes_of(events: list[Any], base_seq_no: int, columns: Columns) -> list[EventEnvelope]:
-    """The envelopes of a whole batch, whose first has the number `base_seq_no`."""
-    count = len(events)
-    rows = zip(
-        events, range(base_seq_no, base_seq_no + count), repeat(columns), range(count), strict=False
-    )
-    return list(map(tuple.__new__, repeat(EventEnvelope), rows))
+def envelopes_of(events: list[Any], columns: Columns) -> list[EventEnvelope]:
+    """The envelopes of a whole batch."""
+    first = columns.base_seq_no
+    rows = map(Row, events, range(first, first + len(events)), repeat(columns))
+    return cast("list[EventEnvelope]", list(rows))
 
 
 def envelope_of(
@@ -296,9 +300,10 @@ def _rebuild(
     event: Any,
 ) -> EventEnvelope:
     columns = Columns(
+        seq_no or 0,
         id_bytes,
         timestamp_ns.to_bytes(TIMESTAMP_BYTES, "little"),
         None if key is None else [key],
         None if headers is None else [headers],
     )
-    return tuple.__new__(EventEnvelope, (event, seq_no, columns, 0))
+    return cast("EventEnvelope", Row(event, seq_no, columns))

@@ -7,10 +7,13 @@ A forked child has its parent's pipes, and would mix its own messages into the p
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from eventlog.errors import ForkedHandle
 
 generation = 0
+UNUSABLE: Final = -1
+"""No process is of this generation: what is closed or has failed takes it on."""
 
 
 def _count() -> None:

@@ -18,8 +18,23 @@ from uuid import UUID
 
 import msgpack
 import msgspec
+import ormsgpack
 
 UUID_EXTENSION: Final = 1
+
+pack_plain: Final = ormsgpack.packb
+"""`pack_plain(value, None, PLAIN_OPTIONS)` packs most values in a half to a third of the time that
+msgpack takes, and to the same bytes. It raises `TypeError` for whatever msgpack would pack
+otherwise or not at all: only `new_packer` knows whether such a value can be carried."""
+PLAIN_OPTIONS: Final = (
+    ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+)
+"""Nothing becomes something else in silence. Keys are strings only: with `OPT_NON_STR_KEYS`, one
+that is a UUID or a time would be stored as a string."""
 
 
 def new_packer() -> Callable[[Any], bytes]:
@@ -38,7 +53,7 @@ def unpack(data: bytes | memoryview) -> Any:
 
     msgspec reads MessagePack in 0.6 of the time that msgpack takes (it makes each key of a dict
     once). It is not used for packing: it would store sets, enums and dataclasses as something else
-    without saying so, and UUIDs as strings.
+    without saying so, and UUIDs as strings (see `pack_plain`).
 
     Raises:
         ValueError: `data` is not one whole MessagePack value.

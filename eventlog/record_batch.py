@@ -141,7 +141,7 @@ def unpack_body(
             raise ValueError("the body is not five columns")
         ids, timestamps, keys, headers, events = columns
         _check_columns(ids, timestamps, keys, headers, events, count)
-        return envelopes_of(events, base_seq_no, Columns(ids, timestamps, keys, headers))
+        return envelopes_of(events, Columns(base_seq_no, ids, timestamps, keys, headers))
     finally:
         if was_collecting:
             gc.enable()

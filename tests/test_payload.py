@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import math
-from datetime import UTC, datetime, timedelta, timezone
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eventlog.payload import new_packer, unpack
+from eventlog.payload import PLAIN_OPTIONS, new_packer, pack_plain, unpack
 
 scalars = (
     st.none()
@@ -73,6 +77,64 @@ def test_a_time_of_another_zone_comes_back_as_the_same_moment() -> None:
 def test_what_messagepack_cannot_carry_is_refused(value: Any) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError)):
         new_packer()(value)
+
+
+Pair = namedtuple("Pair", "first second")
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Name(str):
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int = 1
+
+
+odd = st.sampled_from(
+    [
+        *(set(), frozenset([1]), Colour.RED, Level.LOW, Name("n"), Point(), Pair(1, 2)),
+        *(OrderedDict(a=1), Decimal("1.5"), date(2024, 1, 1), time(1), timedelta(1), 1j, object()),
+        *(datetime(2024, 1, 1), 2**64, -(2**63) - 1, "\ud800", msgpack.ExtType(5, b"x")),  # noqa: DTZ001
+        *(bytearray(b"b"), memoryview(b"view"), memoryview(b"a gap")[::2], math.nan, (1, (2,))),
+    ]
+)
+odd_keys = keys | st.sampled_from([Colour.RED, Level.LOW, Name("n"), Point(), (1, 2), date.min])
+anything: st.SearchStrategy[Any] = st.recursive(
+    scalars | odd,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(odd_keys, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(anything)
+def test_the_fast_packer_gives_what_msgpack_gives_or_leaves_it_to_it(value: Any) -> None:
+    try:
+        packed = pack_plain(value, None, PLAIN_OPTIONS)
+    except TypeError:
+        return
+    assert packed == new_packer()(value)
+
+
+@given(
+    st.recursive(
+        *(
+            st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        ),
+        max_leaves=12,
+    )
+)
+def test_the_fast_packer_takes_what_json_has(value: Any) -> None:
+    assert pack_plain(value, None, PLAIN_OPTIONS) == new_packer()(value)
 
 
 @given(st.binary(max_size=200))

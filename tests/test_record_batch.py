@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import zlib
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import example, given
@@ -46,6 +48,17 @@ def test_events_come_back_with_keys_headers_and_numbers(
     assert len({e.id for e in back}) == len(events)
     assert all(e.id.version == 7 for e in back)
     assert len(builder) == builder.bytes == 0
+
+
+@given(st.permutations([{"a": 1}, {1: "a"}, [{"b": None}], UUID(int=1), datetime.now(UTC), b"c"]))
+def test_events_that_only_the_slower_packer_takes_stand_among_others(events: list[Any]) -> None:
+    builder = BatchBuilder(LIMIT)
+    for event in events:
+        builder.add(event)
+    one_by_one = builder.build()
+    assert builder.add_all(events, LIMIT) == []
+    for batch in (one_by_one, builder.build()):
+        assert [e.event for e in unpacked(batch)] == events
 
 
 @given(st.lists(wrapped | st.integers(-100, 100), min_size=1, max_size=20))

@@ -65,8 +65,6 @@ from eventlog.subscription import StreamOptions
 from eventlog.wire.group_messages import DropDead, RetryDead
 from eventlog.wire.messages import Ack, AwaitSynced, Forget, Park, Seek, Status, StatusReport
 
-UNUSABLE: Final = -1
-"""No process is of this generation (see `forks`)."""
 _LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 
 
@@ -456,7 +454,7 @@ class LocalPublisher(Publisher):
         self._is_awaited = anyio.Event()
         self._failure: EventLogError | None = None
         self._generation = handle.generation
-        """Of the process that may use it; `UNUSABLE` once it is closed or has failed."""
+        """Of the process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
 
     def __repr__(self) -> str:
         """What is on its way."""
@@ -540,7 +538,7 @@ class LocalPublisher(Publisher):
                 await self._receive_all()
             except EventLogError as error:
                 self._failure = error
-                self._generation = UNUSABLE
+                self._generation = forks.UNUSABLE
                 self._outbox.give_up(error)
                 self._note_answers()
                 return
@@ -581,7 +579,7 @@ class LocalPublisher(Publisher):
 
     def close(self) -> None:
         """Give the pipe back."""
-        self._generation = UNUSABLE
+        self._generation = forks.UNUSABLE
         self._handle.pipes.discard(self._pipe)
         self._pipe.close()
 

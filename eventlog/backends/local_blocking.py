@@ -318,6 +318,8 @@ class BlockingLocalPublisher(Publisher):
         self._opened = threading.Event()
         self._ended = threading.Event()
         self._failure: EventLogError | None = None
+        self._generation = handle.generation
+        """Of the process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
         self._thread = threading.Thread(
             target=self._look_after, name=f"publisher to {handle.path}", daemon=True
         )
@@ -330,7 +332,7 @@ class BlockingLocalPublisher(Publisher):
     def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
-        if self._failure or self._handle.generation != forks.generation or self._ended.is_set():
+        if self._generation != forks.generation:
             self._refuse()
         with self._lock:
             # As `Outbox.add`, written out: this runs for every event.
@@ -380,10 +382,12 @@ class BlockingLocalPublisher(Publisher):
                         self._pipe.run(self._outbox.deliver(0))
                 except EventLogError as error:
                     self._failure = error  # raised by the next call of the producer's thread
+                    self._generation = forks.UNUSABLE
                     return
 
     def close(self) -> None:
         """End the thread and give the pipe back."""
+        self._generation = forks.UNUSABLE
         self._ended.set()
         self._opened.set()
         if self._handle.generation == forks.generation:
