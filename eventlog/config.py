@@ -35,6 +35,9 @@ PUBLISHER_BATCH_BYTES_DEFAULT: Final = 256 * KIB
 pauses fills it; with 64 KiB its events take a quarter longer, for wake-ups alone."""
 PIPE_BUFFER_BYTES: Final = 208 * KIB
 """What Linux grants at most unless told otherwise (net.core.wmem_max); it doubles it."""
+WRITE_AHEAD_BYTES: Final = 1 * MIB
+"""Of zeros in an active segment with durability "sync": a thousand small appends, or a millisecond
+of the disk."""
 STAGING_BYTES: Final = 8 * MIB
 """Of a staging ring: some batches of the usual size. Pages that are never used cost nothing."""
 STAGED_BYTES_MIN: Final = 64 * KIB

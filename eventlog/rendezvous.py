@@ -35,6 +35,8 @@ LOG_NAME: Final = "writer.log"
 READY: Final = b"ready"
 """What a new writer tells its starter, on its standard output, once it serves."""
 BACKLOG: Final = 1024
+_WAIT_S: Final = 86_400.0
+"""How long a blocking call on a pipe waits before it has to be made again (`TimeoutError`)."""
 _SOCKET_PATH_BYTES_MAX: Final = 100
 _CREDENTIALS: Final = struct.Struct("3i")
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -72,6 +74,10 @@ def connect(directory: str) -> socket.socket | None:
                 return None
         check_peer(pipe, directory)
         pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIPE_BUFFER_BYTES)
+        # Who has a time limit waits in `poll`, for what it waits for. Who waits in `recv` itself is
+        # woken also when the other end takes what was sent, as there is room then, and to wake
+        # somebody for nothing takes that end 10 us: the writer, for each request.
+        pipe.settimeout(_WAIT_S)
     except BaseException:
         pipe.close()
         raise

@@ -39,9 +39,9 @@ def append(log: WritableLog, count: int, *, prepares: bool = True) -> None:
         log.append(batch_of(EVENT))
         if wanted and prepares:
             wanted.clear()
-            work = log.begin_spare()
+            work = log.spare.begin()
             assert work is not None
-            log.finish_spare(work.run())
+            log.spare.finish(work.run())
 
 
 def inodes(path: Path) -> set[int]:

@@ -49,7 +49,7 @@ from eventlog.wire.messages import (
     error_of,
 )
 
-ATTEMPTS_MAX: Final = 5
+ATTEMPTS_MAX: Final = 10
 """Pipes lost in a row, with a fresh writer each time, before a call gives up."""
 
 

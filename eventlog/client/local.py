@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from eventlog import forks
 from eventlog.backends.interface import LogStatus, never_synced
@@ -26,6 +26,9 @@ class ClosablePipe(Protocol):
 
     def close(self) -> None:
         """Close for good."""
+
+
+Pipe = TypeVar("Pipe", bound=ClosablePipe)
 
 
 class LocalHandle:
@@ -91,6 +94,11 @@ class LocalHandle:
     def can_write(self) -> bool:
         """Whether this process may start a writer here; else the log can only be read."""
         return os.access(self.path, os.W_OK)
+
+    def adopt(self, pipe: Pipe) -> Pipe:
+        """The pipe, which is closed with the handle from now on."""
+        self.pipes.add(pipe)
+        return pipe
 
     def new_channel(self) -> Channel:
         """A conversation with the log's writer, on a pipe of its own."""

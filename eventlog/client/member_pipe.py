@@ -321,7 +321,10 @@ class MemberPipe:
             self._lease.make_stale()
 
     def _receive(self, pipe: socket.socket) -> list[Any]:
-        data = pipe.recv(RECEIVE_BYTES)
+        try:
+            data = pipe.recv(RECEIVE_BYTES)
+        except TimeoutError:
+            return []  # nothing has come so far (see `rendezvous.connect`)
         if not data:
             raise PipeBroken("the writer closed the pipe")
         try:

@@ -68,12 +68,14 @@ class BlockingPipe:
             raise closed("handle", self._path)
 
     def _send_all(self) -> None:
-        try:
-            while self._unsent:
+        while self._unsent:
+            try:
                 sent = self._open_socket().sendmsg(self._unsent.parts())
-                self._unsent.sent(sent)
-        except OSError as error:
-            raise PipeBroken(str(error)) from error
+            except TimeoutError:
+                continue  # as in `received`
+            except OSError as error:
+                raise PipeBroken(str(error)) from error
+            self._unsent.sent(sent)
 
     def _receive(self) -> bytes:
         try:

@@ -129,7 +129,7 @@ class ControlPage:
     def __init__(self, directory: str, *, writable: bool = False, files: Files = FILES) -> None:
         self.directory = directory
         self._files = files
-        path = os.path.join(directory, FILE_NAME)
+        self._path = path = os.path.join(directory, FILE_NAME)
         with os_errors(directory, "opening its control file"):
             self._descriptor = files.open_write(path) if writable else files.open_read(path)
         try:
@@ -252,9 +252,7 @@ class ControlPage:
 
     def is_replaced(self) -> bool:
         """Whether the log at the path is no longer this one: deleted, made anew, or truncated."""
-        return self.is_cut_off() or not self._files.has_name(
-            self._descriptor, os.path.join(self.directory, FILE_NAME)
-        )
+        return self.is_cut_off() or not self._files.has_name(self._descriptor, self._path)
 
     def sync(self) -> None:
         """Return when the page is on the disk."""

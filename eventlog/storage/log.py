@@ -36,7 +36,7 @@ from eventlog.storage.offsets import OffsetTable
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.recovery import Damage
 from eventlog.storage.segment import SegmentWriter
-from eventlog.storage.spare import Spare, SpareWork
+from eventlog.storage.spare import Spare
 
 
 @dataclass(slots=True)
@@ -119,19 +119,15 @@ class WritableLog:
         self._unsynced: list[SegmentWriter] = []
         self._failure: EventLogError | None = None
         self._has_new_names = False
-        self._spare = Spare(self.directory, self.options, files)
+        self.spare = Spare(self.directory, self.options, files)
+        """The next segment: without it a roll makes one itself, while the append waits."""
         self.on_spare_wanted: Callable[[], None] = lambda: None
-        """Called when the active segment is half full: `begin_spare` gives the work."""
+        """Called when the active segment is half full: `spare.begin` gives the work."""
 
     @property
     def last_seq_no(self) -> int:
         """The number of the last event ever appended; 0 if there was none."""
         return self.control.high_water
-
-    @property
-    def is_synced(self) -> bool:
-        """Whether all that was appended is on the disk."""
-        return self.control.synced >= self.control.high_water
 
     @property
     def is_superseded(self) -> bool:
@@ -179,7 +175,7 @@ class WritableLog:
         if producer_id:
             self._producers.note(producer_id, producer_seq, base_seq_no)
         self.control.high_water = base_seq_no + batch.count - 1
-        if segment.is_half_full and self._spare.is_wanted:
+        if segment.is_half_full and self.spare.is_wanted:
             self.on_spare_wanted()
         return base_seq_no
 
@@ -216,7 +212,8 @@ class WritableLog:
             self._epoch,
             max(self._clock(), self._last_append_ns),
             self.files,
-            spare=self._spare.take(),
+            spare=self.spare.take(),
+            writes_ahead=self.options.durability == "sync",
         )
         if self._active is not None:
             self._seal(self._active)
@@ -245,17 +242,6 @@ class WritableLog:
             finally:
                 self.files.close(descriptor)
             self.files.rename(path + ".new", path)
-
-    def begin_spare(self) -> SpareWork | None:
-        """What makes the next segment ready: run it, in a thread if need be; then `finish_spare`.
-
-        Without it a roll makes the segment itself, while the append waits.
-        """
-        return self._spare.begin()
-
-    def finish_spare(self, made: int | None) -> None:
-        """Take what the work returned."""
-        self._spare.finish(made)
 
     # --- syncing -----------------------------------------------------------------------------
 
@@ -377,7 +363,7 @@ class WritableLog:
         path = os.path.join(self.directory, segment_name(base_seq_no))
         is_synced = all(segment.base_seq_no != base_seq_no for segment in self._unsynced)
         with os_errors(self.directory, "deleting a retired segment"):
-            if not (is_synced and self._spare.recycle(path)):
+            if not (is_synced and self.spare.recycle(path)):
                 self.files.unlink(path)
             self.files.unlink(os.path.join(self.directory, index_name(base_seq_no)))
         del self._sealed[0]
@@ -406,7 +392,7 @@ class WritableLog:
             self.finish_sync(work)
             self.sync_positions()
         self._save_producers()
-        self._spare.discard()
+        self.spare.discard()
         self.control.writer_pid = 0
 
     def abandon(self) -> None:
@@ -415,6 +401,6 @@ class WritableLog:
             segment.close()
         if self._active is not None:
             self._active.close()
-        self._spare.abandon()
+        self.spare.abandon()
         self.offsets.close()
         self.control.close()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from eventlog.config import WRITE_AHEAD_BYTES
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
 from eventlog.storage.files import FILES, Files, os_errors, translated
 from eventlog.storage.format import (
@@ -37,6 +38,7 @@ from eventlog.storage.spare import FILE_NAME as SPARE_NAME
 
 _LENGTH: Final = struct.Struct("<I")
 _NOTHING_YET: Final = bytes(4)
+_ZEROS: Final = memoryview(bytes(WRITE_AHEAD_BYTES))
 
 
 class SegmentWriter:
@@ -48,6 +50,8 @@ class SegmentWriter:
         self.base_seq_no = base_seq_no
         self.position = FIRST_BATCH
         self._size = size
+        self._written_to = size
+        """Where blocks begin that were allocated and never written, as far as that matters."""
         self._directory = directory
         self._segment = segment
         self._index = index
@@ -66,11 +70,13 @@ class SegmentWriter:
         files: Files,
         *,
         spare: int | None = None,
+        writes_ahead: bool = False,
     ) -> SegmentWriter:
         """A new segment with all the room it will ever need; on failure nothing is left of it.
 
-        `spare` is the descriptor of a file that is ready for it (see `spare`). The segment gets its
-        name last, so that a segment which can be seen is always whole, and has an index.
+        `spare` is the descriptor of a file that is ready for it (see `spare`); one made here
+        writes zeros ahead if it is to. The segment gets its name last, so that a segment which can
+        be seen is always whole, and has an index.
         """
         path = os.path.join(directory, segment_name(base_seq_no))
         index_path = os.path.join(directory, index_name(base_seq_no))
@@ -93,7 +99,10 @@ class SegmentWriter:
                 files.unlink(temporary)
                 files.unlink(index_path)
             raise
-        return cls(directory, base_seq_no, opened[0], opened[1], size, files)
+        segment = cls(directory, base_seq_no, opened[0], opened[1], size, files)
+        if writes_ahead and spare is None:
+            segment.begin_write_ahead()
+        return segment
 
     @classmethod
     def reopen(cls, directory: str, base_seq_no: int, size: int, files: Files) -> SegmentWriter:
@@ -146,6 +155,8 @@ class SegmentWriter:
         before, after = header[:LENGTH_OFFSET], header[LENGTH_OFFSET + 4 :]
         length = header[LENGTH_OFFSET : LENGTH_OFFSET + 4]
         try:
+            if place + len(header) + len(payload) > self._written_to:
+                self._write_ahead(place + len(header) + len(payload))
             self._files.write(self._segment, [before, _NOTHING_YET, after, payload], place)
             self._files.write(self._segment, [length], place + LENGTH_OFFSET)
         except OSError as error:  # as `os_errors`, which costs as much as the second write
@@ -153,6 +164,22 @@ class SegmentWriter:
         self.position = aligned(place + len(header) + len(payload))
         if is_due(entry, self._indexed_to):
             self._note(entry)
+
+    def begin_write_ahead(self) -> None:
+        """From now on, write zeros over blocks before batches get there: for who syncs each batch.
+
+        A file system notes in its journal when a block that was only allocated is written for the
+        first time, and a sync of such a block waits for that too: half as long again, on ext4.
+        """
+        self._written_to = self.position
+
+    def _write_ahead(self, end: int) -> None:
+        """Do so past the place that a batch is about to take."""
+        is_large = end - self.position >= WRITE_AHEAD_BYTES // 4  # its own bytes take longer
+        ahead = 0 if is_large else min(WRITE_AHEAD_BYTES, self._size - end)
+        if ahead:
+            self._files.write(self._segment, [_ZEROS[:ahead]], end)
+        self._written_to = end + ahead
 
     def _note(self, entry: IndexEntry) -> None:
         """Index a batch. A missing entry makes a seek longer, never wrong: no failed append."""

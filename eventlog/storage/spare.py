@@ -91,26 +91,26 @@ class Spare:
         self._path = os.path.join(directory, FILE_NAME)
         self._ready: int | None = None
         self._stale: int | None = None
-        self._is_making = False
+        self.is_making = False
         self._has_failed = False
         """Not tried again before the next roll, which says what is wrong."""
 
     @property
     def is_wanted(self) -> bool:
         """Whether there is none, and none in the making."""
-        return self._ready is None and not self._is_making and not self._has_failed
+        return self._ready is None and not self.is_making and not self._has_failed
 
     def begin(self) -> SpareWork | None:
         """What is to be done now, in a thread; `None` if there is nothing to do."""
         if not self.is_wanted:
             return None
-        self._is_making = True
+        self.is_making = True
         stale, self._stale = self._stale, None
         return SpareWork(self._directory, self._options, self._files, stale)
 
     def finish(self, descriptor: int | None) -> None:
         """Take what the work made."""
-        self._is_making = False
+        self.is_making = False
         self._ready = descriptor
         self._has_failed = descriptor is None
         if descriptor is None:

@@ -270,6 +270,8 @@ class _Recovery:
         self._active.resume(scan.end, entries)
         if scan.is_torn:
             self._active.cut()
+        elif self._control.options.durability == "sync":
+            self._active.begin_write_ahead()
 
     def _goes_on(self, scan: Scan, following: int) -> bool:
         """Whether the next segment belongs to the log, with or without a hole before it."""

@@ -6,7 +6,8 @@ what, and when:
 - An append is answered when it has reached the log's durability: at once, or, with "sync", when the
   shell reports a sync that covers it (`on_synced`).
 - An append that finds the log full waits, if the log's `on_full` says so, until an acknowledgement
-  makes room; those behind it wait too, so that no producer's order is broken.
+  makes room; and if the disk is full, until the next segment is ready, if that is in the making.
+  Those behind it wait too, so that no producer's order is broken.
 - A parked peer is woken as soon as its number is published: in the same step as the append, or at
   once if it is already there, so no wake-up can be lost.
 """
@@ -169,7 +170,11 @@ class Actor:
         try:
             base_seq_no = self.log.append(batch, message.producer_id, message.producer_seq)
         except LogFull as error:
-            if not (error.is_by_retention and self._waits_when_full):
+            # A segment in the making has room in its hands: whether there is any is known then.
+            will_change = (
+                self._waits_when_full if error.is_by_retention else self.log.spare.is_making
+            )
+            if not will_change:
                 raise
             self._wait_for_room(peer, message)
             return

@@ -248,10 +248,14 @@ class Server:
         while True:
             await self._spare_wanted.wait()
             self._spare_wanted = trio.Event()
-            work = self.log.begin_spare()
+            work = self.log.spare.begin()
             if work is not None:
                 # To its end, also when this writer ends: the file is somebody's until then.
-                self.log.finish_spare(await trio.to_thread.run_sync(work.run))
+                self.log.spare.finish(await trio.to_thread.run_sync(work.run))
+                if not self._may_go_on():
+                    return
+                self.actor.retry_waiting()
+                self.flush()
 
     async def _expire_loop(self) -> None:
         if self.log.options.retention.max_age is None:

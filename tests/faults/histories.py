@@ -144,9 +144,9 @@ class World:
 
     def _prepare(self) -> None:
         """Make the next segment ready, as the writer does."""
-        work = self._log.begin_spare()
+        work = self._log.spare.begin()
         if work is not None:
-            self._log.finish_spare(work.run())
+            self._log.spare.finish(work.run())
 
     def do_append(self, count: int, size: int, producer: int = PRODUCERS[0]) -> None:
         batch = self.next_batch(count, size, producer)

@@ -235,9 +235,10 @@ class Writer:
 
     def _make_spare(self) -> None:
         self._wants_spare = False
-        work = self.log.begin_spare()
+        work = self.log.spare.begin()
         if work is not None:
-            self.log.finish_spare(work.run())
+            self.log.spare.finish(work.run())
+            self.actor.retry_waiting()
 
     def _end_absent(self) -> None:
         """Members of before the start whose processes have ended."""

@@ -81,9 +81,9 @@ class Segments(Workload):
 
 def _make_ready(log: WritableLog) -> None:
     """The work ahead, which the writer does in a thread."""
-    work = log.begin_spare()
+    work = log.spare.begin()
     if work is not None:
-        log.finish_spare(work.run())
+        log.spare.finish(work.run())
 
 
 def _run(

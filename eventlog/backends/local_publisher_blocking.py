@@ -1,0 +1,140 @@
+"""Publishing to a local log without an event loop; the twin of `local_publisher`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from eventlog import forks
+from eventlog.blocking import AppendHandle, Publisher
+from eventlog.client.feed import closed
+from eventlog.client.local import LocalHandle
+from eventlog.client.outbox import OutBatch, copy_of
+from eventlog.client.threads import BlockingPipe
+from eventlog.config import BATCH_EVENTS_LIMIT
+from eventlog.errors import EventLogError
+
+_LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
+
+
+class BlockingLocalPublisher(Publisher):
+    """See `eventlog.Publisher`.
+
+    The caller's thread fills batches and sends those that are full; one more thread seals and sends
+    what is left when the caller pauses for `linger`, and takes the answers then.
+    """
+
+    def __init__(
+        self, handle: LocalHandle, linger: float, max_batch_bytes: int, max_in_flight: int
+    ) -> None:
+        self._handle = handle
+        self._linger_s = linger
+        self._outbox = handle.new_outbox()
+        self._builder = self._outbox.builder
+        self._pipe = handle.adopt(BlockingPipe(handle.path, self._outbox.channel))
+        self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
+        self._max_in_flight = max_in_flight
+        self._lock = threading.Lock()
+        self._opened = threading.Event()
+        self._ended = threading.Event()
+        self._failure: EventLogError | None = None
+        self._generation = handle.generation
+        """Of the process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
+        self._thread = threading.Thread(
+            target=self._look_after, name=f"publisher to {handle.path}", daemon=True
+        )
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        """What is on its way."""
+        return f"<Publisher to {self._handle.path!r} batches on their way: {self._outbox.pending}>"
+
+    def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        if self._generation != forks.generation:
+            self._refuse()
+        with self._lock:
+            # As `Outbox.add`, written out: this runs for every event.
+            batch, builder = self._outbox.open_batch, self._builder
+            row = builder.add(event, key, headers)
+            if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
+                self._outbox.seal()
+                self._pipe.run(self._outbox.deliver(self._max_in_flight))
+            elif row == 0:
+                self._opened.set()
+        return BlockingLocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
+
+    def _refuse(self) -> None:
+        forks.check(self._handle.generation, self._handle.path)
+        if self._failure is not None:
+            raise copy_of(self._failure)
+        raise closed("publisher", self._handle.path)
+
+    def flush(self) -> None:
+        with self._lock:
+            self._outbox.seal()
+            self._pipe.run(self._outbox.deliver(0))
+            if self._failure is not None:
+                raise copy_of(self._failure)
+            self._outbox.check_stored()
+
+    def wait_done(self, batch: OutBatch) -> None:
+        """Wait until the writer has answered the batch."""
+        with self._lock:
+            if not batch.is_sealed:
+                self._outbox.seal()
+            while not batch.is_done:
+                self._pipe.run(self._outbox.deliver(0))
+
+    def _look_after(self) -> None:
+        """Send a batch that nobody fills any more, and take the answers of an idle producer."""
+        while True:
+            self._opened.wait()
+            self._opened.clear()
+            if self._ended.wait(self._linger_s):
+                return
+            with self._lock:
+                self._outbox.seal()
+                try:
+                    self._pipe.run(self._outbox.deliver(self._max_in_flight))
+                    if not self._opened.is_set():
+                        self._pipe.run(self._outbox.deliver(0))
+                except EventLogError as error:
+                    self._failure = error  # raised by the next call of the producer's thread
+                    self._generation = forks.UNUSABLE
+                    return
+
+    def close(self) -> None:
+        """End the thread and give the pipe back."""
+        self._generation = forks.UNUSABLE
+        self._ended.set()
+        self._opened.set()
+        if self._handle.generation == forks.generation:
+            self._thread.join()
+            self._handle.pipes.discard(self._pipe)
+            self._pipe.close()
+
+
+class BlockingLocalAppendHandle(msgspec.Struct, eq=False, gc=False):
+    """See `eventlog.blocking.AppendHandle`; a struct, as in `local`."""
+
+    _publisher: BlockingLocalPublisher
+    _batch: OutBatch
+    _row: int
+
+    @property
+    def seq_no(self) -> int | None:
+        base = self._batch.base_seq_no
+        return None if base is None else base + self._row
+
+    def result(self) -> int:
+        if not self._batch.is_done:
+            self._publisher.wait_done(self._batch)
+        return self._batch.seq_no_of(self._row)
+
+
+AppendHandle.register(BlockingLocalAppendHandle)
