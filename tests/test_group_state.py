@@ -252,11 +252,14 @@ def test_the_largest_lease_is_the_one_to_share() -> None:
     assert state.largest_lease(not_of=1) is None, "of one event there is nothing to share"
 
 
-def test_the_last_events_are_shared() -> None:
+def test_events_are_shared_among_the_idle() -> None:
     state = group()
-    assert state.fair_share(600) == 100
-    assert state.fair_share(3) == 1
+    assert state.fair_share(600) == 200
+    assert state.fair_share(4) == 2
     assert state.fair_share(0) == 1
+    state.take(1, 100, 600)
+    state.apply("lease", 7, 1, [(1, 100)])
+    assert state.fair_share(600) == 250
 
 
 def test_a_repr_tells_the_state() -> None:

@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from eventlog.blocking import Lease
 
-SETTLE_S: Final = 0.05
-"""How long what is done may stay unsaid: nothing is lost by it, but lag is seen later."""
+SETTLE_S: Final = 0.25
+"""How long what is done may stay unsaid: nothing is lost by it, but lag is seen later, and saying
+it takes half a millisecond of the worker's and the writer's time."""
+SETTLE_SOON_S: Final = 0.05
+"""The same where somebody waits for it: for results, or for the next event of a key."""
 
 
 class LeaseTimer:
-    """Calls `look` with the lease every `SETTLE_S` while one runs; without a lease it sleeps."""
+    """Calls `look` with the lease every `interval_s` while one runs; without a lease it sleeps."""
 
-    def __init__(self, look: Callable[[Lease], None]) -> None:
+    def __init__(self, look: Callable[[Lease], None], interval_s: float) -> None:
         self._look = look
+        self._interval_s = interval_s
         self._lease: Lease | None = None
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -50,7 +54,7 @@ class LeaseTimer:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lease is not None)
-            time.sleep(SETTLE_S)
+            time.sleep(self._interval_s)
             with self._changed:
                 if self._lease is not None:
                     self._look(self._lease)

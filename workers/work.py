@@ -19,14 +19,15 @@ from eventlog import EventEnvelope, EventLogError, StaleLease
 from eventlog.groups import pack_letter, ranges_of
 from workers.child import ControlEnd, WorkerSpec, describe, now_ns, traceback_of
 from workers.handlers import Handler, wants_envelope
-from workers.lease_timer import SETTLE_S, LeaseTimer
+from workers.lease_timer import SETTLE_S, SETTLE_SOON_S, LeaseTimer
 from workers.policy import LeaseSize
 
 if TYPE_CHECKING:
     from eventlog.blocking import GroupMember, Lease
 
 logger = logging.getLogger("workers")
-SETTLE_NS: Final = int(SETTLE_S * 1e9)
+LOOK_NS: Final = int(SETTLE_SOON_S * 1e9)
+"""How often a worker looks, between two events, whether it has to say something."""
 RETIRE_EARLY: Final = 0.9
 """A worker says that it will retire when it has done this part of what it may."""
 NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
@@ -62,10 +63,13 @@ class Worker:
         """(row, event) of those whose results wait to be stored."""
         self._stored_keys: set[str] = set()
         """Their keys, where keys are kept in order."""
-        self._settled_ns = now_ns()
+        self._settled_ns = self._looked_ns = now_ns()
         self._settling = threading.RLock()
         """Guards what was returned and is not stored, and what is done and not said."""
-        self._timer = LeaseTimer(self._settle_if_due)
+        is_awaited = spec.output is not None or spec.ordering is not None
+        self.settle_s = SETTLE_SOON_S if is_awaited else SETTLE_S
+        self._settle_ns = int(self.settle_s * 1e9)
+        self._timer = LeaseTimer(self._settle_if_due, self.settle_s)
 
     def stop(self) -> None:
         """Begin nothing more; callable from any thread, and from a signal handler."""
@@ -121,9 +125,11 @@ class Worker:
                     member.show(0, 0, 0)
                     self.succeeded(lease, row, envelope, result)
             begun_ns = now_ns()
-            if begun_ns - self._settled_ns > SETTLE_NS:
+            if begun_ns - self._looked_ns > LOOK_NS:
+                self._looked_ns = begun_ns
                 member.show(0, 0, 0)
-                self.settle(lease)
+                self._settle_if_due(lease)
+                self._retire_if_due()
                 begun_ns = now_ns()
         member.show(0, 0, 0)
         self.settle(lease)
@@ -241,7 +247,7 @@ class Worker:
 
     def _settle_if_due(self, lease: Lease) -> None:
         """A handler may run for long; what was done before it is not to wait for that."""
-        if now_ns() - self._settled_ns > SETTLE_NS and (self._stored or self._done):
+        if now_ns() - self._settled_ns > self._settle_ns and (self._stored or self._done):
             self.settle(lease)
 
     def _store(self, lease: Lease) -> None:

@@ -16,7 +16,6 @@ import trio
 from eventlog import EventEnvelope
 from workers.child import now_ns
 from workers.handlers import is_async
-from workers.lease_timer import SETTLE_S
 from workers.work import Worker
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class _Together:
 
     async def _settle_now_and_then(self, lease: Lease, scope: trio.CancelScope) -> None:
         while not scope.cancel_called:
-            await trio.sleep(SETTLE_S)
+            await trio.sleep(self._worker.settle_s)
             self._worker.settle(lease)
 
     async def _handle_some(self, lease: Lease) -> None:

@@ -147,8 +147,9 @@ class GroupState:
         self.order.put_back(ranges)
 
     def fair_share(self, high_water: int) -> int:
-        """What one member may take at most, so that no other is left without at the end."""
-        return max(self.order.available(high_water) // (2 * max(len(self.members), 1)), 1)
+        """What one member may take at most, so that no other that is idle now is left without."""
+        idle = max(len(self.members) - len(self.leases), 1)
+        return max(-(-self.order.available(high_water) // idle), 1)
 
     def largest_lease(self, not_of: int) -> Lease | None:
         """Whose lease has the most events that are not done; `None` if none has two."""
