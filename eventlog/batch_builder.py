@@ -33,8 +33,8 @@ LARGE_BYTES: Final = 64 * 1024
 """Payloads of bytes that are not worth a copy on their way into a batch. From this size on,
 MessagePack writes the length of bytes in four bytes."""
 _BIN_32: Final = struct.Struct(">BI")
-_REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError)
-"""What msgpack raises for a value that it cannot pack."""
+_REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError, BufferError)
+"""What the packers raise for a value that they cannot pack."""
 _FIVE_COLUMNS: Final = b"\x95"
 _ARRAY_32: Final = struct.Struct(">BI")
 

@@ -91,7 +91,11 @@ class EventStream(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[EventEnvelope]:
-        """Event by event."""
+        """Event by event. A later loop goes on where an earlier one ended, also with an error."""
+
+    @abstractmethod
+    def __next__(self) -> EventEnvelope:
+        """The next event, waiting for it."""
 
     @abstractmethod
     def batches(self) -> Iterator[list[EventEnvelope]]:

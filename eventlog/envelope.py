@@ -25,7 +25,7 @@ from abc import ABC
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
-from typing import Any, Final, cast
+from typing import Any, Final, cast, final
 from uuid import UUID
 
 import msgspec
@@ -126,6 +126,10 @@ class _Fields:
             return NotImplemented
         return self._identity() == other._identity()
 
+    def __ne__(self, other: object) -> bool:
+        """Not equal; a struct has its own, which would compare identities."""
+        return not self == other
+
     def __hash__(self) -> int:
         """The id's hash: equal envelopes have equal ids."""
         return hash(self.columns.id_bytes(self._row))
@@ -136,11 +140,21 @@ class _Fields:
         extra += f", headers={self.headers!r}" if self.headers is not None else ""
         return f"EventEnvelope({self.event!r}, seq_no={self.seq_no}, id={self.id}{extra})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What rich prints; a struct would show how it is stored."""
+        names = ("event", "seq_no", "id", "timestamp", "key", "headers")
+        return [(name, getattr(self, name)) for name in names]
+
+    def __replace__(self, **changes: Any) -> EventEnvelope:
+        """What `copy.replace` gives."""
+        return EventEnvelope(**dict(self.__rich_repr__()) | changes)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle this row alone, not the columns of its whole batch."""
         return (_rebuild, self._identity())
 
 
+@final
 class EventEnvelope(_Fields, ABC):
     """One event as the log hands it out; immutable.
 
@@ -148,7 +162,8 @@ class EventEnvelope(_Fields, ABC):
     `timestamp`, `timestamp_ns`, `key` and `headers` are worked out when they are asked for.
 
     `append` takes one too, where a program wants to set the id or the time itself; the number is
-    always the log's.
+    always the log's. The garbage collector passes over envelopes: don't make one a part of its own
+    event.
     """
 
     __slots__ = ()
@@ -166,12 +181,14 @@ class EventEnvelope(_Fields, ABC):
         """Wrap `event`; a missing id or timestamp is made now.
 
         Raises:
-            InvalidArgumentType: `key`, `headers`, `id` or `timestamp` has another type.
+            InvalidArgumentType: one of them has another type.
             InvalidArgument: `timestamp` is naive, or `key` is no valid text.
         """
         timestamp_ns = time.time_ns() if timestamp is None else timestamp_ns_of(timestamp)
         if id is not None and not isinstance(id, UUID):
             raise InvalidArgumentType(f"the id is {id!r}; give a uuid.UUID")
+        if seq_no is not None and not isinstance(seq_no, int):
+            raise InvalidArgumentType(f"the sequence number is {seq_no!r}; give an int")
         return _rebuild(
             new_id(timestamp_ns) if id is None else id.bytes,
             seq_no,
@@ -194,6 +211,9 @@ class Row(_Fields, msgspec.Struct, frozen=True, eq=False, gc=False):
     event: Any
     seq_no: int | None
     columns: Columns
+
+
+Row.__name__ = Row.__qualname__ = "EventEnvelope"  # what errors and rich call it
 
 
 def envelopes_of(events: list[Any], columns: Columns) -> list[EventEnvelope]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from eventlog.blocking import Lease
 
 SETTLE_S: Final = 0.25
-"""How long what is done may stay unsaid: nothing is lost by it, but lag is seen later, and saying
-it takes half a millisecond of the worker's and the writer's time."""
+"""How long what is done stays unsaid, or up to twice that behind a long handler. Nothing is lost by
+it, but lag is seen later; to say it takes half a millisecond of the worker and the writer."""
 SETTLE_SOON_S: Final = 0.05
 """The same where somebody waits for it: for results, or for the next event of a key."""
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from eventlog.blocking import GroupMember, Lease
 
 logger = logging.getLogger("workers")
-LOOK_NS: Final = int(SETTLE_SOON_S * 1e9)
+LOOK_S: Final = 0.05
 """How often a worker looks, between two events, whether it has to say something."""
+LOOK_NS: Final = int(LOOK_S * 1e9)
 RETIRE_EARLY: Final = 0.9
 """A worker says that it will retire when it has done this part of what it may."""
 NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
@@ -67,9 +68,9 @@ class Worker:
         self._settling = threading.RLock()
         """Guards what was returned and is not stored, and what is done and not said."""
         is_awaited = spec.output is not None or spec.ordering is not None
-        self.settle_s = SETTLE_SOON_S if is_awaited else SETTLE_S
-        self._settle_ns = int(self.settle_s * 1e9)
-        self._timer = LeaseTimer(self._settle_if_due, self.settle_s)
+        settle_s = SETTLE_SOON_S if is_awaited else SETTLE_S
+        self._settle_ns = int(settle_s * 1e9)
+        self._timer = LeaseTimer(self._settle_if_due, settle_s)
 
     def stop(self) -> None:
         """Begin nothing more; callable from any thread, and from a signal handler."""
@@ -126,10 +127,8 @@ class Worker:
                     self.succeeded(lease, row, envelope, result)
             begun_ns = now_ns()
             if begun_ns - self._looked_ns > LOOK_NS:
-                self._looked_ns = begun_ns
                 member.show(0, 0, 0)
-                self._settle_if_due(lease)
-                self._retire_if_due()
+                self.look(lease)
                 begun_ns = now_ns()
         member.show(0, 0, 0)
         self.settle(lease)
@@ -243,6 +242,12 @@ class Worker:
             if count := len(self._done):  # more may be added meanwhile, without the lock
                 self.member.settle(lease, ranges_of(self._done[:count]))
                 del self._done[:count]
+        self._retire_if_due()
+
+    def look(self, lease: Lease) -> None:
+        """Between two events: say what is to be said by now."""
+        self._looked_ns = now_ns()
+        self._settle_if_due(lease)
         self._retire_if_due()
 
     def _settle_if_due(self, lease: Lease) -> None:

@@ -16,7 +16,7 @@ import trio
 from eventlog import EventEnvelope
 from workers.child import now_ns
 from workers.handlers import is_async
-from workers.work import Worker
+from workers.work import LOOK_S, Worker
 
 if TYPE_CHECKING:
     from eventlog.blocking import Lease
@@ -61,8 +61,8 @@ class _Together:
 
     async def _settle_now_and_then(self, lease: Lease, scope: trio.CancelScope) -> None:
         while not scope.cancel_called:
-            await trio.sleep(self._worker.settle_s)
-            self._worker.settle(lease)
+            await trio.sleep(LOOK_S)
+            self._worker.look(lease)
 
     async def _handle_some(self, lease: Lease) -> None:
         """One of the tasks: event after event."""

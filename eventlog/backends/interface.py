@@ -94,6 +94,10 @@ class EventStream(ABC):
         """Event by event."""
 
     @abstractmethod
+    async def __anext__(self) -> EventEnvelope:
+        """The next event, waiting for it."""
+
+    @abstractmethod
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         """The same events as lists, as they were batched; `ack` the last of each."""
 

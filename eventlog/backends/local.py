@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 
 from eventlog import forks

@@ -120,7 +120,7 @@ class BlockingLocalPublisher(Publisher):
 
 
 class BlockingLocalAppendHandle(msgspec.Struct, eq=False, gc=False):
-    """See `eventlog.blocking.AppendHandle`; a struct, as in `local`."""
+    """See `eventlog.blocking.AppendHandle`; a struct, as in `local_publisher`."""
 
     _publisher: BlockingLocalPublisher
     _batch: OutBatch

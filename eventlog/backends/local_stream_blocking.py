@@ -35,11 +35,17 @@ class BlockingLocalStream(EventStream):
         return chain.from_iterable(self._runs())
 
     def _runs(self) -> Iterator[Iterator[EventEnvelope]]:
-        """What an earlier loop has left, and all that comes; a later loop goes on from there."""
-        yield self._events
-        while (events := self._next(self._feed.next_events)) is not None:
-            self._events = iter(events)
-            yield self._events
+        """What an earlier loop, or another one, has left, and all that comes."""
+        run: Iterator[EventEnvelope] | None = None
+        while True:
+            if run is not self._events:
+                run = self._events
+                yield run
+            elif (events := self._next(self._feed.next_events)) is None:
+                return
+            else:
+                self._events = iter(events)
+                del events  # large ones are let go before the next ones are read
 
     def __next__(self) -> EventEnvelope:
         for envelope in self._events:

@@ -162,6 +162,9 @@ class MemberPipe:
         if self._socket is not None:
             try:
                 self._socket.sendall(frame(message))
+            except TimeoutError:  # a part may be sent, so only another pipe can say all of it
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
             except OSError as error:  # the reader thread sees it too, and says everything again
                 if error.errno in OTHERS_CLOSED:
                     self._is_cut_off = True

@@ -178,7 +178,8 @@ class SegmentWriter:
         is_large = end - self.position >= WRITE_AHEAD_BYTES // 4  # its own bytes take longer
         ahead = 0 if is_large else min(WRITE_AHEAD_BYTES, self._size - end)
         if ahead:
-            self._files.write(self._segment, [_ZEROS[:ahead]], end)
+            with suppress(OSError):  # the batch may fit all the same, where a disk copies on write
+                self._files.write(self._segment, [_ZEROS[:ahead]], end)
         self._written_to = end + ahead
 
     def _note(self, entry: IndexEntry) -> None:

@@ -101,6 +101,9 @@ class ThreadedStream(EventStream):
     def __aiter__(self) -> AsyncIterator[EventEnvelope]:
         return ThreadedIterator(self._threads, iter(self.blocking))
 
+    async def __anext__(self) -> EventEnvelope:
+        return await anext(ThreadedIterator(self._threads, self.blocking))
+
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         return ThreadedIterator(self._threads, self.blocking.batches())
 

@@ -121,6 +121,7 @@ BAD: Final[dict[str, Callable[[], Any]]] = {
     "a list that is too deep": deep_list,
     "a bad value far inside": lambda: {"a": [1, {"b": (1, Custom())}]},
     "a generator": lambda: (n for n in range(3)),
+    "a view with gaps": lambda: memoryview(b"abcdef")[::2],
     "an envelope around a bad value": lambda: EventEnvelope(Custom()),
     "an envelope inside of a value": lambda: [EventEnvelope(1)],
 }

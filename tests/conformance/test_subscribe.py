@@ -394,6 +394,22 @@ async def test_a_loop_that_was_left_goes_on_where_it_was(logs: Logs) -> None:
         assert received == list(range(20))
 
 
+async def test_loops_and_single_steps_of_one_stream_share_its_place(logs: Logs) -> None:
+    async with logs.open() as log:
+        for start in range(0, 3_000, 600):
+            await log.append_many(range(start, start + 600))
+        received: list[int] = []
+        async with log.subscribe("c", SeekPosition.BEGINNING, follow=False) as stream:
+            async for envelope in stream:
+                received.append(envelope.event)
+                if envelope.event % 600 == 599 and envelope.event < 2_999:
+                    received.append((await anext(stream)).event)
+                    async for inner in stream:
+                        received.append(inner.event)
+                        break
+        assert received == list(range(3_000))
+
+
 async def test_a_stream_is_closed_after_its_block(logs: Logs) -> None:
     async with logs.open() as log:
         await log.append_many([1, 2])

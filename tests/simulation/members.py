@@ -192,7 +192,7 @@ class Member(Client):
         (row, envelope), self._running = self._running, None
         seq_no = envelope.seq_no
         assert seq_no is not None
-        fails = not self.ways.is_settling and self.rng.random() < 0.15
+        fails = not self.ways.is_settling and self.rng.random() < 0.25
         if fails:
             self._failed(self._lease, envelope)
         elif self._results is not None and self.rng.random() < 0.8:

@@ -29,7 +29,7 @@ class Pool(Client):
         found: list[Action] = []
         if self._watching.is_idle:
             found.append(self._go_on)
-        may_retry = self.is_ready and not self.ways.is_settling and self.rng.random() < 0.05
+        may_retry = self.is_ready and not self.ways.is_settling and self.rng.random() < 0.3
         if may_retry and self._operator.is_idle:
             found.append(self._retry)
         return found

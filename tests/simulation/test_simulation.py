@@ -13,7 +13,7 @@ import pytest
 from tests.simulation import long
 from tests.simulation.world import simulate
 
-SEEDS = range(100, 250)
+SEEDS = range(150)
 
 
 def test_histories_keep_the_contract() -> None:

@@ -69,7 +69,7 @@ class Plan(NamedTuple):
             subscribers=rng.choice([1, 1, 2]),
             members=members,
             ordering=rng.choice(["", "key"]),
-            max_deliveries=rng.choice([1, 2, 3]),
+            max_deliveries=rng.choice([1, 1, 2, 3]),
             options=options,
         )
 

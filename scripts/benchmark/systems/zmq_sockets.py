@@ -1,7 +1,8 @@
 """pyzmq over ipc, with msgpack: PUSH to PULL, and PUB to SUB where several must get all events.
 
 Consumers bind and producers connect, so that nobody has to wait and try again. Bytes are sent as
-they are, large ones without a copy by pyzmq (`copy=False`).
+they are, large ones without a copy by pyzmq (`copy=False`). "The log's codecs" are ormsgpack and
+msgspec instead of msgpack: what the log does beside them is seen then.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from functools import partial
 from typing import Any, ClassVar, Final
 
 import msgpack
+import msgspec
+import ormsgpack
 
 from benchmark.systems.base import ConsumerTask, Place, ProducerTask, System
 
@@ -23,9 +26,12 @@ class ZmqPushPull(System):
 
     needs: ClassVar[str | None] = "zmq"
 
-    def __init__(self, place: Place, batch_events: int = 1) -> None:
+    def __init__(
+        self, place: Place, batch_events: int = 1, *, has_codecs_of_log: bool = False
+    ) -> None:
         super().__init__(place)
         self.batch_events = batch_events
+        self.has_codecs_of_log = has_codecs_of_log
 
     def _address(self, index: int) -> str:
         return f"ipc://{self.place.directory}/{index}.zmq"
@@ -38,7 +44,7 @@ class ZmqPushPull(System):
         socket = context.socket(zmq.PUSH)
         socket.connect(self._address(0))
         task.wait_for_start()
-        _send_all(socket, task, self.batch_events)
+        self._send_all(socket, task)
         _hand_over(context, socket)
         task.sent()
 
@@ -50,8 +56,34 @@ class ZmqPushPull(System):
         socket = context.socket(zmq.PULL)
         socket.bind(self._address(task.index))
         task.ready()
-        task.received(_receive_all(socket, task, self.batch_events))
+        task.received(self._receive_all(socket, task))
         context.destroy()
+
+    def _send_all(self, socket: Any, task: ProducerTask) -> None:
+        is_batched, send = self.batch_events > 1, socket.send
+        pack = msgpack.Packer().pack if is_batched else task.payload.encoder()
+        if self.has_codecs_of_log:
+            pack = ormsgpack.packb
+        messages: Any = task.chunks(self.batch_events) if is_batched else task.events()
+        is_copied = not task.payload.is_large
+        for message in messages:
+            send(pack(message), 0, is_copied)
+
+    def _receive_all(self, socket: Any, task: ConsumerTask) -> object:
+        """Receive and unpack all events; the last one."""
+        receive, event = socket.recv, None
+        unpack = msgspec.msgpack.decode if self.has_codecs_of_log else msgpack.unpackb
+        if self.batch_events == 1:
+            decode = unpack if self.has_codecs_of_log else task.payload.decoder()
+            for _ in task.rounds():
+                event = decode(receive())
+            return event
+        received = 0
+        while received < task.count:
+            batch = unpack(receive())
+            received += len(batch)
+            event = batch[-1]
+        return event
 
 
 class ZmqPubSub(ZmqPushPull):
@@ -73,7 +105,7 @@ class ZmqPubSub(ZmqPushPull):
         for _ in range(self.place.consumers):
             socket.recv()
         task.wait_for_start()
-        _send_all(socket, task, self.batch_events)
+        self._send_all(socket, task)
         _hand_over(context, socket)
         task.sent()
 
@@ -87,7 +119,7 @@ class ZmqPubSub(ZmqPushPull):
         socket.subscribe(b"")
         socket.bind(self._address(task.index))
         task.ready()
-        task.received(_receive_all(socket, task, self.batch_events))
+        task.received(self._receive_all(socket, task))
         context.destroy()
 
 
@@ -116,35 +148,11 @@ class ZmqSpinning(ZmqPushPull):
 
 zmq_batched = partial(ZmqPushPull, batch_events=BATCH_EVENTS)
 """PUSH to PULL, with lists of events that the program makes itself."""
+zmq_with_codecs_of_log = partial(ZmqPushPull, has_codecs_of_log=True)
+zmq_batched_with_codecs_of_log = partial(zmq_batched, has_codecs_of_log=True)
 zmq_pub_sub_batched = partial(ZmqPubSub, batch_events=BATCH_EVENTS)
-
-
-def _send_all(socket: Any, task: ProducerTask, batch_events: int) -> None:
-    is_batched, send = batch_events > 1, socket.send
-    pack = msgpack.Packer().pack if is_batched else task.payload.encoder()
-    messages: Any = task.chunks(batch_events) if is_batched else task.events()
-    is_copied = not task.payload.is_large
-    for message in messages:
-        send(pack(message), 0, is_copied)
 
 
 def _hand_over(context: Any, socket: Any) -> None:
     socket.close(linger=FOR_EVER)
     context.term()
-
-
-def _receive_all(socket: Any, task: ConsumerTask, batch_events: int) -> object:
-    """Receive and unpack all events; the last one."""
-    receive, unpack = socket.recv, msgpack.unpackb
-    event = None
-    if batch_events == 1:
-        decode = task.payload.decoder()
-        for _ in task.rounds():
-            event = decode(receive())
-        return event
-    received = 0
-    while received < task.count:
-        batch = unpack(receive())
-        received += len(batch)
-        event = batch[-1]
-    return event

@@ -20,7 +20,12 @@ from benchmark.systems.multiprocessing_queue import MultiprocessingQueue
 from benchmark.systems.raw_pipe import RawPipe
 from benchmark.systems.redis_streams import RedisStreams
 from benchmark.systems.zenoh_session import Zenoh
-from benchmark.systems.zmq_sockets import ZmqPushPull, zmq_batched
+from benchmark.systems.zmq_sockets import (
+    ZmqPushPull,
+    zmq_batched,
+    zmq_batched_with_codecs_of_log,
+    zmq_with_codecs_of_log,
+)
 from benchmark.workloads.base import Contender, Workload
 from benchmark.workloads.transfer import COLUMNS, FIGURE, NOTE, Entry, contender
 
@@ -36,6 +41,8 @@ ENTRIES: Final = (
     Entry("multiprocessing.Pipe, batched by hand", pipe_batched, 800_000),
     Entry("pyzmq, event by event", ZmqPushPull, 500_000),
     Entry("pyzmq, batched by hand", zmq_batched, 1_000_000),
+    Entry("pyzmq, event by event, the log's codecs", zmq_with_codecs_of_log, 500_000),
+    Entry("pyzmq, batched by hand, the log's codecs", zmq_batched_with_codecs_of_log, 1_000_000),
     Entry("faster-fifo, event by event", FasterFifo, 300_000),
     Entry("faster-fifo, put_many", faster_fifo_many, 800_000),
     Entry("faster-fifo, batched by hand", faster_fifo_lists, 1_000_000),
