@@ -252,6 +252,15 @@ def test_the_largest_lease_is_the_one_to_share() -> None:
     assert state.largest_lease(not_of=1) is None, "of one event there is nothing to share"
 
 
+def test_results_of_a_lease_that_was_lost_take_their_events_from_an_earlier_one() -> None:
+    # A loss of power took the end of the journal and left a batch of results: its event stayed in
+    # the lease before, was handed out again when that member was gone, and had two results.
+    state = group(("lease", 7, 1, [(1, 2)]), ("results", 9, [(1, 1)], 11, 11))
+    assert list(state.leases[7].open) == [(2, 2)]
+    state.apply("results", 9, [(2, 2)], 12, 12)
+    assert state.leases == {}
+
+
 def test_events_are_shared_among_the_idle() -> None:
     state = group()
     assert state.fair_share(600) == 200

@@ -279,8 +279,9 @@ class GroupState:
             self.order.add((seq_no, seq_no) for seq_no in seq_nos)
 
     def _take_from(self, lease_id: int, ranges: list[Range]) -> None:
-        lease = self.leases.get(lease_id)
-        if lease is not None:
+        # A loss of power may leave an earlier lease of events in place of the one that is named.
+        known = self.leases.get(lease_id)
+        for lease in [known] if known is not None else list(self.leases.values()):
             for first, last in ranges:
                 lease.open.remove(first, last)
             self._close_if_through(lease)

@@ -78,6 +78,11 @@ def power_cuts(trace: Trace, limit: int, rng: random.Random) -> Iterator[Crash]:
             disk.apply(call)
 
 
+def is_in_memory(options: dict[str, Any]) -> bool:
+    """Whether such a log promises nothing for a loss of power."""
+    return options.get("durability") == "memory"
+
+
 class Allowed(NamedTuple):
     """What recovery may find."""
 
@@ -219,6 +224,8 @@ def crashes_of_recovery(
     for killed in kills(inner, rng):
         how = f"{crash.how}, then in its recovery {killed}"
         yield crash._replace(how=how, image=killed.image)
+    if is_in_memory(trace.options):
+        return
     for cut in power_cuts(inner, limit, rng):
         how = f"{crash.how}, then in its recovery {cut}"
         yield crash._replace(how=how, image=cut.image, is_power_cut=True)

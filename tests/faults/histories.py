@@ -188,7 +188,8 @@ class World:
     # --- syncs, in one go or with other steps in between ---
 
     def do_begin_sync(self) -> None:
-        if self.work is None:
+        # As the writer: of a log in memory it syncs nothing.
+        if self.work is None and self._log.options.durability != "memory":
             self.work, self.work_last = self._log.begin_sync(), self.known.last
 
     def do_finish_sync(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from eventlog.testing import FailingFiles
 from tests.faults import damage, failures, groups
-from tests.faults.crashes import check, crashes_of_recovery, kills, power_cuts
+from tests.faults.crashes import check, crashes_of_recovery, is_in_memory, kills, power_cuts
 from tests.faults.histories import random_history, run
 from tests.faults.recorder import arena
 
@@ -38,7 +38,7 @@ def _crashes(place: str, seed: int, rng: random.Random, share: float) -> Counter
     steps, options = random_history(seed, rng.randint(10, 80))
     trace = run(place, seed, steps, options)
     crashes = list(kills(trace, rng))
-    if options.get("durability") != "memory":  # which promises nothing for a loss of power
+    if not is_in_memory(options):
         crashes += power_cuts(trace, 16, rng)
     for crash in rng.sample(crashes, 3):
         again = list(crashes_of_recovery(place, trace, crash, 4, rng))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.crashes import check, crashes_of_recovery, kills, power_cuts
+from tests.faults.crashes import check, crashes_of_recovery, is_in_memory, kills, power_cuts
 from tests.faults.histories import SHORT, random_history, run
 from tests.faults.recorder import arena
 
@@ -22,7 +22,7 @@ def place() -> Iterator[str]:
         yield directory
 
 
-LASTING = [name for name, (_, options) in SHORT.items() if options.get("durability") != "memory"]
+LASTING = [name for name, (_, options) in SHORT.items() if not is_in_memory(options)]
 """Those that promise something for a loss of power."""
 
 
