@@ -182,13 +182,15 @@ class EventEnvelope(_Fields, ABC):
 
         Raises:
             InvalidArgumentType: one of them has another type.
-            InvalidArgument: `timestamp` is naive, or `key` is no valid text.
+            InvalidArgument: `timestamp` is naive, `key` no valid text, or `seq_no` below 1.
         """
         timestamp_ns = time.time_ns() if timestamp is None else timestamp_ns_of(timestamp)
         if id is not None and not isinstance(id, UUID):
             raise InvalidArgumentType(f"the id is {id!r}; give a uuid.UUID")
-        if seq_no is not None and not isinstance(seq_no, int):
-            raise InvalidArgumentType(f"the sequence number is {seq_no!r}; give an int")
+        if seq_no is not None and (isinstance(seq_no, bool) or not isinstance(seq_no, int)):
+            raise InvalidArgumentType(f"the sequence number is {seq_no!r}; give a whole number")
+        if seq_no is not None and seq_no < 1:
+            raise InvalidArgument(f"the sequence number is {seq_no}; numbers start at 1")
         return _rebuild(
             new_id(timestamp_ns) if id is None else id.bytes,
             seq_no,

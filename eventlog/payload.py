@@ -93,6 +93,10 @@ def _pack_extension(value: Any) -> Any:
     if isinstance(value, msgspec.Struct) or (is_dataclass(value) and not isinstance(value, type)):
         # As msgspec writes it, so that msgspec reads it back as the same type.
         return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime))
+    if isinstance(value, int):
+        raise TypeError("MessagePack has no whole numbers outside of -2**63 to 2**64 - 1")
+    if isinstance(value, datetime):
+        raise TypeError("MessagePack has no times without a time zone")
     raise TypeError(f"MessagePack has no {type(value).__qualname__}")
 
 

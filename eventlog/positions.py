@@ -47,6 +47,8 @@ class SeekPosition:
     def timestamp(t: datetime) -> SeekPosition:
         """The first event that was appended at or after `t`, an aware datetime.
 
+        It is found when a subscription is opened, or at the `seek`: a `t` to come is `LATEST`.
+
         Raises:
             InvalidArgument: `t` is naive.
             InvalidArgumentType: `t` is not a datetime.
@@ -99,7 +101,9 @@ def check_seq_no(seq_no: object, *, consumer: str | None = None) -> int:
         )
     if not 0 <= seq_no <= SEQ_NO_MAX:
         raise InvalidArgument(
-            f"the sequence number is {seq_no}; numbers start at 1", consumer=consumer, seq_no=seq_no
+            f"the sequence number is {seq_no}; give one from 1 to 2**63 - 1",
+            consumer=consumer,
+            seq_no=seq_no,
         )
     return seq_no
 
@@ -115,8 +119,8 @@ def check_name(name: object) -> str:
         raise InvalidArgumentType(f"the consumer's name is {name!r}; give a string")
     if not 1 <= len(name) <= NAME_CHARACTERS_MAX or not name.isprintable():
         raise InvalidName(
-            f"{name[:40]!r} is no name for a consumer: give 1 to {NAME_CHARACTERS_MAX}"
-            " printable characters",
+            f"{name[:40]!r} ({len(name)} characters) is no name for a consumer: give 1 to"
+            f" {NAME_CHARACTERS_MAX} printable characters",
             consumer=name[:NAME_CHARACTERS_MAX],
         )
     return name

@@ -353,3 +353,20 @@ def test_a_position_on_the_command_line_means_what_the_library_means() -> None:
 
     assert position_of("beginning") == SeekPosition.BEGINNING
     assert position_of("17") == SeekPosition.sequence(17)
+
+
+@pytest.mark.parametrize("command", ["tail {} --from beginning", "status {}", "export {}"])
+def test_an_output_that_is_full_is_an_error_in_one_line(tmp_path: Path, command: str) -> None:
+    log = str(tmp_path / "log")
+    run("append", log, "1")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "eventlog", *command.format(log).split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

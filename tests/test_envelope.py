@@ -131,6 +131,8 @@ def test_times_survive_to_the_microsecond(moment: datetime) -> None:
         ({"id": "0"}, InvalidArgumentType),
         ({"timestamp": 0}, InvalidArgumentType),
         ({"seq_no": "3"}, InvalidArgumentType),
+        ({"seq_no": True}, InvalidArgumentType),
+        ({"seq_no": 0}, InvalidArgument),
         ({"timestamp": datetime(2024, 1, 1)}, InvalidArgument),  # noqa: DTZ001
         ({"timestamp": datetime(1969, 1, 1, tzinfo=UTC)}, InvalidArgument),
         ({"timestamp": datetime(2300, 1, 1, tzinfo=UTC)}, InvalidArgument),

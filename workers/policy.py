@@ -110,6 +110,10 @@ class Recycling:
         }
         for name, value in limits.items():
             check_limit(name, value)
+        if isinstance(self.max_events, float):
+            raise InvalidArgumentType(
+                f"max_events_per_worker={self.max_events}; give a whole number, or None"
+            )
 
     def for_worker(self, random: Callable[[], float]) -> Recycling:
         """The limits of one worker, a little lower by chance, so that not all leave together."""

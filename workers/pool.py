@@ -159,6 +159,8 @@ class Pool:
                 raise InvalidArgumentType(f"{name}={value!r}; give a whole number")
             if value < 1:
                 raise InvalidArgument(f"{name}={value}; give 1 or more")
+        if not isinstance(self._broadcast, bool):
+            raise InvalidArgumentType(f"broadcast={self._broadcast!r}; give True or False")
         check_limit("timeout", self._timeout_s)
         if isinstance(self._stop_s, bool) or not isinstance(self._stop_s, int | float):
             raise InvalidArgumentType(f"stop_s={self._stop_s!r}; give seconds")

@@ -78,6 +78,7 @@ class LocalStream(EventStream):
     async def __anext__(self) -> EventEnvelope:
         for envelope in self._events:
             return envelope
+        self._feed.use_as("events")
         events = await self._next(self._feed.next_events)
         if events is None:
             raise StopAsyncIteration
@@ -124,6 +125,7 @@ class LocalStream(EventStream):
     def close(self) -> None:
         """Give pipe and maps back."""
         self._is_closed = True
+        self._events = iter(())
         self._handle.pipes.discard(self._pipe)
         self._pipe.close()
         self._feed.close()

@@ -50,6 +50,7 @@ class BlockingLocalStream(EventStream):
     def __next__(self) -> EventEnvelope:
         for envelope in self._events:
             return envelope
+        self._feed.use_as("events")
         events = self._next(self._feed.next_events)
         if events is None:
             raise StopIteration
@@ -88,6 +89,7 @@ class BlockingLocalStream(EventStream):
     def close(self) -> None:
         """Give pipe and maps back."""
         self._is_closed = True
+        self._events = iter(())
         if self._handle.generation == forks.generation:
             self._handle.pipes.discard(self._pipe)
             self._pipe.close()

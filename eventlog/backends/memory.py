@@ -105,11 +105,11 @@ class InMemoryEventLog(MemoryHandle, EventLog):
     async def _subscribe(
         self, consumer: str, position: SeekPosition, options: StreamOptions
     ) -> AsyncIterator[EventStream]:
-        feed = MemoryFeed(self, consumer, position, options)
+        stream = InMemoryStream(self, MemoryFeed(self, consumer, position, options))
         try:
-            yield InMemoryStream(self, feed)
+            yield stream
         finally:
-            feed.is_closed = True
+            stream.close()
 
     def read(self, start: int, stop: int | None = None) -> EventRange:
         start, stop = check_range(start, stop)
@@ -186,12 +186,18 @@ class InMemoryStream(EventStream):
     async def __anext__(self) -> EventEnvelope:
         for envelope in self._events:
             return envelope
+        self._feed.use_as("events")
         self._events = iter(await self.next_batch())
         return next(self._events)
 
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         self._feed.use_as("batches")
         return _Batches(self)
+
+    def close(self) -> None:
+        """Hand nothing out any more."""
+        self._feed.is_closed = True
+        self._events = iter(())
 
     async def next_batch(self) -> list[EventEnvelope]:
         """The next batch, waiting for it if need be."""

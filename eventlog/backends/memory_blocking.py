@@ -85,11 +85,11 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
     def _subscribe(
         self, consumer: str, position: SeekPosition, options: StreamOptions
     ) -> Iterator[blocking.EventStream]:
-        feed = MemoryFeed(self, consumer, position, options)
+        stream = BlockingInMemoryStream(self, MemoryFeed(self, consumer, position, options))
         try:
-            yield BlockingInMemoryStream(self, feed)
+            yield stream
         finally:
-            feed.is_closed = True
+            stream.close()
 
     def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
         return read_range(self.log, *check_range(start, stop))
@@ -164,6 +164,7 @@ class BlockingInMemoryStream(blocking.EventStream):
     def __next__(self) -> EventEnvelope:
         for envelope in self._events:
             return envelope
+        self._feed.use_as("events")
         events = self._next_batch()
         if events is None:
             raise StopIteration
@@ -173,6 +174,11 @@ class BlockingInMemoryStream(blocking.EventStream):
     def batches(self) -> Iterator[list[EventEnvelope]]:
         self._feed.use_as("batches")
         return iter(self._next_batch, None)
+
+    def close(self) -> None:
+        """Hand nothing out any more."""
+        self._feed.is_closed = True
+        self._events = iter(())
 
     def _next_batch(self) -> list[EventEnvelope] | None:
         while True:

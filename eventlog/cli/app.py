@@ -26,12 +26,24 @@ class QuietInAPipe(TyperGroup):
         """Run the command."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as with `>&-`
+                sys.stdout.flush()
         except BrokenPipeError:
-            # What is still buffered must not be written at the end of the process.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             raise typer.Exit(0) from None
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            _drop_output()
+            fail_with(f"the output cannot be written: {error.strerror}")
+            raise typer.Exit(FAILED) from None
         return result
+
+
+def _drop_output() -> None:
+    """What is still buffered must not be written at the end of the process."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(

@@ -196,10 +196,11 @@ def check_publisher(linger: float, max_batch_bytes: int, max_in_flight: int, pat
     Raises:
         InvalidArgument, InvalidArgumentType: they don't.
     """
-    numbers = {"linger": linger, "max_batch_bytes": max_batch_bytes, "max_in_flight": max_in_flight}
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidArgumentType(f"{name} is {value!r}; give a number", path=path)
+    if isinstance(linger, bool) or not isinstance(linger, int | float):
+        raise InvalidArgumentType(f"linger is {linger!r}; give a number of seconds", path=path)
+    for name, value in {"max_batch_bytes": max_batch_bytes, "max_in_flight": max_in_flight}.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidArgumentType(f"{name} is {value!r}; give a whole number", path=path)
     if not 0 <= linger < 3600:
         raise InvalidArgument(f"linger is {linger}; give seconds, 0 or more", path=path)
     if max_batch_bytes < 1:

@@ -247,6 +247,8 @@ async def test_options_of_a_publisher_that_mean_nothing_are_refused(logs: Logs) 
         ({"max_batch_bytes": 0}, ValueError),
         ({"max_batch_bytes": None}, TypeError),
         ({"max_in_flight": 0}, ValueError),
+        ({"max_in_flight": 1.5}, TypeError),
+        ({"max_batch_bytes": float("nan")}, TypeError),
         ({"max_in_flight": -1}, ValueError),
         ({"max_in_flight": "8"}, TypeError),
     ]

@@ -381,6 +381,11 @@ async def test_a_stream_is_used_one_way_or_the_other(logs: Logs) -> None:
             await take(stream.batches(), 1)
             with pytest.raises(ValueError, match="one way"):
                 await take(stream, 1)
+        async with log.subscribe("c", SeekPosition.BEGINNING) as stream:
+            assert (await anext(stream)).event == 1
+            with pytest.raises(ValueError, match="one way"):
+                await take(stream.batches(), 1)
+            assert (await anext(stream)).event == 2
 
 
 async def test_a_loop_that_was_left_goes_on_where_it_was(logs: Logs) -> None:
@@ -421,6 +426,10 @@ async def test_a_stream_is_closed_after_its_block(logs: Logs) -> None:
             pass
         with pytest.raises(LogClosed):
             await take(stream.batches(), 1)
+        async with log.subscribe("c", SeekPosition.BEGINNING) as stream:
+            await anext(stream)
+        with pytest.raises(LogClosed):  # although event 2 was decoded with event 1
+            await anext(stream)
 
 
 # --- what a stream does not do ---------------------------------------------------------------
