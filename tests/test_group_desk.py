@@ -679,6 +679,24 @@ def test_what_is_given_back_goes_to_who_waits(world: World) -> None:
 # --- dead letters ----------------------------------------------------------------------------
 
 
+def test_a_retry_that_a_kill_met_half_way_is_not_made_twice(tmp_path: Path) -> None:
+    # The writer was killed between handing the event out again and dropping its letter; the pool
+    # asked once more, as after any lost pipe, and an event that was done by then came back.
+    world = World(str(tmp_path / "log"))
+    world.append(3)
+    world.open_group()
+    number = condemn(world, Member(world, M1))
+    world.peer().ask(Bury, "g", 0, number, b"letter")
+    store = world.actor.groups.store
+    store.commit(world.state(), "again", [number])
+    assert list(store.dead["g"].numbers()) == [number]
+    world.restart()
+    assert list(world.actor.groups.store.dead["g"].numbers()) == []
+    answer = world.peer().ask(RetryDead, "g", ((number, number),))
+    assert answer.number == 0
+    world.end()
+
+
 def condemn(world: World, member: Member) -> int:
     """Make a member fail an event for the last time; the event."""
     number = 0

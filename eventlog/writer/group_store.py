@@ -84,6 +84,8 @@ class GroupStore:
                 self._replay(record)
             if dead.records:
                 self._bury_again(dead.records[-1])
+            if journal.records:
+                self._drop_retried(journal.records[-1])
             self._take_acks()
             self._forget_lost(lost)
             for state in self.groups.values():
@@ -129,6 +131,15 @@ class GroupStore:
         is_open = seq_no in state.condemned if not lease_id else lease and seq_no in lease.open
         if is_open:
             self.commit(state, "buried", lease_id, seq_no)
+
+    def _drop_retried(self, record: Record) -> None:
+        """Events are handed out again and the writer was killed before it dropped their letters.
+
+        Whoever asked for that asks again, and they would be handed out once more.
+        """
+        kind, name, *fields = record
+        if kind == "again":
+            self.drop_dead(name, [(number, number) for number in fields[0]])
 
     def _take_acks(self) -> None:
         """Results were stored and the writer killed before it said so in the group."""
@@ -279,7 +290,7 @@ class GroupStore:
         """Hand dead letters out again; how many of the ranges' events are some."""
         numbers = self._dead_in(state.name, ranges)
         if numbers:
-            # In this order: killed in between, the letter is there still and can be retried again.
+            # In this order: killed in between, the letter is there still (see `_drop_retried`).
             self.commit(state, "again", numbers)
             self.drop_dead(state.name, [(number, number) for number in numbers])
         return len(numbers)
