@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -257,3 +257,24 @@ def test_cutting_leaves_zeros(filled: Path) -> None:
     content = (filled / segment_name(1)).read_bytes()
     assert content[FIRST_BATCH + 800 :] == bytes(SIZE - FIRST_BATCH - 800)
     assert content[FIRST_BATCH : FIRST_BATCH + 64] != bytes(64)
+
+
+def test_zeros_are_written_ahead_of_a_batch_and_never_over_one(tmp_path: Path) -> None:
+    written: list[tuple[int, int]] = []
+
+    class Noting(Files):
+        def write(
+            self, descriptor: int, parts: Sequence[bytes | memoryview], position: int
+        ) -> None:
+            written.append((position, position + sum(map(len, parts))))
+            super().write(descriptor, parts, position)
+
+    segment = SegmentWriter.create(str(tmp_path), 1, SIZE, 1, 1000, Noting(), writes_ahead=True)
+    start = segment.position
+    written.clear()
+    segment.append(bytes(64), b"x" * 100, IndexEntry(1, 1000, start))
+    assert written[0] == (start + 164, SIZE), "from the end of the batch, and not past the segment"
+    written.clear()
+    segment.append(bytes(64), b"y" * 100, IndexEntry(2, 1000, segment.position))
+    assert all(end <= segment.position for _, end in written), "once for many batches"
+    segment.close()
