@@ -52,12 +52,15 @@ class BatchBuilder:
         "_is_plain",
         "_max_event_bytes",
         "_pack",
+        "_path",
         "_rows",
         "_timestamps",
         "bytes",
     )
 
-    def __init__(self, max_event_bytes: int) -> None:
+    def __init__(self, max_event_bytes: int, path: str | None = None) -> None:
+        self._path = path
+        """The log, for what errors say."""
         self._pack = new_packer()
         self._max_event_bytes = max_event_bytes
         self._has_large = False
@@ -108,7 +111,7 @@ class BatchBuilder:
             packed = self._packed_otherwise(event)
         size = len(packed)
         if size > self._max_event_bytes:
-            raise _too_large(size, self._max_event_bytes)
+            raise self._too_large(size)
         timestamps = self._timestamps
         self._events.append(packed)
         timestamps.append(time.time_ns())
@@ -127,7 +130,7 @@ class BatchBuilder:
         try:
             return self._pack(event)
         except _REFUSALS as error:
-            raise _invalid(error) from error
+            raise self._invalid(error) from error
 
     def _add_large(self, event: bytes) -> int:
         """As `add`, without a copy: bytes never change."""
@@ -139,7 +142,7 @@ class BatchBuilder:
     def _take(self, packed: bytes, columns_bytes: int, timestamp_ns: int) -> int:
         size = len(packed) + columns_bytes
         if size > self._max_event_bytes:
-            raise _too_large(size, self._max_event_bytes)
+            raise self._too_large(size)
         self._events.append(packed)
         self._timestamps.append(timestamp_ns)
         self.bytes += size + EVENT_OVERHEAD_BYTES
@@ -168,7 +171,7 @@ class BatchBuilder:
             return []
         packed = packed or self._pack_each(events)
         if max(map(len, packed)) > self._max_event_bytes:
-            raise _too_large(max(map(len, packed)), self._max_event_bytes)
+            raise self._too_large(max(map(len, packed)))
         full = []
         for one in packed:
             self._take(one, 0, now)
@@ -205,6 +208,24 @@ class BatchBuilder:
         if headers is not None:
             size += len(self._pack(check_headers(headers)))
         return size
+
+    def _invalid(self, error: Exception) -> InvalidEvent:
+        return InvalidEvent(
+            f"the event cannot be stored{self._where}: {error}; give values that MessagePack can"
+            " carry",
+            path=self._path,
+        )
+
+    def _too_large(self, size: int) -> EventTooLarge:
+        return EventTooLarge(
+            f"the event takes {size} bytes, {self._max_event_bytes} are allowed{self._where}: store"
+            " large data elsewhere, or make the log with a larger max_event_bytes",
+            path=self._path,
+        )
+
+    @property
+    def _where(self) -> str:
+        return "" if self._path is None else f" in the log {self._path}"
 
     def build(self) -> PackedBatch:
         """The batch of all events added since the last call; at least one."""
@@ -253,22 +274,49 @@ class BatchBuilder:
 
 
 def pack_batches(
-    events: Iterable[Any], max_event_bytes: int, batch_bytes_max: int
+    events: Iterable[Any], max_event_bytes: int, batch_bytes_max: int, path: str | None = None
 ) -> list[PackedBatch]:
-    """All the events, in as many batches as the limit asks for; a bad event raises before any."""
-    builder = BatchBuilder(max_event_bytes)
+    """All the events, in as many batches as the limit asks for.
+
+    Raises:
+        InvalidEvent, EventTooLarge: one of them is bad; the message tells which.
+    """
+    builder = BatchBuilder(max_event_bytes, path)
     batches = []
+    first = 0
     for chunk in _chunks(events):
-        if Row not in set(map(type, chunk)):
-            batches += builder.add_all(chunk, batch_bytes_max)
-            continue
-        for event in chunk:
-            builder.add(event)
-            if builder.bytes >= batch_bytes_max or builder.is_full:
-                batches.append(builder.build())
+        try:
+            batches += _pack_chunk(builder, chunk, batch_bytes_max)
+        except (InvalidEvent, EventTooLarge):
+            _blame(chunk, first, BatchBuilder(max_event_bytes, path))
+            raise
+        first += len(chunk)
     if len(builder):
         batches.append(builder.build())
     return batches
+
+
+def _pack_chunk(builder: BatchBuilder, chunk: list[Any], limit_bytes: int) -> list[PackedBatch]:
+    """Add the events and return the batches that reached the limit."""
+    if Row not in set(map(type, chunk)):
+        return builder.add_all(chunk, limit_bytes)
+    batches = []
+    for event in chunk:
+        builder.add(event)
+        if builder.bytes >= limit_bytes or builder.is_full:
+            batches.append(builder.build())
+    return batches
+
+
+def _blame(chunk: list[Any], first: int, builder: BatchBuilder) -> None:
+    """Raise the error of the first bad event, with its place among all; the others are good."""
+    for place, event in enumerate(chunk, first):
+        try:
+            builder.add(event)
+        except (InvalidEvent, EventTooLarge) as error:
+            raise type(error)(
+                f"nothing was appended, as events[{place}] is bad: {error}", path=error.path
+            ) from error.__cause__
 
 
 def _chunks(events: Iterable[Any]) -> Iterator[list[Any]]:
@@ -293,19 +341,6 @@ def _joined(parts: list[bytes]) -> list[bytes]:
 def _array_header_bytes(count: int) -> int:
     """What MessagePack puts before the elements of an array."""
     return 1 if count < 16 else 3 if count < 65_536 else 5
-
-
-def _invalid(error: Exception) -> InvalidEvent:
-    return InvalidEvent(
-        f"the event cannot be stored: {error}; give values that MessagePack can carry"
-    )
-
-
-def _too_large(size: int, limit: int) -> EventTooLarge:
-    return EventTooLarge(
-        f"the event takes {size} bytes and this log allows {limit}: store large data elsewhere, or"
-        " make the log with a larger max_event_bytes"
-    )
 
 
 def _packed_timestamps(timestamps: list[int]) -> bytes:

@@ -144,6 +144,14 @@ def test_positions_can_be_set_listed_and_forgotten(log: str) -> None:
     assert len(out("consumers", log, "--json").splitlines()) == 1
 
 
+def test_seeking_past_the_end_says_that_the_consumer_will_wait(log: str) -> None:
+    out("append", log, "1", "2", "3")
+    assert run("seek", log, "c", "4").stderr == ""  # the next one: live
+    done = run("seek", log, "c", "5")
+    assert done.returncode == 0
+    assert done.stderr == "note: the last event is 3; c will wait for event 5\n"
+
+
 def test_a_reader_that_has_seen_enough_ends_tail_quietly(log: str) -> None:
     out("append", log, given="".join(f'"{"x" * 500}"\n' for _ in range(2000)))
     tail = subprocess.Popen(

@@ -136,8 +136,8 @@ class MemoryLog:
                     return
                 raise LogFull(
                     f"the log {self.path} is full: it may keep {retention.max_bytes} bytes and a"
-                    f" consumer has not acknowledged event {lowest + 1}; acknowledge, or forget"
-                    " the consumer",
+                    f" consumer has not acknowledged event {lowest + 1}; acknowledge, forget"
+                    " the consumer, or raise the limit",
                     path=self.path,
                     is_by_retention=True,
                 )
@@ -174,7 +174,8 @@ class MemoryLog:
             if seq_no < self.first_available:
                 raise EventsTruncated(
                     f"event {seq_no} of the log {self.path} was deleted by retention; the first"
-                    f" one available is {self.first_available}",
+                    f" one available is {self.first_available}: seek to it, or subscribe with"
+                    ' on_truncated="skip"',
                     path=self.path,
                     seq_no=seq_no,
                     first_available=self.first_available,
@@ -341,13 +342,13 @@ class MemoryHandle:
         return self._log
 
     def packed(self, event: Any, key: str | None, headers: Mapping[str, str] | None) -> PackedBatch:
-        builder = BatchBuilder(self.log.options.max_event_bytes)
+        builder = BatchBuilder(self.log.options.max_event_bytes, self.path)
         builder.add(event, key, headers)
         return builder.build()
 
     def packed_many(self, events: Iterable[Any]) -> list[PackedBatch]:
         options = self.log.options
-        batches = pack_batches(events, options.max_event_bytes, options.batch_bytes_max)
+        batches = pack_batches(events, options.max_event_bytes, options.batch_bytes_max, self.path)
         if not batches:
             raise InvalidArgument(f"no events to append to the log {self.path}", path=self.path)
         return batches

@@ -173,8 +173,15 @@ def seek(
 ) -> None:
     """Set where a consumer's next subscription from its position starts."""
     check_is_log(log)
+    target = position_of(position)
     with blocking.open(log) as opened:
-        opened.seek(consumer, position_of(position))
+        opened.seek(consumer, target)
+        last = opened.last_seq_no() or 0
+    if target.kind == "sequence" and target.value > last + 1:
+        typer.echo(
+            f"note: the last event is {last}; {consumer} will wait for event {target.value}",
+            err=True,
+        )
 
 
 @app.command(epilog="[bold]Example[/]\n\n  eventlog forget orders billing\n\n" + EPILOG)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eventlog import blocking
-from eventlog.batch_builder import pack_batches
+from eventlog.batch_builder import BatchBuilder
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.show import to_json
 from eventlog.config import KIB
@@ -281,23 +281,23 @@ class _Target:
         try:
             first, self.last = self._log.append_many(one.envelope for one in batch)
         except (InvalidEvent, EventTooLarge) as error:
-            raise self.told(error, self._place_of_wrong(batch)) from None
+            raise self._told_of_the_wrong_one(batch, error) from None
         except EventLogError as error:
             raise self.told(error, batch[0].place) from None
         self.first = self.first or first
         self.count += len(batch)
         self._place = batch[-1].place
 
-    def _place_of_wrong(self, batch: list[Given]) -> str:
+    def _told_of_the_wrong_one(self, batch: list[Given], error: EventLogError) -> EventLogError:
         reader = LogReader(self._path)
-        largest = reader.options.max_event_bytes
+        builder = BatchBuilder(reader.options.max_event_bytes, self._path)
         reader.close()
         for one in batch:
             try:
-                pack_batches([one.envelope], largest, largest)
-            except EventLogError:
-                return one.place
-        return batch[0].place
+                builder.add(one.envelope)
+            except EventLogError as wrong:
+                return self.told(wrong, one.place)
+        return self.told(error, batch[0].place)
 
     def told(self, error: EventLogError, place: str) -> EventLogError:
         """The error, with its place in the input and how much of that is in the log."""

@@ -100,7 +100,7 @@ class Channel:
     """The state of one pipe's conversation, which outlives the pipe."""
 
     def __init__(self, path: str, log_id: bytes, frame_bytes_max: int) -> None:
-        self._path = path
+        self.path = path
         self._log_id = log_id
         self._frame_bytes_max = frame_bytes_max
         self._connection = Connection(Role.CLIENT, frame_bytes_max)
@@ -135,9 +135,9 @@ class Channel:
         assert isinstance(welcome, Welcome)
         if welcome.log_id != self._log_id:
             raise LogDeleted(
-                f"the log {self._path} was deleted and another one made in its place; open it"
+                f"the log {self.path} was deleted and another one made in its place; open it"
                 " again to use that one",
-                path=self._path,
+                path=self.path,
             )
         self.is_open = True
         self.times_opened += 1
@@ -193,9 +193,9 @@ class Channel:
         if attempt + 1 < ATTEMPTS_MAX:
             return None
         return WriterUnavailable(
-            f"the writer of {self._path} ended {ATTEMPTS_MAX} times before it answered ({error});"
+            f"the writer of {self.path} ended {ATTEMPTS_MAX} times before it answered ({error});"
             " see writer.log there",
-            path=self._path,
+            path=self.path,
         )
 
 

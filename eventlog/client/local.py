@@ -116,7 +116,7 @@ class LocalHandle:
             InvalidArgument: there are none.
         """
         options = self.options
-        batches = pack_batches(events, options.max_event_bytes, options.batch_bytes_max)
+        batches = pack_batches(events, options.max_event_bytes, options.batch_bytes_max, self.path)
         if not batches:
             raise InvalidArgument(f"no events to append to the log {self.path}", path=self.path)
         return batches

@@ -122,7 +122,7 @@ class Outbox:
         self._ring_request_id = 0
         """Of the request for a ring on this pipe; 0 if there was none."""
         self._batch_bytes_max = options.batch_bytes_max
-        self.builder = BatchBuilder(options.max_event_bytes)
+        self.builder = BatchBuilder(options.max_event_bytes, channel.path)
         self.open_batch = OutBatch()
         self._producer_id = secrets.randbits(64) or 1
         self._producer_seq = 0

@@ -27,7 +27,7 @@ class ResultWriter:
         self._outbox = handle.new_outbox()
         self._pipe = BlockingPipe(handle.path, self._outbox.channel)
         handle.pipes.add(self._pipe)
-        self._builder = BatchBuilder(handle.options.max_event_bytes)
+        self._builder = BatchBuilder(handle.options.max_event_bytes, handle.path)
 
     @property
     def acknowledges(self) -> bool:

@@ -280,6 +280,20 @@ async def test_what_cannot_be_stored_is_refused_and_nothing_of_the_call_is_store
     assert issubclass(InvalidEvent, TypeError)
 
 
+async def test_the_error_names_the_log_and_which_event_of_many_is_bad(logs: Logs) -> None:
+    async with logs.open(max_event_bytes=1000) as log:
+        for bad, kind in ((Custom(), InvalidEvent), ("x" * 2000, EventTooLarge)):
+            with pytest.raises(kind) as caught:
+                await log.append(bad)
+            assert caught.value.path == log.path
+            assert log.path in str(caught.value)
+            with pytest.raises(kind, match=r"events\[1234\] is bad") as caught:
+                await log.append_many([*range(1234), bad, bad])
+            assert caught.value.path == log.path
+            assert log.path in str(caught.value)
+        assert await log.last_seq_no() is None
+
+
 async def test_bad_events_of_one_task_leave_those_of_others_alone(logs: Logs) -> None:
     async def good(number: int) -> None:
         await log.append(number)
