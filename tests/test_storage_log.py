@@ -30,6 +30,7 @@ from eventlog.errors import (
 )
 from eventlog.record_batch import PackedBatch
 from eventlog.storage.control import ControlPage
+from eventlog.storage.files import Files
 from eventlog.storage.log import WritableLog
 from eventlog.storage.reader import LogReader
 from eventlog.testing import (
@@ -158,6 +159,33 @@ def test_a_repeated_batch_gets_its_first_answer(
     assert [log.append(batch_of(LARGE_EVENT), 9, n) for n in range(1, 4)] == first
     assert log.last_seq_no == last
     assert log.append(batch_of("new"), 9, 4) == last + 1
+    log.close()
+
+
+class DiesAtTheSnapshot(Files):
+    """Dies when the first segment is full, before it is said who its batches are from."""
+
+    def create(self, path: str) -> int:
+        if path.endswith("producers.new"):
+            raise Killed(path)
+        return super().create(path)
+
+
+def test_a_repeated_batch_is_known_after_retention_between_two_kills(directory: str) -> None:
+    # Both writers were killed before they had saved a snapshot, and the second had deleted the
+    # segment of the batch by then: the third stored it again. Found by scripts/simulate.
+    log = open_storage(directory, retention=Retention(max_bytes=2 * 4096), **SMALL)
+    assert [log.append(batch_of(LARGE_EVENT), 9, n) for n in (1, 2)] == [1, 2]
+    for large_events in (1, 3):
+        log.abandon()
+        log = open_storage(directory, DiesAtTheSnapshot())
+        with pytest.raises(Killed):
+            append_large(log, large_events)
+    log.abandon()
+    log = open_storage(directory)
+    append_large(log, 3)
+    assert log.control.first_available > 2
+    assert log.append(batch_of("again"), 9, 2) == 2
     log.close()
 
 

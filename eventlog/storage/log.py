@@ -90,6 +90,7 @@ class WritableLog:
         control: ControlPage,
         offsets: OffsetTable,
         producers: ProducerTable,
+        producers_to: int,
         sealed: list[SealedSegment],
         active: SegmentWriter | None,
         *,
@@ -110,6 +111,8 @@ class WritableLog:
         self.is_same_boot = is_same_boot
         """Whether the machine ran all the time since the last writer started."""
         self._producers = producers
+        self._producers_to = producers_to
+        """The last event that the snapshot of them stands for."""
         self._sealed = sealed
         self._active = active
         self._last_append_ns = last_append_ns
@@ -242,6 +245,7 @@ class WritableLog:
             finally:
                 self.files.close(descriptor)
             self.files.rename(path + ".new", path)
+        self._producers_to = self.control.high_water
 
     # --- syncing -----------------------------------------------------------------------------
 
@@ -354,6 +358,11 @@ class WritableLog:
         lowest = self.offsets.lowest() if self.options.retention.keep_unacked else None
         if lowest is not None and lowest < first_kept - 1:
             return False
+        if self._producers_to < first_kept - 1:
+            # Killed writers saved none since: once the segment is gone, only a snapshot tells that
+            # its batches were stored. Without room for one, deleting is what makes some.
+            with suppress(EventLogError):
+                self._save_producers()
         base_seq_no = self._sealed[0].base_seq_no
         self.control.first_available = first_kept
         if self.options.durability != "memory":

@@ -164,6 +164,7 @@ class _Recovery:
             control,
             offsets,
             self._producers,
+            self._producers_to,
             sealed,
             self._active,
             last_append_ns=self._last_append_ns,
