@@ -1253,44 +1253,67 @@ def test_a_full_disk_does_not_keep_the_events_of_a_dead_member(tmp_path: Path) -
     assert sorted(seen) == list(range(1, 11))
 
 
-def full_journal(world: World) -> tuple[Member, Member, Peer]:
-    """Results of two members; the journal has no room for the first one's acknowledgements."""
+@pytest.fixture
+def working(world: World) -> tuple[Member, Member, Peer]:
+    """Two members with two events each, and somebody who waits for the first result."""
     reader = world.peer()
     reader.tell(Park, 21)
     one, two = Member(world, M1), Member(world, M2)
     assert (one.lease(2), two.lease(2)) == ([1, 2], [3, 4])
-    journal = world.store._open_files[0]
-    journal._files = FailingFiles(errno.ENOSPC, ["write"], 1)
-    one.tell(one.results_message(1))
-    assert world.log.last_seq_no == 21, "the results are stored"
     return one, two, reader
 
 
-def test_a_full_disk_gives_a_batch_of_results_one_answer(world: World) -> None:
-    # It was answered with `Appended` and with `Failed`, and nobody was told of the new events.
-    one, _, reader = full_journal(world)
-    assert len(one.heard()) == 1
-    assert reader.heard() == [Wake(1, 21)]
-
-
-@pytest.mark.parametrize("restarts", [False, True])
-def test_results_whose_acknowledgement_found_no_room_are_stored_once(
-    world: World, restarts: bool
+def test_results_are_refused_if_there_is_no_room_to_note_what_they_acknowledge(
+    world: World, working: tuple[Member, Member, Peer]
 ) -> None:
-    # The results of another member were acknowledged after it, and "known up to" passed over the
-    # ones that were not: their events were handed out again, although their results were stored.
-    one, two, _ = full_journal(world)
+    # They were stored, and noted with the next record: an orderly end before that, a loss of power,
+    # or a kill after the log had grown by a segment, and the events were handed out again.
+    one, two, reader = working
+    journal = world.store._open_files[0]
+    journal._files = FailingFiles(errno.ENOSPC, ["allocate"], 1, for_ever=True)
+    for member, number in ((one, 1), (two, 3)):
+        assert isinstance(error_of(member.results(number)), LogFull)
+    assert world.log.last_seq_no == 20
+    assert reader.heard() == []
+    journal._files.heal()
+    assert type(one.results(1)) is Appended
     assert type(two.results(3)) is Appended
-    if restarts:
-        world.restart()
-        world.end_absent()
-    else:
-        one.hang_up()
+    journal._files = FailingFiles(errno.ENOSPC, ["allocate"], 1)
+    assert type(one.results(2)) is Appended, "room is taken ahead"
+
+
+def test_results_that_cannot_be_noted_have_one_answer_and_are_the_last(
+    world: World, working: tuple[Member, Member, Peer]
+) -> None:
+    # They were answered with `Appended` and with `Failed`, and nobody was told of the new events.
+    one, two, reader = working
+    world.store._open_files[0]._files = FailingFiles(errno.EIO, ["write"], 1)
+    one.tell(one.results_message(1))
+    assert [type(said) for said in one.heard()] == [Appended]
+    assert reader.heard() == [Wake(1, 21)]
+    assert isinstance(error_of(two.results(3)), StorageFailed)
+    assert world.log.last_seq_no == 21
+
+
+@pytest.mark.parametrize("ending", ["abandon", "close"])
+@pytest.mark.parametrize("for_ever", [False, True])
+def test_results_that_could_not_be_noted_are_found_by_the_next_writer(
+    world: World, working: tuple[Member, Member, Peer], ending: str, for_ever: bool
+) -> None:
+    # Their events were handed out again, although their results were stored.
+    one, two, _ = working
+    journal = world.store._open_files[0]
+    journal._files = FailingFiles(errno.EIO, ["write"], 1, for_ever=for_ever)
+    one.results(1)
+    one.hang_up()
+    assert 1 not in two.lease(100)
+    world.restart(ending)
+    world.end_absent()
     three = Member(world, M3)
     seen = []
     while numbers := three.lease(1):
         seen += numbers
-    assert 1 not in seen
+    assert set(seen) == {2, *range(3, 21)}
 
 
 def truncating(tmp_path: Path, ordering: str) -> World:

@@ -11,8 +11,8 @@
 
 A record that a crash cut short, or that does not match its checksum, ends the file: it and what
 follows were never acknowledged, or are lost by a failure of the disk, and the next record takes its
-place. Only the writer appends. To keep the file small the writer replaces it, in one step, by one
-that says the same in fewer records.
+place. Room that was taken ahead is zeros. Only the writer appends. To keep the file small the
+writer replaces it, in one step, by one that says the same in fewer records.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any, Final
 import msgpack
 from crc32c import crc32c
 
+from eventlog.config import KIB
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
 from eventlog.storage.files import FILES, Files, os_errors
 from eventlog.storage.format import BYTE_ORDER, VERSION
@@ -44,6 +45,7 @@ _NONSENSE: Final = (
     ValueError,
 )
 """What comes of using a record that no writer wrote."""
+RESERVE_BYTES: Final = 64 * KIB
 Record = list[Any]
 
 
@@ -60,7 +62,9 @@ class Journal:
             with os_errors(directory, f"reading its file {name}"):
                 data = files.read(self._descriptor, files.size(self._descriptor), 0)
             self.records, self.bytes = parse(data, directory)
-            if self.bytes < len(data):
+            self._reserved_to = self.bytes
+            """Up to there the file has its room; what is zeros behind it may be a hole."""
+            if data[self.bytes :].strip(b"\0"):
                 self._cut(len(data))
         except BaseException:
             self.close()
@@ -87,6 +91,18 @@ class Journal:
         """Put zeros over what is no record, so that it never comes back behind a new one."""
         with os_errors(self._directory, "cutting a torn record"):
             self._files.write(self._descriptor, [bytes(end - self.bytes)], self.bytes)
+
+    def reserve(self, size: int) -> None:
+        """Have room for so many bytes of records: the disk is full now, or not when they come.
+
+        Raises:
+            LogFull, StorageFailed: there is none.
+        """
+        if self.bytes + size > self._reserved_to:
+            end = self.bytes + size + RESERVE_BYTES
+            with os_errors(self._directory, f"growing {os.path.basename(self._path)}"):
+                self._files.allocate(self._descriptor, end)
+            self._reserved_to = end
 
     def append(self, *records: Record) -> None:
         """Add records; a crash may leave the first few of them.
@@ -116,7 +132,7 @@ class Journal:
                 self._files.close(descriptor)
                 raise
         self._files.close(self._descriptor)
-        self._descriptor, self.bytes = descriptor, end
+        self._descriptor, self.bytes, self._reserved_to = descriptor, end, end
         self._has_new_name = True
 
     def sync(self) -> None:

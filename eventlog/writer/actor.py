@@ -165,9 +165,9 @@ class Actor:
     def _append(self, peer: Peer, message: Append) -> None:
         # One that is stored already is only to be answered again, whosever its events are by now.
         is_known = self.log.find(message.producer_id, message.producer_seq) is not None
-        acks = None if is_known else self.groups.acks_of(message)
         batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
         try:
+            acks = None if is_known else self.groups.acks_of(message)
             base_seq_no = self.log.append(batch, message.producer_id, message.producer_seq)
         except LogFull as error:
             # A segment in the making has room in its hands: whether there is any is known then.

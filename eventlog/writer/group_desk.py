@@ -321,6 +321,7 @@ class GroupDesk:
 
         Raises:
             StaleLease: it is not any more; the batch is not to be stored.
+            LogFull, StorageFailed: nor is it, without room to note that in the group.
             ProtocolError: the batch makes no sense.
         """
         if not message.acks_bytes:
@@ -330,14 +331,14 @@ class GroupDesk:
         state = self._known(acks.group)
         if acks.ranges:
             self._holds(state, acks.lease_id, acks.member_id, acks.ranges)
+        self.store.reserve_results(message.acks_bytes)
         return acks
 
     def take_acks(self, acks: Acks, base_seq_no: int, last_seq_no: int) -> None:
         """The batch is stored, so the events are done, and the results are not for the group."""
         state = self._known(acks.group)
         if base_seq_no > state.replayed_to:
-            fields = (acks.lease_id, acks.ranges, base_seq_no, last_seq_no)
-            self.store.commit_stored(state, "results", *fields)
+            self.store.commit_results(state, acks, base_seq_no, last_seq_no)
             self._changed(state)
 
     # --- positions ---------------------------------------------------------------------------

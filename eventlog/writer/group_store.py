@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from eventlog.config import MIB
 from eventlog.errors import EventLogError
-from eventlog.groups.acks import unpack_acks
+from eventlog.groups.acks import Acks, unpack_acks
 from eventlog.groups.losses import LostResults, snapshot_to
 from eventlog.groups.ranges import Range, RangeSet
 from eventlog.groups.state import GroupState
@@ -27,8 +27,8 @@ from eventlog.writer.key_hashes import KeyHashes
 logger = logging.getLogger("eventlog.writer")
 REWRITE_BYTES: Final = 1 * MIB
 """A journal is rewritten when it is this large, and eight times what it has to say."""
-
-
+RESULTS_BYTES: Final = 64
+"""What the record of a batch of results has beside the batch's acknowledgements, at most."""
 SLOTS_MIN: Final = 64
 
 
@@ -44,8 +44,6 @@ class GroupStore:
         """The numbers of the dead letters, by group."""
         self._files: tuple[Journal, Journal, MemberPages] | None = None
         self._rewrite_at = REWRITE_BYTES
-        self._unwritten: list[Record] = []
-        """Applied, and to be written with the next record."""
         self._next_slot = 0
         if os.path.exists(os.path.join(log.directory, GROUPS_NAME)):
             try:
@@ -179,8 +177,7 @@ class GroupStore:
             LogFull, StorageFailed: nothing changed.
         """
         journal = self._open_files[0]
-        journal.append(*self._unwritten, [kind, state.name, *fields])
-        self._unwritten = []
+        journal.append([kind, state.name, *fields])
         position = state.position
         state.apply(kind, *fields)
         if state.position != position:
@@ -188,15 +185,28 @@ class GroupStore:
         if journal.bytes > self._rewrite_at:
             self._rewrite()
 
-    def commit_stored(self, state: GroupState, kind: str, *fields: Any) -> None:
-        """The same for what a batch of the log says too: without room, it is written later."""
+    def reserve_results(self, acks_bytes: int) -> None:
+        """Have room for the record that will repeat the acknowledgements of a batch.
+
+        Raises:
+            LogFull, StorageFailed: there is none, so the batch is not to be stored.
+        """
+        self._open_files[0].reserve(acks_bytes + RESULTS_BYTES)
+
+    def commit_results(
+        self, state: GroupState, acks: Acks, base_seq_no: int, last_seq_no: int
+    ) -> None:
+        """Note what a stored batch of results says, for which there is room.
+
+        Is it refused all the same, then this writer stores nothing more. The batch says it too, and
+        the next writer looks into it: it is among those since the snapshot of the producers.
+        """
+        fields = (acks.lease_id, acks.ranges, base_seq_no, last_seq_no)
         try:
-            self.commit(state, kind, *fields)
+            self.commit(state, "results", *fields)
         except EventLogError as error:
-            logger.warning("what a batch acknowledged is written later: %s", error)
-            self._unwritten.append([kind, state.name, *fields])
-            state.apply(kind, *fields)
-            self._publish(state)
+            self._log.fail(error)
+            state.apply("results", *fields)  # nobody is to have the events meanwhile
 
     def _publish(self, state: GroupState) -> None:
         """Show the position to everybody, as a consumer's."""

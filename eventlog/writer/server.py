@@ -165,6 +165,8 @@ class Server:
             reason = "the control file or the offset table was truncated"
         elif self.log.is_superseded:
             reason = "another writer has taken over"
+        elif self.log.failure is not None:
+            reason = f"nothing more can be stored safely ({self.log.failure})"
         else:
             return True
         logger.error("%s, so this writer ends", reason)
