@@ -52,6 +52,7 @@ PRODUCERS_REMEMBERED: Final = 4096
 
 MAX_DELIVERIES_DEFAULT: Final = 5
 """Enough for what passes by itself; an event that fails this often is a case for a person."""
+MAX_DELIVERIES_LIMIT: Final = 1_000_000
 LEASE_RANGES_MAX: Final = 4096
 """Runs of numbers that one message may name: a lease has fewer events than that."""
 LETTER_BYTES_MAX: Final = 64 * KIB

@@ -37,7 +37,7 @@ class StreamOptions:
         for name in ("follow", "verify", "durable_only"):
             value = getattr(self, name)
             if not isinstance(value, bool):
-                raise InvalidArgument(f"{name}={value!r}; give True or False")
+                raise InvalidArgumentType(f"{name}={value!r}; give True or False")
         if isinstance(self.spin, bool) or not isinstance(self.spin, int | float):
             raise InvalidArgumentType(f"spin={self.spin!r}; give seconds")
         if not 0 <= self.spin <= SPIN_S_MAX:

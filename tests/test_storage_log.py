@@ -782,7 +782,7 @@ class AgainstModel(RuleBasedStateMachine):
         assert 1 <= first <= len(self.events) + 1
         if not self.is_bounded:
             assert first == 1
-        assert self.reader.stored_bytes() >= 0
+        assert self.reader.stored_bytes() >= len(self.events) - first + 1
 
     def teardown(self) -> None:
         if self.log is not None:

@@ -120,6 +120,9 @@ class EventRange(ABC):
 
 def never_synced(path: str) -> InvalidArgument:
     """The error for waiting until a log in memory is on the disk."""
+    if path.startswith("memory:"):
+        reason = "lives in the memory of this process, so nothing of it is ever synced; give a"
+        return InvalidArgument(f"the log {path} {reason} directory", path=path)
     return InvalidArgument(
         f'the log {path} has durability "memory", so nothing of it is ever synced; make it with'
         ' "disk" or "sync"',

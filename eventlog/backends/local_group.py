@@ -6,6 +6,7 @@ from typing import Any
 
 from eventlog.backends.interface import Group
 from eventlog.client.asynchronous import AsyncPipe
+from eventlog.client.group import number_to_drain
 from eventlog.client.local import LocalHandle
 from eventlog.groups.stored import DeadLetter, read_dead_letters
 from eventlog.wire.group_messages import (
@@ -43,7 +44,7 @@ class LocalGroup(Group):
         await self._request("asking", OpenGroup, *self._fields)
 
     async def wait_drained(self, seq_no: int | None = None) -> None:
-        last = self._handle.reader.last_seq_no if seq_no is None else seq_no
+        last = number_to_drain(self._handle, self.name, seq_no)
         await self._request("draining", AwaitDrained, self.name, last)
 
     async def wait_condemned(self, pool_id: int) -> list[tuple[int, int, int]]:

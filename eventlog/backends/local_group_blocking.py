@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventlog.blocking import Group
+from eventlog.client.group import check_pool_id, number_to_drain
 from eventlog.client.local import LocalHandle
 from eventlog.client.member import GroupMember
 from eventlog.client.threads import BlockingPipe
@@ -35,10 +36,10 @@ class BlockingLocalGroup(Group):
         self._request(OpenGroup, *self._fields)
 
     def join(self, pool_id: int = 0) -> GroupMember:
-        return GroupMember(self._handle, self.name, pool_id)
+        return GroupMember(self._handle, self.name, check_pool_id(pool_id))
 
     def wait_drained(self, seq_no: int | None = None) -> None:
-        last = self._handle.reader.last_seq_no if seq_no is None else seq_no
+        last = number_to_drain(self._handle, self.name, seq_no)
         self._request(AwaitDrained, self.name, last)
 
     def dead_letters(self) -> list[DeadLetter]:

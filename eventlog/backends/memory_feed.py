@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from eventlog.backends.interface import never_synced
 from eventlog.backends.memory_log import MemoryHandle, MemoryLog
 from eventlog.client.feed import closed
 from eventlog.envelope import EventEnvelope
@@ -22,6 +23,8 @@ class MemoryFeed:
         position: SeekPosition,
         options: StreamOptions,
     ) -> None:
+        if options.durable_only:
+            raise never_synced(handle.log.path)
         self._handle = handle
         self.next_seq_no = handle.log.resolve(position, consumer)
         self._end = None if options.follow else handle.log.last + 1

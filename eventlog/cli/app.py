@@ -11,11 +11,28 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 import eventlog
-from eventlog.errors import EventLogError, InvalidArgument, LogInUse, LogNotFound, NotALog
+from eventlog.errors import (
+    EventLogError,
+    InvalidArgument,
+    InvalidArgumentType,
+    InvalidConfig,
+    InvalidName,
+    LogInUse,
+    LogNotFound,
+    NotALog,
+)
 
 FAILED: Final = 1
 USAGE: Final = 2
-WRONG_USE: Final = (LogNotFound, NotALog, InvalidArgument, LogInUse)
+WRONG_USE: Final = (
+    LogNotFound,
+    NotALog,
+    LogInUse,
+    InvalidArgument,
+    InvalidArgumentType,
+    InvalidConfig,
+    InvalidName,
+)
 EPILOG: Final = "Exit codes: 0 done, 1 failed, 2 wrong usage or no log there, 130 interrupted."
 
 

@@ -115,13 +115,14 @@ def _show(report: Report) -> None:
         )
     if report.pool is not None:
         _show_pool(console, report.pool)
-    verdict = "[green]every" if report.is_right else "[red]NOT every"
+    is_right = all(consumer.fault is None for consumer in report.consumers)
+    verdict = "[green]every" if is_right else "[red]NOT every"
     console.print(f"{verdict} consumer saw every event in order")
 
 
 def _show_pool(console: Console, pool: PoolReport) -> None:
-    check = "handled every event" if pool.fault is None else f"[red]{pool.fault}[/]"
+    check = " handled every event" if pool.fault is None else f": [red]{pool.fault}[/]"
     console.print(
-        f"the pool of {pool.workers} workers {check}; worker {pool.killed_pid} was killed half-way,"
+        f"the pool of {pool.workers} workers{check}; worker {pool.killed_pid} was killed half-way,"
         f" {pool.restarts} started in its place, {pool.repeated} event(s) handled again"
     )

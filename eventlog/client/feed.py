@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from eventlog.backends.interface import never_synced
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import (
     EventLogError,
@@ -35,6 +36,8 @@ class Feed:
         position: SeekPosition,
         options: StreamOptions,
     ) -> None:
+        if options.durable_only and log.options.durability == "memory":
+            raise never_synced(log.directory)
         self._log = log
         self.options = options
         self._reader = log.batches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from eventlog.client.local import LocalHandle
+from eventlog.config import MAX_DELIVERIES_LIMIT
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.groups.ranges import ranges_of
 from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
@@ -30,8 +31,10 @@ def group_fields(
         raise InvalidArgument(f'ordering={ordering!r}; give None or "key"', consumer=name)
     if isinstance(max_deliveries, bool) or not isinstance(max_deliveries, int):
         raise InvalidArgumentType(f"max_deliveries={max_deliveries!r}; give a whole number")
-    if not 1 <= max_deliveries <= 1_000_000:
-        raise InvalidArgument(f"max_deliveries={max_deliveries}; give 1 or more", consumer=name)
+    if not 1 <= max_deliveries <= MAX_DELIVERIES_LIMIT:
+        raise InvalidArgument(
+            f"max_deliveries={max_deliveries}; give 1 to {MAX_DELIVERIES_LIMIT}", consumer=name
+        )
     check_position(position)
     behind = handle.reader.resolve(position, name) - 1
     return name, "" if ordering is None else "key", max_deliveries, max(behind, 0)
@@ -43,8 +46,34 @@ def number_ranges(group: str, seq_nos: Iterable[int]) -> list[Ranges]:
     Raises:
         InvalidArgument, InvalidArgumentType: they are no numbers.
     """
+    if not isinstance(seq_nos, Iterable):
+        raise InvalidArgumentType(
+            f"the sequence numbers are {seq_nos!r:.80}; give a list of them", consumer=group
+        )
     ranges = ranges_of(check_seq_no(number, consumer=group) for number in seq_nos)
     return [
         tuple(ranges[start : start + RANGES_AT_ONCE])
         for start in range(0, len(ranges), RANGES_AT_ONCE)
     ]
+
+
+def number_to_drain(handle: LocalHandle, group: str, seq_no: object) -> int:
+    """The event to wait for; without a number, the last one that is stored.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: it is no number.
+    """
+    return handle.reader.last_seq_no if seq_no is None else check_seq_no(seq_no, consumer=group)
+
+
+def check_pool_id(pool_id: object) -> int:
+    """The number itself, if a pool can have it.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: none can.
+    """
+    if not isinstance(pool_id, int) or isinstance(pool_id, bool):
+        raise InvalidArgumentType(f"pool_id={pool_id!r}; give a whole number")
+    if not 0 <= pool_id < 2**31:
+        raise InvalidArgument(f"pool_id={pool_id}; give 0 to 2**31 - 1")
+    return pool_id

@@ -202,7 +202,7 @@ def check_publisher(linger: float, max_batch_bytes: int, max_in_flight: int, pat
         if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidArgumentType(f"{name} is {value!r}; give a whole number", path=path)
     if not 0 <= linger < 3600:
-        raise InvalidArgument(f"linger is {linger}; give seconds, 0 or more", path=path)
+        raise InvalidArgument(f"linger is {linger}; give seconds, 0 to less than 3600", path=path)
     if max_batch_bytes < 1:
         raise InvalidArgument(f"max_batch_bytes is {max_batch_bytes}; give 1 or more", path=path)
     if not 1 <= max_in_flight <= MAX_IN_FLIGHT_LIMIT:

@@ -17,11 +17,12 @@ from eventlog.client.member_pipe import Lease, MemberPipe
 from eventlog.client.results import ResultWriter
 from eventlog.config import AskedOptions
 from eventlog.envelope import EventEnvelope
-from eventlog.errors import CorruptLog
+from eventlog.errors import CorruptLog, InvalidArgument, InvalidArgumentType
 from eventlog.groups.acks import Acks
 from eventlog.groups.ranges import Range, ranges_of
 from eventlog.groups.state import DONE, RETURNED, STARTED
 from eventlog.groups.stored import pack_letter
+from eventlog.positions import SEQ_NO_MAX
 from eventlog.record_batch import key_hash
 from eventlog.storage.batch_reader import BatchReader
 from eventlog.storage.members import PAGE
@@ -85,8 +86,11 @@ class GroupMember:
         While others might do some of them it is a share of what there is, but up to `least`.
 
         Raises:
+            InvalidArgument, InvalidArgumentType: a number is none, or less than 1.
             EventLogError: the log cannot be reached.
         """
+        _check_count("count", count)
+        _check_count("least", least)
         return self._pipe.ask(count, least)
 
     def stop(self) -> None:
@@ -254,3 +258,10 @@ class GroupMember:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def _check_count(name: str, number: object) -> None:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InvalidArgumentType(f"{name}={number!r}; give a whole number")
+    if not 1 <= number <= SEQ_NO_MAX:
+        raise InvalidArgument(f"{name}={number}; give 1 or more")

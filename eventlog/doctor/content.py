@@ -9,7 +9,7 @@ from typing import Final
 from eventlog import rendezvous
 from eventlog.doctor.findings import Finding, size
 from eventlog.errors import CorruptLog
-from eventlog.storage import control, journal, members, offsets, producers
+from eventlog.storage import control, journal, members, offsets, producers, spare
 from eventlog.storage.format import VERSION, base_of_name, index_name
 from eventlog.storage.keep import is_kept_copy
 from eventlog.storage.reader import LogReader
@@ -22,6 +22,7 @@ KNOWN: Final = frozenset(
         offsets.FILE_NAME,
         producers.FILE_NAME,
         members.FILE_NAME,
+        spare.FILE_NAME,
         journal.GROUPS_NAME,
         journal.DEAD_NAME,
         rendezvous.LOCK_NAME,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from eventlog.config import MAX_DELIVERIES_LIMIT
 from eventlog.errors import (
     EventLogError,
     GroupMismatch,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from eventlog.writer.actor import Peer
 
 logger = logging.getLogger("eventlog.writer")
-DELIVERIES_LIMIT = 1_000_000
 TRY_AGAIN_NS = 1_000_000_000
 """How soon to try again what found no room."""
 
@@ -117,7 +117,7 @@ class GroupDesk:
         name = check_name(message.group)
         if message.ordering not in ("", "key"):
             raise ProtocolError(f"an ordering {message.ordering!r}")
-        if not 1 <= message.max_deliveries <= DELIVERIES_LIMIT:
+        if not 1 <= message.max_deliveries <= MAX_DELIVERIES_LIMIT:
             raise ProtocolError(f"a group with {message.max_deliveries} deliveries")
         known = self.store.groups.get(name)
         wanted = (message.ordering, message.max_deliveries)

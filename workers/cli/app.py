@@ -8,14 +8,13 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 import eventlog
-from eventlog import EventLogError, InvalidArgument, InvalidName, LogNotFound, NotALog
-from eventlog.cli.app import EPILOG, FAILED, USAGE, QuietInAPipe, fail_with
+from eventlog import EventLogError
+from eventlog.cli.app import EPILOG, FAILED, USAGE, WRONG_USE, QuietInAPipe, fail_with
 from workers.errors import InvalidHandler, PoolFailed
 
 __all__ = ["EPILOG", "FAILED", "app", "dead", "fail_with", "run"]
 
 POOL_FAILED: Final = 3
-WRONG_USAGE: Final = (LogNotFound, NotALog, InvalidArgument, InvalidName, InvalidHandler)
 
 app = typer.Typer(
     name="workers",
@@ -68,4 +67,4 @@ def exit_code_of(error: EventLogError) -> int:
     """The number by which a supervisor knows who has to act."""
     if isinstance(error, PoolFailed):
         return POOL_FAILED
-    return USAGE if isinstance(error, WRONG_USAGE) else FAILED
+    return USAGE if isinstance(error, (*WRONG_USE, InvalidHandler)) else FAILED
