@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from eventlog.config import AskedOptions, Durability, OnFull, Retention
+from eventlog.config import AskedOptions, Durability, GroupOrdering, OnFull, Retention
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import (
     CorruptLog,
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from eventlog.backends.interface import (
         AppendHandle,
         EventLog,
+        EventRange,
         EventStream,
         Group,
         LogStatus,
@@ -76,6 +77,7 @@ __all__ = [
     "EventEnvelope",
     "EventLog",
     "EventLogError",
+    "EventRange",
     "EventStream",
     "EventTooLarge",
     "EventTypeMismatch",
@@ -83,6 +85,7 @@ __all__ = [
     "ForkedHandle",
     "Group",
     "GroupMismatch",
+    "GroupOrdering",
     "GroupReport",
     "InMemoryEventLog",
     "InvalidArgument",
@@ -117,6 +120,7 @@ __all__ = [
 _LAZY = {
     "AppendHandle": "eventlog.backends.interface",
     "EventLog": "eventlog.backends.interface",
+    "EventRange": "eventlog.backends.interface",
     "EventStream": "eventlog.backends.interface",
     "DeadLetter": "eventlog.groups.stored",
     "Group": "eventlog.backends.interface",
@@ -140,8 +144,9 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
 
     `path` is a directory, `"memory:"` for a log that lives in this handle, or `"memory:NAME"` for
     one that all handles of this process share. The options are stored when the log is made; later
-    they may be left out, or repeated. In bytes: `segment_bytes` (default 64 MiB) is the size of a
-    file, `max_event_bytes` (default 16 MiB) the largest packed event.
+    they may be left out, or repeated. In bytes: `segment_bytes` is the size of a file (4 KiB to 1
+    GiB; default 64 MiB, or a quarter of `retention.max_bytes` if that is less, but at least 1 MiB),
+    `max_event_bytes` the largest packed event (default 16 MiB, at most a quarter of a segment).
 
     `durability`: what an acknowledged append survives: `"memory"` the death of all processes,
     `"disk"` (default) also a loss of power but for the last second, `"sync"` that too.
@@ -150,8 +155,12 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
 
     Raises:
         WrongEventLoop: neither trio nor asyncio is running.
-        InvalidConfig: an option makes no sense, or is not what the log was made with.
-        (when entered) NotALog, PermissionDenied, UnknownFormat, WriterUnavailable.
+        InvalidConfig: an option makes no sense, by itself or with the others.
+        InvalidArgument, InvalidArgumentType: the path or an option is nothing of the kind.
+        (when entered) InvalidConfig: an option is not what the log was made with.
+        (when entered) NotALog, PermissionDenied, UnsupportedFileSystem: the path is of no use.
+        (when entered) UnknownFormat, CorruptLog: what is stored there cannot be used.
+        (when entered) LogFull, StorageFailed, WriterUnavailable: no writer could be started.
     """
     _check_event_loop()
     asked = AskedOptions(

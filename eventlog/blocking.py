@@ -53,7 +53,7 @@ __all__ = [
     "open",
 ]
 
-LINGER_S_DEFAULT = 0.002
+PUBLISHER_LINGER_S_DEFAULT = 0.002
 """Without an event loop nobody notices that a producer pauses, so a thread looks after it."""
 
 
@@ -73,7 +73,7 @@ class AppendHandle(ABC):
 
 
 class Publisher(ABC):
-    """See `eventlog.Publisher`; a context manager whose end flushes."""
+    """What `publisher()` gives inside its block, whose end flushes; see `eventlog.Publisher`."""
 
     @abstractmethod
     def send(
@@ -173,7 +173,7 @@ class EventLog(ABC):
     @abstractmethod
     def publisher(
         self,
-        linger: float = LINGER_S_DEFAULT,
+        linger: float = PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
     ) -> AbstractContextManager[Publisher]:
@@ -280,7 +280,10 @@ def open(  # noqa: A001 - the name of the contract
 
     Raises:
         InvalidConfig: an option makes no sense, or is not what the log was made with.
-        NotALog, PermissionDenied, UnknownFormat, WriterUnavailable: it cannot be used.
+        InvalidArgument, InvalidArgumentType: the path or an option is nothing of the kind.
+        NotALog, PermissionDenied, UnsupportedFileSystem: the path is of no use.
+        UnknownFormat, CorruptLog: what is stored there cannot be used.
+        LogFull, StorageFailed, WriterUnavailable: no writer could be started.
     """
     asked = AskedOptions(
         durability=durability,

@@ -55,8 +55,6 @@ MAX_DELIVERIES_DEFAULT: Final = 5
 MAX_DELIVERIES_LIMIT: Final = 1_000_000
 LEASE_RANGES_MAX: Final = 4096
 """Runs of numbers that one message may name: a lease has fewer events than that."""
-LETTER_BYTES_MAX: Final = 64 * KIB
-"""What a dead letter may hold beside its event: the error, its traceback, the last log lines."""
 
 NAME_CHARACTERS_MAX: Final = 128
 FRAME_OVERHEAD_BYTES: Final = 4 * KIB

@@ -114,7 +114,7 @@ class InvalidConfig(EventLogError, ValueError):
 
 
 class SequenceOutOfRange(EventLogError, ValueError):
-    """A sequence number past the last event was acknowledged (`seq_no`, `last_seq_no`)."""
+    """A number past the last event was acknowledged, or waited for (`seq_no`, `last_seq_no`)."""
 
 
 class LogClosed(EventLogError):

@@ -6,7 +6,7 @@ The writer never looks into it. What it needs to know stands in the batch's head
     +------------------+-----------------+-------------------------------------------+
     | key hashes       | acks            | body: one MessagePack array of five       |
     | 4 bytes an event | `acks_bytes`    | [ids, timestamps, keys, headers, events]  |
-    | if KEYED is set  | (reserved)      |                                           |
+    | if KEYED is set  | (`groups.acks`) |                                           |
     +------------------+-----------------+-------------------------------------------+
 
     ids         bytes: 16 for each event, or 16 in all (row i's id is derived, see `envelope`)

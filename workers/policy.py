@@ -12,7 +12,7 @@ from eventlog.errors import InvalidArgument, InvalidArgumentType
 LEASE_S: Final = 0.2
 """How long a lease should last: long against a round trip to the writer (0.1 ms), short against
 what a person waits for, and what is not begun of it others can have."""
-LEASE_EVENTS_MAX: Final = 2048
+LEASE_ASKED_MAX: Final = 2048
 LEASE_GROWTH: Final = 8
 RESTART_FIRST_S: Final = 0.1
 RESTART_MAX_S: Final = 5.0
@@ -63,8 +63,8 @@ class LeaseSize:
         """That many events took that long."""
         if events < 1:
             return
-        fitting = int(LEASE_S * events / elapsed_s) if elapsed_s > 0 else LEASE_EVENTS_MAX
-        largest = min(self.count * LEASE_GROWTH, LEASE_EVENTS_MAX)
+        fitting = int(LEASE_S * events / elapsed_s) if elapsed_s > 0 else LEASE_ASKED_MAX
+        largest = min(self.count * LEASE_GROWTH, LEASE_ASKED_MAX)
         self.count = max(min(fitting, largest), self._at_least)
 
 

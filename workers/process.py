@@ -12,7 +12,6 @@ import io
 import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -98,8 +97,7 @@ class _Popen(popen_spawn_posix.Popen):  # type: ignore[misc]  # multiprocess has
             except OSError:
                 return None
             if pid == self.pid:
-                unit = 1 if sys.platform == "darwin" else KIB
-                self.peak_rss_bytes = usage.ru_maxrss * unit
+                self.peak_rss_bytes = usage.ru_maxrss * KIB
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 

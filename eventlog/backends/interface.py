@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from eventlog.config import MAX_DELIVERIES_DEFAULT, Durability, GroupOrdering
+from eventlog.config import (
+    MAX_DELIVERIES_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    Durability,
+    GroupOrdering,
+)
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import InvalidArgument
 from eventlog.groups.stored import DeadLetter
@@ -64,7 +70,7 @@ class AppendHandle(ABC):
 
 
 class Publisher(ABC):
-    """A pipelined producer; use it as an async context manager, whose end flushes."""
+    """A pipelined producer: what `publisher()` gives inside its block, whose end flushes."""
 
     @abstractmethod
     async def send(
@@ -230,13 +236,19 @@ class EventLog(ABC):
 
     @abstractmethod
     def publisher(
-        self, linger: float = 0.0, max_batch_bytes: int = ..., max_in_flight: int = ...
+        self,
+        linger: float = 0.0,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
     ) -> AbstractAsyncContextManager[Publisher]:
         """A pipelined producer that batches by itself and keeps its order.
 
         `linger`: seconds that a batch waits for more events once the producer is idle.
         `max_batch_bytes`: where a batch is full. `max_in_flight`: batches sent and unanswered,
         after which `send` waits.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: an option makes no sense.
         """
 
     def subscribe(
@@ -266,6 +278,7 @@ class EventLog(ABC):
 
         Raises:
             InvalidName, InvalidArgument, InvalidArgumentType: at the call.
+            (when entered) InvalidArgument: `durable_only` where nothing is ever on the disk.
             (from the stream) EventsTruncated: retention deleted the next event.
             (from the stream) EventTypeMismatch: a payload is not of the type.
             (from the stream) CorruptLog: stored bytes are damaged.
@@ -312,6 +325,9 @@ class EventLog(ABC):
         """Set where the consumer's next `LAST_ACKNOWLEDGED` subscription starts.
 
         Backward or forward; streams already open are not moved.
+
+        Raises:
+            InvalidName, InvalidArgument, InvalidArgumentType: before anything is sent.
         """
 
     @abstractmethod
@@ -366,9 +382,14 @@ class EventLog(ABC):
 
         Raises:
             InvalidArgument: there is no such group.
+            InvalidArgumentType: the numbers are none.
         """
         raise no_groups(self.path)
 
     async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
-        """Forget dead letters of a group; how many of the numbers were some."""
+        """Forget dead letters of a group; how many of the numbers were some.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: the numbers are none.
+        """
         raise no_groups(self.path)

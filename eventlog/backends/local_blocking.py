@@ -17,7 +17,7 @@ from eventlog.backends.local_group_blocking import BlockingLocalGroup
 from eventlog.backends.local_publisher_blocking import BlockingLocalPublisher
 from eventlog.backends.local_stream_blocking import BlockingLocalStream
 from eventlog.blocking import (
-    LINGER_S_DEFAULT,
+    PUBLISHER_LINGER_S_DEFAULT,
     EventLog,
     EventStream,
     Group,
@@ -121,7 +121,7 @@ class BlockingLocalEventLog(EventLog):
 
     def publisher(
         self,
-        linger: float = LINGER_S_DEFAULT,
+        linger: float = PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
     ) -> AbstractContextManager[Publisher]:

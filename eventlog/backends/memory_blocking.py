@@ -65,7 +65,7 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
 
     def publisher(
         self,
-        linger: float = blocking.LINGER_S_DEFAULT,
+        linger: float = blocking.PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
     ) -> AbstractContextManager[blocking.Publisher]:

@@ -4,7 +4,16 @@
 `launch`           finding the log's writer, or starting one; blocking
 `conversations`    what is said, in which order, and again after a lost pipe; pure
 `outbox`           events on their way: shared batches, numbers, repeats; pure
-`asynchronous`     trio and asyncio
-`blocking`         threads and scripts; imports neither trio nor asyncio
+`unsent`           bytes between one `send` on a pipe and the next; pure
+`staging`          the memory through which large batches go
+`asynchronous`     pipes on trio and asyncio
+`threads`          pipes of threads and scripts; imports neither trio nor asyncio
+`append_pipe`      the appends of all tasks of a handle, through one pipe
+`local`            an open log without its pipes
+`feed`             what a subscription reads next
+`group`            checks and messages of a group's handle
+`member`           a process's part in a group
+`member_pipe`      its pipe: leases asked for, given, taken back
+`results`          what handlers return, on its way to a log
 =================  =====================================================================
 """

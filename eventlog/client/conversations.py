@@ -106,7 +106,6 @@ class Channel:
         self._connection = Connection(Role.CLIENT, frame_bytes_max)
         self._request_id = 0
         self.is_open = False
-        self.times_opened = 0
         self.descriptors: list[int] | None = None
         """Those received and not used yet; `None` while none can come."""
 
@@ -140,7 +139,6 @@ class Channel:
                 path=self.path,
             )
         self.is_open = True
-        self.times_opened += 1
 
     def receive(self) -> Steps[list[WriterMessage]]:
         """The messages that the next bytes complete, perhaps none."""

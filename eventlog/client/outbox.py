@@ -74,7 +74,7 @@ class OutBatch:
         self.base_seq_no: int | None = None
         self.error: EventLogError | None = None
         self.on_done: Any = None
-        """Whatever the shell waits with: it is called, once, when the answer is there."""
+        """Called once, when the answer is there: for a shell that does not wait in `deliver`."""
 
     @property
     def is_done(self) -> bool:

@@ -4,6 +4,7 @@
 `parser`       what runs in a consumer process: light, no trio
 `shared`       the pool, and what runs in its workers
 `main_job`     the job: files in, processes, the kills, the checks
+`measure`      the figures of `eventlog bench`
 =============  ==========================================================
 
 The one part of this package that uses `workers`.

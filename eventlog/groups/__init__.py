@@ -5,11 +5,12 @@
 `order`        which events may be handed out next
 `state`        one group: position, leases, deliveries; changed by records only
 `acks`         acknowledgements that travel with a batch of results
+`losses`       what a group still says of events that a loss of power took
 `stored`       groups and dead letters, read without a writer
 =============  ==========================================================================
 
-The writer owns the groups (`writer.groups`); members ask it for leases, read the events from their
-own maps, and settle them. `groups.stored` reads what is on the disk without a writer.
+The writer owns the groups (`writer.group_desk`); members ask it for leases, read the events from
+their own maps, and settle them. `groups.stored` reads what is on the disk without a writer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which events of a group may be handed out next: any, or one at a time for each key. Pure.
 
-An event that is not done is in one of these states; `State` decides about moves, this module about
-what may be taken:
+An event that is not done is in one of these states; `GroupState` decides about moves, this module
+about what may be taken:
 
 ::
 

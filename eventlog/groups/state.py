@@ -57,15 +57,6 @@ class Lease:
     open: RangeSet
     """Those that were neither done nor given back."""
 
-    def row_of(self, seq_no: int) -> int:
-        """The row of an event in the member's page."""
-        row = 0
-        for first, last in self.given:
-            if first <= seq_no <= last:
-                return row + seq_no - first
-            row += last - first + 1
-        raise AssertionError(f"event {seq_no} is not in lease {self.lease_id}")
-
 
 class GroupState:
     """See the module."""
@@ -179,7 +170,7 @@ class GroupState:
     # --- records -----------------------------------------------------------------------------
 
     def apply(self, kind: str, *fields: Any) -> None:
-        """Change the state by a record of this group (see `records`)."""
+        """Change the state by a record of this group; each kind has its `_apply_` method."""
         getattr(self, f"_apply_{kind}")(*fields)
 
     def _apply_options(self, ordering: Ordering, max_deliveries: int) -> None:

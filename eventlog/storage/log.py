@@ -2,7 +2,7 @@
 
 Rules:
 
-1. One object, in one process, that holds the log's lock (see `writer.launch`).
+1. One object, in one process, that holds the log's lock (see `rendezvous`).
 2. Numbers are given in the order of `append`, without a gap; a failed append gives none.
 3. The high-water mark is raised after a batch is whole, the synced mark after its sync returned.
 4. The first available number is raised, also on the disk, before a segment is unlinked.

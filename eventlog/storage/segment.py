@@ -106,7 +106,7 @@ class SegmentWriter:
 
     @classmethod
     def reopen(cls, directory: str, base_seq_no: int, size: int, files: Files) -> SegmentWriter:
-        """An existing segment with an empty index; `resume` and `note` say what is in it."""
+        """An existing segment with an empty index; `resume` says what is in it."""
         with os_errors(directory, "opening its last segment"):
             segment = files.open_write(os.path.join(directory, segment_name(base_seq_no)))
             try:

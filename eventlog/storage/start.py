@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from eventlog.config import AskedOptions, LogOptions
-from eventlog.errors import CorruptLog, EventLogError, NotALog, PermissionDenied
+from eventlog.errors import CorruptLog, NotALog, PermissionDenied
 from eventlog.storage import producers as producers_file
 from eventlog.storage.control import EPOCH_MAX, FILE_NAME, ControlPage, is_log, make_control_file
 from eventlog.storage.files import DIRECTORY_MODE, FILES, Files, os_errors
@@ -64,18 +64,15 @@ def make_directory(directory: str) -> None:
         NotALog: the path, or one above it, is a file.
         PermissionDenied: the operating system refuses, or the directory is another user's.
     """
-    try:
-        with os_errors(directory, "making the directory"):
-            try:
-                os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
-            except (FileExistsError, NotADirectoryError) as error:
-                raise NotALog(
-                    f"{directory} cannot be a log: {error.filename} is a file; give another path",
-                    path=directory,
-                ) from None
-            owner = os.stat(directory).st_uid
-    except EventLogError:
-        raise
+    with os_errors(directory, "making the directory"):
+        try:
+            os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise NotALog(
+                f"{directory} cannot be a log: {error.filename} is a file; give another path",
+                path=directory,
+            ) from None
+        owner = os.stat(directory).st_uid
     if owner != os.geteuid():
         raise PermissionDenied(
             f"{directory} belongs to the user with id {owner}; run as that user, or give another"

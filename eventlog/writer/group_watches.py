@@ -10,7 +10,6 @@ from eventlog.wire.group_messages import Condemned
 from eventlog.wire.messages import Done
 
 if TYPE_CHECKING:
-    from eventlog.groups.state import GroupState
     from eventlog.writer.actor import Peer
 
 EVENTS_AT_ONCE = 1024

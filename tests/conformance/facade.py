@@ -183,7 +183,7 @@ class ThreadedEventLog(EventLog):
 
     def publisher(
         self,
-        linger: float = eventlog.blocking.LINGER_S_DEFAULT,
+        linger: float = eventlog.blocking.PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
     ) -> AbstractAsyncContextManager[Publisher]:

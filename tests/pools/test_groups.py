@@ -1,0 +1,78 @@
+"""Groups without a pool: what their calls refuse, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import eventlog
+from eventlog import EventLogError, blocking
+from eventlog.errors import InvalidArgument, InvalidArgumentType
+
+NO_NUMBERS: list[tuple[Any, type[EventLogError]]] = [
+    ("x", InvalidArgumentType),
+    (1.5, InvalidArgumentType),
+    (True, InvalidArgumentType),
+    (-1, InvalidArgument),
+    (2**70, InvalidArgument),
+]
+CALLS: dict[str, Callable[[Any, Any, Any], object]] = {
+    # The writer dropped who asked so, who asked again, for ever; or the member's thread died.
+    "wait_drained": lambda _log, group, bad: group.wait_drained(bad),
+    "join": lambda _log, group, bad: group.join(bad),
+    "lease": lambda _log, group, bad: leased(group, bad),
+    "lease at least": lambda _log, group, bad: leased(group, 1, bad),
+    "retry_dead": lambda log, _group, bad: log.retry_dead("g", [bad]),
+    "drop_dead": lambda log, _group, bad: log.drop_dead("g", [bad]),
+}
+
+
+def leased(group: blocking.Group, *numbers: Any) -> object:
+    with group.join() as member:
+        return member.lease(*numbers)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("bad", "kind"), NO_NUMBERS)
+def test_what_is_no_number_is_refused(
+    tmp_path: Path, call: str, bad: Any, kind: type[EventLogError]
+) -> None:
+    with blocking.open(tmp_path / "log") as log, log.group("g") as group:
+        log.append("event")
+        with pytest.raises(kind):
+            CALLS[call](log, group, bad)
+
+
+@pytest.mark.parametrize("name", ["retry_dead", "drop_dead"])
+def test_dead_letters_are_named_by_a_list(tmp_path: Path, name: str) -> None:
+    with (
+        blocking.open(tmp_path / "log") as log,
+        log.group("g"),
+        pytest.raises(InvalidArgumentType, match="give a list"),
+    ):
+        getattr(log, name)("g", 5)
+
+
+@pytest.mark.parametrize(("bad", "kind"), NO_NUMBERS)
+def test_a_task_that_waits_for_no_number_is_told_so(
+    tmp_path: Path, bad: Any, kind: type[EventLogError]
+) -> None:
+    async def main() -> None:
+        async with eventlog.open(tmp_path / "log") as log, log.group("g") as group:
+            with pytest.raises(kind):
+                await group.wait_drained(bad)
+
+    trio.run(main)
+
+
+def test_the_limit_of_deliveries_is_named(tmp_path: Path) -> None:
+    with (
+        blocking.open(tmp_path / "log") as log,
+        pytest.raises(InvalidArgument, match="give 1 to 1000000"),
+        log.group("g", max_deliveries=2_000_000),
+    ):
+        pass
