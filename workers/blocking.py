@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -28,6 +28,7 @@ import eventlog.blocking
 from eventlog import DeadLetter, EventLogError, InvalidArgumentType
 from workers import pool
 from workers.errors import PoolError
+from workers.options import PoolOptions
 from workers.signals import PoolSignals
 from workers.stats import PoolStats
 
@@ -35,7 +36,7 @@ from workers.stats import PoolStats
 class Pool:
     """See `workers.Pool`, whose arguments it takes; `log` comes from `eventlog.blocking.open`."""
 
-    def __init__(self, log: eventlog.blocking.EventLog, **options: Any) -> None:
+    def __init__(self, log: eventlog.blocking.EventLog, **options: Unpack[PoolOptions]) -> None:
         if not isinstance(log, eventlog.blocking.EventLog):
             raise InvalidArgumentType(
                 f"log={log!r}; give what eventlog.blocking.open gives; for trio and asyncio there"

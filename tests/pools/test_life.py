@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 import eventlog
+import workers
 from eventlog import InvalidArgument, InvalidArgumentType, InvalidName, SeekPosition, blocking
 from tests.pools import handlers
 from tests.pools.parts import (
@@ -32,6 +34,7 @@ from tests.pools.records import Record
 from workers import Pool as AsyncPool
 from workers import PoolError
 from workers.blocking import Pool
+from workers.options import PoolOptions
 
 
 def pids_of(pool: Pool) -> list[int]:
@@ -514,12 +517,17 @@ def test_names_and_logs_that_make_no_sense_are_refused(log: blocking.EventLog) -
     with pytest.raises(InvalidName), Pool(log, group="", handler=handlers.itself):
         pytest.fail("the pool has started")
     with blocking.open("memory:") as memory:
-        for options in ({"log": memory}, {"log": log, "output": memory}):
+        for events, output in ((memory, None), (log, memory)):
             with (
                 pytest.raises(InvalidArgument, match="memory"),
-                Pool(group="g", handler=handlers.itself, **options),
+                Pool(events, group="g", handler=handlers.itself, output=output),
             ):
                 pytest.fail("the pool has started")
+
+
+def test_both_pools_take_the_same() -> None:
+    taken = inspect.signature(workers.Pool).parameters.keys() - {"log"}
+    assert PoolOptions.__annotations__.keys() == taken
 
 
 def test_thousands_of_trivial_events_are_each_handled_once(
