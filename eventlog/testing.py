@@ -28,6 +28,7 @@ from eventlog.errors import EventLogError
 from eventlog.record_batch import PackedBatch
 from eventlog.storage.files import FILES, Files
 from eventlog.storage.log import WritableLog
+from eventlog.storage.producers import ProducerTable
 from eventlog.storage.reader import LogReader, read_range
 from eventlog.storage.start import make_log, open_log
 from eventlog.wire.connection import Connection, Role, frame
@@ -332,7 +333,7 @@ class ScriptedWriter:
         self._piece_bytes = piece_bytes
         self._operations = 0
         self._last_seq_no = 0
-        self._known: dict[tuple[int, int], int] = {}
+        self._known = ProducerTable()
         self._connection: Connection | None = None
         self._answers = bytearray()
 
@@ -405,9 +406,10 @@ class ScriptedWriter:
         error = self._refuse(message)
         if error is not None:
             return failed(message.request_id, error)
-        name = (message.producer_id, message.producer_seq)
-        if name not in self._known:
-            self._known[name] = self._last_seq_no + 1
+        base = self._known.find(message.producer_id, message.producer_seq)
+        if base is None:
+            base = self._last_seq_no + 1
+            self._known.note(message.producer_id, message.producer_seq, base)
             self._last_seq_no += message.count
             self.stored.append(message)
-        return Appended(message.request_id, self._known[name])
+        return Appended(message.request_id, base)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -188,6 +189,24 @@ def test_a_pipe_that_breaks_after_each_answer_is_not_given_up() -> None:
     for left in range(29, -1, -1):
         writer.run(outbox.deliver(left))
     assert [batch.base_seq_no for batch in batches] == list(range(1, 31))
+
+
+@pytest.mark.parametrize(("kind", "every"), [("send", 100), ("receive", 7)])
+def test_no_more_is_in_flight_than_the_writer_remembers(kind: str, every: int) -> None:
+    # All were sent at once, and after a lost pipe the first of them were stored a second time.
+    outbox = new_outbox()
+    asked: Counter[str] = Counter()
+
+    def breaks(what: str, _number: int) -> bool:
+        asked[what] += 1
+        return what == kind and asked[what] % every == 0
+
+    writer = ScriptedWriter(breaks=breaks, piece_bytes=100)
+    batches = send(outbox, *range(1000))
+    writer.run(outbox.deliver(0))
+    assert writer.pipes > 1
+    assert stored_in(writer) == list(range(1000))
+    assert [batch.base_seq_no for batch in batches] == list(range(1, 1001))
 
 
 @given(st.integers(0, 2**32), st.floats(0, 0.3), st.integers(1, 40))

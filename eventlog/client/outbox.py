@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from eventlog.batch_builder import BatchBuilder
 from eventlog.client.conversations import Channel, PipeBroken, Send, Steps
-from eventlog.config import STAGED_BYTES_MIN, LogOptions
+from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError
 from eventlog.record_batch import BatchParts, PackedBatch
 from eventlog.wire.connection import append_head, frame
@@ -270,6 +270,8 @@ class Outbox:
     def deliver(self, pending_max: int) -> Steps[None]:
         """Send everything sealed, and receive until at most `pending_max` batches are unanswered.
 
+        Never are there more of them than the writer remembers: it would not know the others again.
+
         Raises:
             EventLogError: the log cannot be reached; everything on its way got that error.
         """
@@ -278,9 +280,9 @@ class Outbox:
             try:
                 if not self.channel.is_open:
                     yield from self.channel.open()
-                while self.unsent:
+                while self.unsent and len(self.in_flight) < MAX_IN_FLIGHT_LIMIT:
                     yield Send(self.next_frame())
-                if self.pending > pending_max:
+                if self.unsent or self.pending > pending_max:
                     messages = yield from self.channel.receive()
                     self.take_answers(messages)
                     attempt = 0

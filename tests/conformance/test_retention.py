@@ -341,6 +341,27 @@ async def standstill(numbers: list[int]) -> int:
     return seen
 
 
+async def test_many_batches_wait_for_room_together(logs: Logs) -> None:
+    # More waited than a writer takes of one producer: it dropped the pipe, and all were repeated.
+    numbers: list[int] = []
+
+    async def append_all(log: EventLog) -> None:
+        numbers.extend(await log.append_many([EVENT] * (8 * PLENTY)))
+
+    async with logs.open(on_full="wait", **KEEPING) as log:
+        await log.ack("slow", 0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(append_all, log)
+            seen = None
+            while seen is None or seen != await log.last_seq_no():
+                seen = await log.last_seq_no()
+                await anyio.sleep(0.1)
+            assert numbers == []
+            await log.forget("slow")
+        assert numbers == [1, 8 * PLENTY]
+        assert await log.last_seq_no() == 8 * PLENTY
+
+
 async def test_a_waiting_append_does_not_hold_up_anything_else(logs: Logs) -> None:
     numbers: list[int] = []
 

@@ -213,6 +213,24 @@ async def test_a_large_append_many_is_stored_once_whatever_is_killed(logs: Logs)
 
 
 @needs("writer process")
+async def test_more_batches_than_the_writer_remembers_are_stored_once(logs: Logs) -> None:
+    # All went at once, and of those that were repeated, the first were not known any more.
+    small: Any = {"segment_bytes": 1 << 16}
+    async with logs.open(**small) as log, logs.open(**small) as killer:
+        events = [[number, b"x" * 1_000] for number in range(200 * 16)]
+
+        async def kill() -> None:
+            for share in (4, 2):
+                await until(has_reached(killer, len(events) // share))
+                await logs.end_writer(killer)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kill)
+            assert await log.append_many(events) == (1, len(events))
+        assert [e.event for e in await log.read(1)] == events
+
+
+@needs("writer process")
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_waiting_stream_goes_on_without_a_gap_or_a_double(
     logs: Logs, end: signal.Signals
