@@ -206,8 +206,11 @@ class World:
         for page in self.pages:
             page.close()
         self.pages.clear()
-        getattr(self.log, ending)()
-        self.actor.groups.store.close()
+        if ending == "close":
+            self.actor.end()
+        else:
+            self.log.abandon()
+            self.actor.groups.store.close()
 
     def restart(self, ending: str = "abandon") -> None:
         self.end(ending)
@@ -1316,6 +1319,49 @@ def test_results_that_could_not_be_noted_are_found_by_the_next_writer(
     assert set(seen) == {2, *range(3, 21)}
 
 
+def test_results_on_a_full_log_do_not_wait_for_the_room_that_they_make(tmp_path: Path) -> None:
+    # Nothing went on any more: the log was full of what the group had not acknowledged, and its
+    # results waited for room behind the producer.
+    retention = Retention(max_bytes=4 * 4096)
+    world = World(str(tmp_path / "log"), segment_bytes=4096, retention=retention)
+    world.open_group()
+    producer = world.peer()
+    payload = batch_of("x" * 500).payload
+    sent = 0
+    while len(producer.said) == sent:
+        producer.tell(Append, 7, sent + 1, 1, 0, 0, payload)
+        sent += 1
+    full_at = world.log.last_seq_no
+    assert full_at == sent - 1
+    one = Member(world, M1)
+    while len(producer.said) < sent:
+        (number,) = one.lease(1)
+        assert type(one.results(number)) is Appended
+    assert type(producer.said[-1]) is Appended, "there is room again"
+    assert world.log.control.first_available > 1
+    world.end()
+
+
+def test_results_wait_for_room_that_another_consumer_has_to_make(tmp_path: Path) -> None:
+    retention = Retention(max_bytes=4 * 4096)
+    world = World(str(tmp_path / "log"), segment_bytes=4096, retention=retention)
+    world.open_group()
+    world.log.seek("slow", 0)
+    producer = world.peer()
+    payload = batch_of("x" * 500).payload
+    while not producer.requests or producer.said:
+        producer.said.clear()
+        producer.tell(Append, 7, producer.requests + 1, 1, 0, 0, payload)
+    one = Member(world, M1)
+    numbers = one.lease(100)
+    for number in numbers:
+        one.tell(one.results_message(number))
+    assert len(one.said) < len(numbers)
+    assert type(world.peer().ask(Forget, "slow")) is Done
+    assert [type(said) for said in one.said] == [Appended] * len(numbers)
+    world.end()
+
+
 def truncating(tmp_path: Path, ordering: str) -> World:
     """Twenty events that retention deletes once there are a few hundred."""
     retention = Retention(max_bytes=2 * 4096, keep_unacked=False)
@@ -1523,6 +1569,74 @@ def test_a_group_and_what_a_snapshot_says_of_results_are_on_the_disk(tmp_path: P
     (segment,) = (one for name, one in files.disk.durable_names.items() if name.endswith(".seg"))
     assert files.disk.files[segment].versions == {}
     world.end()
+
+
+def unsynced(files: RecordingFiles, name: str) -> object:
+    """What of the file a loss of power may take."""
+    return files.disk.files[files.disk.names[name]].versions
+
+
+def test_what_groups_did_is_on_the_disk_after_an_orderly_end(tmp_path: Path) -> None:
+    # The next start looks for it in no batch: after a loss of power, events were handed out again.
+    files = RecordingFiles()
+    world = World(str(tmp_path / "log"), files, segment_bytes=1 << 16)
+    world.append(10)
+    world.open_group()
+    one = Member(world, M1)
+    one.lease(3)
+    one.results(1)
+    one.bury(2)
+    assert unsynced(files, "groups")
+    world.end("close")
+    assert not unsynced(files, "groups")
+    assert not unsynced(files, "dead")
+
+
+def test_a_sync_of_the_groups_that_fails_is_no_orderly_end(tmp_path: Path) -> None:
+    files = FailingFiles(errno.EIO, {"sync"}, 10**9)
+    world = World(str(tmp_path / "log"), files, segment_bytes=1 << 16)
+    world.append(10)
+    world.open_group()
+    Member(world, M1).lease(3)
+    files.calls, files._at = 0, 1
+    world.end("close")
+    world.start()
+    assert world.state().in_flight == 3
+    assert world.log.control.writer_pid != 0
+    world.end()
+
+
+def test_a_letter_is_on_the_disk_before_its_event_is_done_and_back_before_it_is_dropped(
+    tmp_path: Path,
+) -> None:
+    # The two files reach the disk on their own: a loss of power took event and letter.
+    files = RecordingFiles()
+    world = World(str(tmp_path / "log"), files, segment_bytes=1 << 16)
+    world.append(10)
+    world.open_group()
+    one = Member(world, M1)
+    one.lease(3)
+    one.bury(2)
+    assert not unsynced(files, "dead")
+    assert unsynced(files, "groups"), "buried"
+    one.hang_up()
+    assert type(world.peer().ask(RetryDead, "g", ((2, 2),))) is Counted
+    assert not unsynced(files, "groups")
+    assert unsynced(files, "dead"), "dropped"
+    world.end()
+
+
+def test_a_writer_that_was_superseded_writes_nothing_of_groups(world: World) -> None:
+    # It gave back what its members had, over the records of the next writer.
+    one = Member(world, M1)
+    one.lease(3)
+    journal = Path(world.directory, "groups")
+    before = journal.read_bytes()
+    world.log.control.epoch += 1
+    one.hang_up()
+    world.actor.groups.resume_due()
+    assert isinstance(world.peer().refused(OpenGroup, "new", "", 3, 0), StorageFailed)
+    assert journal.read_bytes() == before
 
 
 @pytest.mark.parametrize("starts_again", [False, True])

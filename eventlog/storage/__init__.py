@@ -12,6 +12,7 @@
 `spare`        the file that becomes the next segment
 `start`        making a log, and opening it for its writer
 `log`          the open log, as its writer has it
+`sync_work`    what one sync of it covers
 `journal`      files of records: what groups did, and dead letters
 `members`      the pages of the groups' members
 `reader`       the log as everybody else sees it

@@ -37,6 +37,7 @@ from eventlog.storage.producers import ProducerTable
 from eventlog.storage.recovery import Damage
 from eventlog.storage.segment import SegmentWriter
 from eventlog.storage.spare import Spare
+from eventlog.storage.sync_work import SyncWork
 
 
 @dataclass(slots=True)
@@ -54,32 +55,6 @@ class StoredAcks(NamedTuple):
     base_seq_no: int
     last_seq_no: int
     area: bytes
-
-
-@dataclass(slots=True, frozen=True)
-class SyncWork:
-    """What a sync has to cover; made and finished by the log's owner, run in a thread."""
-
-    sealed: tuple[SegmentWriter, ...]
-    """Full when the work was made, so that the sync covers all that they will ever hold."""
-    active: SegmentWriter | None
-    last_seq_no: int
-    sync_names: Callable[[], None] | None
-    """Set if a segment was made since the last sync: its name has to be on the disk too. Not done
-    while rolling, because it makes the file system write much else first."""
-
-    def run(self) -> None:
-        """Return when all the segments are on the disk.
-
-        Raises:
-            StorageFailed: the disk refused; what it has is not known.
-        """
-        for segment in self.sealed:
-            segment.sync()
-        if self.active is not None:
-            self.active.sync()
-        if self.sync_names is not None:
-            self.sync_names()
 
 
 class WritableLog:
@@ -144,10 +119,18 @@ class WritableLog:
 
     # --- appending ---------------------------------------------------------------------------
 
-    def append(self, batch: PackedBatch, producer_id: int = 0, producer_seq: int = 0) -> int:
+    def append(
+        self,
+        batch: PackedBatch,
+        producer_id: int = 0,
+        producer_seq: int = 0,
+        *,
+        makes_room: bool = False,
+    ) -> int:
         """Store and publish a batch; the number of its first event.
 
-        A batch that this producer already had stored gets the number that it got then.
+        A batch that this producer already had stored gets the number that it got then. One that
+        `makes_room`, because retention waits for what it acknowledges, may exceed `max_bytes`.
 
         Raises:
             LogFull: no room on the disk, or retention keeps what would have to go.
@@ -163,7 +146,8 @@ class WritableLog:
                 path=self.directory,
             )
         base_seq_no = self.control.high_water + 1
-        segment = self._segment_for(HEADER_BYTES + len(batch.payload), base_seq_no)
+        length = HEADER_BYTES + len(batch.payload)
+        segment = self._segment_for(length, base_seq_no, makes_room)
         now = max(self._clock(), self._last_append_ns)
         header = pack_batch_header(
             batch,
@@ -186,7 +170,7 @@ class WritableLog:
         """The number of the first event of a batch that is stored already; else `None`."""
         return self._producers.find(producer_id, producer_seq) if producer_id else None
 
-    def _segment_for(self, length: int, base_seq_no: int) -> SegmentWriter:
+    def _segment_for(self, length: int, base_seq_no: int, may_exceed: bool) -> SegmentWriter:
         """The segment that takes a batch of that length, a new one if need be."""
         if self._failure is not None:
             raise StorageFailed(
@@ -195,6 +179,8 @@ class WritableLog:
                 path=self.directory,
             )
         if self._active is not None and self._active.has_room(length):
+            if not may_exceed:
+                self._make_room(0)  # the segment may be one that should not be there
             return self._active
         room = self.options.segment_bytes - FIRST_BATCH
         if length > room:
@@ -203,11 +189,14 @@ class WritableLog:
                 f" which takes {room}",
                 path=self.directory,
             )
-        return self._roll(base_seq_no)
+        return self._roll(base_seq_no, may_exceed)
 
-    def _roll(self, base_seq_no: int) -> SegmentWriter:
+    def _roll(self, base_seq_no: int, may_exceed: bool) -> SegmentWriter:
         """Seal the active segment and begin another; on failure all is as it was."""
-        self._make_room()
+        if may_exceed:
+            self.retire()
+        else:
+            self._make_room(self.options.segment_bytes)
         fresh = SegmentWriter.create(
             self.directory,
             base_seq_no,
@@ -316,23 +305,24 @@ class WritableLog:
                 if not self._retire_oldest():
                     break
 
-    def _make_room(self) -> None:
-        """Before a roll: what has to go so that one more segment is within the limit.
+    def _make_room(self, size: int) -> None:
+        """What has to go so that so many bytes more are within the limit: a segment, at a roll.
 
-        The active segment is full by now, so whoever has acknowledged all of it lets it go too,
+        The active segment is full by then, so whoever has acknowledged all of it lets it go too,
         right after it is sealed.
         """
-        self.retire()
         limit = self.options.retention.max_bytes
+        if size:
+            self.retire()
         if limit is None or not self.options.retention.keep_unacked:
             return
-        size = self.options.segment_bytes
         while self._sealed and self._total_bytes() + size > limit:
             if not self._retire_oldest():
                 break
-        is_over = self._active is not None and self._total_bytes() + size > limit
+        if self._active is None or self._total_bytes() + size <= limit:
+            return
         lowest = self.offsets.lowest()
-        if is_over and lowest is not None and lowest < self._oldest_last_seq_no():
+        if lowest is not None and lowest < self._oldest_last_seq_no():
             raise LogFull(
                 f"the log {self.directory} is full: it may keep {limit} bytes and a consumer has"
                 f" not acknowledged event {lowest + 1}; acknowledge, forget the consumer, or raise"

@@ -157,10 +157,10 @@ class Actor:
 
     def _take(self, peer: Peer, message: Append) -> None:
         _check_append(message)
-        if self._waiting:
+        if self._waiting and not message.acks_bytes:
             self._wait_for_room(peer, message)
         else:
-            self._append(peer, message)
+            self._append(peer, message)  # what it acknowledges may be what the others wait for
 
     def _append(self, peer: Peer, message: Append) -> None:
         # One that is stored already is only to be answered again, whosever its events are by now.
@@ -168,7 +168,12 @@ class Actor:
         batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
         try:
             acks = None if is_known else self.groups.acks_of(message)
-            base_seq_no = self.log.append(batch, message.producer_id, message.producer_seq)
+            base_seq_no = self.log.append(
+                batch,
+                message.producer_id,
+                message.producer_seq,
+                makes_room=acks is not None and self.groups.store.holds_retention(acks.group),
+            )
         except LogFull as error:
             # A segment in the making has room in its hands: whether there is any is known then.
             will_change = (
@@ -198,18 +203,23 @@ class Actor:
 
     def retry_waiting(self) -> None:
         """Append what waited for room, in the order in which it came, as far as there is some."""
-        waiting, self._waiting = self._waiting, deque()
-        while waiting:
-            peer, message = waiting.popleft()
-            if peer.is_gone:
-                continue  # it will repeat the batch on its next connection, if it lives
-            try:
-                self._append(peer, message)
-            except EventLogError as error:
-                peer.say(failed(message.request_id, error))
-            if self._waiting:  # it went back: there is still no room
-                self._waiting.extend(waiting)
-                return
+        results = [entry for entry in self._waiting if entry[1].acks_bytes]
+        waiting = deque(entry for entry in self._waiting if not entry[1].acks_bytes)
+        self._waiting = deque()
+        for entry in results:  # what they acknowledge may be what the others wait for
+            self._append_waiting(*entry)
+        still, self._waiting = self._waiting, deque()
+        while waiting and not self._waiting:  # one that went back says that there is no room
+            self._append_waiting(*waiting.popleft())
+        self._waiting = deque([*still, *self._waiting, *waiting])
+
+    def _append_waiting(self, peer: Peer, message: Append) -> None:
+        if peer.is_gone:
+            return  # it will repeat the batch on its next connection, if it lives
+        try:
+            self._append(peer, message)
+        except EventLogError as error:
+            peer.say(failed(message.request_id, error))
 
     def on_synced(self) -> None:
         """Answer the appends that a finished sync covers."""
@@ -225,6 +235,20 @@ class Actor:
         while self._unsynced:
             _, peer, answer = self._unsynced.popleft()
             peer.say(failed(answer.request_id, error))
+
+    def end(self) -> None:
+        """End in order, if all is on the disk; else as a killed writer does.
+
+        First what groups did: after an orderly end, nobody looks for that in batches.
+        """
+        try:
+            if self.log.options.durability != "memory":
+                self.groups.store.sync()
+        except EventLogError as error:
+            self.log.fail(error)
+        finally:
+            self.log.close()
+            self.groups.store.close()
 
     # --- waiting readers ---------------------------------------------------------------------
 

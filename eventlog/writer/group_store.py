@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from typing import Any, Final
 
 from eventlog.config import MIB
-from eventlog.errors import EventLogError
+from eventlog.errors import EventLogError, StorageFailed
 from eventlog.groups.acks import Acks, unpack_acks
 from eventlog.groups.losses import LostResults, snapshot_to
 from eventlog.groups.ranges import Range, RangeSet
@@ -128,6 +128,7 @@ class GroupStore:
         lease = state.leases.get(lease_id)
         is_open = seq_no in state.condemned if not lease_id else lease and seq_no in lease.open
         if is_open:
+            self._sync(self._open_files[1])
             self.commit(state, "buried", lease_id, seq_no)
 
     def _drop_retried(self, record: Record) -> None:
@@ -137,6 +138,7 @@ class GroupStore:
         """
         kind, name, *fields = record
         if kind == "again":
+            self._sync(self._open_files[0])
             self.drop_dead(name, [(number, number) for number in fields[0]])
 
     def _take_acks(self) -> None:
@@ -177,7 +179,7 @@ class GroupStore:
             LogFull, StorageFailed: nothing changed.
         """
         journal = self._open_files[0]
-        journal.append([kind, state.name, *fields])
+        self._write(journal, [kind, state.name, *fields])
         position = state.position
         state.apply(kind, *fields)
         if state.position != position:
@@ -247,7 +249,9 @@ class GroupStore:
                 nothing: list[Any] = [[] for _ in range(6)]
                 fields = (ordering, max_deliveries, position, *nothing, self._log.last_seq_no)
                 self.commit(state, "state", *fields)
-                self._sync_new_group()
+                # Acknowledgements in a batch are found again after a loss of power, but not
+                # without a group.
+                self._sync(self._open_files[0])
             elif (state.ordering, state.max_deliveries) != (ordering, max_deliveries):
                 self.commit(state, "options", ordering, max_deliveries)
         except EventLogError:
@@ -257,21 +261,31 @@ class GroupStore:
         self._publish(state)
         return state
 
-    def _sync_new_group(self) -> None:
-        """Have the group on the disk before any batch of results for it.
-
-        Acknowledgements in a batch are found again after a loss of power, but not without a group.
-        """
+    def _sync(self, journal: Journal) -> None:
+        """Have a journal on the disk, before something else is there that depends on it."""
         if self._log.options.durability != "memory":
             try:
-                self._open_files[0].sync()
+                journal.sync()
             except EventLogError as error:
                 self._log.fail(error)
                 raise
 
+    def _write(self, journal: Journal, record: Record) -> None:
+        if self._log.is_superseded:
+            raise StorageFailed(
+                f"another writer of the log {self._log.directory} has taken over, so this one"
+                " stores nothing more",
+                path=self._log.directory,
+            )
+        journal.append(record)
+
+    def holds_retention(self, group: str) -> bool:
+        """Whether no consumer is behind the group: what it does is what makes room."""
+        return self._log.offsets.lowest() == self.groups[group].position
+
     def forget(self, state: GroupState) -> None:
         """Remove a group; its dead letters stay until they are dropped."""
-        self._open_files[0].append(["forget", state.name])
+        self._write(self._open_files[0], ["forget", state.name])
         del self.groups[state.name]
 
     def free_slot(self) -> int:
@@ -292,8 +306,9 @@ class GroupStore:
         """Store a dead letter, and be done with its event."""
         deliveries = state.deliveries.get(seq_no, 0) + (1 if lease_id else 0)
         record: Record = ["dead", state.name, seq_no, deliveries, self._clock(), letter, lease_id]
-        self._open_files[1].append(record)
+        self._write(self._open_files[1], record)
         self._note_dead(record)
+        self._sync(self._open_files[1])  # or a loss of power takes the letter, and not "buried"
         self.commit(state, "buried", lease_id, seq_no)
 
     def retry_dead(self, state: GroupState, ranges: Iterable[Range]) -> int:
@@ -302,6 +317,7 @@ class GroupStore:
         if numbers:
             # In this order: killed in between, the letter is there still (see `_drop_retried`).
             self.commit(state, "again", numbers)
+            self._sync(self._open_files[0])  # or a loss of power takes "again", and not the drop
             self.drop_dead(state.name, [(number, number) for number in numbers])
         return len(numbers)
 
@@ -310,7 +326,7 @@ class GroupStore:
         numbers = self._dead_in(name, ranges)
         if numbers:
             record: Record = ["drop", name, list(RangeSet((n, n) for n in numbers))]
-            self._open_files[1].append(record)
+            self._write(self._open_files[1], record)
             self._note_dead(record)
             self._rewrite_dead()
         return len(numbers)

@@ -68,6 +68,7 @@ class Server:
         self.staging = StagingArea()
         self.buffer = bytearray(RECEIVE_BYTES)
         self._dirty = trio.Event()
+        self._has_moved = trio.Event()
         self._changed = trio.Event()
         self._due = trio.Event()
         self._spare_wanted = trio.Event()
@@ -90,6 +91,7 @@ class Server:
                 listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
                 self.nursery.start_soon(self._watch_signals)
                 self.nursery.start_soon(self._sync_loop)
+                self.nursery.start_soon(self._sync_positions_loop)
                 self.nursery.start_soon(self._spare_loop)
                 self.nursery.start_soon(self._expire_loop)
                 self.nursery.start_soon(self._resume_loop)
@@ -101,11 +103,11 @@ class Server:
                 await trio.serve_listeners(self._serve_pipe, [listener])
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self.log.close)
-                self.actor.groups.store.close()
+                await trio.to_thread.run_sync(self.actor.end)
 
     def _note_dirty(self) -> None:
         self._dirty.set()
+        self._has_moved.set()
 
     def _note_due(self) -> None:
         self._due.set()
@@ -238,13 +240,29 @@ class Server:
             if with_positions:
                 await trio.to_thread.run_sync(self.log.sync_positions)
         except EventLogError as error:
-            logger.error("a sync failed, so this writer ends: %s", error)
-            self.actor.on_sync_failed(error)
-            self.flush()
-            self.nursery.cancel_scope.cancel()
+            self._end_after_failed_sync(error)
             return
         self.actor.on_synced()
         self.flush()
+
+    async def _sync_positions_loop(self) -> None:
+        """With "sync", appends do not wait for positions, which follow within a second."""
+        while self.log.options.durability == "sync":
+            await self._has_moved.wait()
+            await trio.sleep(SYNC_INTERVAL_S)
+            self._has_moved = trio.Event()
+            if not self._may_go_on():
+                return
+            try:
+                await trio.to_thread.run_sync(self.log.sync_positions)
+            except EventLogError as error:
+                self._end_after_failed_sync(error)
+
+    def _end_after_failed_sync(self, error: EventLogError) -> None:
+        logger.error("a sync failed, so this writer ends: %s", error)
+        self.actor.on_sync_failed(error)
+        self.flush()
+        self.nursery.cancel_scope.cancel()
 
     async def _spare_loop(self) -> None:
         while True:
