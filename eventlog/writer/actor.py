@@ -246,8 +246,9 @@ class Actor:
                 self.groups.store.sync()
         except EventLogError as error:
             self.log.fail(error)
-        finally:
+        try:
             self.log.close()
+        finally:
             self.groups.store.close()
 
     # --- waiting readers ---------------------------------------------------------------------

@@ -130,8 +130,7 @@ class Writer:
         self._note("writer", "left")
         self._end_links()
         try:
-            self.log.close()
-            self.actor.groups.store.close()
+            self.actor.end()
         except Killed:
             self.actor.groups.store.close()
             self._files.bury()
