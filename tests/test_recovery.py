@@ -532,6 +532,7 @@ def test_an_orderly_end_is_followed_by_a_quick_start(
 
     with monkeypatch.context() as patched:
         patched.setattr(start, "scan_segment", noted)
+        patched.setattr(SegmentReader, "scan", noted)
         open_storage(str(killed)).close()
     assert is_quick == [True]
     assert check_goes_on(killed, 60) == []
@@ -594,7 +595,7 @@ headers = st.builds(
 def test_headers_that_lie_are_no_batches(pieces: list[bytes]) -> None:
     view = memoryview(bytes(FIRST_BATCH) + b"".join(pieces))
     assert scan_segment(view, 1, 0).next_seq_no == 1
-    assert find_batch_after(view, FIRST_BATCH, 1) is None
+    assert find_batch_after(view, FIRST_BATCH, 1, len(view)) is None
 
 
 @given(st.data())
@@ -635,7 +636,7 @@ def test_a_batch_is_found_after_any_number_of_zeros(template: Path) -> None:
     batch = content[place.position : place.position + place.length]
     for gap in (0, 8, 4032, 4088, 4096, 4104, 8192 - 64, 12_288):
         view = memoryview(bytes(gap) + batch)
-        found = find_batch_after(view, 0, 1)
+        found = find_batch_after(view, 0, 1, len(view))
         assert found is not None
         assert found[0] == gap
 

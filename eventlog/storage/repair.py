@@ -260,10 +260,11 @@ class _Work:
                 if size <= FIRST_BATCH:
                     return None
                 mapped = self._files.map(descriptor, size)
+                data_end = self._files.data_end(descriptor, size)
             finally:
                 self._files.close(descriptor)
         with mapped, memoryview(mapped) as view:
-            found = find_batch_after(view, FIRST_BATCH, base)
+            found = find_batch_after(view, FIRST_BATCH, base, data_end)
         return None if found is None else found[1]
 
     # --- positions and journals ------------------------------------------------------------------

@@ -34,6 +34,7 @@ from eventlog.storage.format import (
     unpack_batch_header,
     unpack_index_entry,
 )
+from eventlog.storage.recovery import Scan, find_batch_after, scan_segment
 from eventlog.storage.spare import FILE_NAME as SPARE_NAME
 
 _LENGTH: Final = struct.Struct("<I")
@@ -329,6 +330,22 @@ class SegmentReader:
     def is_cut_off(self) -> bool:
         """Whether somebody has truncated the file, so that a look at the map may be a SIGBUS."""
         return self._files.is_cut_off(self._descriptor, len(self.view))
+
+    def data_end(self) -> int:
+        """See `Files.data_end`."""
+        with os_errors(self.directory, "reading a segment"):
+            return self._files.data_end(self._descriptor, len(self.view))
+
+    def scan(
+        self, trusted: int, on_batch: Callable[[BatchHeader, int], None] | None = None
+    ) -> Scan:
+        """See `scan_segment`; from the first batch to where the segment ends."""
+        end = self.data_end()
+        return scan_segment(self.view, self.base_seq_no, trusted, data_end=end, on_batch=on_batch)
+
+    def find_batch_after(self, position: int, seq_no: int) -> tuple[int, BatchHeader] | None:
+        """See `recovery.find_batch_after`."""
+        return find_batch_after(self.view, position, seq_no, self.data_end())
 
     def header_at(self, position: int) -> BatchHeader | None:
         """The batch header there, unchecked; `None` past the last place for one."""

@@ -318,7 +318,7 @@ class _Recovery:
             if header.producer_id and header.base_seq_no > self._producers_to:
                 self._producers.note(header.producer_id, header.producer_seq, header.base_seq_no)
 
-        return fresh, scan_segment(reader.view, reader.base_seq_no, self._trusted, on_batch=note)
+        return fresh, reader.scan(self._trusted, note)
 
     def _sealed(self, bases: list[int], active: SegmentWriter | None) -> list[SealedSegment]:
         """The full segments, each with the time at which the next one began; and their indexes."""
@@ -352,7 +352,7 @@ class _Recovery:
                 fresh.append(entry)
 
         try:
-            scan_segment(reader.view, base, self._trusted, on_batch=note)
+            reader.scan(self._trusted, note)
         finally:
             reader.close()
         write_index(self._directory, base, fresh, self._files)

@@ -23,7 +23,7 @@ from eventlog.storage.format import (
 )
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
 from eventlog.storage.reader import LogReader
-from eventlog.storage.recovery import Damage, scan_segment, whole_batches
+from eventlog.storage.recovery import Damage, whole_batches
 from eventlog.storage.segment import SegmentReader
 
 JOURNALS: Final = (GROUPS_NAME, DEAD_NAME)
@@ -78,7 +78,7 @@ def find_tail(directory: str, bases: list[int], files: Files = FILES) -> Tail:
     except (CorruptLog, FileNotFoundError):  # reported with its events
         return Tail(base - 1, False, "the last segment cannot be read")
     try:
-        scan = scan_segment(segment.view, base, _EVERYTHING)
+        scan = segment.scan(_EVERYTHING)
     finally:
         segment.close()
     # The last damage is always the open end, here: what lies behind is called trusted.
@@ -146,7 +146,8 @@ def _index_fault(log: LogReader, segment: SegmentReader) -> str | None:
             return "is damaged"
     if entries or log.last_seq_no < segment.base_seq_no:
         return None
-    first = next(whole_batches(segment.view, FIRST_BATCH, segment.base_seq_no), None)
+    view = segment.view
+    first = next(whole_batches(view, FIRST_BATCH, segment.base_seq_no, len(view)), None)
     return None if first is None else "is empty"
 
 
