@@ -415,6 +415,25 @@ def test_after_a_loss_of_power_the_next_writer_starts_from_the_disk(killed: Path
     log.close()
 
 
+def test_without_a_boot_id_a_kill_may_have_been_a_loss_of_power(
+    killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has none, "" was equal to "": what the power took was called damage."""
+    monkeypatch.setattr(start, "boot_id", lambda: "")
+    with control_of(killed) as control:
+        control.boot_id, control.synced = "", 20
+    last = batches_in(killed)[-1]
+    flip(killed, last.segment, last.position + 70)
+    log = open_storage(str(killed))
+    assert log.last_seq_no == last.first - 1
+    assert log.offsets.lowest() == min(55, last.first - 1)
+    assert log.control.synced == 20, "it may have been a kill: nobody synced the rest"
+    log.abandon()
+    hole = next(place for place in batches_in(killed) if place.first > 20)
+    flip(killed, hole.segment, hole.position + 70)
+    check_goes_on(killed, hole.first - 1)
+
+
 def test_the_orderly_end_of_an_earlier_writer_does_not_vouch_for_a_later_one(
     killed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

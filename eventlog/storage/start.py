@@ -125,7 +125,7 @@ class _Recovery:
         self._active: SegmentWriter | None = None
         self._last_append_ns = 0
         self._was_orderly = control.writer_pid == 0 and control.epoch > 0
-        self._is_same_boot = control.boot_id == boot_id()
+        self._is_same_boot = control.boot_id == boot_id() != ""  # without an id, nobody knows
         self._is_whole = self._is_same_boot or (
             self._was_orderly and control.options.durability != "memory"
         )
@@ -385,7 +385,8 @@ class _Recovery:
         control = self._control
         last_seq_no = self._next_seq_no - 1
         control.high_water = last_seq_no
-        control.synced = last_seq_no if not self._is_same_boot else min(control.synced, last_seq_no)
+        is_from_disk = "" != control.boot_id != boot_id() != ""
+        control.synced = last_seq_no if is_from_disk else min(control.synced, last_seq_no)
         if bases:
             control.first_available = bases[0]
         else:
