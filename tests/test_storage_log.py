@@ -299,6 +299,24 @@ def test_old_segments_go_and_the_active_one_stays(directory: str) -> None:
     assert list(stored_events(directory)) == [5]
 
 
+def test_a_damaged_header_makes_no_segment_old(directory: str) -> None:
+    """When a segment begins says how old the one before is: unknown was taken for 1970."""
+    now = [10**18]
+    retention = Retention(max_age=timedelta(days=7))
+    log = open_storage(directory, clock=lambda: now[0], retention=retention, **SMALL)
+    append_large(log, 8)
+    log.close()
+    second = sorted(Path(directory).glob("*.seg"))[1]
+    content = bytearray(second.read_bytes())
+    content[40] ^= 1
+    second.write_bytes(content)
+    names = sorted(os.listdir(directory))
+    log = open_storage(directory, clock=lambda: now[0] + 60 * 10**9)
+    log.retire()
+    log.abandon()
+    assert sorted(os.listdir(directory)) == names
+
+
 def test_a_reader_inside_a_deleted_segment_finishes_it(directory: str) -> None:
     retention = Retention(max_bytes=4096)
     log = open_storage(directory, retention=retention, **SMALL)

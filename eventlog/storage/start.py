@@ -328,6 +328,8 @@ class _Recovery:
         for base in full:
             self._ensure_index(base)
         newest = [*times[1:], self._last_append_ns]
+        for place in reversed(range(len(newest) - 1)):
+            newest[place] = newest[place] or newest[place + 1]  # unknown must not make it old
         return [SealedSegment(base, ns) for base, ns in zip(full, newest, strict=False)]
 
     def _created_ns(self, base: int) -> int:
