@@ -162,6 +162,27 @@ def test_a_repeated_batch_gets_its_first_answer(
     log.close()
 
 
+class OpensNoProducers(Files):
+    """Has no descriptor left for the snapshot."""
+
+    def open_read(self, path: str) -> int:
+        if path.endswith("/producers"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super().open_read(path)
+
+
+def test_producers_that_cannot_be_read_are_not_taken_for_none(directory: str) -> None:
+    """Any error of the system was "no snapshot", and repeated batches were stored again."""
+    log = open_storage(directory, **SMALL)
+    first = [log.append(batch_of(LARGE_EVENT), 9, n) for n in range(1, 8)]
+    log.close()
+    with pytest.raises(StorageFailed, match="reading its producers"):
+        open_storage(directory, OpensNoProducers())
+    log = open_storage(directory)
+    assert [log.append(batch_of(LARGE_EVENT), 9, n) for n in range(1, 8)] == first
+    log.close()
+
+
 class DiesAtTheSnapshot(Files):
     """Dies when the first segment is full, before it is said who its batches are from."""
 

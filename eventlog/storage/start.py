@@ -215,11 +215,11 @@ class _Recovery:
 
     def _read_producers(self) -> tuple[ProducerTable, int]:
         path = os.path.join(self._directory, producers_file.FILE_NAME)
-        try:
-            descriptor = self._files.open_read(path)
-        except OSError:
-            return ProducerTable(), 0
         with os_errors(self._directory, "reading its producers"):
+            try:
+                descriptor = self._files.open_read(path)
+            except FileNotFoundError:
+                return ProducerTable(), 0
             try:
                 data = self._files.read(descriptor, self._files.size(descriptor), 0)
             finally:
