@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from crc32c import crc32c
@@ -27,7 +28,7 @@ from eventlog.storage.recovery import Damage, whole_batches
 from eventlog.storage.segment import SegmentReader
 
 JOURNALS: Final = (GROUPS_NAME, DEAD_NAME)
-_EVERYTHING: Final = 2**63
+EVERYTHING: Final = 2**63
 
 
 class Fault(NamedTuple):
@@ -78,7 +79,7 @@ def find_tail(directory: str, bases: list[int], files: Files = FILES) -> Tail:
     except (CorruptLog, FileNotFoundError):  # reported with its events
         return Tail(base - 1, False, "the last segment cannot be read")
     try:
-        scan = segment.scan(_EVERYTHING)
+        scan = segment.scan(EVERYTHING)
     finally:
         segment.close()
     # The last damage is always the open end, here: what lies behind is called trusted.
@@ -238,3 +239,16 @@ def later_records(data: bytes, position: int) -> list[list[Any]]:
             found.append(record[0])
             position = record[1]
     return found
+
+
+def lease_ids(record: list[Any]) -> list[int]:
+    """The numbers of leases that a record of the groups' journal names; see `groups.state`."""
+    with suppress(LookupError, TypeError, ValueError):
+        kind, _, *fields = record
+        if kind in ("lease", "done", "results", "back", "failed", "buried"):
+            return [int(fields[0])]
+        if kind == "state":
+            *_, members, leases, _ = fields
+            recent = [int(lease_id) for member in members for lease_id in member[4]]
+            return recent + [int(lease[0]) for lease in leases]
+    return []
