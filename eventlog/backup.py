@@ -8,9 +8,10 @@ What is read in which order makes it consistent::
     mark n            ... the events of the copy, which are those up to n
     segments          from the newest to the oldest, because retention takes the oldest first
 
-Segments change only after n, so a copy of their bytes up to there is whole. Acknowledgements that
-stand in batches between m and n are replayed by the copy's first writer, as after a kill. Members
-of groups stay behind: what they had in their hands is to be handed out again.
+Segments change only after n, and are not recycled while a lock holds them, so a copy of their bytes
+up to there is whole. Acknowledgements that stand in batches between m and n are replayed by the
+copy's first writer, as after a kill. Members of groups stay behind: what they had in their hands is
+to be handed out again.
 
 The copy is made beside the target and gets its name when all of it is on the disk. It is a log of
 its own: nobody who was connected to the original takes it for that.
@@ -39,7 +40,7 @@ from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, framed, journal_hea
 from eventlog.storage.offsets import Offset, OffsetTable, table_bytes
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.reader import LogReader
-from eventlog.storage.segment import SegmentReader, write_index
+from eventlog.storage.segment import SegmentReader, open_held, write_index
 
 ATTEMPTS: Final = 5
 """Retention that takes the newest segment before it is copied is faster than any disk."""
@@ -234,9 +235,10 @@ class _Copy:
 
     def _copy_segment(self, base: int, last: int, *, is_newest: bool) -> None:
         end = self._end_of(last) if is_newest else None
-        entries = [entry for entry in self._entries(base) if entry.base_seq_no <= last]
-        source = self._files.open_read(os.path.join(self._log.directory, segment_name(base)))
+        # Held, or the writer would write over a segment that it retires while this copies it.
+        source = open_held(self._log.directory, base, self._files)
         try:
+            entries = [entry for entry in self._entries(base) if entry.base_seq_no <= last]
             with os_errors(self._place, "copying a segment"):
                 target = self._files.create(os.path.join(self._place, segment_name(base)))
                 try:

@@ -22,6 +22,7 @@ from eventlog.backup import back_up
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import CorruptLog, InvalidArgument, LogFull, LogNotFound
 from eventlog.groups import read_dead_letters, read_groups
+from eventlog.storage.files import Files
 from eventlog.storage.format import segment_name
 from eventlog.storage.reader import LogReader
 from eventlog.storage.verify import verify_log
@@ -147,6 +148,47 @@ def test_damage_is_copied_as_it_is_and_not_hidden(place: Path) -> None:
         back_up(str(place / "log"), str(place / "other"))
     assert not (place / "other").exists()
     second.unlink()
+
+
+@pytest.mark.parametrize("is_header_whole", [True, False])
+def test_a_segment_that_retires_while_it_is_copied_is_not_written_over(
+    place: Path, is_header_whole: bool
+) -> None:
+    """A copy held no lock: the writer recycled the file, and the copy had the bytes of both."""
+    log = open_storage(
+        str(place / "log"),
+        segment_bytes=4096,
+        durability="memory",
+        retention=Retention(max_bytes=4 * 4096, keep_unacked=False),
+    )
+
+    def prepare() -> None:
+        if (work := log.spare.begin()) is not None:
+            log.spare.finish(work.run())
+
+    def append(count: int) -> None:
+        for _ in range(count):
+            log.append(batch_of(f"event {log.last_seq_no + 1} " + "x" * 1500))
+
+    log.on_spare_wanted = prepare
+    append(8)
+    oldest = min((place / "log").glob("*.seg"))
+    content = bytearray(oldest.read_bytes())
+    if not is_header_whole:
+        content[40] ^= 1
+        oldest.write_bytes(content)
+
+    class Slow(Files):
+        def copy(self, source: int, target: int, size: int, target_size: int) -> None:
+            if os.readlink(f"/proc/self/fd/{source}") == str(oldest):
+                append(8)
+            super().copy(source, target, size, target_size)
+
+    report = back_up(str(place / "log"), str(place / "copy"), files=Slow())
+    assert not oldest.exists()
+    assert (report.first_seq_no, report.last_seq_no) == (1, 8)
+    assert (place / "copy" / oldest.name).read_bytes() == content
+    log.close()
 
 
 @pytest.mark.parametrize("what", ["file", "directory", "link", "inside", "itself", "no parent"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,12 @@ import trio
 
 import eventlog
 from eventlog import LogFull, blocking, rendezvous
+from eventlog.backup import back_up
 from eventlog.demo.main_job import stop_process
+from eventlog.storage.control import ControlPage
 from eventlog.storage.reader import LogReader
 from eventlog.storage.verify import verify_log
+from eventlog.testing import batch_of, open_storage
 from eventlog.wire.connection import frame
 from eventlog.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Status
 
@@ -122,3 +128,35 @@ def test_a_full_disk_is_an_error_to_the_producer_and_nothing_worse(small_disk: P
         after = log.append("there is room again")
         assert [envelope.seq_no for envelope in log.read(1)] == list(range(1, after + 1))
     stop_process(pid)
+
+
+def test_a_copy_with_holes_on_a_full_disk_is_read_and_recovered(small_disk: Path) -> None:
+    """Looking for data behind the end, through a map, filled the holes of a backup: SIGBUS."""
+    source, copy = small_disk.parent / "source", small_disk / "copy"
+    log = open_storage(str(source), segment_bytes=4 << 20)
+    log.append(batch_of("x"))
+    log.abandon()
+    back_up(str(source), str(copy))
+    control = ControlPage(str(copy), writable=True)
+    control.writer_pid = 1 << 30  # as after a kill: the whole segment is looked at
+    control.close()
+    with suppress(OSError), open(small_disk / "ballast", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    program = """
+        import sys
+        from eventlog.errors import LogFull
+        from eventlog.storage.reader import LogReader
+        from eventlog.storage.verify import verify_log
+        from eventlog.testing import batch_of, open_storage
+
+        print(verify_log(LogReader(sys.argv[1])).problems)
+        log = open_storage(sys.argv[1])
+        try:
+            log.append(batch_of("y" * 10_000))
+        except LogFull:
+            print("full")
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(copy)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\nfull\n"), done.stderr

@@ -15,9 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.errors import CorruptLog, EventLogError, LogFull, StorageFailed, UnknownFormat
-from eventlog.storage.journal import Journal, Record, framed, parse, read_records
+from eventlog.storage.journal import (
+    Journal,
+    Record,
+    framed,
+    journal_header,
+    parse,
+    read_records,
+)
 from eventlog.testing import FailingFiles, Killed, KillingFiles
-from tests.faults.disk import PowerCuts
+from tests.faults.disk import SECTOR, Disk, PowerCuts
 from tests.faults.recorder import RecordingFiles
 
 NAME = "groups"
@@ -373,6 +380,24 @@ def test_a_file_is_read_while_its_writer_appends_and_replaces(
         assert last <= (seen[-1] if seen else 0)
         last = seen[-1] if seen else 0
     assert read_records(str(tmp_path), NAME) == [[200, b""]]
+
+
+def test_a_record_that_was_cut_stays_so_in_a_second_loss_of_power(tmp_path: Path) -> None:
+    """The zeros over it were not synced: it came back behind a new record as long as a torn one."""
+    fills_sector = "x" * 483
+    old, new = [[n, fills_sector] for n in (1, 2)], [3, fills_sector]
+    content = journal_header() + b"".join(map(framed, old))
+    assert len(journal_header() + framed(new)) == SECTOR
+    torn = content[:HEADER_BYTES] + bytes(SECTOR - HEADER_BYTES) + content[SECTOR:]
+    (tmp_path / NAME).write_bytes(torn)
+    files = RecordingFiles(Disk.of({NAME: torn}))
+    journal = Journal(str(tmp_path), NAME, files)
+    assert journal.records == []
+    journal.append(new)
+    journal.close()
+    images = [image[NAME] for _, image in PowerCuts(files.disk, 100, random.Random(1))]
+    for image in images:
+        assert parse(image, str(tmp_path))[0] in ([], [new])
 
 
 def test_a_loss_of_power_leaves_no_journal_without_its_beginning(tmp_path: Path) -> None:

@@ -415,6 +415,25 @@ def test_after_a_loss_of_power_the_next_writer_starts_from_the_disk(killed: Path
     log.close()
 
 
+def test_without_a_boot_id_a_kill_may_have_been_a_loss_of_power(
+    killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has none, "" was equal to "": what the power took was called damage."""
+    monkeypatch.setattr(start, "boot_id", lambda: "")
+    with control_of(killed) as control:
+        control.boot_id, control.synced = "", 20
+    last = batches_in(killed)[-1]
+    flip(killed, last.segment, last.position + 70)
+    log = open_storage(str(killed))
+    assert log.last_seq_no == last.first - 1
+    assert log.offsets.lowest() == min(55, last.first - 1)
+    assert log.control.synced == 20, "it may have been a kill: nobody synced the rest"
+    log.abandon()
+    hole = next(place for place in batches_in(killed) if place.first > 20)
+    flip(killed, hole.segment, hole.position + 70)
+    check_goes_on(killed, hole.first - 1)
+
+
 def test_the_orderly_end_of_an_earlier_writer_does_not_vouch_for_a_later_one(
     killed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -532,6 +551,7 @@ def test_an_orderly_end_is_followed_by_a_quick_start(
 
     with monkeypatch.context() as patched:
         patched.setattr(start, "scan_segment", noted)
+        patched.setattr(SegmentReader, "scan", noted)
         open_storage(str(killed)).close()
     assert is_quick == [True]
     assert check_goes_on(killed, 60) == []
@@ -594,7 +614,7 @@ headers = st.builds(
 def test_headers_that_lie_are_no_batches(pieces: list[bytes]) -> None:
     view = memoryview(bytes(FIRST_BATCH) + b"".join(pieces))
     assert scan_segment(view, 1, 0).next_seq_no == 1
-    assert find_batch_after(view, FIRST_BATCH, 1) is None
+    assert find_batch_after(view, FIRST_BATCH, 1, len(view)) is None
 
 
 @given(st.data())
@@ -635,7 +655,7 @@ def test_a_batch_is_found_after_any_number_of_zeros(template: Path) -> None:
     batch = content[place.position : place.position + place.length]
     for gap in (0, 8, 4032, 4088, 4096, 4104, 8192 - 64, 12_288):
         view = memoryview(bytes(gap) + batch)
-        found = find_batch_after(view, 0, 1)
+        found = find_batch_after(view, 0, 1, len(view))
         assert found is not None
         assert found[0] == gap
 

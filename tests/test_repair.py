@@ -6,7 +6,9 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -274,6 +276,30 @@ def test_a_lost_control_page_is_made_from_the_segments(log: Path, how: str) -> N
     assert verified(log).is_whole
     assert positions(log) == {"audit": 30, "billing": 17}
     check_goes_on(log, 40)
+
+
+@pytest.mark.parametrize("trace", ["segment", "batch", "lease", "state", "recent"])
+def test_a_lost_control_page_gives_no_epoch_twice(log: Path, trace: str) -> None:
+    """It began at 0 again, and with it the numbers of leases: members had those of others."""
+    with closing(ControlPage(str(log), writable=True)) as control:
+        control.epoch = 6
+    writer = open_storage(str(log))
+    if trace in ("segment", "batch"):
+        for _ in range(20 if trace == "segment" else 1):
+            writer.append(batch_of("." * 300))
+    writer.close()
+    lease = 7 << 32 | 3
+    snapshot: list[Any] = [None, 3, 0, [], [], [], [], [], [], 0]
+    snapshot[7] = [[9, 1, 1, 0, [lease] if trace == "recent" else []]]
+    snapshot[8] = [[lease, 9, [[1, 1]], [[1, 1]]]] if trace == "state" else []
+    with closing(Journal(str(log), "groups")) as groups:
+        groups.append(["state", "g", *snapshot])
+        if trace == "lease":
+            groups.append(["lease", "g", lease, 9, [[1, 1]]])
+    os.truncate(log / "control", 4000)
+    repair_log(str(log))
+    with closing(open_storage(str(log))) as writer:
+        assert writer.control.epoch > 7
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,27 @@ def test_a_repeated_batch_gets_its_first_answer(
     log.close()
 
 
+class OpensNoProducers(Files):
+    """Has no descriptor left for the snapshot."""
+
+    def open_read(self, path: str) -> int:
+        if path.endswith("/producers"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super().open_read(path)
+
+
+def test_producers_that_cannot_be_read_are_not_taken_for_none(directory: str) -> None:
+    """Any error of the system was "no snapshot", and repeated batches were stored again."""
+    log = open_storage(directory, **SMALL)
+    first = [log.append(batch_of(LARGE_EVENT), 9, n) for n in range(1, 8)]
+    log.close()
+    with pytest.raises(StorageFailed, match="reading its producers"):
+        open_storage(directory, OpensNoProducers())
+    log = open_storage(directory)
+    assert [log.append(batch_of(LARGE_EVENT), 9, n) for n in range(1, 8)] == first
+    log.close()
+
+
 class DiesAtTheSnapshot(Files):
     """Dies when the first segment is full, before it is said who its batches are from."""
 
@@ -297,6 +318,24 @@ def test_old_segments_go_and_the_active_one_stays(directory: str) -> None:
     log.retire()
     log.close()
     assert list(stored_events(directory)) == [5]
+
+
+def test_a_damaged_header_makes_no_segment_old(directory: str) -> None:
+    """When a segment begins says how old the one before is: unknown was taken for 1970."""
+    now = [10**18]
+    retention = Retention(max_age=timedelta(days=7))
+    log = open_storage(directory, clock=lambda: now[0], retention=retention, **SMALL)
+    append_large(log, 8)
+    log.close()
+    second = sorted(Path(directory).glob("*.seg"))[1]
+    content = bytearray(second.read_bytes())
+    content[40] ^= 1
+    second.write_bytes(content)
+    names = sorted(os.listdir(directory))
+    log = open_storage(directory, clock=lambda: now[0] + 60 * 10**9)
+    log.retire()
+    log.abandon()
+    assert sorted(os.listdir(directory)) == names
 
 
 def test_a_reader_inside_a_deleted_segment_finishes_it(directory: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -11,22 +12,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+import trio
 from crc32c import crc32c
+from trio.testing import MockClock
 
 from eventlog import (
     EventLogError,
     LogDeleted,
     NotALog,
+    Retention,
     UnknownFormat,
     WriterUnavailable,
     blocking,
     rendezvous,
 )
 from eventlog.demo.main_job import stop_process
+from eventlog.storage.files import Files
+from eventlog.testing import batch_of, open_storage, stored_events
+from eventlog.writer.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -362,3 +370,41 @@ def test_hundreds_of_silent_pipes_hold_nobody_up(path: str) -> None:
             for pipe in pipes:
                 assert pipe is not None
                 pipe.close()
+
+
+class Stubborn(Files):
+    """Deletes no segment, for a while."""
+
+    is_stubborn = True
+
+    def unlink(self, path: str) -> None:
+        if self.is_stubborn and path.endswith(".seg"):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        super().unlink(path)
+
+
+def test_old_events_that_cannot_be_deleted_end_no_writer(path: str) -> None:
+    """The error was nobody's, so the writer ended; so did the next one, and the next."""
+    now, files = [10**18], Stubborn()
+    retention = Retention(max_age=timedelta(seconds=1))
+    log = open_storage(
+        path, files, lambda: now[0], segment_bytes=4096, retention=retention, durability="memory"
+    )
+    for _ in range(4):
+        log.append(batch_of("x" * 3000))
+    now[0] += 10**10
+    with socket.socket(socket.AF_UNIX) as listener:
+        server = Server(log, listener, linger_s=None)
+
+        async def wait() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server._expire_loop)
+                await trio.sleep(10)
+                files.is_stubborn = False
+                await trio.sleep(10)
+                nursery.cancel_scope.cancel()
+
+        trio.run(wait, clock=MockClock(autojump_threshold=0))
+        server.actor.groups.store.close()
+    log.close()
+    assert list(stored_events(path)) == [4]

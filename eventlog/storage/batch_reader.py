@@ -24,7 +24,6 @@ from eventlog.storage.format import (
     batch_fault,
     unpack_batch_header,
 )
-from eventlog.storage.recovery import find_batch_after
 from eventlog.storage.segment import SegmentReader
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ class BatchReader:
         return fault or header
 
     def _corrupt(self, segment: SegmentReader, fault: str) -> CorruptLog:
-        found = find_batch_after(segment.view, self.position, self.next_seq_no)
+        found = segment.find_batch_after(self.position, self.next_seq_no)
         last = found[1].base_seq_no - 1 if found else self._last_of(segment)
         return CorruptLog(
             f"the events {self.next_seq_no} to {last} of the log {self._log.directory} are damaged"
@@ -185,7 +184,7 @@ class BatchReader:
         following.close()
         if segment.is_cut_off:
             raise self._cut_off(segment)
-        found = find_batch_after(segment.view, self.position, segment.base_seq_no)
+        found = segment.find_batch_after(self.position, segment.base_seq_no)
         if found is None or found[1].base_seq_no > self.next_seq_no:
             raise self._corrupt(segment, fault)
         self.position = found[0]

@@ -78,6 +78,19 @@ class Files:
             data += more
         return data
 
+    def data_end(self, descriptor: int, size: int) -> int:
+        """The offset after the last byte, of the first `size`, that is not zero.
+
+        Read and not mapped: in a tmpfs a look at a hole through a map takes room, and is a SIGBUS
+        if there is none. A copy of a log has holes.
+        """
+        step = 1 << 20
+        for start in reversed(range(0, size, step)):
+            data = self.read(descriptor, min(step, size - start), start).rstrip(b"\0")
+            if data:
+                return start + len(data)
+        return 0
+
     def copy(self, source: int, target: int, size: int, target_size: int) -> None:
         """Put the first `size` bytes of a file into an empty one, which gets that target size.
 

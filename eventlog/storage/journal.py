@@ -88,9 +88,13 @@ class Journal:
                 return descriptor
 
     def _cut(self, end: int) -> None:
-        """Put zeros over what is no record, so that it never comes back behind a new one."""
+        """Put zeros over what is no record, so that it never comes back behind a new one.
+
+        Synced, or a loss of power could leave the new record and bring back what was behind it.
+        """
         with os_errors(self._directory, "cutting a torn record"):
             self._files.write(self._descriptor, [bytes(end - self.bytes)], self.bytes)
+            self._files.sync(self._descriptor)
 
     def reserve(self, size: int) -> None:
         """Have room for so many bytes of records: the disk is full now, or not when they come.

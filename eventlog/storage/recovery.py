@@ -65,19 +65,22 @@ def scan_segment(
     *,
     start: IndexEntry | None = None,
     is_end_clean: bool = False,
+    data_end: int | None = None,
     on_batch: Callable[[BatchHeader, int], None] | None = None,
 ) -> Scan:
     """Walk a segment from its first batch, or from an index entry, to where it ends.
 
     `on_batch` is given the header and position of each whole batch. With `is_end_clean` what comes
-    after the last whole batch is not looked at.
+    after the last whole batch is not looked at. What begins at `data_end` or later is not either:
+    there are only zeros (see `Files.data_end`).
     """
+    data_end = len(buffer) if data_end is None else data_end
     scan = Scan(
         end=start.position if start else FIRST_BATCH,
         next_seq_no=start.base_seq_no if start else base_seq_no,
     )
     while True:
-        for header, position in whole_batches(buffer, scan.end, scan.next_seq_no):
+        for header, position in whole_batches(buffer, scan.end, scan.next_seq_no, data_end):
             scan.end = aligned(position + header.length)
             scan.next_seq_no = header.last_seq_no + 1
             scan.last_append_time_ns = header.append_time_ns
@@ -85,23 +88,24 @@ def scan_segment(
                 on_batch(header, position)
         if is_end_clean:
             return scan
-        found = find_batch_after(buffer, scan.end, scan.next_seq_no)
+        found = find_batch_after(buffer, scan.end, scan.next_seq_no, data_end)
         if found is None or scan.next_seq_no > trusted:
-            scan.is_torn = found is not None or has_data(buffer, scan.end)
+            scan.is_torn = found is not None or has_data(buffer[:data_end], scan.end)
             if scan.is_torn or scan.next_seq_no <= trusted:
-                scan.damages.append(Damage(scan.next_seq_no, None, fault_at(buffer, scan)))
+                fault = fault_at(buffer, scan, data_end)
+                scan.damages.append(Damage(scan.next_seq_no, None, fault))
             return scan
         position, header = found
-        lost = Damage(scan.next_seq_no, header.base_seq_no - 1, fault_at(buffer, scan))
+        lost = Damage(scan.next_seq_no, header.base_seq_no - 1, fault_at(buffer, scan, data_end))
         scan.damages.append(lost)
         scan.end, scan.next_seq_no = position, header.base_seq_no
 
 
 def whole_batches(
-    buffer: memoryview, position: int, next_seq_no: int
+    buffer: memoryview, position: int, next_seq_no: int, data_end: int
 ) -> Iterator[tuple[BatchHeader, int]]:
     """Whole batches from `position` on, in order and without a gap in their numbers."""
-    while position + HEADER_BYTES <= len(buffer):
+    while position < data_end and position + HEADER_BYTES <= len(buffer):
         header = unpack_batch_header(buffer, position)
         if header.length == 0 or header.base_seq_no != next_seq_no:
             return
@@ -113,14 +117,14 @@ def whole_batches(
 
 
 def find_batch_after(
-    buffer: memoryview, position: int, seq_no: int
+    buffer: memoryview, position: int, seq_no: int, data_end: int
 ) -> tuple[int, BatchHeader] | None:
-    """The next whole batch with a number above `seq_no`, wherever it begins.
+    """The next whole batch with a number above `seq_no`, wherever before `data_end` it begins.
 
     Lengths cannot be trusted here, so every place where a batch may begin is tried; the cheap
     checks come first, so that only few get as far as the checksum.
     """
-    for place in nonzero_places(buffer, position):
+    for place in nonzero_places(buffer[:data_end], position):
         if place + HEADER_BYTES > len(buffer):
             return None
         header = unpack_batch_header(buffer, place)
@@ -156,12 +160,12 @@ def has_data(buffer: memoryview, position: int) -> bool:
     return False
 
 
-def fault_at(buffer: memoryview, scan: Scan) -> str:
+def fault_at(buffer: memoryview, scan: Scan, data_end: int) -> str:
     """In words, why no whole batch begins where a scan stopped."""
     if scan.end + HEADER_BYTES > len(buffer):
         return "data after the last place for a batch"
-    header = unpack_batch_header(buffer, scan.end)
-    if header.length == 0:
+    header = unpack_batch_header(buffer, scan.end) if scan.end < data_end else None
+    if header is None or header.length == 0:
         return "a batch that was never finished"
     fault = batch_fault(buffer, scan.end, header)
     return fault or f"event {header.base_seq_no} in the place of {scan.next_seq_no}"

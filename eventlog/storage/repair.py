@@ -21,6 +21,7 @@ Unlike the writer after a loss of power, a repair never cuts events that are who
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,18 +46,28 @@ from eventlog.storage.format import (
     segment_name,
 )
 from eventlog.storage.identity import boot_id
-from eventlog.storage.journal import DEAD_NAME, Journal, framed, journal_header, parse
+from eventlog.storage.journal import (
+    DEAD_NAME,
+    GROUPS_NAME,
+    Journal,
+    framed,
+    journal_header,
+    parse,
+    read_records,
+)
 from eventlog.storage.keep import KeepingFiles
 from eventlog.storage.reader import LogReader
 from eventlog.storage.recovery import find_batch_after
 from eventlog.storage.segment import SegmentReader
 from eventlog.storage.start import open_log
 from eventlog.storage.survey import (
+    EVERYTHING,
     JOURNALS,
     Tail,
     damaged_rows,
     find_tail,
     later_records,
+    lease_ids,
     read_whole,
     survey,
     wrong_indexes,
@@ -200,14 +211,29 @@ class _Work:
                 text = f"event {self._bases[0]} is the first one, not {control.first_available}"
                 control.first_available = self._bases[0]
                 self.report.done.append(text)
-            if control.epoch >= EPOCH_MAX:
-                control.epoch = 1 + max(map(self._epoch_of, self._bases))
+            known = self._last_epoch()
+            if not known <= control.epoch < EPOCH_MAX:
+                control.epoch = 1 + known  # the numbers of leases begin with it: none comes twice
             if control.boot_id != boot_id():
                 # A start of the writer would cut at what is damaged after the last sync: here all
                 # that is whole stays.
                 control.synced = max(control.synced, tail.last_seq_no)
         finally:
             control.close()
+
+    def _last_epoch(self) -> int:
+        """Of the last writer that left a trace: in a segment, a batch or the number of a lease."""
+        epochs = [0, *map(self._epoch_of, self._bases)]
+        with suppress(CorruptLog, FileNotFoundError):
+            segment = SegmentReader(self._directory, self._bases[-1], self._files)
+            try:
+                segment.scan(EVERYTHING, lambda batch, _: epochs.append(batch.epoch))
+            finally:
+                segment.close()
+        with suppress(CorruptLog):
+            for record in read_records(self._directory, GROUPS_NAME, self._files):
+                epochs += [lease_id >> 32 for lease_id in lease_ids(record)]
+        return max(epoch for epoch in epochs if epoch < EPOCH_MAX - 1)
 
     def _epoch_of(self, base: int) -> int:
         header = self._header_of(base)
@@ -260,10 +286,11 @@ class _Work:
                 if size <= FIRST_BATCH:
                     return None
                 mapped = self._files.map(descriptor, size)
+                data_end = self._files.data_end(descriptor, size)
             finally:
                 self._files.close(descriptor)
         with mapped, memoryview(mapped) as view:
-            found = find_batch_after(view, FIRST_BATCH, base)
+            found = find_batch_after(view, FIRST_BATCH, base, data_end)
         return None if found is None else found[1]
 
     # --- positions and journals ------------------------------------------------------------------

@@ -34,6 +34,7 @@ from eventlog.storage.format import (
     unpack_batch_header,
     unpack_index_entry,
 )
+from eventlog.storage.recovery import Scan, find_batch_after, scan_segment
 from eventlog.storage.spare import FILE_NAME as SPARE_NAME
 
 _LENGTH: Final = struct.Struct("<I")
@@ -272,6 +273,31 @@ def _checked_header(
     return SEGMENT_HEADER.to_dict(header)
 
 
+def open_held(directory: str, base_seq_no: int, files: Files) -> int:
+    """A descriptor of a segment; as long as it is open, the writer does not write over the file.
+
+    Raises:
+        FileNotFoundError: there is none, or none any more.
+    """
+    path = os.path.join(directory, segment_name(base_seq_no))
+    try:
+        descriptor = files.open_read(path)
+    except FileNotFoundError:
+        raise  # as it is: the caller must tell a deleted segment from a lost one
+    except OSError as error:
+        raise translated(error, directory, "opening a segment") from error
+    try:
+        with os_errors(directory, "locking a segment"):
+            files.lock_shared(descriptor)
+        # Only a lock that came before the writer's counts: what it retires it may write over.
+        if not files.has_name(descriptor, path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    except BaseException:
+        files.close(descriptor)
+        raise
+    return descriptor
+
+
 class SegmentReader:
     """A mapped segment; any process may have as many as it likes."""
 
@@ -280,16 +306,8 @@ class SegmentReader:
         self.base_seq_no = base_seq_no
         self._files = files
         self._path = os.path.join(directory, segment_name(base_seq_no))
+        self._descriptor = open_held(directory, base_seq_no, files)
         try:
-            self._descriptor = files.open_read(self._path)
-        except FileNotFoundError:
-            raise  # as it is: the caller must tell a deleted segment from a lost one
-        except OSError as error:
-            raise translated(error, directory, "opening a segment") from error
-        try:
-            with os_errors(directory, "locking a segment"):
-                files.lock_shared(self._descriptor)
-            self._check_name()
             _checked_header(directory, base_seq_no, self._descriptor, files)
             with os_errors(directory, "mapping a segment"):
                 size = files.size(self._descriptor)
@@ -299,15 +317,6 @@ class SegmentReader:
             files.close(self._descriptor)
             raise
         self.view = memoryview(self._map)
-
-    def _check_name(self) -> None:
-        """Pass if the lock came before the writer's: what it retires it may write over.
-
-        Raises:
-            FileNotFoundError: retired meanwhile.
-        """
-        if not self._files.has_name(self._descriptor, self._path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path)
 
     def _check_size(self, size: int) -> None:
         if size < FIRST_BATCH + HEADER_BYTES:
@@ -321,6 +330,22 @@ class SegmentReader:
     def is_cut_off(self) -> bool:
         """Whether somebody has truncated the file, so that a look at the map may be a SIGBUS."""
         return self._files.is_cut_off(self._descriptor, len(self.view))
+
+    def data_end(self) -> int:
+        """See `Files.data_end`."""
+        with os_errors(self.directory, "reading a segment"):
+            return self._files.data_end(self._descriptor, len(self.view))
+
+    def scan(
+        self, trusted: int, on_batch: Callable[[BatchHeader, int], None] | None = None
+    ) -> Scan:
+        """See `scan_segment`; from the first batch to where the segment ends."""
+        end = self.data_end()
+        return scan_segment(self.view, self.base_seq_no, trusted, data_end=end, on_batch=on_batch)
+
+    def find_batch_after(self, position: int, seq_no: int) -> tuple[int, BatchHeader] | None:
+        """See `recovery.find_batch_after`."""
+        return find_batch_after(self.view, position, seq_no, self.data_end())
 
     def header_at(self, position: int) -> BatchHeader | None:
         """The batch header there, unchecked; `None` past the last place for one."""

@@ -125,7 +125,7 @@ class _Recovery:
         self._active: SegmentWriter | None = None
         self._last_append_ns = 0
         self._was_orderly = control.writer_pid == 0 and control.epoch > 0
-        self._is_same_boot = control.boot_id == boot_id()
+        self._is_same_boot = control.boot_id == boot_id() != ""  # without an id, nobody knows
         self._is_whole = self._is_same_boot or (
             self._was_orderly and control.options.durability != "memory"
         )
@@ -215,11 +215,11 @@ class _Recovery:
 
     def _read_producers(self) -> tuple[ProducerTable, int]:
         path = os.path.join(self._directory, producers_file.FILE_NAME)
-        try:
-            descriptor = self._files.open_read(path)
-        except OSError:
-            return ProducerTable(), 0
         with os_errors(self._directory, "reading its producers"):
+            try:
+                descriptor = self._files.open_read(path)
+            except FileNotFoundError:
+                return ProducerTable(), 0
             try:
                 data = self._files.read(descriptor, self._files.size(descriptor), 0)
             finally:
@@ -318,7 +318,7 @@ class _Recovery:
             if header.producer_id and header.base_seq_no > self._producers_to:
                 self._producers.note(header.producer_id, header.producer_seq, header.base_seq_no)
 
-        return fresh, scan_segment(reader.view, reader.base_seq_no, self._trusted, on_batch=note)
+        return fresh, reader.scan(self._trusted, note)
 
     def _sealed(self, bases: list[int], active: SegmentWriter | None) -> list[SealedSegment]:
         """The full segments, each with the time at which the next one began; and their indexes."""
@@ -328,6 +328,8 @@ class _Recovery:
         for base in full:
             self._ensure_index(base)
         newest = [*times[1:], self._last_append_ns]
+        for place in reversed(range(len(newest) - 1)):
+            newest[place] = newest[place] or newest[place + 1]  # unknown must not make it old
         return [SealedSegment(base, ns) for base, ns in zip(full, newest, strict=False)]
 
     def _created_ns(self, base: int) -> int:
@@ -352,7 +354,7 @@ class _Recovery:
                 fresh.append(entry)
 
         try:
-            scan_segment(reader.view, base, self._trusted, on_batch=note)
+            reader.scan(self._trusted, note)
         finally:
             reader.close()
         write_index(self._directory, base, fresh, self._files)
@@ -385,7 +387,8 @@ class _Recovery:
         control = self._control
         last_seq_no = self._next_seq_no - 1
         control.high_water = last_seq_no
-        control.synced = last_seq_no if not self._is_same_boot else min(control.synced, last_seq_no)
+        is_from_disk = "" != control.boot_id != boot_id() != ""
+        control.synced = last_seq_no if is_from_disk else min(control.synced, last_seq_no)
         if bases:
             control.first_available = bases[0]
         else:

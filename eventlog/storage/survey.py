@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from crc32c import crc32c
@@ -23,11 +24,11 @@ from eventlog.storage.format import (
 )
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
 from eventlog.storage.reader import LogReader
-from eventlog.storage.recovery import Damage, scan_segment, whole_batches
+from eventlog.storage.recovery import Damage, whole_batches
 from eventlog.storage.segment import SegmentReader
 
 JOURNALS: Final = (GROUPS_NAME, DEAD_NAME)
-_EVERYTHING: Final = 2**63
+EVERYTHING: Final = 2**63
 
 
 class Fault(NamedTuple):
@@ -78,7 +79,7 @@ def find_tail(directory: str, bases: list[int], files: Files = FILES) -> Tail:
     except (CorruptLog, FileNotFoundError):  # reported with its events
         return Tail(base - 1, False, "the last segment cannot be read")
     try:
-        scan = scan_segment(segment.view, base, _EVERYTHING)
+        scan = segment.scan(EVERYTHING)
     finally:
         segment.close()
     # The last damage is always the open end, here: what lies behind is called trusted.
@@ -146,7 +147,8 @@ def _index_fault(log: LogReader, segment: SegmentReader) -> str | None:
             return "is damaged"
     if entries or log.last_seq_no < segment.base_seq_no:
         return None
-    first = next(whole_batches(segment.view, FIRST_BATCH, segment.base_seq_no), None)
+    view = segment.view
+    first = next(whole_batches(view, FIRST_BATCH, segment.base_seq_no, len(view)), None)
     return None if first is None else "is empty"
 
 
@@ -237,3 +239,16 @@ def later_records(data: bytes, position: int) -> list[list[Any]]:
             found.append(record[0])
             position = record[1]
     return found
+
+
+def lease_ids(record: list[Any]) -> list[int]:
+    """The numbers of leases that a record of the groups' journal names; see `groups.state`."""
+    with suppress(LookupError, TypeError, ValueError):
+        kind, _, *fields = record
+        if kind in ("lease", "done", "results", "back", "failed", "buried"):
+            return [int(fields[0])]
+        if kind == "state":
+            *_, members, leases, _ = fields
+            recent = [int(lease_id) for member in members for lease_id in member[4]]
+            return recent + [int(lease[0]) for lease in leases]
+    return []

@@ -286,7 +286,10 @@ class Server:
             await trio.sleep(interval_s)
             if not self._may_go_on():
                 return
-            self.log.retire()
+            try:
+                self.log.retire()
+            except EventLogError as error:
+                logger.error("old events could not be deleted, which is tried again: %s", error)
             self.actor.retry_waiting()
             self.flush()
 
