@@ -35,6 +35,7 @@ from tests.test_group_desk import World as DeskWorld
 
 GROUP: Final = "g"
 EVERYTHING: Final = ((1, 1000),)
+LATER: Final = 1000
 FILLER_BYTES: Final = 1500
 """Three such events, and the log rolls."""
 
@@ -90,7 +91,7 @@ class GroupTrace(NamedTuple):
 class GroupWorld:
     """A log with a group, its members, and a note of all that became of it."""
 
-    def __init__(self, directory: str, ordering: str, files: RecordingFiles) -> None:
+    def __init__(self, directory: str, ordering: str, files: Any) -> None:
         self.files = files
         self.desk = DeskWorld(directory, files, segment_bytes=4096)
         self.ordering = ordering
@@ -320,8 +321,10 @@ class GroupWorld:
         """The next writer starts."""
         self.desk.start(self.files)
         self._watch()
-        for name in self.members:
+        for name, (before, _) in self.members.items():
             self.members[name] = (Member(self.desk, name), [])
+            # A batch of an older number would be taken for a repeated one, and not be stored.
+            self.members[name][0].producer_seq = before.producer_seq
             joined = self.members[name][0].joined
             lease = self.desk.state().leases.get(joined.lease_id)
             if lease is not None:
@@ -354,17 +357,28 @@ def done_in(state: GroupState, last: int) -> frozenset[int]:
 
 
 def run(
-    directory: str, seed: object, steps: list[Step], ordering: str, found: Crash | None = None
+    directory: str,
+    seed: object,
+    steps: list[Step],
+    ordering: str,
+    earlier: tuple[GroupTrace, Crash] | None = None,
 ) -> GroupTrace:
     """Carry out a history, recording every call: of a new log, or of what a crash left."""
     files, boot = RecordingFiles(), "first"
-    if found is not None:
-        materialise(found.image, directory)
-        files, boot = RecordingFiles(Disk.of(found.image)), "third"
+    if earlier is not None:
+        image = earlier[1].image
+        materialise(image, directory)
+        files, boot = RecordingFiles(Disk.of(image)), "third"
     with booted(boot):
         world = GroupWorld(directory, ordering, files)
+        if earlier is not None:
+            # A letter whose event is not done may be retried when it is.
+            half_dead = world.moments[0].dead - world.moments[0].done
+            world.has_sought = earlier[0].has_sought or bool(half_dead)
+            world.otherwise.update(half_dead)
+            world.next_member += LATER  # other members, whose batches are no repeated ones
+        bounds = [(0, len(files.calls))]
         try:
-            bounds = [(0, len(files.calls))]
             for step in steps:
                 before = len(files.calls)
                 world.do(step)
