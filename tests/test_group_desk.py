@@ -131,7 +131,7 @@ class Member(Peer):
         self.member_id = member_id
         self.group = group
         self.producer_seq = 0
-        self.joined: Joined = self.ask(Join, group, member_id, os.getpid(), 1)
+        self.joined: Joined = accepted(self.ask(Join, group, member_id, os.getpid(), 1))
         assert type(self.joined) is Joined
         self.page = MemberPage(world.log.directory, self.joined.slot, member_id)
         world.pages.append(self.page)
@@ -235,12 +235,13 @@ class World:
             message = Append(0, 0, 0, 1, batch.flags, 0, batch.payload)
             peer = self.peer()
             self.actor.handle(peer, message)
+            accepted(peer.said[0])
             assert peer.said == [Appended(0, number)]
 
     def open_group(
         self, *, ordering: str = "", max_deliveries: int = 3, position: int = 0, name: str = "g"
     ) -> None:
-        answer = self.peer().ask(OpenGroup, name, ordering, max_deliveries, position)
+        answer = accepted(self.peer().ask(OpenGroup, name, ordering, max_deliveries, position))
         assert type(answer) is Done, answer
 
     def advance(self, seconds: float) -> None:
@@ -254,6 +255,13 @@ class World:
         """The processes of members that have not come back are gone."""
         for state, member_id, _, _ in self.actor.groups.absent():
             self.actor.groups.end_member(state, member_id)
+
+
+def accepted(answer: Any) -> Any:
+    """The answer, unless it is a refusal, which is raised."""
+    if isinstance(answer, Failed):
+        raise error_of(answer)
+    return answer
 
 
 def _batch(number: int, key: str | None) -> PackedBatch:

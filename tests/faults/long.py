@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from eventlog.testing import FailingFiles
-from tests.faults import damage, failures, groups
-from tests.faults.crashes import check, crashes_of_recovery, is_in_memory, kills, power_cuts
+from tests.faults import damage, failures, group_failures, groups
+from tests.faults.crashes import Crash, check, crashes_of_recovery, is_in_memory, kills, power_cuts
 from tests.faults.histories import random_history, run
 from tests.faults.recorder import arena
 
@@ -29,6 +29,7 @@ def one_seed(seed: int, share: float) -> Counter[str]:
     with arena() as place:
         done += _crashes(place, seed, rng, share)
         done += _groups(place, seed, rng, share)
+        done += _group_failures(place, seed, rng, share)
         done += _failures(place, seed, rng, share)
         done += _damages(place, rng, share / 10)
     return done
@@ -57,12 +58,59 @@ def _groups(place: str, seed: int, rng: random.Random, share: float) -> Counter[
     steps = groups.random_history(seed, rng.randint(10, 60))
     history = groups.run(place, (seed, ordering), steps, ordering)
     done: Counter[str] = Counter()
-    for number, crash in enumerate(
-        [*kills(history.trace, rng, 24), *power_cuts(history.trace, 8, rng)]
-    ):
+    cuts = list(power_cuts(history.trace, 8, rng))
+    crashes = [*kills(history.trace, rng, 24), *cuts]
+    _check_groups(place, history, crashes, "groups", rng, share, done)
+    for crash in rng.sample(crashes, 5):
+        again = list(groups.crashes_of_recovery(place, history, crash, 4, rng))
+        again = rng.sample(again, min(100, len(again)))
+        _check_groups(place, history, again, "recoveries of groups", rng, share, done)
+    for crash in rng.sample(cuts, 5):
+        steps = groups.after_a_crash(rng, 20)
+        then = groups.run(place, (seed, ordering, str(crash)), steps, ordering, (history, crash))
+        again = list(power_cuts(then.trace, 4, rng))
+        again = rng.sample(again, min(100, len(again)))
+        _check_groups(place, then, again, "second power cuts of groups", rng, share, done)
+    return done
+
+
+def _check_groups(  # noqa: PLR0917 - one loop, for three kinds of crashes
+    place: str,
+    history: groups.GroupTrace,
+    crashes: list[Crash],
+    kind: str,
+    rng: random.Random,
+    share: float,
+    done: Counter[str],
+) -> None:
+    for number, crash in enumerate(crashes):
         if rng.random() < share:
             groups.check(place, history, crash, is_thorough=number % THOROUGH_EVERY == 0)
-            done["groups"] += 1
+            done[kind] += 1
+
+
+def _group_failures(place: str, seed: int, rng: random.Random, share: float) -> Counter[str]:
+    steps, ordering = groups.random_history(seed, 40), rng.choice(["", "key"])
+    done: Counter[str] = Counter()
+    for at in range(1, 10_000):
+        if rng.random() >= share:
+            continue
+        shutil.rmtree(place, ignore_errors=True)
+        for_ever, torn, soon = (rng.random() < likely for likely in (0.2, 0.5, 0.5))
+        number, ending = rng.choice(failures.ERRORS), rng.choice(group_failures.ENDINGS)
+        kinds = rng.sample(failures.KINDS, 3) if for_ever else failures.KINDS
+        files = FailingFiles(number, kinds, at, for_ever=for_ever, torn=torn)
+        try:
+            group_failures.run(place, steps, ordering, files, ending, soon=soon)
+        except Exception as error:
+            error.add_note(
+                f"error {number} at call {at} of {kinds}, {for_ever=}, {torn=}, {ordering=},"
+                f" {ending}, {soon=}; {steps}"
+            )
+            raise
+        done["failures of groups"] += 1
+        if not files.has_failed and not for_ever:
+            break
     return done
 
 

@@ -16,4 +16,7 @@ def test_random_histories_for_a_minute(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_seed_is_done_in_every_way() -> None:
     done = long.one_seed(3, share=0.02)
-    assert done.keys() == {"kills", "power cuts", "groups", "failures", "damages"}
+    assert done.keys() == {
+        *("kills", "power cuts", "failures", "damages", "groups", "failures of groups"),
+        *("recoveries of groups", "second power cuts of groups"),
+    }
