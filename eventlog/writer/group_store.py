@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any, Final
@@ -19,6 +20,7 @@ from eventlog.groups.acks import Acks, unpack_acks
 from eventlog.groups.losses import LostResults, snapshot_to
 from eventlog.groups.ranges import Range, RangeSet
 from eventlog.groups.state import GroupState
+from eventlog.positions import SEQ_NO_MAX
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, Journal, Record, replaying
 from eventlog.storage.log import WritableLog
 from eventlog.storage.members import MemberPages
@@ -80,10 +82,7 @@ class GroupStore:
             for record in journal.records:
                 lost.note(record[0], record[1], record[2:])
                 self._replay(record)
-            if dead.records:
-                self._bury_again(dead.records[-1])
-            if journal.records:
-                self._drop_retried(journal.records[-1])
+            self._agree_on_letters(dead.records, journal.records)
             self._take_acks()
             self._forget_lost(lost)
             for state in self.groups.values():
@@ -114,32 +113,37 @@ class GroupStore:
             for first, last in fields[0]:
                 numbers.remove(first, last)
 
-    def _bury_again(self, record: Record) -> None:
-        """The last dead letter was stored and the writer killed before it said so in the group.
+    def _agree_on_letters(self, letters: list[Record], records: list[Record]) -> None:
+        """Let the dead letters and the groups say the same: each file may have got further.
 
-        Only if its event is still in the very lease, or condemned, as it was: it may have been
-        asked for once more since.
+        A letter was stored, and not that its event is done; or an event is handed out again, and
+        its letter was not dropped; or a loss of power took an event that has a letter.
         """
-        kind, name, *fields = record
+        retried: dict[str, set[int]] = defaultdict(set)
+        for kind, name, *fields in records:
+            if kind == "again":
+                retried[name].update(fields[0])
+            elif kind == "buried":
+                retried[name].discard(fields[1])
+        for kind, name, *fields in letters:
+            if kind == "dead" and self._is_buried_half(name, fields[0], fields[-1]):
+                self._sync(self._open_files[1])
+                self.commit(self.groups[name], "buried", fields[-1], fields[0])
+                retried[name].discard(fields[0])
+        self._sync(self._open_files[0])
+        lost = (self._log.last_seq_no + 1, SEQ_NO_MAX)
+        for name in list(self.dead):
+            self.drop_dead(name, [lost, *((number, number) for number in retried[name])])
+
+    def _is_buried_half(self, name: str, seq_no: int, lease_id: int) -> bool:
+        """Only if its event is still in the very lease, or condemned, as it was."""
         state = self.groups.get(name)
-        if kind != "dead" or state is None:
-            return
-        seq_no, lease_id = fields[0], fields[-1]
+        if state is None or seq_no not in self.dead[name]:
+            return False
+        if not lease_id:
+            return seq_no in state.condemned
         lease = state.leases.get(lease_id)
-        is_open = seq_no in state.condemned if not lease_id else lease and seq_no in lease.open
-        if is_open:
-            self._sync(self._open_files[1])
-            self.commit(state, "buried", lease_id, seq_no)
-
-    def _drop_retried(self, record: Record) -> None:
-        """Events are handed out again and the writer was killed before it dropped their letters.
-
-        Whoever asked for that asks again, and they would be handed out once more.
-        """
-        kind, name, *fields = record
-        if kind == "again":
-            self._sync(self._open_files[0])
-            self.drop_dead(name, [(number, number) for number in fields[0]])
+        return lease is not None and seq_no in lease.open
 
     def _take_acks(self) -> None:
         """Results were stored and the writer killed before it said so in the group."""
@@ -218,6 +222,7 @@ class GroupStore:
         journal = self._open_files[0]
         try:
             self._sync_results()
+            self._sync(self._open_files[1])  # a snapshot does not tell which letters were dropped
             journal.replace(["state", one.name, *one.snapshot()] for one in self.groups.values())
         except EventLogError as error:
             logger.warning("the journal of groups stays as long as it is: %s", error)
@@ -306,16 +311,19 @@ class GroupStore:
         """Store a dead letter, and be done with its event."""
         deliveries = state.deliveries.get(seq_no, 0) + (1 if lease_id else 0)
         record: Record = ["dead", state.name, seq_no, deliveries, self._clock(), letter, lease_id]
+        # Each on the disk before the next: with the letter there is the lease, by which it is known
+        # whose it is, and with "buried" the letter.
+        self._sync(self._open_files[0])
         self._write(self._open_files[1], record)
         self._note_dead(record)
-        self._sync(self._open_files[1])  # or a loss of power takes the letter, and not "buried"
+        self._sync(self._open_files[1])
         self.commit(state, "buried", lease_id, seq_no)
 
     def retry_dead(self, state: GroupState, ranges: Iterable[Range]) -> int:
         """Hand dead letters out again; how many of the ranges' events are some."""
         numbers = self._dead_in(state.name, ranges)
         if numbers:
-            # In this order: killed in between, the letter is there still (see `_drop_retried`).
+            # In this order: killed in between, the letter is there still (`_agree_on_letters`).
             self.commit(state, "again", numbers)
             self._sync(self._open_files[0])  # or a loss of power takes "again", and not the drop
             self.drop_dead(state.name, [(number, number) for number in numbers])

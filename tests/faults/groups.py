@@ -372,10 +372,7 @@ def run(
     with booted(boot):
         world = GroupWorld(directory, ordering, files)
         if earlier is not None:
-            # A letter whose event is not done may be retried when it is.
-            half_dead = world.moments[0].dead - world.moments[0].done
-            world.has_sought = earlier[0].has_sought or bool(half_dead)
-            world.otherwise.update(half_dead)
+            world.has_sought = earlier[0].has_sought
             world.next_member += LATER  # other members, whose batches are no repeated ones
         bounds = [(0, len(files.calls))]
         try:
