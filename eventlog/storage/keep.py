@@ -68,6 +68,7 @@ class KeepingFiles(Files):
         finally:
             super().close(source)
         super().rename(copy + _UNFINISHED, copy)
+        self.sync_directory(os.path.dirname(copy))  # before the original is changed
 
     def drop_unneeded(self) -> None:
         """Remove the copies of files that turned out as they were, zeros at the end aside."""

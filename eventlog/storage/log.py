@@ -273,6 +273,17 @@ class WritableLog:
         Raises:
             SequenceOutOfRange: there is no such event yet.
         """
+        self.check_ack(consumer, seq_no)
+        known = self.offsets.find(consumer)
+        position = seq_no if known is None else max(seq_no, known.position)
+        self.offsets.set(consumer, position, self._clock())
+
+    def check_ack(self, consumer: str, seq_no: int) -> None:
+        """Pass if the event is there to be acknowledged.
+
+        Raises:
+            SequenceOutOfRange: there is no such event yet.
+        """
         if seq_no > self.last_seq_no:
             raise SequenceOutOfRange(
                 f"consumer {consumer!r} cannot acknowledge event {seq_no}: the last one of the log"
@@ -282,9 +293,6 @@ class WritableLog:
                 seq_no=seq_no,
                 last_seq_no=self.last_seq_no,
             )
-        known = self.offsets.find(consumer)
-        position = seq_no if known is None else max(seq_no, known.position)
-        self.offsets.set(consumer, position, self._clock())
 
     def seek(self, consumer: str, position: int) -> None:
         """Set a consumer's position: `position` is the last number behind it, 0 the beginning."""

@@ -125,8 +125,9 @@ class Actor:
             case AwaitSynced():
                 self._await_synced(peer, message)
             case Ack(request_id, consumer, seq_no):
-                self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
-                self.groups.take_ack(consumer, seq_no)
+                self.log.check_ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+                if not self.groups.take_ack(consumer, seq_no):  # its journal before the table
+                    self.log.ack(consumer, seq_no)
                 self._moved(peer, request_id)
             case Seek(request_id, consumer, position):
                 check_seq_no(position, consumer=check_name(consumer))
