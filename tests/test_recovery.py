@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from crc32c import crc32c
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -26,6 +28,7 @@ from eventlog.storage.format import (
     unpack_batch_header,
 )
 from eventlog.storage.log import WritableLog
+from eventlog.storage.range_sums import RangeSums
 from eventlog.storage.reader import LogReader
 from eventlog.storage.recovery import Damage, find_batch_after, has_data, scan_segment
 from eventlog.storage.segment import SegmentReader
@@ -663,6 +666,31 @@ def test_a_batch_is_found_after_any_number_of_zeros(template: Path) -> None:
 def test_a_segment_full_of_garbage_is_scanned_in_reasonable_time() -> None:
     garbage = os.urandom(1 << 20)
     assert scan_segment(memoryview(bytes(FIRST_BATCH) + garbage), 1, 0).is_torn
+
+
+def test_headers_in_a_payload_that_all_lie_alike_cost_little(template: Path) -> None:
+    """Each claimed to cover the rest of the segment, which was summed for each: hours in 64 MiB."""
+    lie = BATCH_HEADER.pack(1, 30 << 20, 2, 0, 0, 0, 1, 0, HEADER_BYTES, 1, 0, b"")
+    place = batches_in(template)[1]
+    content = (template / segment_name(place.segment)).read_bytes()
+    batch = content[place.position : place.position + place.length]
+    lies = lie * 15_000
+    view = memoryview(lies + batch + bytes(32 << 20))
+    begun = time.process_time()
+    found = find_batch_after(view, 0, 2, len(lies + batch))
+    assert found is not None
+    assert found[0] == len(lies)
+    assert time.process_time() - begun < 10, "each claim was summed by itself"
+
+
+@given(st.binary(max_size=20_000), st.data())
+def test_sums_of_ranges_are_those_of_their_bytes(content: bytes, data: st.DataObject) -> None:
+    places = st.integers(0, len(content))
+    start = data.draw(places)
+    sums = RangeSums(memoryview(content), start)
+    for _ in range(3):
+        begin, end = sorted(max(data.draw(places), start) for _ in range(2))
+        assert sums.sum_of(begin, end) == crc32c(content[begin:end])
 
 
 def test_a_reader_reads_a_killed_log_without_any_writer(killed: Path) -> None:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.storage.format import (
     ALIGNMENT,
     FIRST_BATCH,
@@ -35,6 +36,7 @@ from eventlog.storage.format import (
     batch_fault,
     unpack_batch_header,
 )
+from eventlog.storage.range_sums import RangeSums
 
 
 class Damage(NamedTuple):
@@ -122,15 +124,18 @@ def find_batch_after(
     """The next whole batch with a number above `seq_no`, wherever before `data_end` it begins.
 
     Lengths cannot be trusted here, so every place where a batch may begin is tried; the cheap
-    checks come first, so that only few get as far as the checksum.
+    checks come first, and overlapping claims to be a batch do not make the checksums long.
     """
+    sums = RangeSums(buffer, position)
     for place in nonzero_places(buffer[:data_end], position):
         if place + HEADER_BYTES > len(buffer):
             return None
         header = unpack_batch_header(buffer, place)
-        if header.header_bytes != HEADER_BYTES or header.length < HEADER_BYTES:
+        if not seq_no <= header.base_seq_no <= seq_no + place * BATCH_EVENTS_LIMIT:
+            continue  # it is none, or more events than there is room for would be before it
+        if batch_fault(buffer, place, header, verify=False) is not None:
             continue
-        if header.base_seq_no >= seq_no and batch_fault(buffer, place, header) is None:
+        if sums.sum_of(place + 4, place + header.length) == header.crc:
             return place, header
     return None
 
