@@ -33,6 +33,7 @@ from eventlog.storage.control import ControlPage
 from eventlog.storage.files import Files
 from eventlog.storage.log import WritableLog
 from eventlog.storage.reader import LogReader
+from eventlog.storage.start import make_directory
 from eventlog.testing import (
     FailingFiles,
     Killed,
@@ -665,6 +666,21 @@ def test_a_sync_covers_the_segments_that_a_killed_writer_had_sealed(directory: s
 
 
 # --- making a log ----------------------------------------------------------------------------
+
+
+def test_the_names_of_the_directories_that_are_made_are_on_the_disk(tmp_path: Path) -> None:
+    """A loss of power took a whole log, with all that was synced in it."""
+    synced: list[str] = []
+
+    class Noting(Files):
+        def sync_directory(self, path: str) -> None:
+            assert os.path.isdir(path)
+            synced.append(path)
+
+    for path in ("one/two/log", "one/two/log", "one/other", "one"):
+        make_directory(str(tmp_path / path), Noting())
+    assert synced == [str(tmp_path / path) for path in ("one/two", "one", "", "one")]
+    assert (tmp_path / "one/two/log").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:

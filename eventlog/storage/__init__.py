@@ -4,6 +4,7 @@
 `layout`       fixed binary layouts as data
 `format`       segments, record batches and index entries: their bytes; pure
 `recovery`     what a segment holds, and what a crash left; pure
+`range_sums`   checksums of ranges that overlap; pure
 `producers`    which batches were stored already; pure
 `files`        the narrow door to the operating system
 `control`      the control page: the marks that everybody reads

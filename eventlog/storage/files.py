@@ -159,6 +159,19 @@ class Files:
         finally:
             os.close(descriptor)
 
+    def make_directory(self, path: str) -> None:
+        """Make a directory and those above it that are missing; their names are on the disk then.
+
+        Only the owner may enter it.
+        """
+        places = [path]
+        while not os.path.lexists(places[-1]):
+            places.append(os.path.dirname(places[-1]) or ".")
+        os.makedirs(path, DIRECTORY_MODE, exist_ok=True)
+        for parent in places[1:]:
+            with suppress(PermissionError):  # who may make a name there may not read it, perhaps
+                self.sync_directory(parent)
+
     def rename(self, source: str, target: str) -> None:
         """Put `source` in the place of `target` in one step."""
         os.rename(source, target)

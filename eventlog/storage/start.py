@@ -11,7 +11,7 @@ from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import CorruptLog, NotALog, PermissionDenied
 from eventlog.storage import producers as producers_file
 from eventlog.storage.control import EPOCH_MAX, FILE_NAME, ControlPage, is_log, make_control_file
-from eventlog.storage.files import DIRECTORY_MODE, FILES, Files, os_errors
+from eventlog.storage.files import FILES, Files, os_errors
 from eventlog.storage.format import (
     BatchHeader,
     IndexEntry,
@@ -57,7 +57,7 @@ def make_log(directory: str, asked: AskedOptions, files: Files = FILES) -> None:
     make_control_file(directory, LogOptions.of(asked), files)
 
 
-def make_directory(directory: str) -> None:
+def make_directory(directory: str, files: Files = FILES) -> None:
     """Make the directory, and those above it; only its owner may enter it.
 
     Raises:
@@ -66,7 +66,7 @@ def make_directory(directory: str) -> None:
     """
     with os_errors(directory, "making the directory"):
         try:
-            os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
+            files.make_directory(directory)
         except (FileExistsError, NotADirectoryError) as error:
             raise NotALog(
                 f"{directory} cannot be a log: {error.filename} is a file; give another path",
