@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import shutil
 import sys
@@ -157,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="the first seed; by default another each time")
     parser.add_argument("--share", type=float, default=1.0, help="of the crashes (%(default)s)")
     asked = parser.parse_args(arguments)
+    logging.getLogger("eventlog").addHandler(logging.NullHandler())  # faults by the thousand
     seed: int = asked.seed if asked.seed is not None else random.randrange(10**9)
     until = time.monotonic() + 60 * asked.minutes
     done: Counter[str] = Counter()
