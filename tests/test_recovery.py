@@ -16,14 +16,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventlog.errors import CorruptLog
+from eventlog.record_batch import PackedBatch
 from eventlog.storage import start
 from eventlog.storage.control import ControlPage
 from eventlog.storage.format import (
     BATCH_HEADER,
     FIRST_BATCH,
     HEADER_BYTES,
+    LENGTH_OFFSET,
     aligned,
     index_name,
+    pack_batch_header,
     segment_name,
     unpack_batch_header,
 )
@@ -31,6 +34,7 @@ from eventlog.storage.log import WritableLog
 from eventlog.storage.range_sums import RangeSums
 from eventlog.storage.reader import LogReader
 from eventlog.storage.recovery import Damage, find_batch_after, has_data, scan_segment
+from eventlog.storage.repair import repair_log
 from eventlog.storage.segment import SegmentReader
 from eventlog.testing import Killed, KillingFiles, batch_of, open_storage, stored_events
 
@@ -681,6 +685,53 @@ def test_headers_in_a_payload_that_all_lie_alike_cost_little(template: Path) -> 
     assert found is not None
     assert found[0] == len(lies)
     assert time.process_time() - begun < 10, "each claim was summed by itself"
+
+
+def batch_bytes(base_seq_no: int, batch: PackedBatch) -> bytes:
+    header = pack_batch_header(
+        batch, base_seq_no=base_seq_no, append_time_ns=1, producer_id=0, producer_seq=0, epoch=1
+    )
+    return (header + bytes(batch.payload)).ljust(aligned(len(header) + len(batch.payload)), b"\0")
+
+
+def carrying(batch: bytes) -> bytes:
+    """A payload with that batch at every alignment: one of them is a place for batches."""
+    return b"".join(bytes(shift) + batch + bytes(8 - shift) for shift in range(8))
+
+
+def test_a_batch_in_a_damaged_payload_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
+    """An event whose bytes were those of a segment: readers were served what lay in them."""
+    log = open_storage(str(tmp_path), segment_bytes=1 << 16)
+    log.append(batch_of("one"))
+    log.append(batch_of(carrying(batch_bytes(3, batch_of("forged")))))
+    log.append(batch_of("three"))
+    log.append(batch_of("four"))
+    log.abandon()
+    damaged = batches_in(tmp_path)[1]
+    flip(tmp_path, 1, damaged.position + 100)
+    assert stored_events(str(tmp_path), 3) == {3: "three", 4: "four"}
+    log = open_storage(str(tmp_path))
+    assert [damage[:2] for damage in log.damages] == [(2, 2)]
+    log.close()
+    assert stored_events(str(tmp_path), 3) == {3: "three", 4: "four"}
+
+
+def test_a_batch_in_a_torn_payload_is_not_published_by_a_repair(tmp_path: Path) -> None:
+    """After a loss of power a repair trusted whatever was whole, whatever number it had."""
+    log = open_storage(str(tmp_path), segment_bytes=1 << 16)
+    log.append(batch_of("one"))
+    log.append(batch_of(carrying(batch_bytes(1000, batch_of("forged")))))
+    log.abandon()
+    torn = batches_in(tmp_path)[1]
+    patch(tmp_path, 1, torn.position + LENGTH_OFFSET, bytes(4))
+    cut_power(tmp_path, 1)
+    with control_of(tmp_path) as control:
+        control.high_water = 1
+    repair_log(str(tmp_path))
+    assert stored_events(str(tmp_path)) == {1: "one"}
+    log = open_storage(str(tmp_path))
+    assert log.append(batch_of("two")) == 2
+    log.close()
 
 
 @given(st.binary(max_size=20_000), st.data())

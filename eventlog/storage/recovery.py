@@ -124,8 +124,12 @@ def find_batch_after(
     """The next whole batch with a number above `seq_no`, wherever before `data_end` it begins.
 
     Lengths cannot be trusted here, so every place where a batch may begin is tried; the cheap
-    checks come first, and overlapping claims to be a batch do not make the checksums long.
+    checks come first, and overlapping claims to be a batch do not make the checksums long. First of
+    all is the place that the damaged batch itself tells, as its payload may hold a batch of
+    somebody's.
     """
+    if (following := _batch_after_damaged(buffer, position, seq_no)) is not None:
+        return following
     sums = RangeSums(buffer, position)
     for place in nonzero_places(buffer[:data_end], position):
         if place + HEADER_BYTES > len(buffer):
@@ -138,6 +142,22 @@ def find_batch_after(
         if sums.sum_of(place + 4, place + header.length) == header.crc:
             return place, header
     return None
+
+
+def _batch_after_damaged(
+    buffer: memoryview, position: int, seq_no: int
+) -> tuple[int, BatchHeader] | None:
+    """The whole batch that follows a damaged one whose header is right."""
+    if position + HEADER_BYTES > len(buffer):
+        return None
+    damaged = unpack_batch_header(buffer, position)
+    place = aligned(position + damaged.length)
+    if damaged.base_seq_no < seq_no or place + HEADER_BYTES > len(buffer):
+        return None
+    header = unpack_batch_header(buffer, place)
+    if header.base_seq_no != damaged.last_seq_no + 1 or batch_fault(buffer, place, header):
+        return None
+    return (place, header) if batch_fault(buffer, position, damaged) else None
 
 
 def nonzero_places(buffer: memoryview, position: int) -> Iterator[int]:

@@ -15,7 +15,8 @@ the tail              cut after the last whole batch, as the writer's next start
 
 Nothing is lost by it: all changes go through `KeepingFiles`. Damage in the middle of the events
 cannot be mended: it is reported by its range and stays what it is, so that no reader overlooks it.
-Unlike the writer after a loss of power, a repair never cuts events that are whole.
+Unlike the writer after a loss of power, a repair cuts no events that are whole, unless they follow
+a hole in what was never published.
 """
 
 from __future__ import annotations
@@ -216,8 +217,10 @@ class _Work:
                 control.epoch = 1 + known  # the numbers of leases begin with it: none comes twice
             if control.boot_id != boot_id():
                 # A start of the writer would cut at what is damaged after the last sync: here all
-                # that is whole stays.
-                control.synced = max(control.synced, tail.last_seq_no)
+                # that is whole stays; but not what follows a hole in what was never published,
+                # which may be of somebody's payload.
+                ends = [one.first_seq_no - 1 for one in tail.holes_after(control.high_water)]
+                control.synced = max(control.synced, min([tail.last_seq_no, *ends]))
         finally:
             control.close()
 

@@ -56,6 +56,10 @@ class Tail(NamedTuple):
         """
         return [hole for hole in self.holes if hole.last_seq_no and hole.last_seq_no <= seq_no]
 
+    def holes_after(self, seq_no: int) -> list[Damage]:
+        """The others."""
+        return [hole for hole in self.holes if hole not in self.holes_up_to(seq_no)]
+
 
 def survey(log: LogReader) -> list[Fault]:
     """Everything that is wrong with a log but for its events."""
