@@ -15,8 +15,8 @@ the tail              cut after the last whole batch, as the writer's next start
 
 Nothing is lost by it: all changes go through `KeepingFiles`. Damage in the middle of the events
 cannot be mended: it is reported by its range and stays what it is, so that no reader overlooks it.
-Unlike the writer after a loss of power, a repair cuts no events that are whole, unless they follow a
-hole in what was never published.
+Unlike the writer after a loss of power, a repair cuts no events that are whole, unless they follow
+a hole in what was never published.
 """
 
 from __future__ import annotations
