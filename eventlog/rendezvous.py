@@ -40,7 +40,7 @@ _WAIT_S: Final = 86_400.0
 _SOCKET_PATH_BYTES_MAX: Final = 100
 _CREDENTIALS: Final = struct.Struct("3i")
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "afs", "ceph", "glusterfs"}
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs"}
     | {"lustre", "ocfs2", "gfs2", "beegfs", "fuse.sshfs", "fuse.s3fs", "fuse.glusterfs"}
     | {"fuse.ceph", "fuse.ceph-fuse"}
 )

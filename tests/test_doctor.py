@@ -375,7 +375,6 @@ DISK, MEMORY = LogOptions(), LogOptions(durability="memory")
         ({"kind": "nfs4"}, DISK, "problem", "network"),
         ({"kind": "fuse.sshfs"}, None, "problem", "network"),
         ({"kind": "fuse.ceph-fuse"}, None, "problem", "network"),
-        ({"kind": "virtiofs"}, None, "problem", "network"),
         ({"kind": "tmpfs"}, DISK, "warning", "restart"),
         ({"kind": "tmpfs"}, MEMORY, "ok", "tmpfs"),
         ({}, MEMORY, "note", "power"),
