@@ -11,7 +11,9 @@
 `segment`      one segment and its index
 `spare`        the file that becomes the next segment
 `start`        making a log, and opening it for its writer
+`salvage`      what a failed sync left, put on the disk again
 `log`          the open log, as its writer has it
+`sync_work`    what a sync of it has to cover
 `journal`      files of records: what groups did, and dead letters
 `members`      the pages of the groups' members
 `reader`       the log as everybody else sees it

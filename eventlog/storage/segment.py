@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from eventlog.config import WRITE_AHEAD_BYTES
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
-from eventlog.storage.files import FILES, Files, os_errors, translated
+from eventlog.storage.files import FILES, Files, os_errors, sync_errors, translated
 from eventlog.storage.format import (
     FIRST_BATCH,
     HEADER_BYTES,
@@ -134,7 +134,7 @@ class SegmentWriter:
         with os_errors(self._directory, "cutting a torn tail"):
             for start in range(self.position, self._size, step):
                 self._files.write(self._segment, [bytes(min(step, self._size - start))], start)
-            self._files.sync(self._segment)
+        self.sync()
 
     @property
     def is_half_full(self) -> bool:
@@ -191,7 +191,7 @@ class SegmentWriter:
 
     def sync(self) -> None:
         """Return when all that was appended is on the disk. May run beside appends, in a thread."""
-        with os_errors(self._directory, "syncing a segment"):
+        with sync_errors(self._directory, "syncing a segment"):
             self._files.sync(self._segment)
 
     def close(self) -> None:
@@ -321,6 +321,11 @@ class SegmentReader:
     def is_cut_off(self) -> bool:
         """Whether somebody has truncated the file, so that a look at the map may be a SIGBUS."""
         return self._files.is_cut_off(self._descriptor, len(self.view))
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the path leads to a copy of the file by now (see `salvage`): it goes on there."""
+        return not self._files.has_name(self._descriptor, self._path)
 
     def header_at(self, position: int) -> BatchHeader | None:
         """The batch header there, unchecked; `None` past the last place for one."""

@@ -166,7 +166,7 @@ class GroupStore:
                 self.commit(state, "state", *fields)
             is_changed |= bool(numbers) or fields is not None
         if is_changed:
-            self._open_files[0].sync()
+            self._sync_groups()
 
     # --- changes -----------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class GroupStore:
         try:
             self.commit(state, "results", *fields)
         except EventLogError as error:
-            self._log.fail(error)
+            self._log.refuse(error)
             state.apply("results", *fields)  # nobody is to have the events meanwhile
 
     def _publish(self, state: GroupState) -> None:
@@ -263,11 +263,14 @@ class GroupStore:
         Acknowledgements in a batch are found again after a loss of power, but not without a group.
         """
         if self._log.options.durability != "memory":
-            try:
-                self._open_files[0].sync()
-            except EventLogError as error:
-                self._log.fail(error)
-                raise
+            self._sync_groups()
+
+    def _sync_groups(self) -> None:
+        try:
+            self._open_files[0].sync()
+        except EventLogError as error:
+            self._log.fail(error)
+            raise
 
     def forget(self, state: GroupState) -> None:
         """Remove a group; its dead letters stay until they are dropped."""

@@ -101,8 +101,21 @@ class Server:
                 await trio.serve_listeners(self._serve_pipe, [listener])
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self.log.close)
-                self.actor.groups.store.close()
+                await trio.to_thread.run_sync(self._close)
+
+    def _close(self) -> None:
+        """Put everything on the disk, what groups did first, as in each sync (see `_sync`)."""
+        log, store = self.log, self.actor.groups.store
+        is_ours = not (log.control.is_replaced() or log.is_superseded)
+        try:
+            if is_ours and log.failure is None and log.options.durability != "memory":
+                store.sync()
+        except EventLogError as error:
+            log.fail(error)
+            raise
+        finally:
+            log.close()
+            store.close()
 
     def _note_dirty(self) -> None:
         self._dirty.set()

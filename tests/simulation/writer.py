@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eventlog.errors import ProtocolError
-from eventlog.storage.log import SyncWork, WritableLog
+from eventlog.storage.log import WritableLog
+from eventlog.storage.sync_work import SyncWork
 from eventlog.testing import Killed, KillingFiles, open_storage
 from eventlog.wire.connection import Connection, frame
 from eventlog.wire.messages import PROTOCOL_VERSION, Hello, Welcome, WriterMessage
