@@ -36,11 +36,12 @@ from eventlog.storage.control import ControlPage, new_control_page
 from eventlog.storage.files import FILES, Files, os_errors
 from eventlog.storage.format import IndexEntry, segment_name
 from eventlog.storage.identity import boot_id, process_start
+from eventlog.storage.index import write_index
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, framed, journal_header, read_records
 from eventlog.storage.offsets import Offset, OffsetTable, table_bytes
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.reader import LogReader
-from eventlog.storage.segment import SegmentReader, open_held, write_index
+from eventlog.storage.segment import SegmentReader, open_held
 
 ATTEMPTS: Final = 5
 """Retention that takes the newest segment before it is copied is faster than any disk."""

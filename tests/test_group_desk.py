@@ -1607,7 +1607,8 @@ def test_a_sync_of_the_groups_that_fails_is_no_orderly_end(tmp_path: Path) -> No
     world.open_group()
     Member(world, M1).lease(3)
     files.calls, files._at = 0, 1
-    world.end("close")
+    with pytest.raises(StorageFailed):
+        world.end("close")
     world.start()
     assert world.state().in_flight == 3
     assert world.log.control.writer_pid != 0

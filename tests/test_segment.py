@@ -23,12 +23,11 @@ from eventlog.storage.format import (
     pack_index_entry,
     segment_name,
 )
+from eventlog.storage.index import is_due, write_index
 from eventlog.storage.segment import (
     SegmentReader,
     SegmentWriter,
-    is_due,
     read_segment_header,
-    write_index,
 )
 from eventlog.testing import FailingFiles, KillingFiles, batch_of
 

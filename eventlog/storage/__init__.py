@@ -9,11 +9,13 @@
 `files`        the narrow door to the operating system
 `control`      the control page: the marks that everybody reads
 `offsets`      the offset table: consumers' positions
-`segment`      one segment and its index
+`segment`      one segment, as its writer and its readers have it
+`index`        the file of its index
 `spare`        the file that becomes the next segment
 `start`        making a log, and opening it for its writer
+`salvage`      what a failed sync left, put on the disk again
 `log`          the open log, as its writer has it
-`sync_work`    what one sync of it covers
+`sync_work`    what a sync of it has to cover
 `journal`      files of records: what groups did, and dead letters
 `members`      the pages of the groups' members
 `reader`       the log as everybody else sees it

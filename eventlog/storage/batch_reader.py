@@ -171,13 +171,14 @@ class BatchReader:
         """Leave a place where no whole batch stands for where event `next_seq_no` is.
 
         That is another segment, after the end of this one (or after what a failed write left
-        there), or further on in this one, if the damage lies before the event.
+        there), or the copy of this one that a later writer goes on in, or further on in this one,
+        if the damage lies before the event.
 
         Raises:
             CorruptLog: the damage took the event.
         """
         following = self._log.open_segment(self.next_seq_no)
-        if following.base_seq_no != segment.base_seq_no:
+        if following.base_seq_no != segment.base_seq_no or segment.is_replaced:
             self.close()
             self._enter(following)
             return

@@ -17,6 +17,8 @@
        96    8  writer_pid       of the current writer; 0 after an orderly end
       104    8  writer_start     its start time in clock ticks since boot, so no reused pid fools
       112   36  boot_id          of the kernel that ran the writer, so no reboot does either
+      148    4  padding          zero
+      152    8  sync_failed      the boot in which a sync failed (`boot_word`); 0: none did
 
 What stands before offset 64 is written once, when the log is made. Each of the others is one
 aligned 8-byte word with one owner, the writer, stored and loaded whole by every processor that
@@ -36,7 +38,7 @@ from crc32c import crc32c
 
 from eventlog.config import LogOptions
 from eventlog.errors import CorruptLog, LogNotFound, NotALog, UnknownFormat
-from eventlog.storage.files import FILES, Files, os_errors
+from eventlog.storage.files import FILES, Files, os_errors, sync_errors
 from eventlog.storage.format import BYTE_ORDER, VERSION
 from eventlog.storage.identity import boot_id, is_same_process
 from eventlog.storage.layout import Field, Layout
@@ -67,6 +69,8 @@ CONTROL: Final = Layout(
     Field("writer_pid", "Q", "of the current writer; 0 after an orderly end"),
     Field("writer_start", "Q", "its start time in clock ticks since boot, so no reused pid fools"),
     Field("boot_id", "36s", "of the kernel that ran the writer, so no reboot does either"),
+    Field("padding", "I", "zero"),
+    Field("sync_failed", "Q", "the boot in which a sync failed (`boot_word`); 0: none did"),
 )
 _IDENTITY_BYTES: Final = CONTROL.offset("crc")
 _CRC: Final = struct.Struct("<I")
@@ -87,7 +91,7 @@ def new_control_page(
     page = bytearray(PAGE_BYTES)
     CONTROL.pack_into(
         page, 0, MAGIC, VERSION, BYTE_ORDER, len(packed), log_id, created_ns, crc32c(packed), 0,
-        bytes(16), high_water, high_water, first_available, epoch, 0, 0, b"",
+        bytes(16), high_water, high_water, first_available, epoch, 0, 0, b"", 0, 0,
     )  # fmt: skip
     _CRC.pack_into(page, _IDENTITY_BYTES, crc32c(page[:_IDENTITY_BYTES]))
     page[OPTIONS_OFFSET : OPTIONS_OFFSET + len(packed)] = packed
@@ -209,6 +213,7 @@ class ControlPage:
     epoch = _Word()
     writer_pid = _Word()
     writer_start = _Word()
+    sync_failed = _Word()
 
     @property
     def boot_id(self) -> str:
@@ -225,6 +230,11 @@ class ControlPage:
         start = CONTROL.offset("boot_id")
         padded = value.encode()[:BOOT_ID_BYTES].ljust(BOOT_ID_BYTES, b"\0")
         self._files.store(self._descriptor, self._view, start, padded)
+
+    def note_failed_sync(self, boot: str) -> None:
+        """Have the next start in this boot copy what it cannot believe the disk to have."""
+        if not self.is_cut_off():
+            self.sync_failed = boot_word(boot)
 
     @property
     def running_writer(self) -> int | None:
@@ -256,7 +266,7 @@ class ControlPage:
 
     def sync(self) -> None:
         """Return when the page is on the disk."""
-        with os_errors(self.directory, "syncing its control file"):
+        with sync_errors(self.directory, "syncing its control file"):
             self._files.sync(self._descriptor)
 
     def close(self) -> None:
@@ -268,6 +278,11 @@ class ControlPage:
         self._map.close()
         self._files.close(self._descriptor)
         self._descriptor = -1
+
+
+def boot_word(boot: str) -> int:
+    """A boot id as one word; it is not 0, also where the system has no id to offer."""
+    return 1 << 32 | crc32c(boot.encode())
 
 
 def is_log(directory: str) -> bool:

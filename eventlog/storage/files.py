@@ -227,9 +227,30 @@ def os_errors(path: str, what: str) -> Iterator[None]:
         raise translated(error, path, what) from error
 
 
+@contextmanager
+def sync_errors(path: str, what: str) -> Iterator[None]:
+    """As `os_errors`, for a sync of what is stored already: it fails, whatever the reason.
+
+    `LogFull` would say of a full disk that nothing was stored, and an event that is then appended
+    once more would be there twice.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"the storage of the log {path} failed ({_reason(error, what)}); what was appended"
+            " since the last sync is stored, and a loss of power may take it until the next one",
+            path=path,
+        ) from error
+
+
+def _reason(error: OSError, what: str) -> str:
+    return f"{what}: {os.strerror(error.errno) if error.errno else error}"
+
+
 def translated(error: OSError, path: str, what: str) -> EventLogError:
     """The package's error for one of the operating system's."""
-    reason = f"{what}: {os.strerror(error.errno) if error.errno else error}"
+    reason = _reason(error, what)
     match error.errno:
         case number if number in _NO_ROOM:
             return LogFull(

@@ -28,7 +28,7 @@ from crc32c import crc32c
 
 from eventlog.config import KIB
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
-from eventlog.storage.files import FILES, Files, os_errors
+from eventlog.storage.files import FILES, Files, os_errors, sync_errors
 from eventlog.storage.format import BYTE_ORDER, VERSION
 
 GROUPS_NAME: Final = "groups"
@@ -142,7 +142,7 @@ class Journal:
     def sync(self) -> None:
         """Return when all records, and the file's name, are on the disk."""
         has_new_name, self._has_new_name = self._has_new_name, False
-        with os_errors(self._directory, f"syncing {os.path.basename(self._path)}"):
+        with sync_errors(self._directory, f"syncing {os.path.basename(self._path)}"):
             self._files.sync(self._descriptor)
             if has_new_name:
                 self._files.sync_directory(self._directory)

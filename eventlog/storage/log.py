@@ -6,7 +6,8 @@ Rules:
 2. Numbers are given in the order of `append`, without a gap; a failed append gives none.
 3. The high-water mark is raised after a batch is whole, the synced mark after its sync returned.
 4. The first available number is raised, also on the disk, before a segment is unlinked.
-5. After a failed sync nothing is appended any more: what the disk has is not known.
+5. After a failed sync nothing is appended any more: what the disk has is not known, and the next
+   writer is told so (see `salvage`).
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError, EventTooLarge, LogFull, SequenceOutOfRange, StorageFailed
 from eventlog.record_batch import PackedBatch
 from eventlog.storage import producers as producers_file
 from eventlog.storage.control import ControlPage
-from eventlog.storage.files import Files, os_errors
+from eventlog.storage.files import Files, os_errors, sync_errors
 from eventlog.storage.format import (
     FIRST_BATCH,
     HEADER_BYTES,
@@ -34,27 +33,10 @@ from eventlog.storage.format import (
 )
 from eventlog.storage.offsets import OffsetTable
 from eventlog.storage.producers import ProducerTable
-from eventlog.storage.recovery import Damage
+from eventlog.storage.recovery import Damage, SealedSegment, StoredAcks
 from eventlog.storage.segment import SegmentWriter
 from eventlog.storage.spare import Spare
 from eventlog.storage.sync_work import SyncWork
-
-
-@dataclass(slots=True)
-class SealedSegment:
-    """What the writer remembers of a segment that is full."""
-
-    base_seq_no: int
-    newest_ns: int
-    """The append time of its last event, or a little later."""
-
-
-class StoredAcks(NamedTuple):
-    """The acknowledgements that stand in a batch of results (see `groups.acks`)."""
-
-    base_seq_no: int
-    last_seq_no: int
-    area: bytes
 
 
 class WritableLog:
@@ -245,7 +227,7 @@ class WritableLog:
         return SyncWork(tuple(self._unsynced), self._active, self.control.high_water, sync_names)
 
     def _sync_names(self) -> None:
-        with os_errors(self.directory, "syncing its directory"):
+        with sync_errors(self.directory, "syncing its directory"):
             self.files.sync_directory(self.directory)
 
     def finish_sync(self, work: SyncWork) -> None:
@@ -257,7 +239,15 @@ class WritableLog:
             self.control.synced = max(self.control.synced, work.last_seq_no)
 
     def fail(self, error: EventLogError) -> None:
-        """Refuse appends from now on: a sync failed, and a second one could lie about it."""
+        """Refuse appends from now on: a sync failed, and a second one could lie about it.
+
+        So could one of the next writer's, which is therefore told.
+        """
+        self.refuse(error)
+        self.control.note_failed_sync(self.control.boot_id)
+
+    def refuse(self, error: EventLogError) -> None:
+        """Refuse appends from now on."""
         self._failure = error
 
     def sync_positions(self) -> None:
@@ -394,13 +384,20 @@ class WritableLog:
 
     def _end_orderly(self) -> None:
         if self.options.durability != "memory":
-            work = self.begin_sync()
-            work.run()
-            self.finish_sync(work)
-            self.sync_positions()
+            self._sync_all()
         self._save_producers()
         self.spare.discard()
         self.control.writer_pid = 0
+
+    def _sync_all(self) -> None:
+        work = self.begin_sync()
+        try:
+            work.run()
+            self.finish_sync(work)
+            self.sync_positions()
+        except EventLogError as error:
+            self.fail(error)
+            raise
 
     def abandon(self) -> None:
         """Give all descriptors back and leave the files as they are, as a killed process would."""

@@ -34,7 +34,7 @@ from typing import Final, NamedTuple
 from crc32c import crc32c
 
 from eventlog.errors import CorruptLog, LogNotFound, UnknownFormat
-from eventlog.storage.files import FILES, Files, os_errors
+from eventlog.storage.files import FILES, Files, os_errors, sync_errors
 from eventlog.storage.format import BYTE_ORDER, VERSION
 from eventlog.storage.layout import Field, Layout
 
@@ -80,7 +80,7 @@ class OffsetTable:
         self.directory = directory
         self._files = files
         self._writable = writable
-        path = os.path.join(directory, FILE_NAME)
+        self._path = path = os.path.join(directory, FILE_NAME)
         with os_errors(directory, "opening its offset table"):
             self._descriptor = files.open_write(path) if writable else files.open_read(path)
         try:
@@ -130,6 +130,10 @@ class OffsetTable:
     def is_cut_off(self) -> bool:
         """Whether somebody has truncated the file, so that a store would be a SIGBUS."""
         return self._files.is_cut_off(self._descriptor, len(self._view))
+
+    def is_replaced(self) -> bool:
+        """Whether the path leads to another table by now, which is the one that the writer has."""
+        return not self._files.has_name(self._descriptor, self._path)
 
     @property
     def capacity(self) -> int:
@@ -237,7 +241,7 @@ class OffsetTable:
 
     def sync(self) -> None:
         """Return when the table is on the disk."""
-        with os_errors(self.directory, "syncing its offset table"):
+        with sync_errors(self.directory, "syncing its offset table"):
             self._files.sync(self._descriptor)
 
     def close(self) -> None:

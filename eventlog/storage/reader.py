@@ -90,11 +90,14 @@ class LogReader:
 
     def _table(self) -> OffsetTable | None:
         """The offset table; a log that no writer ever served has none."""
-        if self._offsets is None:
+        table = self._offsets
+        if table is None or table.is_replaced():
             try:
                 self._offsets = OffsetTable(self.directory, files=self.files)
             except LogNotFound:
-                return None
+                return table
+            if table is not None:
+                table.close()
         return self._offsets
 
     # --- positions ---------------------------------------------------------------------------

@@ -60,6 +60,23 @@ class Scan:
     damages: list[Damage] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class SealedSegment:
+    """What the writer remembers of a segment that is full."""
+
+    base_seq_no: int
+    newest_ns: int
+    """The append time of its last event, or a little later."""
+
+
+class StoredAcks(NamedTuple):
+    """The acknowledgements that stand in a batch of results (see `groups.acks`)."""
+
+    base_seq_no: int
+    last_seq_no: int
+    area: bytes
+
+
 def scan_segment(
     buffer: memoryview,
     base_seq_no: int,

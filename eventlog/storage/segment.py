@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from eventlog.config import WRITE_AHEAD_BYTES
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
-from eventlog.storage.files import FILES, Files, os_errors, translated
+from eventlog.storage.files import FILES, Files, os_errors, sync_errors, translated
 from eventlog.storage.format import (
     FIRST_BATCH,
     HEADER_BYTES,
     INDEX_ENTRY,
-    INDEX_EVERY_BYTES,
     LENGTH_OFFSET,
     OTHER_VERSION,
     SEGMENT_HEADER,
@@ -34,6 +33,7 @@ from eventlog.storage.format import (
     unpack_batch_header,
     unpack_index_entry,
 )
+from eventlog.storage.index import is_due, read_index
 from eventlog.storage.recovery import Scan, find_batch_after, scan_segment
 from eventlog.storage.spare import FILE_NAME as SPARE_NAME
 
@@ -135,7 +135,7 @@ class SegmentWriter:
         with os_errors(self._directory, "cutting a torn tail"):
             for start in range(self.position, self._size, step):
                 self._files.write(self._segment, [bytes(min(step, self._size - start))], start)
-            self._files.sync(self._segment)
+        self.sync()
 
     @property
     def is_half_full(self) -> bool:
@@ -192,7 +192,7 @@ class SegmentWriter:
 
     def sync(self) -> None:
         """Return when all that was appended is on the disk. May run beside appends, in a thread."""
-        with os_errors(self._directory, "syncing a segment"):
+        with sync_errors(self._directory, "syncing a segment"):
             self._files.sync(self._segment)
 
     def close(self) -> None:
@@ -201,27 +201,6 @@ class SegmentWriter:
             self._files.close(self._segment)
             self._files.close(self._index)
             self._segment = self._index = -1
-
-
-def is_due(entry: IndexEntry, indexed_to: int) -> bool:
-    """Whether a batch gets an index entry: the first one, and then about one for each page."""
-    return not indexed_to or entry.position >= indexed_to + INDEX_EVERY_BYTES
-
-
-def write_index(directory: str, base_seq_no: int, entries: list[IndexEntry], files: Files) -> None:
-    """The index of a sealed segment, made again, whole or not at all.
-
-    On a full disk it stays missing: that makes a seek longer, never wrong, and the next start tries
-    again.
-    """
-    path = os.path.join(directory, index_name(base_seq_no))
-    with suppress(OSError):
-        descriptor = files.create(path + ".new")
-        try:
-            files.write(descriptor, [b"".join(map(pack_index_entry, entries))], 0)
-        finally:
-            files.close(descriptor)
-        files.rename(path + ".new", path)
 
 
 def read_segment_header(directory: str, base_seq_no: int, files: Files) -> dict[str, Any]:
@@ -347,6 +326,11 @@ class SegmentReader:
         """See `recovery.find_batch_after`."""
         return find_batch_after(self.view, position, seq_no, self.data_end())
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the path leads to a copy of the file by now (see `salvage`): it goes on there."""
+        return not self._files.has_name(self._descriptor, self._path)
+
     def header_at(self, position: int) -> BatchHeader | None:
         """The batch header there, unchecked; `None` past the last place for one."""
         if position + HEADER_BYTES > len(self.view):
@@ -359,7 +343,7 @@ class SegmentReader:
         `is_before` must hold up to some entry and for none after it. A missing index, or an entry
         that does not lead to a batch, costs a walk from the segment's start and nothing else.
         """
-        packed = self._read_index()
+        packed = read_index(self.directory, self.base_seq_no, self._files)
 
         def is_after(offset: int) -> bool:
             entry = unpack_index_entry(packed, offset)
@@ -372,28 +356,13 @@ class SegmentReader:
 
     def entries(self) -> list[IndexEntry]:
         """All entries of the index, in order, up to the first that is not whole."""
-        packed, found = self._read_index(), []
+        packed, found = read_index(self.directory, self.base_seq_no, self._files), []
         for offset in range(0, len(packed) - INDEX_ENTRY.size + 1, INDEX_ENTRY.size):
             entry = unpack_index_entry(packed, offset)
             if entry is None:
                 break
             found.append(entry)
         return found
-
-    def _read_index(self) -> bytes:
-        """All entries; a few hundred KiB at most."""
-        try:
-            descriptor = self._files.open_read(
-                os.path.join(self.directory, index_name(self.base_seq_no))
-            )
-        except OSError:
-            return b""
-        try:
-            return self._files.read(descriptor, self._files.size(descriptor), 0)
-        except OSError:
-            return b""
-        finally:
-            self._files.close(descriptor)
 
     def leads_to_batch(self, entry: IndexEntry) -> bool:
         """Whether the batch that the entry names begins where it says."""

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from eventlog.config import AskedOptions, LogOptions
-from eventlog.errors import CorruptLog, NotALog, PermissionDenied
+from eventlog.errors import CorruptLog, NotALog, PermissionDenied, StorageFailed
 from eventlog.storage import producers as producers_file
 from eventlog.storage.control import EPOCH_MAX, FILE_NAME, ControlPage, is_log, make_control_file
 from eventlog.storage.files import FILES, Files, os_errors
@@ -20,16 +20,16 @@ from eventlog.storage.format import (
     segment_name,
 )
 from eventlog.storage.identity import boot_id, process_start
-from eventlog.storage.log import SealedSegment, StoredAcks, WritableLog
+from eventlog.storage.index import is_due, write_index
+from eventlog.storage.log import WritableLog
 from eventlog.storage.offsets import OffsetTable, open_or_make
 from eventlog.storage.producers import ProducerTable
-from eventlog.storage.recovery import Damage, Scan, scan_segment
+from eventlog.storage.recovery import Damage, Scan, SealedSegment, StoredAcks, scan_segment
+from eventlog.storage.salvage import salvage, sync_segments
 from eventlog.storage.segment import (
     SegmentReader,
     SegmentWriter,
-    is_due,
     read_segment_header,
-    write_index,
 )
 
 OWN_FILES = ("writer.lock", "writer.sock", "writer.log", FILE_NAME + ".new")
@@ -99,11 +99,14 @@ def open_log(
                 " `eventlog verify --repair` mends it",
                 path=directory,
             )
+        salvage(control, boot_id(), files)
         offsets = open_or_make(directory, files)
         recovery = _Recovery(control, files)
         try:
             return recovery.run(offsets, clock)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, StorageFailed):  # a sync, perhaps
+                control.note_failed_sync(boot_id())
             recovery.close()
             offsets.close()
             raise
@@ -371,16 +374,9 @@ class _Recovery:
             return
         bases = [segment.base_seq_no for segment in sealed]
         following = [*bases[1:], self._next_seq_no]
-        with os_errors(self._directory, "syncing what was left unsynced"):
-            for base, end in zip(bases, following, strict=False):
-                if end > control.synced + 1:
-                    path = os.path.join(self._directory, segment_name(base))
-                    descriptor = self._files.open_read(path)
-                    try:
-                        self._files.sync(descriptor)
-                    finally:
-                        self._files.close(descriptor)
-            self._files.sync_directory(self._directory)
+        ends = zip(bases, following, strict=False)
+        unsynced = [base for base, end in ends if end > control.synced + 1]
+        sync_segments(self._directory, unsynced, self._files)
 
     def _take_over(self, bases: list[int]) -> None:
         """Say what the log holds and who writes it now."""

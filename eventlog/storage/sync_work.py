@@ -1,4 +1,4 @@
-"""One sync of a log: what it has to cover, as it was when it began."""
+"""What a sync of the log has to cover; run apart from the log, because it may take a while."""
 
 from __future__ import annotations
 

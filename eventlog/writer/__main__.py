@@ -65,7 +65,7 @@ def serve(
 
     Raises:
         WriterUnavailable: another process is the writer.
-        EventLogError: the log cannot be opened.
+        EventLogError: the log cannot be opened, or nothing more could be stored.
     """
     rendezvous.check_file_system(directory)
     _raise_descriptor_limit()
@@ -114,6 +114,8 @@ def _run(
         logger.warning("%s", describe(damage, log.last_seq_no))
     server = Server(log, listener, linger_s=linger_s)
     trio.run(server.run, on_ready)
+    if log.failure is not None:
+        raise log.failure
     logger.info("ended in order")
 
 

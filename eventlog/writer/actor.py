@@ -238,18 +238,22 @@ class Actor:
             peer.say(failed(answer.request_id, error))
 
     def end(self) -> None:
-        """End in order, if all is on the disk; else as a killed writer does.
+        """End in order, if the log is still this writer's and all is on the disk.
 
         First what groups did: after an orderly end, nobody looks for that in batches.
+
+        Raises:
+            StorageFailed: a sync failed just now, so this was an end as a killed writer's.
         """
+        is_ours = not (self.log.control.is_replaced() or self.log.is_superseded)
         try:
-            if self.log.options.durability != "memory":
+            if is_ours and not self.log.failure and self.log.options.durability != "memory":
                 self.groups.store.sync()
         except EventLogError as error:
             self.log.fail(error)
-        try:
-            self.log.close()
+            raise
         finally:
+            self.log.close()
             self.groups.store.close()
 
     # --- waiting readers ---------------------------------------------------------------------

@@ -172,7 +172,7 @@ class GroupStore:
                 self.commit(state, "state", *fields)
             is_changed |= bool(numbers) or fields is not None
         if is_changed:
-            self._open_files[0].sync()
+            self._sync(self._open_files[0])
 
     # --- changes -----------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class GroupStore:
         try:
             self.commit(state, "results", *fields)
         except EventLogError as error:
-            self._log.fail(error)
+            self._log.refuse(error)
             state.apply("results", *fields)  # nobody is to have the events meanwhile
 
     def _publish(self, state: GroupState) -> None:

@@ -6,6 +6,7 @@
 `histories`    what is done to a log, and what is known of it after each step
 `crashes`      every crash of a history, and the check of what recovery makes of it
 `groups`       the same for groups: leases, results, dead letters
+`failed_syncs` histories with a sync that fails, and whose pages then count as clean
 `long`         random histories until the time is over (`scripts/faults`)
 =============  ===============================================================================
 

@@ -3,6 +3,10 @@
 A file's pages are written back whenever the kernel likes, so until a sync returns, each sector on
 the disk is as old as the last sync or as new as the last store, or anything between, and each on
 its own. `PowerCuts` walks through the choices.
+
+After a sync that failed, the kernel takes the pages for clean: no later sync gives them to the disk
+before they are written again. (And not even then if they were new to it, as on ext4: the blocks of
+a file stay marked as never written when the first write to them fails.)
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ class Call(NamedTuple):
     """Something that changed the directory, or made a change durable."""
 
     kind: str
-    """create, allocate, write, store, sync, sync_names, rename, unlink; page: stored by another"""
+    """create, allocate, write, store, sync, fail_sync, sync_names, rename, unlink; page: stored by
+    another"""
     file: int = -1
     position: int = 0
     """Of a write or store; the size of an allocation."""
@@ -39,7 +44,7 @@ class Call(NamedTuple):
 class StoredFile:
     """One file: as the kernel has it, and what its disk may have."""
 
-    __slots__ = ("cached", "durable", "sizes", "versions")
+    __slots__ = ("cached", "durable", "lost", "sizes", "versions", "written")
 
     def __init__(self) -> None:
         self.cached = bytearray()
@@ -48,12 +53,17 @@ class StoredFile:
         """The size at the last sync, and each since."""
         self.versions: dict[int, list[bytes]] = {}
         """What each sector has held since the last sync, in order."""
+        self.written: set[int] = set()
+        """The sectors that a sync gave to the disk at least once."""
+        self.lost: set[int] = set()
+        """Those that no sync will: one failed that should have."""
 
     def copy(self) -> StoredFile:
         """The same, on its own."""
         one = StoredFile()
         one.cached, one.durable, one.sizes = bytearray(self.cached), self.durable, list(self.sizes)
         one.versions = {sector: list(known) for sector, known in self.versions.items()}
+        one.written, one.lost = set(self.written), set(self.lost)
         return one
 
     def write(self, position: int, data: bytes) -> None:
@@ -66,6 +76,8 @@ class StoredFile:
     def _note(self, sector: int) -> None:
         content = bytes(self.cached[sector * SECTOR : (sector + 1) * SECTOR])
         self.versions.setdefault(sector, []).append(content.ljust(SECTOR, b"\0"))
+        if sector in self.written:
+            self.lost.discard(sector)
 
     def resize(self, size: int) -> None:
         if size < len(self.cached):
@@ -73,12 +85,25 @@ class StoredFile:
             del self.cached[size:]
             for sector in sectors:
                 self._note(sector)
+            gone = set(range(-(-size // SECTOR), sectors.stop))
+            self.written -= gone  # their blocks are given back
+            self.lost -= gone
         self.cached += bytes(size - len(self.cached))
         if self.sizes[-1] != size:
             self.sizes.append(size)
 
     def sync(self) -> None:
-        self.durable, self.sizes, self.versions = bytes(self.cached), [len(self.cached)], {}
+        durable = bytearray(self.cached)
+        for sector in self.lost:
+            place = slice(sector * SECTOR, min((sector + 1) * SECTOR, len(durable)))
+            durable[place] = self.durable[place].ljust(place.stop - place.start, b"\0")
+        self.written |= self.versions.keys() - self.lost
+        self.versions = {one: known for one, known in self.versions.items() if one in self.lost}
+        self.durable, self.sizes = bytes(durable), [len(durable)]
+
+    def fail_sync(self) -> None:
+        """Nothing got to the disk, or some of it; from now on it counts as clean."""
+        self.lost |= self.versions.keys()
 
     def content(self, size: int, chosen: dict[int, int]) -> bytes:
         """What is found when each sector is of the chosen age; 0: as it was synced."""
@@ -134,6 +159,8 @@ class Disk:
                 file.resize(max(call.position, len(file.cached)))
             case "sync":
                 self.files[call.file].sync()
+            case "fail_sync":
+                self.files[call.file].fail_sync()
             case "sync_names":
                 self.durable_names, self.unsynced_names = dict(self.names), []
             case "create" if call.name in self.names:

@@ -226,16 +226,23 @@ class World:
         self.do_open()
 
 
-def run(directory: str, seed: object, steps: list[Step], options: dict[str, Any]) -> Trace:
+def run(
+    directory: str,
+    seed: object,
+    steps: list[Step],
+    options: dict[str, Any],
+    files: RecordingFiles | None = None,
+    do: Callable[[World, Step, int], None] = World.do,
+) -> Trace:
     """Carry out a history, recording every call; the log is made by the first step, `open`."""
-    files = RecordingFiles()
+    files = files or RecordingFiles()
     world = World(directory, files, options)
     known, bounds = [world.known], []
     try:
         with booted("first"):
             for number, step in enumerate(steps):
                 before = len(files.calls)
-                world.do(step, number)
+                do(world, step, number)
                 bounds.append((before, len(files.calls)))
                 known.append(world.known)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -82,6 +83,26 @@ class RecordingFiles(WatchedFiles):
         super().unlink(path)
         if os.path.basename(path) in self.disk.names:
             self.note(Call("unlink", name=os.path.basename(path)))
+
+
+class ForgetfulFiles(RecordingFiles):
+    """Fails the sync number `at`, counted from 1; its pages count as clean from then on."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.syncs = 0
+        self.at = at
+
+    @property
+    def has_failed(self) -> bool:
+        return self.syncs >= self.at
+
+    def sync(self, descriptor: int) -> None:
+        self.syncs += 1
+        if self.syncs == self.at:
+            self.note(Call("fail_sync", self._file_of[descriptor]))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync(descriptor)
 
 
 class RecordedWords:
