@@ -13,7 +13,9 @@ and synced, and the note goes when all are there; a start that is killed on the 
 nothing that cannot be done again. Who has an old file mapped finds all there that it had, and the
 copy when it looks for more.
 
-After a reboot the note means nothing: what can be read is what the disk has.
+After a reboot the note means nothing: what can be read is what the disk has. What is left is a
+writer that is killed between the kernel's error and its note of it; nobody can tell that from any
+other kill.
 """
 
 from __future__ import annotations

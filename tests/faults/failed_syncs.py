@@ -49,14 +49,14 @@ def _do(world: World, step: Step, number: int) -> None:
 
 
 def salvages(trace: Trace, rng: random.Random) -> Iterator[Crash]:
-    """Killed at each call from the failed sync to the end of the step in which it failed.
+    """Killed at each call after the note of the failed sync, to the end of the step of both.
 
     By then the next writer has started, so that is at each call of the salvage.
     """
     failed = next(n for n, call in enumerate(trace.calls) if call.kind == "fail_sync")
     end = next(end for begin, end in trace.bounds if begin <= failed < end)
     for crash in kills(trace, rng, header_cuts=2):
-        if failed < crash.calls <= end:
+        if failed + 1 < crash.calls <= end:
             yield crash
 
 
