@@ -64,9 +64,10 @@ class BatchBuilder:
         self._pack = new_packer()
         self._max_event_bytes = max_event_bytes
         self._has_large = False
-        self._start()
+        self.clear()
 
-    def _start(self) -> None:
+    def clear(self) -> None:
+        """Begin an empty batch."""
         self._events: list[bytes] = []
         """Packed payloads; one element may hold several, one after the other."""
         self._timestamps: list[int] = []
@@ -248,7 +249,7 @@ class BatchBuilder:
             *self._events,
         ]
         has_large, self._has_large = self._has_large, False
-        self._start()
+        self.clear()
         joined = _joined(parts) if has_large else [b"".join(parts)]
         return BatchParts(count, FLAG_KEYED if hashes else 0, 0, joined)
 

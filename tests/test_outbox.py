@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import (
     EventTooLarge,
     InvalidEvent,
+    LogClosed,
     LogFull,
     SequenceOutOfRange,
     WriterUnavailable,
@@ -253,3 +255,64 @@ def test_bytes_leave_in_order_however_few_are_taken(
         if chance.random() < 0.01:
             unsent.sent(0)
     assert bytes(sent) == b"".join(parts)
+
+
+class Interrupted(BaseException):
+    """As a Ctrl-C, at a place of our choice."""
+
+
+@pytest.mark.parametrize("before", ["send", "answers", "receive"])
+def test_who_is_interrupted_in_the_middle_loses_and_doubles_nothing(before: str) -> None:
+    # The next call waited for ever for an answer that nobody owed it.
+    outbox, writer = new_outbox(), ScriptedWriter()
+    batches = send(outbox, *range(5))
+    steps = outbox.deliver(0)
+    for wanted in stepped(steps, writer):
+        kind = type(wanted).__name__.lower()
+        if kind == before and len(outbox.in_flight) > 2:
+            break
+        if before == "answers" and writer._answers and kind == "receive":
+            writer._answers.clear()  # received, and not taken
+            break
+    steps.close()
+    outbox.channel.is_open = False  # as the pipe does
+    writer.run(outbox.deliver(0))
+    assert stored_in(writer) == [0, 1, 2, 3, 4]
+    assert [batch.base_seq_no for batch in batches] == [1, 2, 3, 4, 5]
+
+
+def stepped(steps: Any, writer: ScriptedWriter) -> Iterator[Any]:
+    """Each operation, before the writer performs it."""
+    outcome = None
+    while True:
+        wanted = steps.send(outcome)
+        yield wanted
+        outcome = writer._perform(wanted)
+
+
+def test_an_interrupt_while_an_event_is_added_costs_the_open_batch_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The event was there and its time was not: a batch was stored that nobody could read.
+    outbox, writer = new_outbox(), ScriptedWriter()
+    first, _ = outbox.add("open")
+
+    def interrupted() -> int:
+        raise Interrupted
+
+    with monkeypatch.context() as patched:
+        patched.setattr("eventlog.batch_builder.time.time_ns", interrupted)
+        with pytest.raises(Interrupted):
+            outbox.add("half")
+    with pytest.raises(LogClosed, match="interrupt"):
+        first.seq_no_of(0)
+    outbox.add("good")
+    outbox.seal()
+    writer.run(outbox.deliver(0))
+    assert stored_in(writer) == ["good"]
+
+
+def test_a_batch_that_an_interrupt_lost_is_not_waited_for() -> None:
+    outbox = new_outbox()
+    with pytest.raises(LogClosed, match="interrupt"):
+        outbox.check_not_lost(OutBatch())

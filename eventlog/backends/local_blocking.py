@@ -118,6 +118,7 @@ class BlockingLocalEventLog(EventLog):
                 with self._outbox_lock:
                     self._outbox.seal()
                 self._appends.run(self._outbox.deliver(0))
+                self._outbox.check_not_lost(batch)
 
     def publisher(
         self,

@@ -79,6 +79,7 @@ class LocalPublisher(Publisher):
         await self._wait_pending(self._max_in_flight)
 
     async def flush(self) -> None:
+        forks.check(self._handle.generation, self._handle.path)
         self._outbox.seal()
         self._pump()
         await anyio.lowlevel.checkpoint()
@@ -129,10 +130,7 @@ class LocalPublisher(Publisher):
             try:
                 await self._receive_all()
             except EventLogError as error:
-                self._failure = error
-                self._generation = forks.UNUSABLE
-                self._outbox.give_up(error)
-                self._note_answers()
+                self._fail(error)
                 return
 
     async def _receive_all(self) -> None:
@@ -156,12 +154,21 @@ class LocalPublisher(Publisher):
                 if gave_up is not None:
                     raise gave_up from error
 
+    def _fail(self, error: EventLogError) -> None:
+        """Answer all that is on its way, and what is still to be sealed, with this error."""
+        self._failure = error
+        self._generation = forks.UNUSABLE
+        self._outbox.seal()
+        self._outbox.give_up(error)
+        self._note_answers()
+
     def _note_answers(self) -> None:
         self._answered.set()
         self._answered = anyio.Event()
 
     async def wait_done(self, batch: OutBatch) -> None:
         """Wait until the writer has answered the batch."""
+        forks.check(self._handle.generation, self._handle.path)
         if not batch.is_sealed:
             self._outbox.seal()
             self._pump()
@@ -170,8 +177,12 @@ class LocalPublisher(Publisher):
             await self._answered.wait()
 
     def close(self) -> None:
-        """Give the pipe back."""
+        """Give the pipe back; what was not answered, as the block was cancelled, never will be."""
         self._generation = forks.UNUSABLE
+        if self._handle.generation != forks.generation:
+            return
+        if len(self._builder) or self._outbox.pending:
+            self._fail(closed("publisher", self._handle.path))
         self._handle.pipes.discard(self._pipe)
         self._pipe.close()
 

@@ -60,7 +60,13 @@ class BlockingLocalPublisher(Publisher):
         with self._lock:
             # As `Outbox.add`, written out: this runs for every event.
             batch, builder = self._outbox.open_batch, self._builder
-            row = builder.add(event, key, headers)
+            try:
+                row = builder.add(event, key, headers)
+            except Exception:
+                raise
+            except BaseException:
+                self._outbox.drop_open()
+                raise
             if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
                 self._outbox.seal()
                 self._pipe.run(self._outbox.deliver(self._max_in_flight))
@@ -75,6 +81,7 @@ class BlockingLocalPublisher(Publisher):
         raise closed("publisher", self._handle.path)
 
     def flush(self) -> None:
+        forks.check(self._handle.generation, self._handle.path)
         with self._lock:
             self._outbox.seal()
             self._pipe.run(self._outbox.deliver(0))
@@ -84,11 +91,13 @@ class BlockingLocalPublisher(Publisher):
 
     def wait_done(self, batch: OutBatch) -> None:
         """Wait until the writer has answered the batch."""
+        forks.check(self._handle.generation, self._handle.path)
         with self._lock:
             if not batch.is_sealed:
                 self._outbox.seal()
             while not batch.is_done:
                 self._pipe.run(self._outbox.deliver(0))
+                self._outbox.check_not_lost(batch)
 
     def _look_after(self) -> None:
         """Send a batch that nobody fills any more, and take the answers of an idle producer."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
+import anyio
 import anyio.lowlevel
 
 from eventlog.backends.interface import EventRange, EventStream
@@ -65,6 +66,8 @@ class LocalStream(EventStream):
         self._feed = feed
         self._pipe = handle.adopt(AsyncPipe(handle.path, handle.new_channel()))
         self._events: Iterator[EventEnvelope] = iter(())
+        self._turn = anyio.Lock(fast_acquire=True)
+        """Of the task that reads a batch: others wait, and then have the rest of it."""
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -79,11 +82,14 @@ class LocalStream(EventStream):
         for envelope in self._events:
             return envelope
         self._feed.use_as("events")
-        events = await self._next(self._feed.next_events)
-        if events is None:
-            raise StopAsyncIteration
-        self._events = iter(events)
-        return next(self._events)
+        async with self._turn:
+            for envelope in self._events:
+                return envelope
+            events = await self._next(self._feed.next_events)
+            if events is None:
+                raise StopAsyncIteration
+            self._events = iter(events)
+            return next(self._events)
 
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         self._feed.use_as("batches")

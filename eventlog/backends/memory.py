@@ -178,6 +178,7 @@ class InMemoryStream(EventStream):
         self._log = log
         self._feed = feed
         self._events: Iterator[EventEnvelope] = iter(())
+        self._turn = anyio.Lock()
 
     def __aiter__(self) -> InMemoryStream:
         self._feed.use_as("events")
@@ -187,8 +188,11 @@ class InMemoryStream(EventStream):
         for envelope in self._events:
             return envelope
         self._feed.use_as("events")
-        self._events = iter(await self.next_batch())
-        return next(self._events)
+        async with self._turn:  # others wait, and then have the rest of the batch
+            for envelope in self._events:
+                return envelope
+            self._events = iter(await self.next_batch())
+            return next(self._events)
 
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         self._feed.use_as("batches")

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from eventlog.batch_builder import BatchBuilder
 from eventlog.client.conversations import Channel, PipeBroken, Send, Steps
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
-from eventlog.errors import EventLogError
+from eventlog.errors import EventLogError, LogClosed
 from eventlog.record_batch import BatchParts, PackedBatch
 from eventlog.wire.connection import append_head, frame
 from eventlog.wire.messages import (
@@ -146,8 +146,36 @@ class Outbox:
         builder = self.builder
         if builder.bytes >= self._batch_bytes_max or builder.is_full:
             self.seal()
-        row = builder.add(event, key, headers)
+        try:
+            row = builder.add(event, key, headers)
+        except Exception:
+            raise
+        except BaseException:
+            self.drop_open()
+            raise
         return self.open_batch, row
+
+    def drop_open(self) -> None:
+        """Give the open batch up: a Ctrl-C came while something was added, perhaps by half."""
+        batch, self.open_batch = self.open_batch, OutBatch()
+        self.builder.clear()
+        batch.finish(None, self._interrupted())
+
+    def check_not_lost(self, batch: OutBatch) -> None:
+        """Pass if there is still something to wait for, or the batch is answered.
+
+        Raises:
+            LogClosed: another thread's Ctrl-C came between sealing and queueing it.
+        """
+        if not (batch.is_done or self.pending):
+            raise self._interrupted()
+
+    def _interrupted(self) -> LogClosed:
+        return LogClosed(
+            f"an interrupt came while events for the log {self.channel.path} were put together;"
+            " they were not appended",
+            path=self.channel.path,
+        )
 
     def seal(self) -> None:
         """Close the open batch, if there is anything in it, and queue it."""
@@ -171,10 +199,11 @@ class Outbox:
 
     def next_frame(self) -> list[bytes | memoryview]:
         """The bytes, in parts, of the next unsent batch, which is in flight from now on."""
-        batch = self.unsent.popleft()
+        batch = self.unsent[0]
         assert batch.packed is not None
         batch.request_id = self.channel.next_request_id()
-        self.in_flight.append(batch)
+        self.in_flight.append(batch)  # a Ctrl-C in between must not lose it
+        self.unsent.popleft()
         count, flags, acks_bytes, parts = batch.packed
         size = batch.packed.size
         is_large = size >= STAGED_BYTES_MIN and not acks_bytes
@@ -222,7 +251,6 @@ class Outbox:
             batch = next((b for b in self.in_flight if b.request_id == message[0]), None)
             if batch is None:
                 continue
-            self.in_flight.remove(batch)
             self._release(batch)
             if isinstance(message, Appended):
                 batch.finish(message.base_seq_no, None)
@@ -230,6 +258,7 @@ class Outbox:
                 error = error_of(message)
                 self._first_error = self._first_error or error
                 batch.finish(None, error)
+            self.in_flight.remove(batch)
 
     def _release(self, batch: OutBatch) -> None:
         if batch.place is not None and self._ring is not None:
@@ -252,7 +281,8 @@ class Outbox:
         self.close()
         for batch in self.in_flight:
             batch.place = None
-        self.unsent.extendleft(reversed(self.in_flight))
+        again = [one for one in self.in_flight if not one.is_done and one not in self.unsent]
+        self.unsent.extendleft(reversed(again))
         self.in_flight.clear()
 
     def close(self) -> None:
@@ -279,6 +309,7 @@ class Outbox:
         while self.unsent or self.pending > pending_max:
             try:
                 if not self.channel.is_open:
+                    self.pipe_broke()  # or somebody left in the middle, as with Ctrl-C
                     yield from self.channel.open()
                 while self.unsent and len(self.in_flight) < MAX_IN_FLIGHT_LIMIT:
                     yield Send(self.next_frame())

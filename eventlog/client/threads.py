@@ -45,6 +45,11 @@ class BlockingPipe:
         except StopIteration as stop:
             result: T = stop.value
             return result
+        except Exception:
+            raise  # said by the conversation, which is at its end
+        except BaseException:
+            self._hang_up()  # as of Ctrl-C, in the middle of it: only another pipe begins anew
+            raise
         finally:
             steps.close()
 

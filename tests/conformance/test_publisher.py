@@ -322,3 +322,20 @@ async def test_a_waiting_stream_gets_everything_that_a_publisher_sends(logs: Log
             for number in range(3_000):
                 await publisher.send(number)
     assert received == list(range(3_000))
+
+
+@needs("cancellation")
+async def test_a_publisher_that_is_left_by_cancellation_answers_all_its_handles(logs: Logs) -> None:
+    # Whoever held a handle of what was not sent waited for ever, and so did `flush`.
+    async with logs.open() as log:
+        async with anyio.create_task_group() as tasks, log.publisher(linger=60) as publisher:
+            handle = await publisher.send("queued")
+            tasks.cancel_scope.cancel()
+            await anyio.sleep_forever()
+        try:
+            assert await handle == 1
+        except LogClosed:
+            assert await stored(log) == []
+        with pytest.raises(LogClosed):
+            await publisher.flush()
+        assert await log.append("good") in (1, 2)

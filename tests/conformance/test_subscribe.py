@@ -12,6 +12,7 @@ import pytest
 
 from eventlog import EventEnvelope, EventLogError, LogClosed, SeekPosition
 
+from .backends import needs
 from .logs import BATCH_BYTES, SEGMENT_BYTES, Logs, delivered, take
 
 pytestmark = pytest.mark.anyio
@@ -530,3 +531,25 @@ def test_a_position_that_means_nothing_is_refused(
     with pytest.raises(kind) as caught:
         make()
     assert isinstance(caught.value, EventLogError)
+
+
+@needs("event loop")
+async def test_tasks_that_share_a_stream_get_each_event_once(logs: Logs) -> None:
+    # Who found a new batch put it in the place of one that others were not through with.
+    seen: list[int] = []
+
+    async def work(stream: Any) -> None:
+        async for envelope in stream:
+            seen.append(envelope.event)
+            await anyio.sleep(0.001)
+            if len(seen) == 200:
+                tasks.cancel_scope.cancel()
+
+    async with logs.open() as log, log.subscribe("c") as stream:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(work, stream)
+            for start in range(0, 200, 8):
+                await log.append_many(range(start, start + 8))
+                await anyio.sleep(0.002)
+    assert sorted(seen) == list(range(200))
