@@ -511,13 +511,12 @@ async def test_streams_and_publishers_used_after_a_fork_say_so(
 @needs("processes")
 async def test_a_forked_child_does_not_send_what_its_parent_queued(logs: Logs) -> None:
     # It did, under the parent's number, and the parent's own batch was then taken for a repeat.
-    with eventlog.blocking.open(logs.path()) as log:
-        with log.publisher(linger=60) as publisher:
-            publisher.send("a")
-            assert in_forked_child(publisher.flush) == "ForkedHandle"
-            handle = publisher.send("b")
-            assert in_forked_child(handle.result) == "ForkedHandle"
-            assert handle.result() == 2
+    with eventlog.blocking.open(logs.path()) as log, log.publisher(linger=60) as publisher:
+        publisher.send("a")
+        assert in_forked_child(publisher.flush) == "ForkedHandle"
+        handle = publisher.send("b")
+        assert in_forked_child(handle.result) == "ForkedHandle"
+        assert handle.result() == 2
         assert [envelope.event for envelope in log.read(1)] == ["a", "b"]
 
 
