@@ -10,9 +10,10 @@ reads with `type=` gets it back, everybody else the map.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from datetime import datetime
+from operator import is_
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +22,9 @@ import msgspec
 import ormsgpack
 
 UUID_EXTENSION: Final = 1
+LEVELS_AROUND: Final = 4
+"""Of the 1024 that MessagePack's libraries can nest, kept free around an event: a batch has two, a
+dead letter and an exported record one."""
 
 pack_plain: Final = ormsgpack.packb
 """`pack_plain(value, None, PLAIN_OPTIONS)` packs most values in a half to a third of the time that
@@ -47,6 +51,48 @@ def new_packer() -> Callable[[Any], bytes]:
     packer = msgpack.Packer(default=_pack_extension, datetime=True, use_bin_type=True)
     pack: Callable[[Any], bytes] = packer.pack
     return pack
+
+
+def new_event_packer() -> Callable[..., bytes]:
+    """As `new_packer`, for events: what it packs can be read back when it stands in a batch.
+
+    The function takes the event and, if it is a list of several, `events`, that same list.
+    """
+    typed: list[Any] = []
+
+    def default(value: Any) -> Any:
+        if type(value).__hash__ is not None and _is_typed(value):
+            typed.append(value)
+        return _pack_extension(value)
+
+    pack = msgpack.Packer(default=default, datetime=True, use_bin_type=True).pack
+
+    def pack_event(event: Any, events: Sequence[Any] | None = None) -> bytes:
+        typed.clear()
+        packed: bytes = pack([[[[event]]]])[LEVELS_AROUND:]
+        # What can be hashed may be a key. Whole events are none, which is nearly always all.
+        wholes = (event,) if events is None else events
+        if typed and not (len(typed) == len(wholes) and all(map(is_, typed, wholes))):
+            _check_readable(packed)
+        return packed
+
+    return pack_event
+
+
+def _is_typed(value: Any) -> bool:
+    return isinstance(value, msgspec.Struct) or (
+        is_dataclass(value) and not isinstance(value, type)
+    )
+
+
+def _check_readable(packed: bytes) -> None:
+    try:
+        unpack(packed)
+    except ValueError as error:
+        raise TypeError(
+            "a key of a dict is or holds a dataclass or Struct, which becomes a map, and a map is"
+            f" no key ({error})"
+        ) from error
 
 
 def unpack(data: bytes | memoryview) -> Any:
@@ -90,7 +136,7 @@ def _unpack_pairs(data: bytes | memoryview, *, timestamp: int) -> Any:
 def _pack_extension(value: Any) -> Any:
     if isinstance(value, UUID):
         return msgpack.ExtType(UUID_EXTENSION, value.bytes)
-    if isinstance(value, msgspec.Struct) or (is_dataclass(value) and not isinstance(value, type)):
+    if _is_typed(value):
         # As msgspec writes it, so that msgspec reads it back as the same type.
         return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime))
     if isinstance(value, int):
@@ -108,11 +154,26 @@ def unpack_extension(code: int, data: bytes | memoryview) -> Any:
 
 
 def _map_of_pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    return {_hashable(key): value for key, value in pairs}
+    return {hashable(key): value for key, value in pairs}
 
 
-def _hashable(key: Any) -> Any:
-    return tuple(map(_hashable, key)) if isinstance(key, list) else key
+def hashable(key: Any) -> Any:
+    """The key of a dict, where a list can only have been a tuple.
+
+    Without recursion: keys may be nested as deep as values, whatever called this.
+    """
+    if not isinstance(key, list):
+        return key
+    top = [key]
+    places: list[tuple[list[Any], int]] = [(top, 0)]
+    for holder, place in places:  # grows meanwhile
+        value = holder[place]
+        if isinstance(value, list):
+            places += [(value, inner) for inner in range(len(value))]
+    for holder, place in reversed(places):
+        if isinstance(holder[place], list):
+            holder[place] = tuple(holder[place])
+    return top[0]
 
 
 _decode = msgspec.msgpack.Decoder(ext_hook=unpack_extension).decode

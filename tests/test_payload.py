@@ -11,11 +11,15 @@ from typing import Any
 from uuid import UUID
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from eventlog.batch_builder import BatchBuilder
+from eventlog.errors import InvalidEvent
 from eventlog.payload import PLAIN_OPTIONS, new_packer, pack_plain, unpack
+from eventlog.record_batch import unpack_body
 
 scalars = (
     st.none()
@@ -96,7 +100,7 @@ class Name(str):
 
 @dataclass(frozen=True)
 class Point:
-    x: int = 1
+    x: Any = 1
 
 
 odd = st.sampled_from(
@@ -135,6 +139,84 @@ def test_the_fast_packer_gives_what_msgpack_gives_or_leaves_it_to_it(value: Any)
 )
 def test_the_fast_packer_takes_what_json_has(value: Any) -> None:
     assert pack_plain(value, None, PLAIN_OPTIONS) == new_packer()(value)
+
+
+class Place(msgspec.Struct, frozen=True):
+    x: Any = 1
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    x: Any = 1
+
+
+more_keys: st.SearchStrategy[Any] = st.recursive(
+    odd_keys
+    | st.sampled_from([Place(), Row(), Row(Place()), memoryview(b"view"), math.nan, frozenset()])
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=20))
+    | st.builds(msgpack.Timestamp, st.integers(-(2**63), 2**63 - 1), st.integers(0, 10**9 - 1)),
+    lambda inner: st.tuples(inner, inner),
+    max_leaves=4,
+)
+acceptable: st.SearchStrategy[Any] = st.recursive(
+    scalars | odd | more_keys,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(more_keys, inner, max_size=3)
+        | st.builds(Place, inner)
+        | st.builds(Point, inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.lists(acceptable, min_size=1, max_size=4), st.booleans())
+@example([{Point(): 1}], True)
+@example([Point(), {(1, Point()): 1}], True)
+def test_what_is_accepted_can_be_read_back(events: list[Any], together: bool) -> None:
+    builder = BatchBuilder(2**20)
+    if together:
+        with contextlib.suppress(InvalidEvent):
+            builder.add_all(events, 2**20)
+    else:
+        for event in events:
+            with contextlib.suppress(InvalidEvent):
+                builder.add(event)
+    if len(builder):
+        batch = builder.build()
+        assert len(unpack_body(batch.payload, batch.count, 1)) == batch.count
+
+
+def nested(depth: int, kind: str) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value} if kind == "dict" else (value,) if kind == "key" else [value]
+    return {value: 1} if kind == "key" else value
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("kind", ["list", "dict", "key"])
+def test_an_event_is_refused_that_is_deeper_than_a_batch_can_hold(
+    kind: str, together: bool
+) -> None:
+    builder = BatchBuilder(2**20)
+    accepted = []
+    for depth in [200, *range(240, 260), 500, *range(1000, 1030)]:
+        event = nested(depth, kind)
+        with contextlib.suppress(InvalidEvent):
+            if together:
+                builder.add_all([event], 2**20)
+            else:
+                builder.add(event)
+            accepted.append(depth)
+    batch = builder.build()
+    unpack_body(batch.payload, batch.count, 1)
+    assert accepted[-1] == (1019 if kind == "key" else 1020)
+
+
+def test_many_events_as_deep_as_can_be_are_accepted_together() -> None:
+    builder = BatchBuilder(2**20)
+    builder.add_all([nested(1020, "list"), 1], 2**20)
+    assert len(builder) == 2
 
 
 @given(st.binary(max_size=200))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 from uuid import UUID
 
 import anyio
 import msgpack
+import msgspec
 import pytest
 
 from eventlog import (
@@ -102,6 +104,22 @@ def deep_list() -> list[Any]:
     return value
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int = 0
+
+
+class Place(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
 BAD: Final[dict[str, Callable[[], Any]]] = {
     "an object": Custom,
     "an object without a repr": Rude,
@@ -119,6 +137,12 @@ BAD: Final[dict[str, Callable[[], Any]]] = {
     "a list that holds itself": circular_list,
     "a dict that holds itself": circular_dict,
     "a list that is too deep": deep_list,
+    "a list deeper than a batch can hold": lambda: nested(1_022),
+    "dicts deeper than a batch can hold": lambda: {"a": {"b": nested(1_020)}},
+    "a dataclass as a key": lambda: {Point(): 1},
+    "a dataclass in a key": lambda: {(1, Point()): 1},
+    "a dataclass as a key far inside": lambda: [Point(), {"a": {Point(): Point()}}],
+    "a struct as a key": lambda: {Place(): 1},
     "a bad value far inside": lambda: {"a": [1, {"b": (1, Custom())}]},
     "a generator": lambda: (n for n in range(3)),
     "a view with gaps": lambda: memoryview(b"abcdef")[::2],
