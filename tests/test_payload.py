@@ -251,6 +251,25 @@ def test_a_time_outside_of_datetimes_years_comes_back_as_messagepacks_own() -> N
     assert unpack(packed) == msgpack.Timestamp(2**40)
 
 
+def test_a_time_outside_of_datetimes_years_leaves_the_others_as_they_are() -> None:
+    far, moment = msgpack.Timestamp(2**40), datetime(2026, 1, 1, tzinfo=UTC)
+    value = [moment, far, {"at": moment, moment: far, (moment,): [moment]}]
+    assert unpack(new_packer()(value)) == value
+    assert unpack(new_packer()({moment: far})) == {moment: far}
+
+
+def test_a_time_before_1970_is_accepted_with_any_bytes_beside_it() -> None:
+    builder = BatchBuilder(2**20)
+    event = [
+        datetime(1, 1, 1, tzinfo=UTC),
+        b"\xc7\x0c\xff",
+        {(1, 2): datetime(9999, 12, 31, tzinfo=UTC)},
+    ]
+    builder.add(event)
+    batch = builder.build()
+    assert unpack_body(batch.payload, 1, 1)[0].event == event
+
+
 def test_an_unknown_extension_comes_back_as_it_is() -> None:
     assert unpack(msgpack.packb(msgpack.ExtType(7, b"abc"))) == msgpack.ExtType(7, b"abc")
     assert unpack(msgpack.packb(msgpack.ExtType(1, b"short"))) == msgpack.ExtType(1, b"short")

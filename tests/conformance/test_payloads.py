@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from eventlog import (
     EventLog,
     EventLogError,
     EventTooLarge,
+    EventTypeMismatch,
     InvalidEvent,
     SeekPosition,
 )
@@ -72,6 +74,10 @@ VALUES: Final[list[Any]] = [
     UUID(int=2**128 - 1),
     [UUID(int=7), datetime(2026, 1, 1, tzinfo=UTC), {"id": UUID(int=8)}],
 ]
+
+
+EAST: Final = timezone(timedelta(hours=14))
+WEST: Final = timezone(timedelta(hours=-1))
 
 
 class Custom:
@@ -129,6 +135,8 @@ BAD: Final[dict[str, Callable[[], Any]]] = {
     "a complex number": lambda: 1j,
     "an exception": lambda: ValueError("x"),
     "a naive datetime": lambda: datetime(2020, 1, 1),  # noqa: DTZ001
+    "a time before the year 1 in UTC": lambda: datetime(1, 1, 1, tzinfo=EAST),
+    "a time after the year 9999 in UTC": lambda: {"at": [datetime.max.replace(tzinfo=WEST)]},
     "a timedelta": lambda: timedelta(1),
     "an int that is too large": lambda: 2**64,
     "an int that is too small": lambda: -(2**63) - 1,
@@ -149,6 +157,27 @@ BAD: Final[dict[str, Callable[[], Any]]] = {
     "an envelope around a bad value": lambda: EventEnvelope(Custom()),
     "an envelope inside of a value": lambda: [EventEnvelope(1)],
 }
+
+
+class Stamp(datetime):
+    """As those of pandas, pendulum and freezegun."""
+
+
+async def test_a_time_of_a_class_of_its_own_is_stored_as_a_datetime(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append({"at": Stamp(2026, 1, 1, 12, tzinfo=EAST)})
+        [event] = await stored(log)
+    assert event == {"at": datetime(2026, 1, 1, 12, tzinfo=EAST)}
+    assert type(event["at"]) is datetime
+
+
+async def test_a_type_that_cannot_go_as_deep_as_an_event_is_a_mismatch(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append(nested(1_000))
+        options: dict[str, Any] = {"type": list[Any], "follow": False}
+        with contextlib.suppress(EventTypeMismatch):  # newer Pythons go deeper
+            async with log.subscribe("c", SeekPosition.BEGINNING, **options) as stream:
+                await delivered(stream, 1)
 
 
 async def by_append(log: EventLog, event: Any) -> None:
