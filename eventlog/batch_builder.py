@@ -7,6 +7,7 @@ import sys
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import groupby, islice
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from eventlog.envelope import (
     new_id,
 )
 from eventlog.errors import EventTooLarge, InvalidArgumentType, InvalidEvent
-from eventlog.payload import PLAIN_OPTIONS, new_packer, pack_plain
+from eventlog.payload import PLAIN_OPTIONS, new_event_packer, new_packer, pack_plain
 from eventlog.record_batch import FLAG_KEYED, KEY_HASH_BYTES, BatchParts, PackedBatch, key_hash
 
 EVENT_OVERHEAD_BYTES: Final = TIMESTAMP_BYTES + ID_BYTES + KEY_HASH_BYTES + 6
@@ -52,6 +53,7 @@ class BatchBuilder:
         "_is_plain",
         "_max_event_bytes",
         "_pack",
+        "_pack_event",
         "_path",
         "_rows",
         "_timestamps",
@@ -62,6 +64,7 @@ class BatchBuilder:
         self._path = path
         """The log, for what errors say."""
         self._pack = new_packer()
+        self._pack_event = new_event_packer()
         self._max_event_bytes = max_event_bytes
         self._has_large = False
         self.clear()
@@ -104,10 +107,12 @@ class BatchBuilder:
             return self._add_large(event)
         # As `_packed` and `_take`, written out: this runs for every event.
         try:
-            if self._is_plain and kind is not bytes:  # msgpack is faster with these
+            if kind is bytes:  # msgpack is faster with these
+                packed = self._pack(event)
+            elif self._is_plain:
                 packed = pack_plain(event, None, PLAIN_OPTIONS)
             else:
-                packed = self._pack(event)
+                packed = self._pack_event(event)
         except _REFUSALS:
             packed = self._packed_otherwise(event)
         size = len(packed)
@@ -119,17 +124,18 @@ class BatchBuilder:
         self.bytes += size + EVENT_OVERHEAD_BYTES
         return len(timestamps) - 1
 
-    def _packed(self, event: Any) -> bytes:
-        try:
-            return pack_plain(event, None, PLAIN_OPTIONS) if self._is_plain else self._pack(event)
-        except _REFUSALS:
-            return self._packed_otherwise(event)
+    def _packed(self, event: Any, events: list[Any] | None = None) -> bytes:
+        """One event, or the list `events` as if it was one."""
+        if self._is_plain:
+            with suppress(*_REFUSALS):
+                return pack_plain(event, None, PLAIN_OPTIONS)
+        return self._packed_otherwise(event, events)
 
-    def _packed_otherwise(self, event: Any) -> bytes:
+    def _packed_otherwise(self, event: Any, events: list[Any] | None = None) -> bytes:
         """What was refused, by msgpack, which has the last word on what can be carried."""
         self._is_plain = False
         try:
-            return self._pack(event)
+            return self._pack_event(event, events)
         except _REFUSALS as error:
             raise self._invalid(error) from error
 
@@ -156,7 +162,7 @@ class BatchBuilder:
             InvalidEvent, EventTooLarge: none of these events was added.
         """
         try:
-            together = self._packed(events)
+            together = self._packed(events, events)
             packed = []
         except InvalidEvent:
             # One of them is bad, or as deep as can be: one by one tells which.

@@ -56,6 +56,11 @@ MAX_DELIVERIES_LIMIT: Final = 1_000_000
 LEASE_RANGES_MAX: Final = 4096
 """Runs of numbers that one message may name: a lease has fewer events than that."""
 
+RETENTION_BYTES_MAX: Final = 2**63 - 1
+"""What every language's whole numbers hold."""
+RETENTION_AGE_MAX: Final = timedelta(days=999_999_999)
+"""Less than `timedelta.max`, which as seconds in a float is more than a `timedelta` can be."""
+
 NAME_CHARACTERS_MAX: Final = 128
 FRAME_OVERHEAD_BYTES: Final = 4 * KIB
 """What a frame may hold beside the events of one batch."""
@@ -86,20 +91,23 @@ class Retention:
         """Check the values.
 
         Raises:
-            InvalidConfig: a limit is not positive.
+            InvalidConfig: a limit is not positive, or larger than can be stored.
             InvalidArgumentType: a limit has another type.
         """
         if self.max_bytes is not None:
             _check_int("Retention.max_bytes", self.max_bytes)
-            if self.max_bytes <= 0:
-                raise InvalidConfig(f"Retention.max_bytes is {self.max_bytes}; give 1 or more")
+            if not 1 <= self.max_bytes <= RETENTION_BYTES_MAX:
+                raise InvalidConfig(f"Retention.max_bytes is {self.max_bytes}; give 1 to 2**63 - 1")
         if self.max_age is not None:
             if not isinstance(self.max_age, timedelta):
                 raise InvalidArgumentType(
                     f"Retention.max_age is {self.max_age!r}; give a datetime.timedelta"
                 )
-            if self.max_age <= timedelta(0):
-                raise InvalidConfig(f"Retention.max_age is {self.max_age}; give a positive time")
+            if not timedelta(0) < self.max_age <= RETENTION_AGE_MAX:
+                raise InvalidConfig(
+                    f"Retention.max_age is {self.max_age}; give a positive time of at most"
+                    f" {RETENTION_AGE_MAX.days} days"
+                )
         if not isinstance(self.keep_unacked, bool):
             raise InvalidArgumentType("Retention.keep_unacked is True or False")
 

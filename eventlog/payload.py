@@ -10,9 +10,11 @@ reads with `type=` gets it back, everybody else the map.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from operator import is_
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +23,11 @@ import msgspec
 import ormsgpack
 
 UUID_EXTENSION: Final = 1
+LEVELS_AROUND: Final = 4
+"""Of the 1024 that MessagePack's libraries can nest, kept free around an event: a batch has two, a
+dead letter and an exported record one."""
+_FAR_TIME: Final = b"\xc7\x0c\xff"
+"""What a time before 1970 or after 2514 begins with; so may a few other bytes."""
 
 pack_plain: Final = ormsgpack.packb
 """`pack_plain(value, None, PLAIN_OPTIONS)` packs most values in a half to a third of the time that
@@ -47,6 +54,61 @@ def new_packer() -> Callable[[Any], bytes]:
     packer = msgpack.Packer(default=_pack_extension, datetime=True, use_bin_type=True)
     pack: Callable[[Any], bytes] = packer.pack
     return pack
+
+
+def new_event_packer() -> Callable[..., bytes]:
+    """As `new_packer`, for events: what it packs can be read back as it was, from within a batch.
+
+    The function takes the event and, if it is a list of several, `events`, that same list.
+    """
+    typed: list[Any] = []
+
+    def default(value: Any) -> Any:
+        if type(value).__hash__ is not None and _is_typed(value):
+            typed.append(value)
+        return _pack_extension(value)
+
+    pack = msgpack.Packer(default=default, datetime=True, use_bin_type=True).pack
+
+    def pack_event(event: Any, events: Sequence[Any] | None = None) -> bytes:
+        typed.clear()
+        packed: bytes = pack([[[[event]]]])[LEVELS_AROUND:]
+        # What can be hashed may be a key. Whole events are none, which is nearly always all.
+        wholes = (event,) if events is None else events
+        if typed and not (len(typed) == len(wholes) and all(map(is_, typed, wholes))):
+            _check_readable(packed)
+        if _FAR_TIME in packed:
+            msgpack.packb(event, default=_check_times)
+        return packed
+
+    return pack_event
+
+
+def _is_typed(value: Any) -> bool:
+    return isinstance(value, msgspec.Struct) or (
+        is_dataclass(value) and not isinstance(value, type)
+    )
+
+
+def _check_times(value: Any) -> Any:
+    """Refuse a time that would be read as another type than it had."""
+    if not isinstance(value, datetime):
+        return _pack_extension(value)
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"the time {value} is outside of the years 1 to 9999 in UTC") from None
+    return None
+
+
+def _check_readable(packed: bytes) -> None:
+    try:
+        unpack(packed)
+    except ValueError as error:
+        raise TypeError(
+            "a key of a dict is or holds a dataclass or Struct, which becomes a map, and a map is"
+            f" no key ({error})"
+        ) from error
 
 
 def unpack(data: bytes | memoryview) -> Any:
@@ -78,25 +140,30 @@ def _unpack_odd(data: bytes | memoryview) -> Any:
 
 
 def _unpack_pairs(data: bytes | memoryview, *, timestamp: int) -> Any:
-    return msgpack.unpackb(
+    value = msgpack.unpackb(
         data,
         strict_map_key=False,
         timestamp=timestamp,
         ext_hook=unpack_extension,
+        list_hook=_list_of if timestamp == 0 else None,
         object_pairs_hook=_map_of_pairs,
     )
+    return _time_of(value)
 
 
 def _pack_extension(value: Any) -> Any:
     if isinstance(value, UUID):
         return msgpack.ExtType(UUID_EXTENSION, value.bytes)
-    if isinstance(value, msgspec.Struct) or (is_dataclass(value) and not isinstance(value, type)):
+    if _is_typed(value):
         # As msgspec writes it, so that msgspec reads it back as the same type.
         return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime))
     if isinstance(value, int):
         raise TypeError("MessagePack has no whole numbers outside of -2**63 to 2**64 - 1")
     if isinstance(value, datetime):
-        raise TypeError("MessagePack has no times without a time zone")
+        if value.utcoffset() is None:
+            raise TypeError("MessagePack has no times without a time zone")
+        # Of a class of its own, such as pandas' and pendulum's.
+        return datetime.combine(value.date(), value.time(), value.tzinfo)
     raise TypeError(f"MessagePack has no {type(value).__qualname__}")
 
 
@@ -108,11 +175,38 @@ def unpack_extension(code: int, data: bytes | memoryview) -> Any:
 
 
 def _map_of_pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    return {_hashable(key): value for key, value in pairs}
+    return {hashable(_time_of(key)): _time_of(value) for key, value in pairs}
 
 
-def _hashable(key: Any) -> Any:
-    return tuple(map(_hashable, key)) if isinstance(key, list) else key
+def _list_of(values: list[Any]) -> list[Any]:
+    return [_time_of(value) for value in values]
+
+
+def _time_of(value: Any) -> Any:
+    """A `datetime` of MessagePack's own time, if there is one; anything else as it is."""
+    if type(value) is msgpack.Timestamp:
+        with suppress(OverflowError, ValueError):
+            return value.to_datetime()
+    return value
+
+
+def hashable(key: Any) -> Any:
+    """The key of a dict, where a list can only have been a tuple.
+
+    Without recursion: keys may be nested as deep as values, whatever called this.
+    """
+    if not isinstance(key, list):
+        return key
+    top = [key]
+    places: list[tuple[list[Any], int]] = [(top, 0)]
+    for holder, place in places:  # grows meanwhile
+        value = holder[place]
+        if isinstance(value, list):
+            places += [(value, inner) for inner in range(len(value))]
+    for holder, place in reversed(places):
+        if isinstance(holder[place], list):
+            holder[place] = tuple(holder[place])
+    return top[0]
 
 
 _decode = msgspec.msgpack.Decoder(ext_hook=unpack_extension).decode

@@ -109,7 +109,7 @@ def decoder_for(kind: Any) -> Decode:
         raise InvalidArgumentType(f"type={kind!r} cannot be decoded to: {error}") from error
 
 
-def mismatch(error: msgspec.ValidationError, base_seq_no: int, path: str) -> EventTypeMismatch:
+def mismatch(error: Exception, base_seq_no: int, path: str) -> EventTypeMismatch:
     """The error for a payload of another type; msgspec says where, as in "at `$[4][17].price`"."""
     place = re.search(r"`\$\[4\]\[(\d+)\]", str(error))
     seq_no = base_seq_no + int(place[1]) if place else base_seq_no
@@ -128,6 +128,7 @@ def unpack_body(
 
     Raises:
         msgspec.ValidationError: a payload is not of the decoder's type (see `mismatch`).
+        RecursionError: a payload is nested deeper than the decoder of that type can go.
         ValueError: the bytes are no body of `count` events, although their checksum may be right.
     """
     # All the objects of a batch live as long as the batch, so collecting while they are made finds

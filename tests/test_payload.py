@@ -11,11 +11,15 @@ from typing import Any
 from uuid import UUID
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from eventlog.batch_builder import BatchBuilder
+from eventlog.errors import InvalidEvent
 from eventlog.payload import PLAIN_OPTIONS, new_packer, pack_plain, unpack
+from eventlog.record_batch import unpack_body
 
 scalars = (
     st.none()
@@ -96,7 +100,7 @@ class Name(str):
 
 @dataclass(frozen=True)
 class Point:
-    x: int = 1
+    x: Any = 1
 
 
 odd = st.sampled_from(
@@ -137,6 +141,84 @@ def test_the_fast_packer_takes_what_json_has(value: Any) -> None:
     assert pack_plain(value, None, PLAIN_OPTIONS) == new_packer()(value)
 
 
+class Place(msgspec.Struct, frozen=True):
+    x: Any = 1
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    x: Any = 1
+
+
+more_keys: st.SearchStrategy[Any] = st.recursive(
+    odd_keys
+    | st.sampled_from([Place(), Row(), Row(Place()), memoryview(b"view"), math.nan, frozenset()])
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=20))
+    | st.builds(msgpack.Timestamp, st.integers(-(2**63), 2**63 - 1), st.integers(0, 10**9 - 1)),
+    lambda inner: st.tuples(inner, inner),
+    max_leaves=4,
+)
+acceptable: st.SearchStrategy[Any] = st.recursive(
+    scalars | odd | more_keys,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(more_keys, inner, max_size=3)
+        | st.builds(Place, inner)
+        | st.builds(Point, inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.lists(acceptable, min_size=1, max_size=4), st.booleans())
+@example([{Point(): 1}], True)
+@example([Point(), {(1, Point()): 1}], True)
+def test_what_is_accepted_can_be_read_back(events: list[Any], together: bool) -> None:
+    builder = BatchBuilder(2**20)
+    if together:
+        with contextlib.suppress(InvalidEvent):
+            builder.add_all(events, 2**20)
+    else:
+        for event in events:
+            with contextlib.suppress(InvalidEvent):
+                builder.add(event)
+    if len(builder):
+        batch = builder.build()
+        assert len(unpack_body(batch.payload, batch.count, 1)) == batch.count
+
+
+def nested(depth: int, kind: str) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value} if kind == "dict" else (value,) if kind == "key" else [value]
+    return {value: 1} if kind == "key" else value
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("kind", ["list", "dict", "key"])
+def test_an_event_is_refused_that_is_deeper_than_a_batch_can_hold(
+    kind: str, together: bool
+) -> None:
+    builder = BatchBuilder(2**20)
+    accepted = []
+    for depth in [200, *range(240, 260), 500, *range(1000, 1030)]:
+        event = nested(depth, kind)
+        with contextlib.suppress(InvalidEvent):
+            if together:
+                builder.add_all([event], 2**20)
+            else:
+                builder.add(event)
+            accepted.append(depth)
+    batch = builder.build()
+    unpack_body(batch.payload, batch.count, 1)
+    assert accepted[-1] == (1019 if kind == "key" else 1020)
+
+
+def test_many_events_as_deep_as_can_be_are_accepted_together() -> None:
+    builder = BatchBuilder(2**20)
+    builder.add_all([nested(1020, "list"), 1], 2**20)
+    assert len(builder) == 2
+
+
 @given(st.binary(max_size=200))
 @example(b"\xdd\xff\xff\xff\xff")  # an array of 2**32 - 1 that are not there
 @example(b"\xdf\xff\xff\xff\xff")
@@ -167,6 +249,25 @@ def test_a_key_nested_to_the_limit_of_messagepack_does_not_break_the_stack() -> 
 def test_a_time_outside_of_datetimes_years_comes_back_as_messagepacks_own() -> None:
     packed = msgpack.packb(msgpack.Timestamp(2**40))
     assert unpack(packed) == msgpack.Timestamp(2**40)
+
+
+def test_a_time_outside_of_datetimes_years_leaves_the_others_as_they_are() -> None:
+    far, moment = msgpack.Timestamp(2**40), datetime(2026, 1, 1, tzinfo=UTC)
+    value = [moment, far, {"at": moment, moment: far, (moment,): [moment]}]
+    assert unpack(new_packer()(value)) == value
+    assert unpack(new_packer()({moment: far})) == {moment: far}
+
+
+def test_a_time_before_1970_is_accepted_with_any_bytes_beside_it() -> None:
+    builder = BatchBuilder(2**20)
+    event = [
+        datetime(1, 1, 1, tzinfo=UTC),
+        b"\xc7\x0c\xff",
+        {(1, 2): datetime(9999, 12, 31, tzinfo=UTC)},
+    ]
+    builder.add(event)
+    batch = builder.build()
+    assert unpack_body(batch.payload, 1, 1)[0].event == event
 
 
 def test_an_unknown_extension_comes_back_as_it_is() -> None:

@@ -28,6 +28,7 @@ from workers.policy import Backoff, Recycling
 
 if TYPE_CHECKING:
     from eventlog.blocking import GroupMember
+    from workers.work import Worker
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
@@ -150,12 +151,13 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
             handlers.unpacked(spec.initializer)()  # type: ignore[call-arg]
         log = eventlog.blocking.open(spec.path)
         member = _join(log, spec)
+        worker = _worker(spec, control, member, handler)
     except BaseException as error:  # noqa: BLE001 - also sys.exit in a user's module
         may_pass = isinstance(error, WriterUnavailable)
         control.say("failed", describe(error), traceback_of(error), may_pass)
         os._exit(FAILED_TO_START)
     with log, member:
-        _work(spec, control, member, handler)
+        _work(worker, control)
 
 
 def _join(log: eventlog.blocking.EventLog, spec: WorkerSpec) -> GroupMember:
@@ -167,16 +169,19 @@ def _join(log: eventlog.blocking.EventLog, spec: WorkerSpec) -> GroupMember:
         return group.join(spec.pool_id)
 
 
-def _work(
+def _worker(
     spec: WorkerSpec, control: ControlEnd, member: GroupMember, handler: handlers.Handler
-) -> None:
+) -> Worker:
     from workers.work import Worker
 
-    worker = Worker(spec, control, member, handler)
+    return Worker(spec, control, member, handler)
+
+
+def _work(worker: Worker, control: ControlEnd) -> None:
     control.watch(worker.stop)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    control.say("ready", member.slot, member.member_id)
-    if handlers.is_async(handler) or spec.concurrency > 1:
+    control.say("ready", worker.member.slot, worker.member.member_id)
+    if handlers.is_async(worker.handler) or worker.spec.concurrency > 1:
         from workers.work_together import run_together
 
         run_together(worker)

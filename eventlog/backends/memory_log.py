@@ -57,7 +57,7 @@ class Batch(NamedTuple):
         body = payload[areas_bytes(count, flags, acks_bytes) :]
         try:
             return unpack_body(body, count, self.base_seq_no, decode)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, self.base_seq_no, path) from error
 
 

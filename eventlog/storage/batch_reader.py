@@ -50,7 +50,7 @@ class StoredBatch(NamedTuple):
             # Not released here: what was decoded may still look at it.
             body = self.segment.view[start:end]
             return unpack_body(body, header.count, header.base_seq_no, decode)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, header.base_seq_no, path) from error
         except ValueError as error:
             raise CorruptLog(

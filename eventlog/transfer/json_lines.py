@@ -41,6 +41,7 @@ import msgpack
 
 from eventlog.envelope import EventEnvelope, timestamp_ns_of
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
+from eventlog.payload import hashable
 from eventlog.transfer.records import check_fields, envelope_from
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
@@ -141,11 +142,7 @@ def from_plain(value: Any) -> Any:
 
 
 def _map_of(pairs: Any) -> dict[Any, Any]:
-    return {_hashable(from_plain(key)): from_plain(item) for key, item in pairs}
-
-
-def _hashable(key: Any) -> Any:
-    return tuple(map(_hashable, key)) if isinstance(key, list) else key
+    return {hashable(from_plain(key)): from_plain(item) for key, item in pairs}
 
 
 def _text(value: Any) -> str:

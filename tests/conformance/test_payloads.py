@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 from uuid import UUID
 
 import anyio
 import msgpack
+import msgspec
 import pytest
 
 from eventlog import (
@@ -17,6 +20,7 @@ from eventlog import (
     EventLog,
     EventLogError,
     EventTooLarge,
+    EventTypeMismatch,
     InvalidEvent,
     SeekPosition,
 )
@@ -72,6 +76,10 @@ VALUES: Final[list[Any]] = [
 ]
 
 
+EAST: Final = timezone(timedelta(hours=14))
+WEST: Final = timezone(timedelta(hours=-1))
+
+
 class Custom:
     """Nothing that MessagePack knows."""
 
@@ -102,6 +110,22 @@ def deep_list() -> list[Any]:
     return value
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int = 0
+
+
+class Place(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
 BAD: Final[dict[str, Callable[[], Any]]] = {
     "an object": Custom,
     "an object without a repr": Rude,
@@ -111,6 +135,8 @@ BAD: Final[dict[str, Callable[[], Any]]] = {
     "a complex number": lambda: 1j,
     "an exception": lambda: ValueError("x"),
     "a naive datetime": lambda: datetime(2020, 1, 1),  # noqa: DTZ001
+    "a time before the year 1 in UTC": lambda: datetime(1, 1, 1, tzinfo=EAST),
+    "a time after the year 9999 in UTC": lambda: {"at": [datetime.max.replace(tzinfo=WEST)]},
     "a timedelta": lambda: timedelta(1),
     "an int that is too large": lambda: 2**64,
     "an int that is too small": lambda: -(2**63) - 1,
@@ -119,12 +145,39 @@ BAD: Final[dict[str, Callable[[], Any]]] = {
     "a list that holds itself": circular_list,
     "a dict that holds itself": circular_dict,
     "a list that is too deep": deep_list,
+    "a list deeper than a batch can hold": lambda: nested(1_022),
+    "dicts deeper than a batch can hold": lambda: {"a": {"b": nested(1_020)}},
+    "a dataclass as a key": lambda: {Point(): 1},
+    "a dataclass in a key": lambda: {(1, Point()): 1},
+    "a dataclass as a key far inside": lambda: [Point(), {"a": {Point(): Point()}}],
+    "a struct as a key": lambda: {Place(): 1},
     "a bad value far inside": lambda: {"a": [1, {"b": (1, Custom())}]},
     "a generator": lambda: (n for n in range(3)),
     "a view with gaps": lambda: memoryview(b"abcdef")[::2],
     "an envelope around a bad value": lambda: EventEnvelope(Custom()),
     "an envelope inside of a value": lambda: [EventEnvelope(1)],
 }
+
+
+class Stamp(datetime):
+    """As those of pandas, pendulum and freezegun."""
+
+
+async def test_a_time_of_a_class_of_its_own_is_stored_as_a_datetime(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append({"at": Stamp(2026, 1, 1, 12, tzinfo=EAST)})
+        [event] = await stored(log)
+    assert event == {"at": datetime(2026, 1, 1, 12, tzinfo=EAST)}
+    assert type(event["at"]) is datetime
+
+
+async def test_a_type_that_cannot_go_as_deep_as_an_event_is_a_mismatch(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append(nested(1_000))
+        options: dict[str, Any] = {"type": list[Any], "follow": False}
+        with contextlib.suppress(EventTypeMismatch):  # newer Pythons go deeper
+            async with log.subscribe("c", SeekPosition.BEGINNING, **options) as stream:
+                await delivered(stream, 1)
 
 
 async def by_append(log: EventLog, event: Any) -> None:

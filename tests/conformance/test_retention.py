@@ -14,6 +14,7 @@ from eventlog import (
     EventLogError,
     EventStream,
     EventsTruncated,
+    InvalidConfig,
     LogFull,
     Retention,
     SeekPosition,
@@ -38,6 +39,33 @@ KEEPING: Final[dict[str, Any]] = {
     "segment_bytes": SEGMENT,
     "retention": Retention(max_bytes=LIMIT, keep_unacked=True),
 }
+
+
+@pytest.mark.parametrize(
+    ("limits", "allowed"),
+    [
+        ({"max_bytes": 2**63}, r"1 to 2\*\*63 - 1"),
+        ({"max_bytes": 2**70}, r"1 to 2\*\*63 - 1"),
+        ({"max_age": timedelta.max}, "at most 999999999 days"),
+        ({"max_age": timedelta(days=999_999_999, microseconds=1)}, "at most 999999999 days"),
+    ],
+)
+async def test_limits_that_cannot_be_stored_are_refused_and_nothing_is_made(
+    logs: Logs, limits: dict[str, Any], allowed: str
+) -> None:
+    with pytest.raises(InvalidConfig, match=allowed):
+        async with logs.open(retention=Retention(**limits)):
+            pytest.fail("the log was opened")
+    async with logs.open(retention=Retention()) as log:
+        assert await stored(log) == []
+
+
+async def test_the_largest_limits_are_kept(logs: Logs) -> None:
+    retention = Retention(max_bytes=2**63 - 1, max_age=timedelta(days=999_999_999))
+    async with logs.open(retention=retention) as log:
+        await log.append(1)
+        async with logs.open(retention=retention) as again:
+            assert await stored(again) == [1]
 
 
 async def append_plenty(log: EventLog, count: int = PLENTY) -> int:

@@ -249,6 +249,19 @@ async def test_workers_that_cannot_start_fail_the_pool_with_the_real_error(
     assert record.numbers() == [1]
 
 
+async def test_an_output_that_cannot_be_opened_fails_the_pool_with_the_real_error(
+    flavour: Flavour, log_path: str, record: Record
+) -> None:
+    async with flavour.open(log_path) as log:
+        options: dict[str, Any] = {"processes": 1, "output": "/dev/null/output"}
+        with anyio.fail_after(WAIT_S), pytest.raises(PoolFailed, match="/dev/null") as caught:
+            async with flavour.pool(
+                log, group="g", handler=partial(handlers.note, record), **options
+            ):
+                pytest.fail("the pool has started")
+    assert "Traceback" in (caught.value.worker_traceback or "")
+
+
 async def test_a_pool_whose_workers_cannot_start_any_more_fails_whoever_waits(
     flavour: Flavour, log_path: str, record: Record
 ) -> None:
