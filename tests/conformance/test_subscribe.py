@@ -545,11 +545,14 @@ async def test_tasks_that_share_a_stream_get_each_event_once(logs: Logs) -> None
             if len(seen) == 200:
                 tasks.cancel_scope.cancel()
 
-    async with logs.open() as log, log.subscribe("c") as stream:
-        async with anyio.create_task_group() as tasks:
-            for _ in range(4):
-                tasks.start_soon(work, stream)
-            for start in range(0, 200, 8):
-                await log.append_many(range(start, start + 8))
-                await anyio.sleep(0.002)
+    async with (
+        logs.open() as log,
+        log.subscribe("c") as stream,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(4):
+            tasks.start_soon(work, stream)
+        for start in range(0, 200, 8):
+            await log.append_many(range(start, start + 8))
+            await anyio.sleep(0.002)
     assert sorted(seen) == list(range(200))
