@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from eventlog.config import NAME_CHARACTERS_MAX
 from eventlog.envelope import timestamp_ns_of
@@ -32,6 +32,22 @@ class SeekPosition:
     BEGINNING: ClassVar[SeekPosition]
     LAST_ACKNOWLEDGED: ClassVar[SeekPosition]
     LATEST: ClassVar[SeekPosition]
+
+    def __post_init__(self) -> None:
+        """Check the values, of whoever does not use the names and functions.
+
+        Raises:
+            InvalidArgument: there is no such kind, or no such value.
+            InvalidArgumentType: the value is not a whole number.
+        """
+        value: object = self.value
+        if self.kind not in get_args(PositionKind):
+            kinds = ", ".join(map(repr, get_args(PositionKind)))
+            raise InvalidArgument(f"the position is of the kind {self.kind!r}; give one of {kinds}")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InvalidArgumentType(f"the position's value is {value!r}; give a whole number")
+        if not 0 <= value <= SEQ_NO_MAX:
+            raise InvalidArgument(f"the position's value is {value}; give 0 to 2**63 - 1")
 
     @staticmethod
     def sequence(n: int) -> SeekPosition:

@@ -52,8 +52,8 @@ class WorkerSpec:
     index: int
     pool_id: int
     parent_pid: int
-    handler: bytes
-    initializer: bytes | None
+    code: bytes
+    """Handler and initializer."""
     output: str | None
     ordering: str | None
     max_deliveries: int
@@ -146,9 +146,9 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
     root.setLevel(spec.log_level)
     random.seed()
     try:
-        handler = handlers.unpacked(spec.handler)
-        if spec.initializer is not None:
-            handlers.unpacked(spec.initializer)()  # type: ignore[call-arg]
+        handler, initializer = handlers.unpacked(spec.code)
+        if initializer is not None:
+            initializer()
         log = eventlog.blocking.open(spec.path)
         member = _join(log, spec)
         worker = _worker(spec, control, member, handler)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pickle
 from collections.abc import Callable
+from io import BytesIO
+from types import CodeType, FunctionType
 from typing import Any
 
 from eventlog import EventEnvelope
@@ -18,30 +21,72 @@ from workers.errors import InvalidHandler
 Handler = Callable[[Any], Any]
 
 
-def packed(handler: object, what: str = "handler") -> bytes:
-    """The callable, or `"package.module:name"`, as bytes.
+def packed(handler: object, initializer: object = None) -> bytes:
+    """Both as bytes; each is a callable, or `"package.module:name"`.
 
     Raises:
-        InvalidHandler: it is not callable, or cannot be packed.
+        InvalidHandler: one of them is not callable, or cannot be packed.
     """
-    if isinstance(handler, str):
-        _check_named(handler, what)
-    elif not callable(handler):
+    _check(handler, "handler")
+    if initializer is None:
+        return _tried(handler, (handler, None), "handler")
+    _check(initializer, "initializer")
+    _tried(initializer, initializer, "initializer")  # tells which of them it is
+    return _tried(handler, (handler, initializer), "handler")
+
+
+def _check(code: object, what: str) -> None:
+    if isinstance(code, str):
+        _check_named(code, what)
+    elif not callable(code):
         raise InvalidHandler(
-            f"the {what} is {handler!r}; give a function, or 'package.module:function'"
+            f"the {what} is {code!r}; give a function, or 'package.module:function'"
         )
+
+
+def _tried(code: object, value: object, what: str) -> bytes:
     import dill
 
     try:
-        data: bytes = dill.dumps(handler, recurse=True)
+        data = _dumped(value)
         dill.loads(data)  # noqa: S301 - our own bytes
     except Exception as error:
         raise InvalidHandler(
-            f"the {what} {_name_of(handler)} cannot be sent to a worker process"
+            f"the {what} {_name_of(code)} cannot be sent to a worker process"
             f" ({type(error).__name__}: {error}); move what it holds (a connection, a lock, an open"
             " file) into an initializer, or make it in the handler"
         ) from error
     return data
+
+
+def _dumped(value: object) -> bytes:
+    """As `dill.dumps` with `recurse`; functions of one module keep having their globals in common.
+
+    dill alone gives each function a dict of its own, with what the function names. What one of
+    them set there, such as an initializer, the others would never see.
+    """
+    import dill
+
+    shared: dict[tuple[int, str | None], dict[str, Any]] = {}
+
+    class Pickler(dill.Pickler):  # type: ignore[misc]
+        def save_reduce(
+            self, func: Any, args: Any, state: Any = None, *rest: Any, obj: Any = None, **more: Any
+        ) -> None:
+            if not isinstance(obj, FunctionType) or not isinstance(args[0], CodeType):
+                super().save_reduce(func, args, state, *rest, obj=obj, **more)
+                return
+            code, names, *others = args
+            common = shared.setdefault((id(obj.__globals__), obj.__module__), names)
+            super().save_reduce(func, (code, common, *others), state, *rest, obj=obj, **more)
+            if names is not common:  # what dill does to the one is done to the other
+                self.write(self.get(self.memo[id(common)][0]))
+                self.memoize(names)
+                self.write(pickle.POP)
+
+    file = BytesIO()
+    Pickler(file, dill.settings["protocol"], recurse=True).dump(value)
+    return file.getvalue()
 
 
 def _check_named(name: str, what: str) -> None:
@@ -55,19 +100,25 @@ def _name_of(handler: object) -> str:
     return str(getattr(handler, "__qualname__", repr(handler)))
 
 
-def unpacked(data: bytes) -> Handler:
-    """The callable, in the worker. Only ever given what the pool's own process packed."""
+def unpacked(data: bytes) -> tuple[Handler, Callable[[], object] | None]:
+    """Handler and initializer, in the worker. Only ever given what the pool's process packed."""
     import dill
 
-    handler: Any = dill.loads(data)  # noqa: S301 - what our own pool packed
-    if isinstance(handler, str):
-        module, _, attribute = handler.partition(":")
-        handler = importlib.import_module(module)
-        for name in attribute.split("."):
-            handler = getattr(handler, name)
-        if not callable(handler):
-            raise TypeError(f"{module}:{attribute} is {handler!r}, which cannot be called")
-    return handler  # type: ignore[no-any-return]
+    handler, initializer = dill.loads(data)  # noqa: S301 - what our own pool packed
+    return _named(handler), None if initializer is None else _named(initializer)
+
+
+def _named(code: Any) -> Any:
+    """What stands under that name; a callable is itself."""
+    if not isinstance(code, str):
+        return code
+    module, _, attribute = code.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in attribute.split("."):
+        found = getattr(found, name)
+    if not callable(found):
+        raise TypeError(f"{module}:{attribute} is {found!r}, which cannot be called")
+    return found
 
 
 def wants_envelope(handler: Handler) -> bool:

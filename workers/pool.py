@@ -124,10 +124,7 @@ class Pool:
             index=0,
             pool_id=self._pool_id,
             parent_pid=os.getpid(),
-            handler=handlers.packed(handler),
-            initializer=None
-            if initializer is None
-            else handlers.packed(initializer, "initializer"),
+            code=handlers.packed(handler, initializer),
             output=path_of(output),
             ordering=ordering,
             max_deliveries=max_deliveries,

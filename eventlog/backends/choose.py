@@ -28,7 +28,7 @@ def check_path(path: object) -> str:
 
     Raises:
         InvalidArgumentType: it is no path.
-        InvalidArgument: it is empty, holds a null character, or names an unknown kind of log.
+        InvalidArgument: it is empty, holds what no name can, or names an unknown kind of log.
     """
     if not isinstance(path, str | os.PathLike):
         raise InvalidArgumentType(f"the path of the log is {path!r}; give a string or a Path")
@@ -37,6 +37,12 @@ def check_path(path: object) -> str:
         raise InvalidArgumentType(f"the path of the log is {text!r}; give a string or a Path")
     if not text or "\0" in text:
         raise InvalidArgument(f"{text!r} is no path for a log; give a directory's name")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(
+            f"{text!r} is no path for a log: {error.reason}; give a directory's name"
+        ) from None
     if "://" in text:
         scheme = text.partition("://")[0]
         raise InvalidArgument(

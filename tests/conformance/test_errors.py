@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from typing import Any
 
 import pytest
 
 import eventlog
-from eventlog import EventLogError, EventsTruncated, LogClosed, Retention, SequenceOutOfRange
+from eventlog import (
+    EventLogError,
+    EventsTruncated,
+    InvalidArgument,
+    InvalidArgumentType,
+    LogClosed,
+    Retention,
+    SeekPosition,
+    SequenceOutOfRange,
+)
 from eventlog import errors as errors_module
 
 from .logs import KIB, Logs
@@ -67,6 +77,26 @@ async def test_an_ack_out_of_range_names_log_consumer_and_numbers(logs: Logs) ->
         assert caught.value.fields == {
             "path": log.path, "consumer": "billing", "seq_no": 17, "last_seq_no": 3,
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (("foo",), InvalidArgument),
+        ((["latest"],), InvalidArgument),
+        (("sequence", 2**70), InvalidArgument),
+        (("timestamp", -1), InvalidArgument),
+        (("sequence", "x"), InvalidArgumentType),
+    ],
+    ids=str,
+)
+async def test_a_position_made_by_hand_that_is_none_is_refused(
+    logs: Logs, arguments: tuple[Any, ...], kind: type[EventLogError]
+) -> None:
+    async with logs.open() as log:
+        with pytest.raises(kind, match="the position"):
+            await log.seek("c", SeekPosition(*arguments))
+        await log.seek("c", SeekPosition("sequence", 0))
 
 
 async def test_a_truncated_read_names_log_and_numbers(logs: Logs) -> None:

@@ -184,7 +184,7 @@ async def test_what_is_no_path_is_refused(logs: Logs, path: Any) -> None:
     assert isinstance(caught.value, EventLogError)
 
 
-@pytest.mark.parametrize("path", ["a\0b", "ftp://host/log", "://"])
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", "ftp://host/log", "://"])
 async def test_a_path_that_names_no_kind_of_log_is_refused(logs: Logs, path: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is the backend's
         async with logs.open_path(path):

@@ -77,6 +77,46 @@ def script(path: str, record: str) -> None:
             say("handled", pool.stats().handled)
 
 
+MODEL: int | None = None
+"""What a global of a script usually is: loaded once in each worker."""
+
+
+def load() -> None:
+    global MODEL  # noqa: PLW0603 - the usual initializer
+    MODEL = 10
+
+
+def loaded() -> int:
+    if MODEL is None:
+        load()
+    assert MODEL is not None
+    return MODEL
+
+
+def use_loaded(record: Record, event: int) -> None:
+    record.note("did", event * (MODEL or 0))
+
+
+def load_and_use(record: Record, event: int) -> None:
+    loaded()
+    record.note("did", event * (MODEL or 0))
+
+
+def initialized(path: str, record: str) -> None:
+    """A script whose handlers use a global that another of its functions sets in the worker."""
+    own, by_name = partial(use_loaded, Record(record)), "tests.pools.handlers:limit_memory"
+    lazy = partial(load_and_use, Record(record))
+    with blocking.open(path) as log:
+        for group, options in {
+            "own": {"handler": own, "initializer": load},
+            "lazy": {"handler": lazy},
+            "named": {"handler": lazy, "initializer": by_name},
+        }.items():
+            with BlockingPool(log, group=group, processes=1, **options) as pool:  # type: ignore[arg-type]
+                pool.drained()
+    say("done", MODEL)
+
+
 def serve(path: str, record: str, processes: str, ordering: str = "", output: str = "") -> None:
     """A pool that goes on until it is told to stop."""
     options: dict[str, Any] = {"processes": int(processes), "max_deliveries": 100}
@@ -146,6 +186,7 @@ def announce_leaving() -> None:
 
 ROLES: dict[str, Callable[..., None]] = {
     "script": script,
+    "initialized": initialized,
     "drain": drain,
     "serve": serve,
     "gated": gated,

@@ -19,6 +19,8 @@ from tests.pools.parts import drained, marked_processes, marked_workers, parent
 from tests.pools.records import Record
 from workers import InvalidHandler, PoolFailed
 from workers.blocking import Pool
+from workers.handlers import packed as pack
+from workers.handlers import unpacked as unpack
 
 
 class Shop:
@@ -144,6 +146,42 @@ def test_a_script_needs_no_guard_and_its_functions_travel(
         assert script.line() == ["handled", "3"]
         assert script.end() == 0
     assert record.numbers() == [3, 6, 18, 3, 6, 18]
+
+
+def test_functions_of_a_script_see_the_globals_that_others_set(
+    log: blocking.EventLog, log_path: str, record: Record
+) -> None:
+    log.append_many([1, 2])
+    with parent("initialized", log_path, record.path) as script:
+        assert script.line() == ["done", "None"]
+        assert script.end() == 0
+    assert record.numbers() == [10, 20] * 3
+
+
+def test_functions_keep_the_globals_of_their_own_module() -> None:
+    """Also where a decorator of another module says that its function is of this one."""
+    namespace: dict[str, Any] = {"__name__": __name__, "wraps": functools.wraps, "count": 100}
+    exec(  # a module that cannot be imported
+        "def decorator(f):\n"
+        "    @wraps(f)\n"
+        "    def inner(event):\n"
+        "        return count + f(event)\n"
+        "    return inner\n",
+        namespace,
+    )
+    own: dict[str, Any] = {"__name__": __name__, "count": 1}
+    exec(  # a module that cannot be imported
+        "def handler(event):\n    return count * event\n"
+        "def initializer():\n    global count\n    count = 2\n",
+        own,
+    )
+    handler = namespace["decorator"](own["handler"])
+    unpacked, initializer = unpack(pack(handler, own["initializer"]))
+    assert initializer is not None
+    assert unpacked(3) == 103
+    initializer()
+    assert unpacked(3) == 106
+    assert (namespace["count"], own["count"]) == (100, 1)
 
 
 def test_async_handlers_return_results_and_fail_like_others(
