@@ -12,6 +12,7 @@ import os
 import random
 import threading
 import time
+import traceback
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -210,6 +211,9 @@ class Worker:
         assert seq_no is not None
         attempt = lease.attempt_of(seq_no)
         self._events += 1
+        if isinstance(error, MemoryError):
+            # What the handler had is held by its frames, and the memory is needed here.
+            traceback.clear_frames(error.__traceback__)
         logger.warning(
             "event %d of group %s failed (attempt %d of %d): %s",
             *(seq_no, self.spec.group, attempt, self.spec.max_deliveries, describe(error)),
