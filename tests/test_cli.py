@@ -292,6 +292,9 @@ def test_a_log_that_is_not_there_is_an_error_and_is_not_made(command: str, tmp_p
     [
         ("tail", "LOG", "--from", "sometime"),
         ("tail", "LOG", "--format", "{nothing}"),
+        ("tail", "LOG", "--format", "{event[a]}"),
+        ("serve", "LOG", "--linger", "-1"),
+        ("serve", "LOG", "--linger", "nan"),
         ("seek", "LOG", "c", "nowhere"),
         ("ack", "LOG", "c", "x"),
         ("append", "LOG", "1", "--header", "novalue"),
@@ -303,6 +306,22 @@ def test_wrong_usage_is_exit_code_2_with_a_reason(log: str, arguments: tuple[str
     assert done.returncode == 2
     assert done.stderr.strip()
     assert "Traceback" not in done.stderr
+
+
+def test_serve_makes_no_log_for_a_linger_that_is_none(tmp_path: Path) -> None:
+    assert run("serve", str(tmp_path / "log"), "--linger", "-1").returncode == 2
+    assert not os.listdir(tmp_path)
+
+
+def test_events_as_deep_as_can_be_are_shown_and_deeper_ones_refused(log: str) -> None:
+    deepest = "[" * 1021 + "]" * 1021
+    out("append", log, given=deepest)
+    assert out("tail", log) == f"1\t{deepest}\n"
+    assert f'"event": {deepest}' in out("tail", log, "--json")
+    for depth in (1022, 100_000):
+        done = run("append", log, given="[" * depth + "]" * depth)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
 
 
 def test_an_ack_past_the_end_says_so(log: str) -> None:

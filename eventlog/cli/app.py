@@ -33,6 +33,8 @@ WRONG_USE: Final = (
     InvalidConfig,
     InvalidName,
 )
+NESTING_MAX: Final = 10_000
+"""Frames of Python for payloads as deep as MessagePack allows."""
 EPILOG: Final = "Exit codes: 0 done, 1 failed, 2 wrong usage or no log there, 130 interrupted."
 
 
@@ -103,6 +105,7 @@ def run() -> NoReturn:
         transfer,
     )
 
+    sys.setrecursionlimit(NESTING_MAX)
     try:
         app(prog_name="eventlog")  # ends the process, also with 2 for wrong usage, 130 for Ctrl-C
     except EventLogError as error:

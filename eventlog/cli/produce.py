@@ -84,7 +84,7 @@ def _values(events: list[str] | None, *, text: bool) -> Iterator[Any]:
 def _parsed(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidEvent(
             f"{place} is no JSON ({error}): {text!r:.60}; those before it are appended; give"
             " --text for plain text"

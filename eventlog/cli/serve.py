@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from typing import Annotated, cast
 
@@ -10,6 +11,7 @@ import typer
 
 from eventlog.cli.app import EPILOG, app
 from eventlog.config import AskedOptions, Durability
+from eventlog.errors import InvalidArgument
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -35,6 +37,8 @@ def serve(
     from eventlog.storage.control import ControlPage
     from eventlog.writer import __main__ as writer
 
+    if linger is not None and not 0 <= linger < math.inf:  # so that NaN is refused too
+        raise InvalidArgument(f"--linger {linger}: give seconds, 0 or more")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     directory = os.path.abspath(log)
     asked = AskedOptions(durability=cast("Durability | None", durability))

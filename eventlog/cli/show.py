@@ -79,7 +79,7 @@ def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | Non
         return f"{envelope.seq_no}\t{text}"
     try:
         return template.format(**{**fields, "event": text})
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise InvalidArgument(
             f"the format {template!r} is no good ({error}): use {{seq_no}}, {{id}}, {{timestamp}},"
             " {key}, {headers} and {event}"

@@ -36,9 +36,6 @@ from eventlog.transfer.packed import RecordReader, envelope_of_record, new_recor
 BATCH_EVENTS: Final = 1000
 BATCH_BYTES: Final = 256 * KIB
 PIECE_BYTES: Final = 64 * KIB
-NESTING_MAX: Final = 10_000
-"""Frames of Python for payloads as deep as MessagePack allows."""
-
 
 T = TypeVar("T")
 
@@ -96,7 +93,6 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
         raise InvalidArgument(f"--from {first} is after --to {last}")
     if file == "-" and form == Format.MSGPACK and sys.stdout.isatty():
         raise InvalidArgument("MessagePack is nothing for a terminal: give a FILE, or a pipe")
-    sys.setrecursionlimit(NESTING_MAX)
     reader = LogReader(os.path.abspath(log))
     skipped: list[CorruptLog] = []
     try:
@@ -245,7 +241,6 @@ def import_(
     """
     if file == "-" and sys.stdin.isatty():
         raise InvalidArgument("give a FILE, or events on the standard input")
-    sys.setrecursionlimit(NESTING_MAX)
     target = _Target(log)
     with _input(file) as source, target:
         for batch in _shown(_read_batches(source, form, target), None, is_quiet=False):

@@ -9,7 +9,15 @@ import typer
 
 import eventlog
 from eventlog import EventLogError
-from eventlog.cli.app import EPILOG, FAILED, USAGE, WRONG_USE, QuietInAPipe, fail_with
+from eventlog.cli.app import (
+    EPILOG,
+    FAILED,
+    NESTING_MAX,
+    USAGE,
+    WRONG_USE,
+    QuietInAPipe,
+    fail_with,
+)
 from workers.errors import InvalidHandler, PoolFailed
 
 __all__ = ["EPILOG", "FAILED", "app", "dead", "fail_with", "run"]
@@ -53,6 +61,7 @@ def run() -> NoReturn:
     """Parse the arguments, run the command, and end the process with its exit code."""
     from workers.cli import dead, groups, run  # noqa: F401 - they register their commands
 
+    sys.setrecursionlimit(NESTING_MAX)
     try:
         app(prog_name="workers")  # ends the process, also with 2 for wrong usage, 130 for Ctrl-C
     except EventLogError as error:
