@@ -42,6 +42,7 @@ from eventlog.storage.offsets import Offset, OffsetTable, table_bytes
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.reader import LogReader
 from eventlog.storage.segment import SegmentReader, open_held
+from eventlog.system import absolute_path
 
 ATTEMPTS: Final = 5
 """Retention that takes the newest segment before it is copied is faster than any disk."""
@@ -89,7 +90,7 @@ def back_up(
         LogFull: there is no room for the copy.
         CorruptLog: the end of the log is damaged; damage before it is copied as it is.
     """
-    directory, target = os.path.abspath(directory), os.path.abspath(target)
+    directory, target = absolute_path(directory), absolute_path(target)
     log = LogReader(directory, files)
     try:
         check_target(directory, target)

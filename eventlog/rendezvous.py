@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from typing import Final
 from eventlog.config import PIPE_BUFFER_BYTES
 from eventlog.errors import LogInUse, PermissionDenied, UnsupportedFileSystem
 from eventlog.storage.files import os_errors
+from eventlog.system import above_standard, hold_standard_descriptors
 
 LOCK_NAME: Final = "writer.lock"
 SOCKET_NAME: Final = "writer.sock"
@@ -55,7 +57,7 @@ def _reachable(directory: str) -> Iterator[str]:
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX:
         yield path
         return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = above_standard(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         yield f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
     finally:
@@ -68,7 +70,7 @@ def connect(directory: str) -> socket.socket | None:
     Raises:
         PermissionDenied: the socket, or who listens on it, belongs to another user.
     """
-    pipe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    pipe = _new_socket(directory)
     try:
         with os_errors(directory, "connecting to its writer"), _reachable(directory) as path:
             try:
@@ -88,11 +90,17 @@ def connect(directory: str) -> socket.socket | None:
     return pipe
 
 
+def _new_socket(directory: str) -> socket.socket:
+    with os_errors(directory, "making a socket"):
+        hold_standard_descriptors()
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
 def listen(directory: str) -> socket.socket:
     """The writer's socket, in the place of one that a dead writer left; needs both locks."""
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(directory, SOCKET_NAME))
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = _new_socket(directory)
     try:
         with os_errors(directory, "making the writer's socket"), _reachable(directory) as path:
             listener.bind(path)
@@ -125,7 +133,8 @@ def check_peer(pipe: socket.socket, directory: str) -> None:
 def lock_directory(directory: str, *, wait: bool = True) -> int | None:
     """A descriptor that holds the directory's lock; `None` if it is held and `wait` is false."""
     with os_errors(directory, "locking the directory"):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        descriptor = above_standard(os.open(directory, flags))
         return _locked(descriptor, wait=wait)
 
 
@@ -136,7 +145,7 @@ def lock_writer(directory: str) -> int:
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     with os_errors(directory, "opening the writer's lock"):
-        descriptor = os.open(os.path.join(directory, LOCK_NAME), flags, 0o600)
+        descriptor = above_standard(os.open(os.path.join(directory, LOCK_NAME), flags, 0o600))
         _locked(descriptor, wait=True)
     return descriptor
 
@@ -155,7 +164,7 @@ def writers_locked_out(directory: str) -> Iterator[None]:
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with os_errors(directory, "opening the writer's lock"):
-            descriptor = os.open(os.path.join(directory, LOCK_NAME), flags, 0o600)
+            descriptor = above_standard(os.open(os.path.join(directory, LOCK_NAME), flags, 0o600))
             writer = _locked(descriptor, wait=False)
         if writer is None:
             raise _in_use(directory)
@@ -205,14 +214,25 @@ def is_network(kind: str | None) -> bool:
     return kind in _NETWORK_FILE_SYSTEMS
 
 
-def file_system_of(path: str) -> str | None:
-    """The type of the file system, from the mount table; `None` where there is no such table."""
-    best, kind = "", None
-    with suppress(OSError), open("/proc/self/mountinfo") as mounts:
+def file_system_of(path: str, table: str = "/proc/self/mountinfo") -> str | None:
+    """The type of the file system, from the mount table; `None` where there is no such table.
+
+    The names of mount points are bytes of any kind, so the table is read as bytes.
+    """
+    wanted, best, kind = os.fsencode(path), b"", None
+    with suppress(OSError), open(table, "rb") as mounts:
         for line in mounts:
-            before, _, after = line.partition(" - ")
-            point = before.split()[4].encode().decode("unicode_escape")
-            inside = path == point or path.startswith(point.rstrip("/") + "/")
+            before, _, after = line.partition(b" - ")
+            point = _ESCAPED.sub(_unescaped, before.split(b" ")[4])
+            inside = wanted == point or wanted.startswith(point.rstrip(b"/") + b"/")
             if inside and len(point) >= len(best):
-                best, kind = point, after.split()[0]
+                best, kind = point, os.fsdecode(after.split(b" ")[0])
     return kind
+
+
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+"""A space, tab, newline or backslash in the table."""
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 8)])

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import Any
 
 from eventlog import EventLog, InvalidArgument, InvalidArgumentType, blocking
-
-
-def usable_cpus() -> int:
-    """Those that this process may run on."""
-    with suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+from eventlog.system import absolute_path
 
 
 def check_log(log: EventLog) -> EventLog:
@@ -52,7 +45,7 @@ def path_of(output: EventLog | str | os.PathLike[str] | None) -> str | None:
     path = os.fspath(output) if isinstance(output, str | os.PathLike) else _path_in(output)
     if path.startswith("memory:"):
         raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
-    return os.path.abspath(path)
+    return absolute_path(path)
 
 
 def _path_in(output: object) -> str:

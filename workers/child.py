@@ -200,7 +200,7 @@ def _die_with(parent_pid: int) -> None:
 def _set_name(name: str) -> None:
     """For `ps -o comm` and `top`; the whole name stands at the end of the command line."""
     with suppress(OSError, AttributeError):
-        short = name.encode()[-NAME_BYTES_MAX:]
+        short = name.encode()[-NAME_BYTES_MAX:].decode(errors="ignore").encode()  # whole letters
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NAME, ctypes.c_char_p(short), 0, 0, 0)
 
 

@@ -7,6 +7,7 @@ is ready. A place never leaves a process behind.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from typing import Any, Final, NamedTuple
 import anyio
 import anyio.abc
 
+from eventlog import spawn
 from eventlog.groups import MemberPages
+from eventlog.spawn import CannotStart
 from workers.child import WorkerSpec
 from workers.control import RECEIVE_BYTES, ControlReader, new_pair, packed_message
 from workers.errors import PoolFailed
@@ -75,6 +78,8 @@ class _Worker:
         finally:
             theirs.close()
         self.pipe.setblocking(False)
+        self.answered = anyio.Event()
+        """It is Python."""
         self.slot = -1
         self.member_id = 0
         self.reader = ControlReader()
@@ -149,12 +154,31 @@ class Place:
                     await self._stopping.wait()
                 if self._stopping.is_set():
                     return
-                worker = _Worker(self._spec)
-                self._workers.append(worker)
-                self.restarts += 1
-                self.pid = worker.process.pid
-                tasks.start_soon(self._accompany, worker)
-                await self._wanted.wait()
+                worker = self._started()
+                if worker is not None:
+                    tasks.start_soon(self._accompany, worker)
+                    await self._wanted.wait()
+
+    def _started(self) -> _Worker | None:
+        """A new process in the place, if there can be one now."""
+        try:
+            worker = _Worker(self._spec)
+        except (CannotStart, OSError) as error:
+            self._note_failed_start(f"a worker of {self._described()} cannot be started: {error}")
+            return None
+        self._workers.append(worker)
+        self.restarts += 1
+        self.pid = worker.process.pid
+        return worker
+
+    def _note_failed_start(self, message: str) -> None:
+        """The pool ends if no worker has ever started here; else it is tried again, for ever."""
+        if not self.ready.is_set():
+            self._fail(message, None)
+            return
+        if not self._deaths:
+            logger.warning("%s; it is tried again", message)
+        self._deaths = max(self._deaths, 1) + 1
 
     async def _accompany(self, worker: _Worker) -> None:
         """From its start to its end."""
@@ -162,6 +186,7 @@ class Place:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listen, worker)
+                tasks.start_soon(self._watch_answer, worker)
                 if self._timeout_s is not None:
                     tasks.start_soon(self._watch_time, worker, self._timeout_s)
                 await anyio.wait_readable(worker.process.pidfd)
@@ -239,6 +264,14 @@ class Place:
             self._wanted.set()
 
     def _judge_start(self, worker: _Worker, ending: Ending) -> None:
+        is_unfit = ending.exit_code >= 0 or worker.kill_reason is not None
+        if not worker.answered.is_set() and is_unfit:
+            reason = worker.kill_reason or ending.description
+            self._note_failed_start(
+                f"a worker of {self._described()} cannot be started: {sys.executable!r}"
+                f" (sys.executable) did not answer as Python, and {reason}; {spawn.hint()}"
+            )
+            return
         if worker.start_error is not None:
             error, text = worker.start_error
             self._fail(f"a worker of {self._described()} cannot start: {error}", text)
@@ -276,7 +309,11 @@ class Place:
             is_open = self._hear(worker)
 
     def _take(self, worker: _Worker, message: list[Any]) -> None:
+        worker.answered.set()
         match message:
+            case ["broken", str(error), str(text)]:
+                error = f"{sys.executable} cannot run it: {error}"
+                worker.start_error = error, text
             case ["ready", int(slot), int(member_id)]:
                 worker.slot, worker.member_id = slot, member_id
                 worker.became_ready.set()
@@ -319,6 +356,14 @@ class Place:
         record.process = worker.process.pid
         record.exc_text = error or None
         target.handle(record)
+
+    async def _watch_answer(self, worker: _Worker) -> None:
+        """Kill a process that is no Python; it may never end by itself."""
+        with anyio.move_on_after(spawn.ANSWER_S):
+            await worker.answered.wait()
+            return
+        worker.kill_reason = f"was killed after {spawn.ANSWER_S:.0f} s"
+        worker.process.kill()
 
     async def _watch_time(self, worker: _Worker, timeout_s: float) -> None:
         """Kill the process when one of its handlers has run too long."""

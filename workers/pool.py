@@ -37,8 +37,9 @@ from eventlog import (
 )
 from eventlog.groups import MemberPages, pack_letter, pool_of
 from workers import handlers
-from workers.arguments import check_log, check_ordering, path_of, usable_cpus
+from workers.arguments import check_log, check_ordering, path_of
 from workers.child import WorkerSpec
+from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
 from workers.place import Obituary, Place
 from workers.policy import Backoff, Recycling, check_limit
@@ -65,7 +66,7 @@ class Pool:
     failed delivery: the event is tried again, up to `max_deliveries` times, and becomes a dead
     letter then.
 
-    `processes`: workers (default: as many as this process has CPUs). `concurrency`: events at a
+    `processes`: workers (default: as many as this process has CPUs, by affinity and quota). `concurrency`: events at a
     time in each. `ordering="key"`: events of one key one at a time, in order. `broadcast`: every
     worker handles every event, as a group of its own, `group/0` and so on. `timeout`: seconds for
     an event, after which its worker is killed. `backoff`: waits after exceptions. `output`: a log,

@@ -1,9 +1,9 @@
 """One worker process: started by `multiprocess`, watched through a pidfd, and waited for.
 
-Three things are not as `multiprocess` does them. The child does not run the user's main script
-again (handlers from it travel by value), so scripts need no `if __name__ == "__main__"`. No
-resource tracker is started. And the child is waited for with `wait4`, which tells how much memory
-it had.
+Four things are not as `multiprocess` does them. The child does not run the user's main script
+again (handlers from it travel by value), so scripts need no `if __name__ == "__main__"`. It is
+started as a writer is (`eventlog.spawn`). No resource tracker is started. And the child is waited
+for with `wait4`, which tells how much memory it had.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import io
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+import multiprocess
 import multiprocess.process
-from multiprocess import popen_spawn_posix, spawn, util
+from multiprocess import popen_spawn_posix
 from multiprocess.context import SpawnProcess, reduction, set_spawning_popen
 
+from eventlog import spawn
+from eventlog.spawn import CannotStart
 from workers import child
 from workers.child import WorkerSpec
 
@@ -48,46 +52,29 @@ class _Popen(popen_spawn_posix.Popen):  # type: ignore[misc]  # multiprocess has
     peak_rss_bytes = 0
     returncode: int | None
 
-    def __init__(self, process_obj: Any, title: str) -> None:
+    def __init__(self, process_obj: Any, title: str, channel: int) -> None:
         self._title = title
+        self._channel = channel
         super().__init__(process_obj)
 
     def _launch(self, process_obj: Any) -> None:
-        preparation = spawn.get_preparation_data(process_obj.name)
-        for name in ("init_main_from_name", "init_main_from_path"):
-            preparation.pop(name, None)
         buffer = io.BytesIO()
         set_spawning_popen(self)
         try:
-            reduction.dump(preparation, buffer)
+            reduction.dump(_preparation(process_obj.name), buffer)
             reduction.dump(process_obj, buffer)
         finally:
             set_spawning_popen(None)
-        # `multiprocess` would start one more process, which cleans up after its shared memory and
-        # semaphores; no worker is given any.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            self._spawn(buffer, nowhere)
-        finally:
-            os.close(nowhere)
-
-    def _spawn(self, buffer: io.BytesIO, tracker: int) -> None:
-        parent_r, child_w = os.pipe()
-        child_r, parent_w = os.pipe()
-        try:
-            command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=child_r)
-            self._fds += [tracker, child_r, child_w]
-            # The name at the end is for `ps`; the child looks at the first arguments only.
-            self.pid = util.spawnv_passfds(
-                spawn.get_executable(), [*command, self._title], self._fds
-            )
-        finally:
-            os.close(child_r)
-            os.close(child_w)
-        self.sentinel = parent_r
-        self.finalizer = util.Finalize(self, util.close_fds, [parent_r, parent_w])
-        with suppress(BrokenPipeError), open(parent_w, "wb", closefd=False) as pipe:
-            pipe.write(buffer.getbuffer())
+        self.pid = spawn.start(
+            "workers.process",
+            "begin",
+            # The name at the end is for `ps`.
+            ["workers", str(self._channel), self._title],
+            channel=self._channel,
+            keep=[one for one in self._fds if one != self._channel],
+            payload=buffer.getbuffer(),
+        )
+        self.sentinel = None  # the pool waits for the pidfd
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """As in `multiprocess`, but with what the kernel knows of the child's memory."""
@@ -102,10 +89,37 @@ class _Popen(popen_spawn_posix.Popen):  # type: ignore[misc]  # multiprocess has
         return self.returncode
 
 
+def _preparation(name: str) -> dict[str, Any]:
+    """What `multiprocess` tells a new process of this one.
+
+    Not the working directory, which may be deleted and is the same anyway; nor the main script.
+    """
+    return {
+        "name": name,
+        "authkey": multiprocess.process.current_process().authkey,
+        "sys_argv": sys.argv,
+        "orig_dir": multiprocess.process.ORIGINAL_DIR,
+        "start_method": multiprocess.get_start_method(),
+    }
+
+
+def begin(start: int) -> NoReturn:
+    """Be a worker: what `spawn.start` has a new process do."""
+    from multiprocess import resource_tracker
+    from multiprocess import spawn as children
+
+    # `multiprocess` would start one more process, which cleans up after its shared memory and
+    # semaphores; no worker is given any.
+    resource_tracker._resource_tracker._fd = os.open(os.devnull, os.O_WRONLY)
+    # The end of the pool closes the channel: so handlers may ask whether their parent lives.
+    parent = os.dup(int(sys.argv[2]))
+    sys.exit(children._main(start, parent))
+
+
 class _Process(SpawnProcess):  # type: ignore[misc]  # multiprocess has no types
     @staticmethod
     def _Popen(process_obj: Any) -> _Popen:  # noqa: N802 - the name that multiprocess calls
-        return _Popen(process_obj, process_obj.name)
+        return _Popen(process_obj, process_obj.name, process_obj.channel)
 
 
 class WorkerProcess:
@@ -113,6 +127,7 @@ class WorkerProcess:
 
     def __init__(self, spec: WorkerSpec, pipe: socket.socket) -> None:
         process = _Process(target=child.main, args=(spec, pipe), name=f"worker {spec.name}")
+        process.channel = pipe.fileno()
         process.start()
         # The pool waits for it; and should this process end without that, the kernel ends it. So
         # `multiprocess` need not wait at exit, and handlers may start processes of their own.
@@ -120,8 +135,13 @@ class WorkerProcess:
         self._popen: _Popen = process._popen
         self._process = process
         self.pid: int = self._popen.pid
-        self.pidfd = os.pidfd_open(self.pid)
-        """Readable once the process has ended."""
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+            """Readable once the process has ended."""
+        except (OSError, AttributeError) as error:
+            os.kill(self.pid, signal.SIGKILL)  # nobody would notice its end
+            process.join()
+            raise CannotStart(f"its process cannot be watched (pidfd_open: {error})") from error
 
     def __repr__(self) -> str:
         """The pid."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 from typing import Annotated, Final
 
@@ -17,6 +16,7 @@ from eventlog.doctor.examine import examine, mend
 from eventlog.doctor.findings import Finding
 from eventlog.errors import LogInUse
 from eventlog.storage.repair import Repair
+from eventlog.system import absolute_path
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -50,7 +50,7 @@ def doctor(
     --fix removes a stale socket, cuts a torn tail, makes indexes and headers again and takes
     others' access away; it needs the log for itself.
     """
-    directory = os.path.abspath(log)
+    directory = absolute_path(log)
     findings = examine(directory)
     repair = Repair()
     if fix:

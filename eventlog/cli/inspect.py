@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Annotated
 
 import typer
@@ -22,6 +21,7 @@ from eventlog.storage.files import FILES
 from eventlog.storage.reader import LogReader
 from eventlog.storage.repair import Repair, repair_log, segments_in
 from eventlog.storage.verify import Verification, verify_log
+from eventlog.system import absolute_path
 
 Log = Annotated[str, typer.Argument(help="The log's directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Say it as JSON.")]
@@ -88,7 +88,7 @@ def verify(
 
     Without --repair nothing is changed, and a writer may be at work.
     """
-    directory = os.path.abspath(log)
+    directory = absolute_path(log)
     report = _repaired(directory) if repair else None
     found = _verified(directory)
     _report(log, found, report, as_json=as_json)

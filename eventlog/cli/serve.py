@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from typing import Annotated, cast
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from eventlog.cli.app import EPILOG, app
 from eventlog.config import AskedOptions, Durability
 from eventlog.errors import InvalidArgument
+from eventlog.system import absolute_path
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -40,7 +40,7 @@ def serve(
     if linger is not None and not 0 <= linger < math.inf:  # so that NaN is refused too
         raise InvalidArgument(f"--linger {linger}: give seconds, 0 or more")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    directory = os.path.abspath(log)
+    directory = absolute_path(log)
     asked = AskedOptions(durability=cast("Durability | None", durability))
     prepare(directory, asked)
     control = ControlPage(directory)

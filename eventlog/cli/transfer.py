@@ -30,6 +30,7 @@ from eventlog.errors import (
 )
 from eventlog.storage.control import check_is_log
 from eventlog.storage.reader import LogReader, read_range
+from eventlog.system import absolute_path
 from eventlog.transfer.json_lines import envelope_of_line, line_of
 from eventlog.transfer.packed import RecordReader, envelope_of_record, new_record_packer
 
@@ -93,7 +94,7 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
         raise InvalidArgument(f"--from {first} is after --to {last}")
     if file == "-" and form == Format.MSGPACK and sys.stdout.isatty():
         raise InvalidArgument("MessagePack is nothing for a terminal: give a FILE, or a pipe")
-    reader = LogReader(os.path.abspath(log))
+    reader = LogReader(absolute_path(log))
     skipped: list[CorruptLog] = []
     try:
         start = first or reader.first_available
@@ -149,7 +150,7 @@ def _output(file: str, *, force: bool) -> Iterator[BinaryIO]:
         return
     if os.path.lexists(file) and not force:
         raise InvalidArgument(f"{file} is there already; give --force to replace it")
-    folder, name = os.path.split(os.path.abspath(file))
+    folder, name = os.path.split(absolute_path(file))
     with _file_errors(file):
         descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
         try:

@@ -7,24 +7,30 @@ inherits the lock until it listens: of all that race, one starts it and the othe
 from __future__ import annotations
 
 import os
-import site
+import select
+import shlex
+import signal
 import socket
-import subprocess
 import sys
-from typing import Final
+import time
+from contextlib import suppress
+from typing import Any, Final, Self
 
 import msgpack
 
-import eventlog
-from eventlog import errors, rendezvous
+from eventlog import errors, rendezvous, spawn
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, LogDeleted, WriterUnavailable
-from eventlog.rendezvous import READY
+from eventlog.spawn import CannotStart
 from eventlog.storage.control import is_log
 from eventlog.storage.start import make_directory, make_log
+from eventlog.system import hold_standard_descriptors
 
 STARTS_MAX: Final = 5
 """A writer that is killed while it starts is started again so often, by each who needs it."""
+READ_BYTES: Final = 64 * 1024
+SAID_BYTES_MAX: Final = 2000
+"""How much of what a failed writer printed is quoted."""
 
 
 def prepare(directory: str, asked: AskedOptions) -> None:
@@ -92,48 +98,141 @@ def start_writer(directory: str, lock: int) -> None:
     Raises:
         EventLogError: what it said instead.
     """
-    command = [sys.executable, "-m", "eventlog.writer", "--detach", "--lock", str(lock), directory]
     try:
-        started = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=_environment(),
-            pass_fds=[lock],
-            start_new_session=True,
-            check=False,
-        )
-    except OSError as error:
+        start = _WriterStart(directory, lock)
+    except (CannotStart, OSError) as error:
+        raise _not_started(directory, str(error)) from error
+    with start:
+        answer = start.wait()
+    match answer:
+        case ["ready"]:
+            return
+        case ["error", str(name), str(message)]:
+            raise _reported(name, message, directory)
+        case ["broken", str(message), str()]:
+            raise _not_started(
+                directory,
+                f"{sys.executable} cannot run it: {message}; install what is missing for that"
+                " interpreter, or put it on sys.path of this process",
+            )
+    if not start.is_alive:
+        raise _not_started(directory, f"{start.silence}; {spawn.hint()}")
+    if start.said:
         raise WriterUnavailable(
-            f"no writer could be started for {directory}: {error}", path=directory
-        ) from error
-    if started.stdout and started.stdout != READY:
-        raise _reported(started.stdout, directory)
-    last_lines = started.stderr.decode(errors="replace").strip()[-2000:]
-    if last_lines and not started.stdout:
-        raise WriterUnavailable(
-            f"the writer of {directory} could not start: {last_lines}", path=directory
+            f"the writer of {directory} could not start: {start.said}", path=directory
         )
 
 
-def _environment() -> dict[str, str]:
-    """The writer must be of this very package, wherever this process imported it from."""
-    environment = dict(os.environ)
-    environment["PYTHONSAFEPATH"] = "1"
-    home = os.path.dirname(os.path.dirname(os.path.abspath(eventlog.__file__)))
-    if home not in (*site.getsitepackages(), site.getusersitepackages()):
-        others = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = home + (os.pathsep + others if others else "")
-    return environment
+def _not_started(directory: str, reason: str) -> WriterUnavailable:
+    return WriterUnavailable(
+        f"no writer could be started for {directory}: {reason}; or start one with:"
+        f" eventlog serve {shlex.quote(directory)}",
+        path=directory,
+    )
 
 
-def _reported(output: bytes, directory: str) -> EventLogError:
+class _WriterStart:
+    """A writer on its way: what it answers, and what it prints instead."""
+
+    def __init__(self, directory: str, lock: int) -> None:
+        self.is_alive = False
+        """It runs Python."""
+        self._has_answered = False
+        self._messages = msgpack.Unpacker()
+        self._said = b""
+        hold_standard_descriptors()
+        self._channel, channel = os.pipe()
+        try:
+            self._errors, errors = os.pipe()
+        except BaseException:
+            os.close(self._channel)
+            os.close(channel)
+            raise
+        options = ["--detach", "--lock", str(lock), "--answer", str(channel)]
+        try:
+            self._pid = spawn.start(
+                "eventlog.writer.__main__",
+                "begin",
+                ["eventlog.writer", *options, directory],
+                channel=channel,
+                keep=[lock],
+                script_folder_last=True,
+                in_background=True,
+                errors=errors,
+            )
+        except BaseException:
+            os.close(self._channel)
+            os.close(self._errors)
+            raise
+        finally:
+            os.close(channel)
+            os.close(errors)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give everything back; what has not answered by now is ended."""
+        os.close(self._channel)
+        os.close(self._errors)
+        with suppress(ChildProcessError):  # somebody else waits for all children
+            if self._has_answered:
+                os.waitpid(self._pid, 0)  # it has detached itself, or failed: it ends
+            elif os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                # A program that is no writer may have started others, in the session that is ours.
+                send = os.kill if self.is_alive else os.killpg
+                with suppress(ProcessLookupError):
+                    send(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+
+    def wait(self) -> list[Any] | None:
+        """Its answer; `None` if it ended, or said nothing for too long, without one."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._errors, select.POLLIN)
+        deadline_s = time.monotonic() + spawn.ANSWER_S
+        is_open = True
+        while is_open or poll.poll(0):  # at the end, what it printed before
+            left_s = deadline_s - time.monotonic()
+            if not self.is_alive and left_s <= 0:
+                return None
+            for descriptor, _ in poll.poll(None if self.is_alive else left_s * 1000):
+                data = os.read(descriptor, READ_BYTES)
+                if not data:
+                    poll.unregister(descriptor)
+                if descriptor == self._errors:
+                    self._said = (self._said + data)[-SAID_BYTES_MAX:]
+                elif not data:
+                    is_open = False
+                elif (answer := self._heard(data)) is not None:
+                    self._has_answered = True
+                    return answer
+        return None
+
+    def _heard(self, data: bytes) -> list[Any] | None:
+        self._messages.feed(data)
+        for message in self._messages:
+            if message != ["alive"]:
+                return list(message)
+            self.is_alive = True
+        return None
+
+    @property
+    def said(self) -> str:
+        """The end of what it printed as errors; call it after the end of the process."""
+        return self._said.decode(errors="replace").strip()
+
+    @property
+    def silence(self) -> str:
+        """Why nothing came."""
+        said = f" and said: {self.said}" if self.said else ""
+        return f"{sys.executable!r} (sys.executable) did not answer as Python{said}"
+
+
+def _reported(name: str, message: str, directory: str) -> EventLogError:
     """The error that the writer reported."""
-    try:
-        name, message = msgpack.unpackb(output)
-    except ValueError:
-        name, message = "", output.decode(errors="replace")
-    kind = getattr(errors, str(name), WriterUnavailable)
+    kind = getattr(errors, name, WriterUnavailable)
     if kind in (errors.CorruptLog, errors.UnknownFormat, errors.PermissionDenied, errors.NotALog):
         return kind(message, path=directory)  # type: ignore[no-any-return]
     if kind is errors.LogFull:

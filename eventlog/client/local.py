@@ -19,6 +19,7 @@ from eventlog.errors import InvalidArgument, InvalidArgumentType, SequenceOutOfR
 from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
 from eventlog.record_batch import PackedBatch
 from eventlog.storage.reader import LogReader
+from eventlog.system import absolute_path
 
 
 class ClosablePipe(Protocol):
@@ -35,7 +36,7 @@ class LocalHandle:
     """Path, options and the reading side of an open log."""
 
     def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = absolute_path(os.fspath(path))
         self.asked = asked
         self.generation = forks.generation
         self._reader: LogReader | None = None

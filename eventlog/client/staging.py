@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from eventlog.client.conversations import Channel
+from eventlog.system import above_standard
 
 RECEIVE_BYTES: Final = 64 * 1024
 ALIGNMENT: Final = 64
@@ -83,7 +84,7 @@ def received(pipe: socket.socket, channel: Channel) -> bytes:
             )
         except TimeoutError:
             continue  # of a blocking pipe (see `rendezvous.connect`): nothing has come so far
-        channel.descriptors += descriptors
+        channel.descriptors += map(above_standard, descriptors)
         return data
 
 

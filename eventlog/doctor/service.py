@@ -54,8 +54,8 @@ def service_of(directory: str, control: ControlPage) -> Service:
 
 
 def _state_of(pid: int) -> str:
-    with suppress(OSError, IndexError), open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0]
+    with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0].decode()
     return ""
 
 

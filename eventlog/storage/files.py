@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from eventlog.errors import EventLogError, LogFull, LogNotFound, PermissionDenied, StorageFailed
+from eventlog.system import above_standard, hold_standard_descriptors
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -39,16 +40,16 @@ class Files:
 
     def open_read(self, path: str) -> int:
         """A descriptor for reading."""
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return above_standard(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
 
     def open_write(self, path: str) -> int:
         """A descriptor for reading and writing of a file that exists."""
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return above_standard(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
 
     def create(self, path: str) -> int:
         """A descriptor of a new file; whatever an earlier attempt left there is emptied."""
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(path, flags, FILE_MODE)
+        return above_standard(os.open(path, flags, FILE_MODE))
 
     def allocate(self, descriptor: int, size: int) -> None:
         """Give the file its room now, so that a full disk is an error here and no SIGBUS later."""
@@ -133,6 +134,7 @@ class Files:
 
     def map(self, descriptor: int, size: int, *, writable: bool = False) -> mmap.mmap:
         """The first `size` bytes in memory, shared with every process that maps them."""
+        hold_standard_descriptors()  # the map has a descriptor of its own
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         return mmap.mmap(descriptor, size, access=access)
 
@@ -261,6 +263,12 @@ def translated(error: OSError, path: str, what: str) -> EventLogError:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return PermissionDenied(
                 f"no permission for the log {path} ({reason}); run as its owner", path=path
+            )
+        case errno.EMFILE | errno.ENFILE:
+            return StorageFailed(
+                f"no descriptor is left for the log {path} ({reason}); raise the limit of open"
+                " files (ulimit -n), or close what is not needed",
+                path=path,
             )
         case errno.ENOENT | errno.ENOTDIR:
             return LogNotFound(f"there is no log at {path} ({reason})", path=path)

@@ -20,10 +20,10 @@ def process_start(pid: int) -> int:
     """When the process started, in clock ticks since boot; 0 if there is none or it can't be told.
 
     The 22nd field of /proc/PID/stat (man proc_pid_stat); the second one, the program's name, may
-    hold spaces and parentheses.
+    hold spaces and parentheses, and bytes that are no text.
     """
-    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat") as file:
-        return int(file.read().rpartition(")")[2].split()[19])
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
     return 0
 
 

@@ -10,6 +10,7 @@
 `key_hashes`     reads the hashes that a group in key order goes by
 `processes`      waiting for a member's end
 `server`         the trio loop: pipes, syncs, signals, leaving when idle
+`entrance`       lets clients in, as long as there are descriptors
 `pipe`           one client's pipe
 `staging`        the memory through which its large batches come
 ===============  ====================================================================

@@ -1,8 +1,9 @@
 """`python -m eventlog.writer PATH`: become the writer of a log, or say why not.
 
-A client starts it with `--detach --lock N`: N is a descriptor that holds the directory's lock (see
-`rendezvous`). The starter reads standard output to its end: `ready`, or else
-the error, as a MessagePack array [error name, message]. After that the output goes to `writer.log`.
+A client starts it with `--detach --lock N --answer M`. N is a descriptor that holds the directory's
+lock (see `rendezvous`). M is the channel on which the starter waits (see `spawn`) for one array in
+MessagePack: ["ready"], or ["error", name, message], or ["broken", error, traceback]. Without a
+channel the writer prints `ready`. What it says later goes to `writer.log`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import os
 import resource
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
 
 import msgpack
 
@@ -25,9 +28,17 @@ from eventlog.errors import EventLogError, WriterUnavailable
 from eventlog.storage.files import FILES, os_errors
 from eventlog.storage.recovery import Damage
 from eventlog.storage.start import open_log
+from eventlog.system import absolute_path, hold_standard_descriptors
 
 logger = logging.getLogger("eventlog.writer")
 LOG_BYTES_MAX = 256 * 1024
+
+
+def begin(start: int) -> NoReturn:
+    """What a client has a new process do; `start` is the file that told it so."""
+    os.close(start)
+    sys.argv.pop(0)  # as with `python -m`, the name of the program comes first
+    sys.exit(main())
 
 
 def main() -> int:
@@ -36,20 +47,23 @@ def main() -> int:
     parser.add_argument("path")
     parser.add_argument("--detach", action="store_true", help="go on in the background")
     parser.add_argument("--lock", type=int, help="a descriptor that holds the directory's lock")
+    parser.add_argument("--answer", type=int, help="the descriptor on which the starter waits")
     parser.add_argument("--linger", type=float, default=LINGER_S_DEFAULT, help="seconds")
     arguments = parser.parse_args()
-    directory = os.path.abspath(arguments.path)
+    directory = absolute_path(arguments.path)
     if arguments.detach:
         _detach()
+    starter = Starter(arguments.answer)
     try:
         _log_to_file(directory)
-        serve(directory, linger_s=arguments.linger, lock=arguments.lock, on_ready=_say_ready)
+        serve(directory, linger_s=arguments.linger, lock=arguments.lock, on_ready=starter.say_ready)
     except EventLogError as error:
         logger.error("%s", error)
-        _say_error(error)
+        starter.say("error", type(error).__name__, str(error))
         return 1
-    except Exception:
+    except Exception as error:
         logger.exception("the writer failed")
+        starter.say("broken", f"{type(error).__name__}: {error}", traceback.format_exc())
         raise
     return 0
 
@@ -67,6 +81,7 @@ def serve(
         WriterUnavailable: another process is the writer.
         EventLogError: the log cannot be opened, or nothing more could be stored.
     """
+    hold_standard_descriptors()
     rendezvous.check_file_system(directory)
     _raise_descriptor_limit()
     directory_lock = rendezvous.lock_directory(directory) if lock is None else lock
@@ -156,19 +171,30 @@ def _log_to_file(directory: str) -> None:
     )
 
 
-def _say_ready() -> None:
-    """Let the starter go on, and keep nothing of its terminal."""
-    os.write(1, rendezvous.READY)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
-    os.chdir("/")
+class Starter:
+    """Whoever started this writer and waits for its answer."""
 
+    def __init__(self, channel: int | None) -> None:
+        self._channel = channel
 
-def _say_error(error: EventLogError) -> None:
-    sys.stdout.buffer.write(msgpack.packb([type(error).__name__, str(error)]))
-    sys.stdout.flush()
+    def say_ready(self) -> None:
+        """Let the starter go on, and keep nothing of its terminal."""
+        if self._channel is None:
+            os.write(1, rendezvous.READY)
+        self.say("ready")
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+        os.chdir("/")
+
+    def say(self, *words: str) -> None:
+        """Answer, once; a starter that is gone needs no answer."""
+        if self._channel is not None:
+            with suppress(OSError):
+                os.write(self._channel, msgpack.packb(words, unicode_errors="surrogateescape"))
+            os.close(self._channel)
+            self._channel = None
 
 
 if __name__ == "__main__":

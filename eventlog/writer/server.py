@@ -1,7 +1,7 @@
 """The writer's trio loop: pipes in and out, syncs, signals, and leaving when nobody is there.
 
 nursery
-|-- accept           one task for each pipe: bytes -> Connection -> Actor -> answers
+|-- entrance         one task for each pipe: bytes -> Connection -> Actor -> answers
 |-- spare            makes the next segment ready when the active one is half full
 |-- sync             waits until something is to be synced; one sync covers all that came
 |-- expire           sleeps until the oldest segment is too old (only with `max_age`)
@@ -40,6 +40,7 @@ from eventlog.wire.messages import (
     failed,
 )
 from eventlog.writer.actor import Actor
+from eventlog.writer.entrance import Entrance
 from eventlog.writer.pipe import Pipe
 from eventlog.writer.processes import wait_process_end
 from eventlog.writer.staging import StagingArea
@@ -89,6 +90,7 @@ class Server:
             async with trio.open_nursery() as self.nursery:
                 self._listener.setblocking(False)
                 listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
+                entrance = Entrance(listener, lambda: len(self._pipes))
                 self.nursery.start_soon(self._watch_signals)
                 self.nursery.start_soon(self._sync_loop)
                 self.nursery.start_soon(self._sync_positions_loop)
@@ -100,7 +102,7 @@ class Server:
                 if self._linger_s is not None:
                     self.nursery.start_soon(self._watch_idle, self._linger_s)
                 on_ready()
-                await trio.serve_listeners(self._serve_pipe, [listener])
+                await entrance.admit(self.nursery, self._serve_pipe)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self.actor.end)

@@ -14,6 +14,7 @@ import socket
 
 from eventlog.config import STAGING_BYTES, STAGING_RINGS_MAX
 from eventlog.errors import EventLogError, ProtocolError
+from eventlog.system import has_spare_descriptors
 from eventlog.wire.connection import frame
 from eventlog.wire.messages import Append, AppendStaged, Staged
 
@@ -73,7 +74,8 @@ class StagingArea:
         Raises:
             EventLogError: the pipe gets none, and its producer goes on without.
         """
-        if pipe in self._rings or len(self._rings) >= STAGING_RINGS_MAX:
+        is_full = len(self._rings) >= STAGING_RINGS_MAX or not has_spare_descriptors(pipe.fileno())
+        if pipe in self._rings or is_full:
             raise EventLogError("no more staging rings; send batches through the pipe")
         try:
             ring = StagingRing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from eventlog import EventLogError
 from eventlog.cli.consume import Log
 from eventlog.cli.show import position_of
 from eventlog.storage.control import check_is_log
+from eventlog.system import absolute_path
 from workers.cli.app import app
 from workers.cli.show import bytes_of
 
@@ -150,10 +152,11 @@ def _work(
     from workers.cli.views import open_view
 
     # Workers take the path over, and import the handler; this process never does.
-    sys.path.insert(0, os.getcwd())
+    with suppress(FileNotFoundError):  # it was deleted
+        sys.path.insert(0, os.getcwd())
     failure: EventLogError | None = None
     with open_view(f"{options['group']} of {log}", as_json=as_json) as view:
-        watched = None if folder is None else str(folder.absolute())
+        watched = None if folder is None else absolute_path(str(folder))
         session = Session(log, options, view, until_drained=until_drained, folder=watched)
         try:
             trio.run(session.run)
