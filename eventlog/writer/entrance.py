@@ -34,18 +34,19 @@ class Entrance:
     async def admit(
         self, nursery: trio.Nursery, serve: Callable[[trio.SocketStream], Awaitable[None]]
     ) -> NoReturn:
-        """Start a task for each client, for ever."""
-        while True:
-            while self._count() and not has_spare_descriptors(self._listener.socket.fileno()):
-                await self._wait_for_room("few descriptors are left")
-            try:
-                stream = await self._listener.accept()
-            except OSError as error:
-                if error.errno not in EXHAUSTED:
-                    raise
-                await self._wait_for_room(str(error))
-            else:
-                nursery.start_soon(serve, stream)
+        """Start a task for each client, for ever; the socket is closed when this is cancelled."""
+        async with self._listener:
+            while True:
+                while self._count() and not has_spare_descriptors(self._listener.socket.fileno()):
+                    await self._wait_for_room("few descriptors are left")
+                try:
+                    stream = await self._listener.accept()
+                except OSError as error:
+                    if error.errno not in EXHAUSTED:
+                        raise
+                    await self._wait_for_room(str(error))
+                else:
+                    nursery.start_soon(serve, stream)
 
     async def _wait_for_room(self, reason: str) -> None:
         now_s = trio.current_time()
