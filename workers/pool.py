@@ -66,14 +66,13 @@ class Pool:
     failed delivery: the event is tried again, up to `max_deliveries` times, and becomes a dead
     letter then.
 
-    `processes`: workers (default: as many as this process has CPUs, by affinity and quota).
-    `concurrency`: events at a time in each. `ordering="key"`: events of one key one at a time, in
-    order. `broadcast`: every worker handles every event, as a group of its own, `group/0` and so
-    on. `timeout`: seconds for an event, after which its worker is killed. `backoff`: waits after
-    exceptions. `output`: a log, or its path; on the pool's own log a result and its event's
-    acknowledgement are one step, so results are there exactly once. `initializer`: called once in
-    each worker. `max_events_per_worker`, `max_rss_bytes`, `max_age_s`: when a worker is replaced by
-    a fresh one.
+    `processes`: workers (default: one per CPU, within the quota). `concurrency`: events at a
+    time in each. `ordering="key"`: events of one key one at a time, in order. `broadcast`: every
+    worker handles every event, as a group of its own, `group/0` and so on. `timeout`: seconds for
+    an event, after which its worker is killed. `backoff`: waits after exceptions. `output`: a log,
+    or its path; on the pool's own log a result and its event's acknowledgement are one step, so
+    results are there exactly once. `initializer`: called once in each worker.
+    `max_events_per_worker`, `max_rss_bytes`, `max_age_s`: when a worker is replaced by a fresh one.
     `position`: where a group begins that is new. `progress`: a bar on the terminal. `stop_s`: how
     long handlers that run may go on when the pool is left.
 
