@@ -115,6 +115,8 @@ def start_writer(directory: str, lock: int) -> None:
                 f"{sys.executable} cannot run it: {message}; install what is missing for that"
                 " interpreter, or put it on sys.path of this process",
             )
+    if start.was_killed:
+        return
     if not start.is_alive:
         raise _not_started(directory, f"{start.silence}; {spawn.hint()}")
     if start.said:
@@ -137,6 +139,8 @@ class _WriterStart:
     def __init__(self, directory: str, lock: int) -> None:
         self.is_alive = False
         """It runs Python."""
+        self.was_killed = False
+        """By a signal that was not ours."""
         self._has_answered = False
         self._messages = msgpack.Unpacker()
         self._said = b""
@@ -179,12 +183,27 @@ class _WriterStart:
         with suppress(ChildProcessError):  # somebody else waits for all children
             if self._has_answered:
                 os.waitpid(self._pid, 0)  # it has detached itself, or failed: it ends
-            elif os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-                # A program that is no writer may have started others, in the session that is ours.
-                send = os.kill if self.is_alive else os.killpg
-                with suppress(ProcessLookupError):
-                    send(self._pid, signal.SIGKILL)
-                os.waitpid(self._pid, 0)
+                return
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self.was_killed = os.WIFSIGNALED(status)
+                return
+            # A program that is no writer may have started others, in the session that is ours.
+            send = os.kill if self.is_alive else os.killpg
+            with suppress(ProcessLookupError):
+                send(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+    def _wait_for_end(self, seconds: float) -> None:
+        """Its channel is closed: it has ended, or soon will have, if it is a writer."""
+        with suppress(OSError, AttributeError):  # no pidfds here: it is ended at once
+            watched = os.pidfd_open(self._pid)
+            try:
+                poll = select.poll()  # `select` knows only the first 1,024 descriptors
+                poll.register(watched, select.POLLIN)
+                poll.poll(max(seconds, 0.0) * 1000)
+            finally:
+                os.close(watched)
 
     def wait(self) -> list[Any] | None:
         """Its answer; `None` if it ended, or said nothing for too long, without one."""
@@ -208,6 +227,7 @@ class _WriterStart:
                 elif (answer := self._heard(data)) is not None:
                     self._has_answered = True
                     return answer
+        self._wait_for_end(deadline_s - time.monotonic())
         return None
 
     def _heard(self, data: bytes) -> list[Any] | None:
