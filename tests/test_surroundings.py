@@ -44,7 +44,7 @@ MOUNTS = b"""\
     ],
 )
 def test_mount_points_of_any_bytes_are_recognised(tmp_path: Path, path: bytes, kind: str) -> None:
-    """One that was not UTF-8, anywhere, and no writer could start; NFS below "café" was let pass."""
+    """One that was not UTF-8, anywhere, and no writer could start; NFS in "café" was let pass."""
     table = tmp_path / "mountinfo"
     table.write_bytes(MOUNTS)
     found = file_system_of(os.fsdecode(path), str(table))
@@ -132,7 +132,7 @@ def use():
             publisher.send("y" * 70_000)
         with log.subscribe("c", SeekPosition.BEGINNING, follow=False) as stream:
             for envelope in stream:
-                stream.ack(envelope)
+                log.ack("c", envelope.seq_no)
         return "worked"
 
 def limited(more):
@@ -184,14 +184,16 @@ def test_whatever_a_client_lacks_descriptors_for_ends_in_an_error_of_ours(
 
 
 def test_a_writer_at_its_limit_of_descriptors_stores_on_and_says_so_once(path: str) -> None:
-    """Ten tracebacks a second washed the writer's log away, and no file could be made for a roll."""
+    """Ten tracebacks a second washed the writer's log away, and no roll was possible."""
     with blocking.open(path, segment_bytes=64 * 1024, max_event_bytes=16 * 1024) as log:
         pid = log.status().writer_pid
         assert pid is not None
     stop_process(pid)
     writer = subprocess.Popen(
-        ["sh", "-c", f'ulimit -n {LIMIT}; exec "$@"', "sh"]
-        + [sys.executable, "-m", "eventlog.writer", path],
+        [
+            *("sh", "-c", f'ulimit -n {LIMIT}; exec "$@"', "sh"),
+            *(sys.executable, "-m", "eventlog.writer", path),
+        ],
         stdout=subprocess.PIPE,
     )
     assert writer.stdout is not None
@@ -213,8 +215,8 @@ def test_a_writer_at_its_limit_of_descriptors_stores_on_and_says_so_once(path: s
         assert log.status().segments > 5
         writers_files = len(os.listdir(f"/proc/{writer.pid}/fd"))
         assert LIMIT - 2 * system.RESERVE_MAX < writers_files < LIMIT
+        welcomed[-1].setblocking(False)
         with pytest.raises(BlockingIOError):
-            welcomed[-1].setblocking(False)
             welcomed[-1].recv(1)
         for pipe in welcomed:
             pipe.close()

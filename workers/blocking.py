@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -26,8 +26,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 import eventlog
 import eventlog.blocking
 from eventlog import DeadLetter, EventLogError, InvalidArgumentType
+from eventlog.system import hold_standard_descriptors
 from workers import pool
-from workers.errors import PoolError
+from workers.errors import PoolError, PoolFailed
 from workers.options import PoolOptions
 from workers.signals import PoolSignals
 from workers.stats import PoolStats
@@ -63,7 +64,7 @@ class Pool:
         if self._portal is not None:
             raise PoolError("a pool is used once; make another one", path=self._path)
         try:
-            self._portal = self._stack.enter_context(start_blocking_portal("trio"))
+            self._portal = self._stack.enter_context(self._new_portal())
             self._life = self._portal.start_task_soon(self._live)
             self._life.add_done_callback(self._note_end)
             self._entered.result()
@@ -72,6 +73,19 @@ class Pool:
                 self.__exit__(*sys.exc_info())
             raise
         return self
+
+    @contextmanager
+    def _new_portal(self) -> Iterator[BlockingPortal]:
+        with ExitStack() as stack:
+            try:
+                hold_standard_descriptors()
+                portal = stack.enter_context(start_blocking_portal("trio"))
+            except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
+                raise PoolFailed(
+                    f"the pool of {self._path} cannot start its event loop: {error}",
+                    path=self._path,
+                ) from error
+            yield portal
 
     async def _live(self) -> None:
         """From entering to leaving, in the pool's event loop."""

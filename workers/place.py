@@ -121,6 +121,8 @@ class Place:
         self._stopping = anyio.Event()
         self._deaths = 0
         self._start_failures = 0
+        self._is_refused = False
+        """The system starts no process here, which was said."""
         self._wanted = anyio.Event()
         self.restarts = -1
         self.pid = 0
@@ -176,8 +178,9 @@ class Place:
         if not self.ready.is_set():
             self._fail(message, None)
             return
-        if not self._deaths:
+        if not self._is_refused:
             logger.warning("%s; it is tried again", message)
+        self._is_refused = True
         self._deaths = max(self._deaths, 1) + 1
 
     async def _accompany(self, worker: _Worker) -> None:
@@ -318,6 +321,7 @@ class Place:
                 worker.slot, worker.member_id = slot, member_id
                 worker.became_ready.set()
                 self._start_failures = 0
+                self._is_refused = False
                 self.ready.set()
                 for older in self._workers[:-1]:
                     older.tell_to_stop()
