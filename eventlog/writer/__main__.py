@@ -21,10 +21,12 @@ import msgpack
 
 from eventlog import rendezvous
 from eventlog.config import LINGER_S_DEFAULT
-from eventlog.errors import EventLogError, WriterUnavailable
+from eventlog.errors import EventLogError
 from eventlog.storage.files import FILES, os_errors
+from eventlog.storage.owner import check_owner
 from eventlog.storage.recovery import Damage
 from eventlog.storage.start import open_log
+from eventlog.writer.succession import become_writer
 
 logger = logging.getLogger("eventlog.writer")
 LOG_BYTES_MAX = 256 * 1024
@@ -39,11 +41,17 @@ def main() -> int:
     parser.add_argument("--linger", type=float, default=LINGER_S_DEFAULT, help="seconds")
     arguments = parser.parse_args()
     directory = os.path.abspath(arguments.path)
-    if arguments.detach:
-        _detach()
+    starter = _detach() if arguments.detach else None
     try:
+        check_owner(directory)  # before there is a file of ours in it
         _log_to_file(directory)
-        serve(directory, linger_s=arguments.linger, lock=arguments.lock, on_ready=_say_ready)
+        serve(
+            directory,
+            linger_s=arguments.linger,
+            lock=None if arguments.lock is None else rendezvous.Lock(arguments.lock),
+            gives_way=arguments.detach,
+            on_ready=lambda: _say_ready(starter),
+        )
     except EventLogError as error:
         logger.error("%s", error)
         _say_error(error)
@@ -58,10 +66,15 @@ def serve(
     directory: str,
     *,
     linger_s: float | None,
-    lock: int | None = None,
+    lock: rendezvous.Lock | None = None,
+    gives_way: bool = False,
+    replaces: bool = False,
+    waits: bool = False,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Be the writer of the log until the end; the log must exist.
+
+    A writer that `gives_way` leaves for one that `replaces`; see `succession`.
 
     Raises:
         WriterUnavailable: another process is the writer.
@@ -69,33 +82,17 @@ def serve(
     """
     rendezvous.check_file_system(directory)
     _raise_descriptor_limit()
-    directory_lock = rendezvous.lock_directory(directory) if lock is None else lock
-    assert directory_lock is not None
+    check_owner(directory)
+    writer_lock, listener = become_writer(directory, lock, replaces=replaces, waits=waits)
     try:
-        _check_nobody_listens(directory)
-        writer_lock = rendezvous.lock_writer(directory)
-        # Before recovery, which may take a while: who connects now waits in the backlog.
-        listener = rendezvous.listen(directory)
-    finally:
-        os.close(directory_lock)
-    try:
-        _run(directory, listener, linger_s, on_ready)
+        _run(directory, listener, linger_s, on_ready, gives_way=gives_way)
     finally:
         # Only the holder of the lock may remove the socket: it cannot be a later writer's.
-        if FILES.has_name(writer_lock, os.path.join(directory, rendezvous.LOCK_NAME)):
+        lock_path = os.path.join(directory, rendezvous.LOCK_NAME)
+        if FILES.has_name(writer_lock.descriptor, lock_path):
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, rendezvous.SOCKET_NAME))
-        os.close(writer_lock)
-
-
-def _check_nobody_listens(directory: str) -> None:
-    other = rendezvous.connect(directory)
-    if other is not None:
-        other.close()
-        raise WriterUnavailable(
-            f"the log {directory} already has a writer; `eventlog status {directory}` shows it",
-            path=directory,
-        )
+        writer_lock.release()
 
 
 def _run(
@@ -103,6 +100,8 @@ def _run(
     listener: socket.socket,
     linger_s: float | None,
     on_ready: Callable[[], None],
+    *,
+    gives_way: bool,
 ) -> None:
     import trio
 
@@ -112,7 +111,7 @@ def _run(
     logger.info("writer of %s, epoch %d", directory, log.control.epoch)
     for damage in log.damages:
         logger.warning("%s", describe(damage, log.last_seq_no))
-    server = Server(log, listener, linger_s=linger_s)
+    server = Server(log, listener, linger_s=linger_s, gives_way=gives_way)
     trio.run(server.run, on_ready)
     if log.failure is not None:
         raise log.failure
@@ -136,10 +135,21 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _detach() -> None:
-    """Go on in a child that nobody has to wait for; before any thread or trio is running."""
-    if os.fork():
+def _detach() -> int:
+    """Go on in a child, before any thread or trio is running; what to close when it serves.
+
+    The parent stays until then, and waits for a child that ends before: nobody else would, if the
+    starter is the first process of a container.
+    """
+    ready, starter = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(starter)
+        if not os.read(ready, 1):
+            os.waitpid(child, 0)
         os._exit(0)
+    os.close(ready)
+    return starter
 
 
 def _log_to_file(directory: str) -> None:
@@ -156,9 +166,14 @@ def _log_to_file(directory: str) -> None:
     )
 
 
-def _say_ready() -> None:
+def _say_ready(starter: int | None) -> None:
     """Let the starter go on, and keep nothing of its terminal."""
-    os.write(1, rendezvous.READY)
+    with suppress(OSError):  # a starter that was killed is no reason not to serve
+        os.write(1, rendezvous.READY)
+    if starter is not None:
+        with suppress(OSError):
+            os.write(starter, rendezvous.READY)
+        os.close(starter)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
@@ -167,8 +182,8 @@ def _say_ready() -> None:
 
 
 def _say_error(error: EventLogError) -> None:
-    sys.stdout.buffer.write(msgpack.packb([type(error).__name__, str(error)]))
-    sys.stdout.flush()
+    with suppress(OSError):  # the starter was killed
+        os.write(1, msgpack.packb([type(error).__name__, str(error)]))
 
 
 if __name__ == "__main__":
