@@ -17,6 +17,7 @@ import msgpack
 
 import eventlog
 from eventlog import errors, rendezvous
+from eventlog.client.adoption import await_adopted
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, LogDeleted, WriterUnavailable
 from eventlog.rendezvous import READY
@@ -56,10 +57,10 @@ def find_or_start(directory: str) -> socket.socket:
     pipe = rendezvous.connect(directory)
     for _ in range(STARTS_MAX):
         if pipe is not None:
-            return pipe
+            return await_adopted(pipe)
         pipe = _start_and_connect(directory)
     if pipe is not None:
-        return pipe
+        return await_adopted(pipe)
     raise WriterUnavailable(
         f"{STARTS_MAX} writers of {directory}, one after the other, were killed or ended right at"
         f" their start; see {rendezvous.LOG_NAME} there",

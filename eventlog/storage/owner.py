@@ -1,4 +1,5 @@
 """Whose a log is. Only its owner may change it: files of root would lock the owner out."""
+
 from __future__ import annotations
 
 import os

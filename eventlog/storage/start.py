@@ -394,6 +394,7 @@ class _Recovery:
         control.boot_id = boot_id()
         control.writer_start = process_start(os.getpid())
         control.writer_pid = os.getpid()
+        control.hold()
         if control.options.durability != "memory":
             # Before the first append: a page on the disk that still says "orderly end" would, after
             # a loss of power, keep the next start from looking at what was appended since.

@@ -20,6 +20,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -49,7 +50,7 @@ from eventlog.wire.messages import (
 )
 from eventlog.writer.actor import Actor
 from eventlog.writer.pipe import Pipe
-from eventlog.writer.processes import wait_process_end
+from eventlog.writer.processes import wait_member_end
 from eventlog.writer.staging import StagingArea
 
 logger = logging.getLogger("eventlog.writer")
@@ -339,7 +340,10 @@ class Server:
 
     async def _await_member(self, state: GroupState, member_id: int, pid: int, start: int) -> None:
         """A member of before this writer's start keeps its lease as long as its process lives."""
-        await wait_process_end(pid, start)
+        member = state.members.get(member_id)
+        if member is not None:
+            pages = self.actor.groups.store.pages
+            await wait_member_end(pid, start, partial(pages.is_held, member.slot))
         if (state, member_id, pid, start) in self.actor.groups.absent():
             self.actor.groups.end_member(state, member_id)
             self.flush()

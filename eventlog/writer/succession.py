@@ -159,7 +159,7 @@ def _lock_of_writer(directory: str) -> Lock:
         if waited_s > UNREACHABLE_S and not is_told and not rendezvous.has_socket(directory):
             is_told = True
             pid, start = _last_writer(directory)
-            logger.warning("the socket of process %d, the writer, was removed: ending it", pid)
+            logger.warning("the writer's socket was removed: ending the writer, process %d", pid)
             _terminate(pid, start)
         if waited_s > END_S_MAX:
             raise _does_not_end(_last_writer(directory)[0], directory)
