@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import EventLogError, PermissionDenied, blocking, rendezvous
+from eventlog import EventLogError, PermissionDenied, SeekPosition, blocking, rendezvous
 from eventlog.backup import back_up
 from eventlog.client.launch import find_or_start
 from eventlog.demo.main_job import stop_process
@@ -53,6 +53,9 @@ def listing(path: str) -> dict[str, tuple[int, int]]:
     return {name: (state.st_uid, state.st_mtime_ns) for name, state in states.items()}
 
 
+def next_event(log: blocking.EventLog) -> None:
+    with log.subscribe("tail", SeekPosition.LATEST) as stream:
+        next(stream)
 
 
 def locked_out(path: str) -> None:
@@ -65,11 +68,11 @@ CHANGES: dict[str, Callable[[blocking.EventLog], object]] = {
     "append": lambda log: log.append(3),
     "append_many": lambda log: log.append_many([3, 4]),
     "ack": lambda log: log.ack("billing", 2),
-    "seek": lambda log: log.seek("billing", blocking.SeekPosition.BEGINNING),
+    "seek": lambda log: log.seek("billing", SeekPosition.BEGINNING),
     "forget": lambda log: log.forget("billing"),
     "group": lambda log: log.group("other"),
     "retry_dead": lambda log: log.retry_dead("g", [1]),
-    "follow": lambda log: list(log.subscribe("tail", blocking.SeekPosition.LATEST)),
+    "follow": next_event,
     "start a writer": lambda log: find_or_start(log.path),
     "serve": lambda log: writer.serve(log.path, linger_s=None),
     "repair": lambda log: locked_out(log.path),
@@ -92,7 +95,7 @@ def test_root_reads_a_log_of_another_user_and_leaves_nothing_in_it(
     before = listing(path)
     with blocking.open(path) as log:
         assert [envelope.event for envelope in log.read(1)] == [1, 2]
-        with log.subscribe("billing", follow=False) as stream:
+        with log.subscribe("billing", SeekPosition.LAST_ACKNOWLEDGED, follow=False) as stream:
             assert [envelope.event for envelope in stream] == [2]
         assert [one.name for one in log.consumers()] == ["billing", "g"]
         assert log.status().last_seq_no == 2
