@@ -2,12 +2,14 @@
 
 A forked child has its parent's pipes, and would mix its own messages into the parent's.
 `generation` counts the forks that led to this process, so that a check costs one comparison.
+What must not live on in a child (a lock, which its last descriptor holds) is left to the parent.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Final
+import weakref
+from typing import Final, Protocol
 
 from eventlog.errors import ForkedHandle
 
@@ -16,12 +18,30 @@ UNUSABLE: Final = -1
 """No process is of this generation: what is closed or has failed takes it on."""
 
 
-def _count() -> None:
+class Inherited(Protocol):
+    """What a forked child has a copy of, and must not keep."""
+
+    def drop_copy(self) -> None:
+        """Close the child's copy; what the parent has stays as it is."""
+
+
+_parents: weakref.WeakSet[Inherited] = weakref.WeakSet()
+
+
+def leave_to_parent(thing: Inherited) -> None:
+    """Have children that this process forks from now on drop their copy of the thing."""
+    _parents.add(thing)
+
+
+def _begin_child() -> None:
     global generation  # noqa: PLW0603 - a fork changes the process, so the process's state
     generation += 1
+    for thing in list(_parents):
+        thing.drop_copy()
+    _parents.clear()
 
 
-os.register_at_fork(after_in_child=_count)
+os.register_at_fork(after_in_child=_begin_child)
 
 
 def check(made_in: int, path: str) -> None:

@@ -1,6 +1,6 @@
 """Where clients and the writer of a log find each other: the socket and the locks.
 
-Two locks (`flock`, which a process's death releases), and what holding each one means:
+Two locks (`flock`), and what holding each one means:
 
 ===================  ==========================================================================
 lock on              held by
@@ -10,6 +10,10 @@ the directory        whoever makes the log, starts a writer, or leaves as one: t
                      client starts inherits the lock and lets go once it listens, so whoever waits
                      for the lock finds either a listening writer or none at all. No polling
 ===================  ==========================================================================
+
+A lock ends when its holder releases it or dies. The kernel would keep it as long as any process
+has a copy of the descriptor: so a holder unlocks before it closes, and a forked child closes its
+copies.
 
 A socket's path is limited to 108 bytes, so a deep directory is reached through a descriptor.
 """
@@ -26,9 +30,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from eventlog import forks
 from eventlog.config import PIPE_BUFFER_BYTES
 from eventlog.errors import LogInUse, PermissionDenied, UnsupportedFileSystem
 from eventlog.storage.files import os_errors
+from eventlog.storage.owner import check_owner, described_user
 from eventlog.system import above_standard, hold_standard_descriptors
 
 LOCK_NAME: Final = "writer.lock"
@@ -48,6 +54,47 @@ _NETWORK_FILE_SYSTEMS: Final = frozenset(
 )
 """Those of clusters too, and of guests that share what their host has. Not all that begin with
 `fuse`: most of those are of local disks."""
+
+
+class Lock:
+    """A lock that this process holds, or hands to a process that it starts."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        """-1 once the lock is released."""
+        forks.leave_to_parent(self)
+
+    def __repr__(self) -> str:
+        """The descriptor, and whether the lock is still held by it."""
+        return f"<Lock {self.descriptor}>" if self.descriptor >= 0 else "<Lock released>"
+
+    def acquire(self, *, wait: bool) -> bool:
+        """Take the lock; whether it is held now. `Lock` is closed if it is not."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BaseException as error:
+            self.hand_over()
+            if isinstance(error, OSError) and error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+                return False
+            raise
+        return True
+
+    def release(self) -> None:
+        """Unlock, whoever else has a copy of the descriptor; may be called twice."""
+        if self.descriptor >= 0:
+            with suppress(OSError):
+                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Close without unlocking: a process that inherited the descriptor holds the lock on."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def drop_copy(self) -> None:
+        """In a forked child: the parent alone holds the lock."""
+        self.hand_over()
 
 
 @contextmanager
@@ -118,36 +165,57 @@ def check_peer(pipe: socket.socket, directory: str) -> None:
     Raises:
         PermissionDenied: it belongs to somebody else.
     """
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return  # elsewhere than on Linux, the directory's mode alone keeps others out
-    _, uid, _ = _CREDENTIALS.unpack(pipe.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    _, uid = peer_of(pipe)
     if uid not in (os.geteuid(), 0):
+        check_owner(directory)
         raise PermissionDenied(
-            f"the process at the other end of a pipe of the log {directory} belongs to the user"
-            f" with id {uid}",
+            f"the process at the other end of a pipe of the log {directory} belongs to"
+            f" {described_user(uid)}",
             path=directory,
         )
 
 
-def lock_directory(directory: str, *, wait: bool = True) -> int | None:
-    """A descriptor that holds the directory's lock; `None` if it is held and `wait` is false."""
+def peer_of(pipe: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end; the process is 0 if it cannot be seen from here."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:  # elsewhere than on Linux, the directory's mode alone keeps others out
+        return 0, os.geteuid()
+    packed = pipe.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(packed)
+    return pid, uid
+
+
+def lock_directory(directory: str) -> Lock:
+    """The directory's lock, as soon as nobody else holds it."""
+    lock = _directory_lock(directory, wait=True)
+    assert lock is not None
+    return lock
+
+
+def try_lock_directory(directory: str) -> Lock | None:
+    """The directory's lock; `None` if somebody holds it."""
+    return _directory_lock(directory, wait=False)
+
+
+def _directory_lock(directory: str, *, wait: bool) -> Lock | None:
     with os_errors(directory, "locking the directory"):
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        descriptor = above_standard(os.open(directory, flags))
-        return _locked(descriptor, wait=wait)
+        lock = Lock(above_standard(os.open(directory, flags)))
+        return lock if lock.acquire(wait=wait) else None
 
 
-def lock_writer(directory: str) -> int:
-    """A descriptor that makes this process the writer; needs the directory's lock.
-
-    Under that lock, and with nobody listening, another holder is on its way out, so this waits.
-    """
+def try_lock_writer(directory: str) -> Lock | None:
+    """The lock that makes this process the writer; `None` if another process holds it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     with os_errors(directory, "opening the writer's lock"):
         descriptor = above_standard(os.open(os.path.join(directory, LOCK_NAME), flags, 0o600))
-        _locked(descriptor, wait=True)
-    return descriptor
+        lock = Lock(descriptor)
+        return lock if lock.acquire(wait=False) else None
+
+
+def has_socket(directory: str) -> bool:
+    """Whether the writer's socket has its name, be it a dead writer's."""
+    return os.path.lexists(os.path.join(directory, SOCKET_NAME))
 
 
 @contextmanager
@@ -156,23 +224,22 @@ def writers_locked_out(directory: str) -> Iterator[None]:
 
     Raises:
         LogInUse: a writer serves the log, or is about to.
+        PermissionDenied: the log belongs to another user.
     """
-    lock = lock_directory(directory, wait=False)
+    check_owner(directory)
+    lock = try_lock_directory(directory)
     if lock is None:
         raise _in_use(directory)
-    writer: int | None = None
+    writer: Lock | None = None
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        with os_errors(directory, "opening the writer's lock"):
-            descriptor = above_standard(os.open(os.path.join(directory, LOCK_NAME), flags, 0o600))
-            writer = _locked(descriptor, wait=False)
+        writer = try_lock_writer(directory)
         if writer is None:
             raise _in_use(directory)
         yield
     finally:
         if writer is not None:
-            os.close(writer)
-        os.close(lock)
+            writer.release()
+        lock.release()
 
 
 def _in_use(directory: str) -> LogInUse:
@@ -181,17 +248,6 @@ def _in_use(directory: str) -> LogInUse:
         " it first: it leaves by itself ten seconds after its last client",
         path=directory,
     )
-
-
-def _locked(descriptor: int, *, wait: bool) -> int | None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
-            return None
-        raise
-    return descriptor
 
 
 def check_file_system(directory: str) -> None:

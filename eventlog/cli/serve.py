@@ -31,8 +31,15 @@ def serve(
     linger: Annotated[
         float | None, typer.Option(help="Leave after so many seconds without a connection.")
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end of another serve, and follow it.")
+    ] = False,
 ) -> None:
-    """Be the writer of a log until SIGTERM or Ctrl-C, which end it in order."""
+    """Be the writer of a log until SIGTERM or Ctrl-C, which end it in order.
+
+    It takes the place of a writer that clients started; they go on without an error. A log that
+    another `eventlog serve` serves is an error, unless --wait is given.
+    """
     from eventlog.client.launch import prepare
     from eventlog.storage.control import ControlPage
     from eventlog.writer import __main__ as writer
@@ -48,4 +55,4 @@ def serve(
         asked.check_against(control.options, directory)
     finally:
         control.close()
-    writer.serve(directory, linger_s=linger)
+    writer.serve(directory, linger_s=linger, replaces=True, waits=wait)

@@ -14,6 +14,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
+from eventlog.client.adoption import await_adopted
 from eventlog.client.conversations import (
     Channel,
     OpenPipe,
@@ -74,7 +75,8 @@ class AsyncPipe:
     async def _open(self) -> None:
         self._hang_up()
         self._check_not_closed()
-        pipe = connect(self._path) or await self._start_writer()
+        found = connect(self._path)
+        pipe = await_adopted(found) if found else await self._start_writer()
         if self._is_closed:
             pipe.close()
             self._check_not_closed()

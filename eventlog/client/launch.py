@@ -19,10 +19,12 @@ from typing import Any, Final, Self
 import msgpack
 
 from eventlog import errors, rendezvous, spawn
+from eventlog.client.adoption import await_adopted
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, LogDeleted, WriterUnavailable
 from eventlog.spawn import CannotStart
 from eventlog.storage.control import is_log
+from eventlog.storage.owner import check_owner
 from eventlog.storage.start import make_directory, make_log
 from eventlog.system import hold_standard_descriptors
 
@@ -44,11 +46,10 @@ def prepare(directory: str, asked: AskedOptions) -> None:
     make_directory(directory)
     rendezvous.check_file_system(directory)
     lock = rendezvous.lock_directory(directory)
-    assert lock is not None
     try:
         make_log(directory, asked)
     finally:
-        os.close(lock)
+        lock.release()
 
 
 def find_or_start(directory: str) -> socket.socket:
@@ -62,10 +63,10 @@ def find_or_start(directory: str) -> socket.socket:
     pipe = rendezvous.connect(directory)
     for _ in range(STARTS_MAX):
         if pipe is not None:
-            return pipe
+            return await_adopted(pipe)
         pipe = _start_and_connect(directory)
     if pipe is not None:
-        return pipe
+        return await_adopted(pipe)
     raise WriterUnavailable(
         f"{STARTS_MAX} writers of {directory}, one after the other, were killed or ended right at"
         f" their start; see {rendezvous.LOG_NAME} there",
@@ -80,16 +81,17 @@ def _start_and_connect(directory: str) -> socket.socket | None:
             f"the log {directory} was deleted while it was in use; open it again to make a new one",
             path=directory,
         )
+    check_owner(directory)
     lock = rendezvous.lock_directory(directory)
-    assert lock is not None
     try:
         pipe = rendezvous.connect(directory)
-        if pipe is not None:
-            return pipe
-        start_writer(directory, lock)
-    finally:
-        os.close(lock)
-    return rendezvous.connect(directory)
+        if pipe is None:
+            start_writer(directory, lock.descriptor)
+    except BaseException:
+        lock.hand_over()  # a writer that was started, and not waited for, still needs it
+        raise
+    lock.release()
+    return pipe or rendezvous.connect(directory)
 
 
 def start_writer(directory: str, lock: int) -> None:

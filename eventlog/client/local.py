@@ -18,6 +18,7 @@ from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
 from eventlog.errors import InvalidArgument, InvalidArgumentType, SequenceOutOfRange
 from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
 from eventlog.record_batch import PackedBatch
+from eventlog.storage.owner import is_owner
 from eventlog.storage.reader import LogReader
 from eventlog.system import absolute_path
 
@@ -93,8 +94,11 @@ class LocalHandle:
 
     @property
     def can_write(self) -> bool:
-        """Whether this process may start a writer here; else the log can only be read."""
-        return os.access(self.path, os.W_OK)
+        """Whether this process may start a writer here; else the log can only be read.
+
+        Root may not, where the log is another user's: the writer's files would be root's.
+        """
+        return is_owner(self.path) and os.access(self.path, os.W_OK)
 
     def adopt(self, pipe: Pipe) -> Pipe:
         """The pipe, which is closed with the handle from now on."""

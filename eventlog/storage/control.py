@@ -238,10 +238,22 @@ class ControlPage:
 
     @property
     def running_writer(self) -> int | None:
-        """The pid of the writer; `None` if the one that is named here no longer runs."""
+        """The pid of the writer; `None` if the one that is named here no longer runs.
+
+        Of a writer in another PID namespace it is the number there.
+        """
         pid = self.writer_pid
-        is_running = self.boot_id == boot_id() and is_same_process(pid, self.writer_start)
+        if pid == 0 or self.boot_id != boot_id():
+            return None
+        is_running = is_same_process(pid, self.writer_start) or self._is_held()
         return pid if is_running else None
+
+    def hold(self) -> None:
+        """Give a sign of life as the writer, until the file is closed."""
+        self._files.hold(self._descriptor, 0, PAGE_BYTES)
+
+    def _is_held(self) -> bool:
+        return self._files.is_held(self._descriptor, 0, PAGE_BYTES)
 
     def is_cut_off(self) -> bool:
         """Whether somebody has truncated the file, so that a look at the page would be a SIGBUS."""

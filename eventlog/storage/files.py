@@ -12,6 +12,7 @@ import errno
 import fcntl
 import mmap
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -22,6 +23,14 @@ from eventlog.system import above_standard, hold_standard_descriptors
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+_RANGE_LOCK = struct.Struct("@hhqqi4x")
+"""`struct flock`: kind, whence, start, length, process."""
+
+
+def _range_lock(kind: int, position: int, size: int) -> bytes:
+    return _RANGE_LOCK.pack(kind, os.SEEK_SET, position, size, 0)
 
 
 class Words(Protocol):
@@ -202,6 +211,25 @@ class Files:
     def unlock(self, descriptor: int) -> None:
         """Give the lock back."""
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def hold(self, descriptor: int, position: int, size: int) -> None:
+        """Hold a part of the file for as long as the descriptor is open: a sign of life.
+
+        A process's death ends it, in whichever PID namespace that process is. Systems without such
+        locks have the process's number alone.
+        """
+        with suppress(OSError, AttributeError):
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _range_lock(fcntl.F_RDLCK, position, size))
+
+    def is_held(self, descriptor: int, position: int, size: int) -> bool:
+        """Whether anybody holds a part of that; who only looks disturbs nobody."""
+        asked = _range_lock(fcntl.F_WRLCK, position, size)
+        try:
+            found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
+        except (OSError, AttributeError):
+            return False
+        kind: int = _RANGE_LOCK.unpack(found)[0]
+        return kind != fcntl.F_UNLCK
 
     def has_name(self, descriptor: int, path: str) -> bool:
         """Whether the path still leads to the open file."""

@@ -18,6 +18,9 @@ whoever shows what workers do. So there is nothing to lock: the member stores th
 before its handler begins and after it is done, the kernel keeps the page whatever becomes of the
 process, and the writer learns from it which events to count a delivery for, which were done, and
 which were never begun. No message is needed for any of them.
+
+A lock on the bytes of the page says only that its author lives: a writer that starts sees it also
+of a process in another PID namespace, whose number means nothing to it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from __future__ import annotations
 import os
 from typing import Final, NamedTuple
 
+from eventlog import forks
 from eventlog.errors import CorruptLog
 from eventlog.storage.files import FILES, Files, os_errors
 from eventlog.storage.layout import Field, Layout
@@ -94,11 +98,29 @@ class MemberPages:
                 self._files.allocate(self._descriptor, (slot + 1) * PAGE_BYTES)
             self._files.write(self._descriptor, [bytes(PAGE_BYTES)], slot * PAGE_BYTES)
 
+    def is_held(self, slot: int) -> bool:
+        """Whether the process that is the page's author still has it, wherever it runs."""
+        return self._files.is_held(self._descriptor, slot * PAGE_BYTES, PAGE_BYTES)
+
     def close(self) -> None:
         """Give the descriptor back; may be called twice."""
         if self._descriptor >= 0:
             self._files.close(self._descriptor)
             self._descriptor = -1
+
+
+class _Hold:
+    """A sign of life on a page, which a forked child does not give."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        forks.leave_to_parent(self)
+
+    def drop_copy(self) -> None:
+        """Close the descriptor; may be called twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class MemberPage:
@@ -114,6 +136,10 @@ class MemberPage:
                 self._map = files.map(descriptor, end, writable=True)
             finally:
                 files.close(descriptor)
+            # Apart from the map, whose own descriptor a forked child keeps.
+            held = files.open_read(os.path.join(directory, FILE_NAME))
+            self._hold = _Hold(held)
+            files.hold(held, slot * PAGE_BYTES, PAGE_BYTES)
         self._view = memoryview(self._map)[slot * PAGE_BYTES :]
         self.words = self._view[: PAGE.size].cast("Q")
         """The header; index it with `PAGE.word(name)`."""
@@ -137,6 +163,7 @@ class MemberPage:
         self.words.release()
         self._view.release()
         self._map.close()
+        self._hold.drop_copy()
 
 
 def pool_of(member_id: int) -> int:

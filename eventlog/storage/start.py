@@ -23,6 +23,7 @@ from eventlog.storage.identity import boot_id, process_start
 from eventlog.storage.index import is_due, write_index
 from eventlog.storage.log import WritableLog
 from eventlog.storage.offsets import OffsetTable, open_or_make
+from eventlog.storage.owner import advice, described_user
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.recovery import Damage, Scan, SealedSegment, StoredAcks, scan_segment
 from eventlog.storage.salvage import salvage, sync_segments
@@ -75,7 +76,7 @@ def make_directory(directory: str, files: Files = FILES) -> None:
         owner = os.stat(directory).st_uid
     if owner != os.geteuid():
         raise PermissionDenied(
-            f"{directory} belongs to the user with id {owner}; run as that user, or give another"
+            f"{directory} belongs to {described_user(owner)}; {advice(owner)}, or give another"
             " path",
             path=directory,
         )
@@ -393,6 +394,7 @@ class _Recovery:
         control.boot_id = boot_id()
         control.writer_start = process_start(os.getpid())
         control.writer_pid = os.getpid()
+        control.hold()
         if control.options.durability != "memory":
             # Before the first append: a page on the disk that still says "orderly end" would, after
             # a loss of power, keep the next start from looking at what was appended since.

@@ -16,7 +16,7 @@ OPEN     Append Ack Seek Forget      Appended Done Wake StatusReport Failed
          RetryDead DropDead          Counted
          Dismiss
          Stage AppendStaged          Staged
-         AwaitSynced
+         AwaitSynced StandDown
 CLOSED   nothing                     nothing
 =======  ==========================  ========================================
 
@@ -70,6 +70,7 @@ from eventlog.wire.messages import (
     Seek,
     Stage,
     Staged,
+    StandDown,
     Status,
     StatusReport,
     Wake,
@@ -103,7 +104,7 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
             *(Append, Ack, Seek, Forget, Park, Status),
             *(OpenGroup, Join, Lease, Settle, Nack, Release, Bury, Leave),
             *(AwaitCondemned, AwaitDrained, RetryDead, DropDead, Dismiss),
-            *(Stage, AppendStaged, AwaitSynced),
+            *(Stage, AppendStaged, AwaitSynced, StandDown),
         }
     ),
     (Role.CLIENT, State.CLOSED): frozenset(),

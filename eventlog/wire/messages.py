@@ -156,6 +156,16 @@ class Status(NamedTuple):
     request_id: int
 
 
+class StandDown(NamedTuple):
+    """Leave, so that I can be the writer; who says this holds the directory's lock.
+
+    `Done` if the writer does, as one that clients started; `Failed` from one that was told to
+    serve.
+    """
+
+    request_id: int
+
+
 class Welcome(NamedTuple):
     """The first message of the writer."""
 
@@ -232,6 +242,7 @@ ClientMessage = (
     | Stage
     | AppendStaged
     | AwaitSynced
+    | StandDown
 )
 WriterMessage = (
     Welcome
@@ -273,6 +284,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     21: Stage,
     22: AppendStaged,
     23: AwaitSynced,
+    24: StandDown,
     65: Welcome,
     66: Appended,
     67: Done,

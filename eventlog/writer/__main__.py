@@ -24,11 +24,13 @@ import msgpack
 
 from eventlog import rendezvous
 from eventlog.config import LINGER_S_DEFAULT
-from eventlog.errors import EventLogError, WriterUnavailable
+from eventlog.errors import EventLogError
 from eventlog.storage.files import FILES, os_errors
+from eventlog.storage.owner import check_owner
 from eventlog.storage.recovery import Damage
 from eventlog.storage.start import open_log
 from eventlog.system import absolute_path, hold_standard_descriptors
+from eventlog.writer.succession import become_writer
 
 logger = logging.getLogger("eventlog.writer")
 LOG_BYTES_MAX = 256 * 1024
@@ -51,12 +53,17 @@ def main() -> int:
     parser.add_argument("--linger", type=float, default=LINGER_S_DEFAULT, help="seconds")
     arguments = parser.parse_args()
     directory = absolute_path(arguments.path)
-    if arguments.detach:
-        _detach()
-    starter = Starter(arguments.answer)
+    starter = Starter(arguments.answer, _detach() if arguments.detach else None)
     try:
+        check_owner(directory)  # before there is a file of ours in it
         _log_to_file(directory)
-        serve(directory, linger_s=arguments.linger, lock=arguments.lock, on_ready=starter.say_ready)
+        serve(
+            directory,
+            linger_s=arguments.linger,
+            lock=None if arguments.lock is None else rendezvous.Lock(arguments.lock),
+            gives_way=arguments.detach,
+            on_ready=starter.say_ready,
+        )
     except EventLogError as error:
         logger.error("%s", error)
         starter.say("error", type(error).__name__, str(error))
@@ -72,10 +79,15 @@ def serve(
     directory: str,
     *,
     linger_s: float | None,
-    lock: int | None = None,
+    lock: rendezvous.Lock | None = None,
+    gives_way: bool = False,
+    replaces: bool = False,
+    waits: bool = False,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Be the writer of the log until the end; the log must exist.
+
+    A writer that `gives_way` leaves for one that `replaces`; see `succession`.
 
     Raises:
         WriterUnavailable: another process is the writer.
@@ -84,33 +96,17 @@ def serve(
     hold_standard_descriptors()
     rendezvous.check_file_system(directory)
     _raise_descriptor_limit()
-    directory_lock = rendezvous.lock_directory(directory) if lock is None else lock
-    assert directory_lock is not None
+    check_owner(directory)
+    writer_lock, listener = become_writer(directory, lock, replaces=replaces, waits=waits)
     try:
-        _check_nobody_listens(directory)
-        writer_lock = rendezvous.lock_writer(directory)
-        # Before recovery, which may take a while: who connects now waits in the backlog.
-        listener = rendezvous.listen(directory)
-    finally:
-        os.close(directory_lock)
-    try:
-        _run(directory, listener, linger_s, on_ready)
+        _run(directory, listener, linger_s, on_ready, gives_way=gives_way)
     finally:
         # Only the holder of the lock may remove the socket: it cannot be a later writer's.
-        if FILES.has_name(writer_lock, os.path.join(directory, rendezvous.LOCK_NAME)):
+        lock_path = os.path.join(directory, rendezvous.LOCK_NAME)
+        if FILES.has_name(writer_lock.descriptor, lock_path):
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, rendezvous.SOCKET_NAME))
-        os.close(writer_lock)
-
-
-def _check_nobody_listens(directory: str) -> None:
-    other = rendezvous.connect(directory)
-    if other is not None:
-        other.close()
-        raise WriterUnavailable(
-            f"the log {directory} already has a writer; `eventlog status {directory}` shows it",
-            path=directory,
-        )
+        writer_lock.release()
 
 
 def _run(
@@ -118,6 +114,8 @@ def _run(
     listener: socket.socket,
     linger_s: float | None,
     on_ready: Callable[[], None],
+    *,
+    gives_way: bool,
 ) -> None:
     import trio
 
@@ -127,7 +125,7 @@ def _run(
     logger.info("writer of %s, epoch %d", directory, log.control.epoch)
     for damage in log.damages:
         logger.warning("%s", describe(damage, log.last_seq_no))
-    server = Server(log, listener, linger_s=linger_s)
+    server = Server(log, listener, linger_s=linger_s, gives_way=gives_way)
     trio.run(server.run, on_ready)
     if log.failure is not None:
         raise log.failure
@@ -151,10 +149,21 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _detach() -> None:
-    """Go on in a child that nobody has to wait for; before any thread or trio is running."""
-    if os.fork():
+def _detach() -> int:
+    """Go on in a child, before any thread or trio is running; what to close when it serves.
+
+    The parent stays until then, and waits for a child that ends before: nobody else would, if the
+    starter is the first process of a container.
+    """
+    ready, starter = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(starter)
+        if not os.read(ready, 1):
+            os.waitpid(child, 0)
         os._exit(0)
+    os.close(ready)
+    return starter
 
 
 def _log_to_file(directory: str) -> None:
@@ -174,14 +183,22 @@ def _log_to_file(directory: str) -> None:
 class Starter:
     """Whoever started this writer and waits for its answer."""
 
-    def __init__(self, channel: int | None) -> None:
+    def __init__(self, channel: int | None, parent: int | None) -> None:
         self._channel = channel
+        self._parent = parent
+        """A pipe to the process that detached this one: it ends when it hears that we serve."""
 
     def say_ready(self) -> None:
         """Let the starter go on, and keep nothing of its terminal."""
         if self._channel is None:
-            os.write(1, rendezvous.READY)
+            with suppress(OSError):  # a starter that was killed is no reason not to serve
+                os.write(1, rendezvous.READY)
         self.say("ready")
+        if self._parent is not None:
+            with suppress(OSError):
+                os.write(self._parent, rendezvous.READY)
+            os.close(self._parent)
+            self._parent = None
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(nowhere, descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import trio
 
@@ -26,3 +27,14 @@ async def wait_process_end(pid: int, start: int) -> None:
             await trio.lowlevel.wait_readable(descriptor)
     finally:
         os.close(descriptor)
+
+
+async def wait_member_end(pid: int, start: int, is_held: Callable[[], bool]) -> None:
+    """Return once the process has ended, and nobody holds the member's page.
+
+    A process of another PID namespace is not found by its number, and its page says that it lives;
+    members of releases before that have the number alone.
+    """
+    await wait_process_end(pid, start)
+    while is_held():  # noqa: ASYNC110 - nothing tells us
+        await trio.sleep(LOOK_AGAIN_S)

@@ -15,18 +15,25 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import trio
 
 from eventlog import rendezvous
 from eventlog.config import SYNC_INTERVAL_S
-from eventlog.errors import EventLogError, LogDeleted, PermissionDenied, ProtocolError
+from eventlog.errors import (
+    EventLogError,
+    LogDeleted,
+    PermissionDenied,
+    ProtocolError,
+    WriterUnavailable,
+)
 from eventlog.groups.state import GroupState
 from eventlog.storage.log import WritableLog
 from eventlog.wire.connection import Connection, Role
@@ -34,20 +41,24 @@ from eventlog.wire.messages import (
     PROTOCOL_VERSION,
     Append,
     AppendStaged,
+    Done,
     Hello,
     Stage,
+    StandDown,
     Welcome,
     failed,
 )
 from eventlog.writer.actor import Actor
 from eventlog.writer.entrance import Entrance
 from eventlog.writer.pipe import Pipe
-from eventlog.writer.processes import wait_process_end
+from eventlog.writer.processes import wait_member_end
 from eventlog.writer.staging import StagingArea
 
 logger = logging.getLogger("eventlog.writer")
 
 RECEIVE_BYTES: Final = 256 * 1024
+LEAVE_LOCK_S: Final = 0.3
+LOOK_AGAIN_S: Final = 0.01
 INLINE_SYNC_S_MAX: Final = 0.001
 """On a disk whose last sync took less, the next one is made in the loop: going to a thread and back
 costs as much again, and appends can be handled only after it anyway. When one turns out to be slow,
@@ -58,11 +69,17 @@ class Server:
     """Serves one log until it is told to stop, or has been idle for `linger_s` (`None`: never)."""
 
     def __init__(
-        self, log: WritableLog, listener: socket.socket, *, linger_s: float | None
+        self,
+        log: WritableLog,
+        listener: socket.socket,
+        *,
+        linger_s: float | None,
+        gives_way: bool = False,
     ) -> None:
         self.log = log
         self._listener = listener
         self._linger_s = linger_s
+        self._gives_way = gives_way
         self._pipes: set[Pipe] = set()
         self.to_flush: dict[Pipe, None] = {}
         """In the order of the answers: whoever waits for an event comes before its producer."""
@@ -76,7 +93,7 @@ class Server:
         log.on_spare_wanted = self._note_spare_wanted
         self.actor = Actor(log, lambda: len(self._pipes), self._note_dirty, self._note_due)
         self.nursery: trio.Nursery
-        self._leaving_lock: int | None = None
+        self._leaving_lock: rendezvous.Lock | None = None
         self._sync_s = math.inf
         """How long the last sync took."""
 
@@ -188,6 +205,8 @@ class Server:
             self._answer(pipe, self.staging.take(pipe.raw, message))
         elif isinstance(message, Stage):
             self._open_ring(pipe, message.request_id)
+        elif isinstance(message, StandDown):
+            self._stand_down(pipe, message.request_id)
         else:
             self.actor.handle(pipe, message)  # type: ignore[arg-type]  # the table allows no other
 
@@ -199,6 +218,19 @@ class Server:
             self.staging.open(pipe.raw, request_id)
         except EventLogError as error:
             pipe.say(failed(request_id, error))
+
+    def _stand_down(self, pipe: Pipe, request_id: int) -> None:
+        """Leave for a writer that was told to serve; it holds the directory's lock meanwhile."""
+        if self._gives_way:
+            logger.info("leaving for another writer")
+            pipe.say(Done(request_id))
+            self.nursery.cancel_scope.cancel()
+            return
+        error = WriterUnavailable(
+            f"process {os.getpid()} was told to serve the log {self.log.directory}",
+            path=self.log.directory,
+        )
+        pipe.say(failed(request_id, error))
 
     def _deleted(self) -> LogDeleted:
         return LogDeleted(
@@ -310,7 +342,10 @@ class Server:
 
     async def _await_member(self, state: GroupState, member_id: int, pid: int, start: int) -> None:
         """A member of before this writer's start keeps its lease as long as its process lives."""
-        await wait_process_end(pid, start)
+        member = state.members.get(member_id)
+        if member is not None:
+            pages = self.actor.groups.store.pages
+            await wait_member_end(pid, start, partial(pages.is_held, member.slot))
         if (state, member_id, pid, start) in self.actor.groups.absent():
             self.actor.groups.end_member(state, member_id)
             self.flush()
@@ -341,7 +376,7 @@ class Server:
         Welcome, and begins again with the lock: it then starts a new writer.
         """
         try:
-            self._leaving_lock = rendezvous.lock_directory(self.log.directory, wait=False)
+            self._leaving_lock = rendezvous.try_lock_directory(self.log.directory)
         except EventLogError:
             return True  # the directory was deleted, so nobody can come any more
         return self._leaving_lock is not None
@@ -350,15 +385,15 @@ class Server:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 logger.info("ending on %s", signal.Signals(number).name)
-                if self._leaving_lock is None:
-                    self.nursery.start_soon(self._leave)
-                else:
-                    self.nursery.cancel_scope.cancel()
+                self.nursery.start_soon(self._leave)
 
     async def _leave(self) -> None:
-        """End in order: with the directory's lock, so that the next writer starts after the end."""
-        with suppress(EventLogError):  # a deleted directory has no lock, and no next writer either
-            self._leaving_lock = await trio.to_thread.run_sync(
-                rendezvous.lock_directory, self.log.directory, abandon_on_cancel=True
-            )
+        """End in order: with the directory's lock, so that clients look for the next one after it.
+
+        Its holder may be waiting for this very end, or hang: without the lock, clients that
+        connect too early find a closed pipe, and look again.
+        """
+        with trio.move_on_after(LEAVE_LOCK_S):
+            while not self._may_leave():  # noqa: ASYNC110 - nothing tells us
+                await trio.sleep(LOOK_AGAIN_S)
         self.nursery.cancel_scope.cancel()
