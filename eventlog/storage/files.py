@@ -205,7 +205,7 @@ class Files:
         """Whether the path still leads to the open file."""
         try:
             there = os.stat(path, follow_symlinks=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         mine = os.fstat(descriptor)
         return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)

@@ -187,9 +187,9 @@ class _Recovery:
         with os_errors(self._directory, "looking into the directory"):
             names = self._files.names(self._directory)
         bases = sorted(base for base in map(base_of_name, names) if base is not None)
-        retired = [base for base in bases[:-1] if self._is_retired(base, bases)]
+        retired = self._retired(bases)
         self._drop(retired)
-        kept = [base for base in bases if base not in retired]
+        kept = bases[len(retired) :]
         owned = {index_name(base) for base in kept}
         with os_errors(self._directory, "removing leftovers"):
             for name in names:
@@ -198,15 +198,14 @@ class _Recovery:
                     self._files.unlink(os.path.join(self._directory, name))
         return kept
 
-    def _is_retired(self, base: int, bases: list[int]) -> bool:
-        """Retention had decided to delete the segment and did not get to it.
+    def _retired(self, bases: list[int]) -> list[int]:
+        """Those that retention had decided to delete and did not get to.
 
         It keeps a segment from its first event on; a mark that says anything else is damaged, or
         is of a segment that a loss of power took, and nothing is deleted because of it.
         """
         first_available = self._control.first_available
-        following = bases[bases.index(base) + 1]
-        return following <= first_available and first_available in bases
+        return bases[: bases.index(first_available)] if first_available in bases else []
 
     def _drop(self, bases: list[int]) -> None:
         """Delete segments in an order that leaves, killed half-way, no hole between those left."""
