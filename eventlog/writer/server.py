@@ -58,7 +58,7 @@ PLACE_LOOK_S: Final = 1.0
 CHECKED: Final = frozenset(
     {Append, Ack, Seek, Forget, Status, OpenGroup, Join, Bury, RetryDead, DropDead, Dismiss}
 )
-"""Requests that are refused at once when the log was deleted: each promises something that lasts."""
+"""Requests that are refused at once when the log was deleted: each has to last."""
 INLINE_SYNC_S_MAX: Final = 0.001
 """On a disk whose last sync took less, the next one is made in the loop: going to a thread and back
 costs as much again, and appends can be handled only after it anyway. When one turns out to be slow,
