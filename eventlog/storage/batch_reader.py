@@ -49,7 +49,9 @@ class StoredBatch(NamedTuple):
         try:
             # Not released here: what was decoded may still look at it.
             body = self.segment.view[start:end]
-            return unpack_body(body, header.count, header.base_seq_no, decode)
+            return unpack_body(
+                body, header.count, header.base_seq_no, decode, header.append_time_ns
+            )
         except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, header.base_seq_no, path) from error
         except ValueError as error:

@@ -218,6 +218,18 @@ class Files:
 FILES = Files()
 
 
+def replace_file(directory: str, name: str, content: bytes, files: Files) -> None:
+    """Have a file with this content, in one step; a loss of power may undo it."""
+    path = os.path.join(directory, name)
+    with os_errors(directory, f"saving its {name}"):
+        descriptor = files.create(path + ".new")
+        try:
+            files.write(descriptor, [content], 0)
+        finally:
+            files.close(descriptor)
+        files.rename(path + ".new", path)
+
+
 @contextmanager
 def os_errors(path: str, what: str) -> Iterator[None]:
     """Turn the operating system's errors into this package's own, saying what was being done."""

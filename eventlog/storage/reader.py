@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import closing, suppress
 
 from eventlog.envelope import EventEnvelope, datetime_of
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound
@@ -36,6 +38,7 @@ from eventlog.storage.format import (
 )
 from eventlog.storage.offsets import OffsetTable
 from eventlog.storage.segment import SegmentReader, with_numbers
+from eventlog.storage.times import first_at
 
 
 class LogReader:
@@ -121,21 +124,50 @@ class LogReader:
                 return self.find_time(position.value)
 
     def find_time(self, timestamp_ns: int) -> int:
-        """The first event appended at or after that time; the next one to come if there is none."""
+        """The first event stored at or after that time; the next one to come if there is none.
+
+        Stored times may go back where a clock was ahead, at a segment's begin: see `first_at`.
+        """
         bases = self.segment_bases()
-        last_before = bisect_right(
-            bases, False, key=lambda base: self._first_time(base) >= timestamp_ns
-        )
-        start = bases[max(last_before - 1, 0)] if bases else self.last_seq_no + 1
-        reader = BatchReader(self, max(start, self.first_available))
+        is_ordered = self.control.times_from <= self.first_available
+        if is_ordered:
+            before = bisect_right(
+                bases, False, key=lambda base: self._first_time(base) >= timestamp_ns
+            )
+            bases = bases[max(before - 1, 0) :]
+        found = first_at(self._around(bases, timestamp_ns), timestamp_ns, time.time_ns())
+        return self.last_seq_no + 1 if found is None else max(found, self.first_available)
+
+    def _around(self, bases: list[int], timestamp_ns: int) -> Iterator[tuple[int, int]]:
+        """Number and time of batches of each segment, from the last before that time to one after.
+
+        The others of a segment say the same, because times do not go back within one.
+        """
+        reader = BatchReader(self, 1)
         try:
-            reader.skip_to_time(timestamp_ns)
-            while (batch := reader.next_batch()) is not None:
-                if batch.header.append_time_ns >= timestamp_ns:
-                    return max(batch.header.base_seq_no, self.first_available)
-            return self.last_seq_no + 1
+            for base, end in zip(bases, [*bases[1:], self.last_seq_no + 1], strict=False):
+                reader.close()
+                reader.next_seq_no = max(base, self.first_available)
+                reader.skip_to_time(timestamp_ns)
+                while reader.next_seq_no < end and (batch := reader.next_batch()) is not None:
+                    yield batch.header.base_seq_no, batch.header.append_time_ns
+                    if batch.header.append_time_ns >= timestamp_ns:
+                        break
         finally:
             reader.close()
+
+    def sample_times(self) -> dict[int, int]:
+        """Stored times by event, where segments begin and where times turn, if they can be read."""
+        times = {}
+        for base in self.segment_bases():
+            with suppress(CorruptLog):
+                times[base] = self._first_time(base)
+        for seq_no in (self.control.times_from - 1, self.last_seq_no):
+            with suppress(CorruptLog, EventsTruncated), closing(self.batches(seq_no)) as reader:
+                batch = reader.next_batch() if seq_no > 0 else None
+                if batch is not None:
+                    times[seq_no] = batch.header.append_time_ns
+        return {seq_no: ns for seq_no, ns in times.items() if 0 < ns < 2**63}
 
     def _first_time(self, base_seq_no: int) -> int:
         """The append time of a segment's first event; that of none is later than any."""
