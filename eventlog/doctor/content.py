@@ -76,10 +76,9 @@ def _survey_findings(log: LogReader) -> Iterator[Finding]:
     faults = survey(log)
     for fault in faults:
         if fault.kind == "ahead":
-            do = "if so: eventlog seek {log} CONSUMER " + str(log.last_seq_no + 1)
-            yield Finding(level="warning", about="consumers", what=fault.text, do=do)
+            yield Finding(level="warning", about="consumers", what=fault.text, do=fault.do)
         elif fault.kind == "missing":
-            do = "put it back from a backup: the next writer makes an empty one"
+            do = "before the next writer starts, which makes an empty one"
             yield Finding(level="problem", about="files", what=fault.text, do=do)
         else:
             yield Finding(

@@ -22,7 +22,7 @@ from eventlog.storage.format import (
 )
 from eventlog.storage.index import is_due, write_index
 from eventlog.storage.log import WritableLog
-from eventlog.storage.missing import ahead
+from eventlog.storage.missing import ahead, ahead_remedy
 from eventlog.storage.offsets import OffsetTable
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.recovery import Damage, Scan, SealedSegment, StoredAcks, scan_segment
@@ -359,8 +359,8 @@ class Restart:
     def _warn_of_positions(self, offsets: OffsetTable) -> None:
         last_seq_no, directory = self._next_seq_no - 1, self._directory
         self._warnings += [
-            f"{ahead(offset.name, offset.position, last_seq_no)}; then: eventlog seek {directory}"
-            f" {offset.name!r} {last_seq_no + 1}"
+            f"{ahead(offset.name, offset.position, last_seq_no)};"
+            f" {ahead_remedy(directory, offset.name, last_seq_no)}"
             for offset in offsets.all()
             if offset.position > last_seq_no
         ]

@@ -23,7 +23,7 @@ from eventlog.storage.format import (
     unpack_index_entry,
 )
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
-from eventlog.storage.missing import ahead, missing_files
+from eventlog.storage.missing import ahead, ahead_remedy, missing_files
 from eventlog.storage.reader import LogReader
 from eventlog.storage.recovery import Damage, whole_batches
 from eventlog.storage.segment import SegmentReader
@@ -39,6 +39,8 @@ class Fault(NamedTuple):
     is_problem: bool
     kind: str
     """tail, marks, index, positions, ahead, journal or missing."""
+    do: str | None = None
+    """What to do about it, where a repair does nothing; `{log}` stands for the path."""
 
 
 class Tail(NamedTuple):
@@ -197,7 +199,8 @@ def _position_faults(log: LogReader) -> Iterator[Fault]:
     for state in states:
         if (state.last_acked or 0) > log.last_seq_no:
             text = ahead(state.name, state.last_acked or 0, log.last_seq_no)
-            yield Fault(text, False, "ahead")
+            do = ahead_remedy("{log}", state.name, log.last_seq_no)
+            yield Fault(text, False, "ahead", do)
     # A writer that makes a row just now is seen at work once, and not twice.
     rows, again = (
         damaged_rows(read_whole(log.directory, offsets.FILE_NAME, log.files) or b"")
