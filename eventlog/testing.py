@@ -248,14 +248,12 @@ def open_storage(
     clock: Callable[[], int] | LogClock | None = None,
     **asked: Any,
 ) -> WritableLog:
-    """The log as its writer has it, made if there is none; keep it to one at a time.
-
-    A `clock` that is a function never jumps, whatever it returns.
-    """
+    """The log as its writer has it, made if there is none; a function as `clock` never jumps."""
     os.makedirs(directory, exist_ok=True)
     make_log(directory, AskedOptions(**asked), files)
-    is_ready = clock is None or isinstance(clock, LogClock)
-    return open_log(directory, files, clock if is_ready else LogClock(clock))  # type: ignore[arg-type]
+    if clock is not None and not isinstance(clock, LogClock):
+        clock = LogClock(clock)
+    return open_log(directory, files, clock)
 
 
 def batch_of(*events: Any) -> PackedBatch:

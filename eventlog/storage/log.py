@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from eventlog.config import BATCH_EVENTS_LIMIT
-from eventlog.errors import EventLogError, EventTooLarge, LogFull, SequenceOutOfRange, StorageFailed
+from eventlog.errors import EventLogError, EventTooLarge, LogFull, StorageFailed
 from eventlog.record_batch import PackedBatch
 from eventlog.storage import producers as producers_file
 from eventlog.storage.control import ControlPage
@@ -31,7 +31,7 @@ from eventlog.storage.format import (
     pack_batch_header,
     segment_name,
 )
-from eventlog.storage.offsets import OffsetTable
+from eventlog.storage.offsets import OffsetTable, beyond
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.recovery import Damage, SealedSegment, StoredAcks
 from eventlog.storage.retention import full_by_retention, is_older, learn_ages
@@ -294,14 +294,7 @@ class WritableLog:
             SequenceOutOfRange: there is no such event yet.
         """
         if seq_no > self.last_seq_no:
-            raise SequenceOutOfRange(
-                f"consumer {consumer!r} cannot acknowledge event {seq_no}: the last one of the log"
-                f" {self.directory} is {self.last_seq_no}",
-                path=self.directory,
-                consumer=consumer,
-                seq_no=seq_no,
-                last_seq_no=self.last_seq_no,
-            )
+            raise beyond(self.directory, consumer, seq_no, self.last_seq_no)
 
     def seek(self, consumer: str, position: int) -> None:
         """Set a consumer's position: `position` is the last number behind it, 0 the beginning."""
@@ -345,23 +338,18 @@ class WritableLog:
         if self._active is None or self._total_bytes() + size <= limit:
             return
         lowest = self.offsets.lowest()
-        if lowest is not None and lowest < self._oldest_last_seq_no():
+        if lowest is not None and lowest < self._base_after_oldest() - 1:
             raise full_by_retention(self.directory, limit, lowest)
 
-    def _oldest_last_seq_no(self) -> int:
-        """The number of the last event in the oldest segment."""
-        if not self._sealed:
-            return self.last_seq_no
-        return self._base_after(0) - 1
-
-    def _base_after(self, index: int) -> int:
-        if index + 1 < len(self._sealed):
-            return self._sealed[index + 1].base_seq_no
-        return self._active.base_seq_no if self._active else self.last_seq_no + 1
+    def _base_after_oldest(self) -> int:
+        """The first number that is not in the oldest segment."""
+        if len(self._sealed) > 1:
+            return self._sealed[1].base_seq_no
+        return self._active.base_seq_no if self._sealed and self._active else self.last_seq_no + 1
 
     def _retire_oldest(self) -> bool:
         """Delete the oldest sealed segment; false if a consumer still needs it."""
-        first_kept = self._base_after(0)
+        first_kept = self._base_after_oldest()
         lowest = self.offsets.lowest() if self.options.retention.keep_unacked else None
         if lowest is not None and lowest < first_kept - 1:
             return False
