@@ -77,7 +77,8 @@ class Retention:
     """What a log may keep, applied to whole segments; the active segment is never deleted.
 
     `max_bytes`: the oldest segments go while the log is larger than this many bytes.
-    `max_age`: segments go when their newest event is older.
+    `max_age`: segments go when their newest event is older. Age is measured by a clock that does
+    not jump; after a reboot by stored times, once the wall clock has been right for ten seconds.
     `keep_unacked`: an event that some consumer has not acknowledged is never deleted; the limit is
     then enforced by `on_full`. A log without consumers keeps nothing back, and there is a consumer
     from its first `ack` or `seek` on: `seek(name, SeekPosition.BEGINNING)` keeps all for a new one.

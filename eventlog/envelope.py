@@ -7,6 +7,7 @@ one `map` in C, and nothing is converted until it is asked for::
     event, seq_no, columns
                        |
                        +-- base_seq_no the number of the first row
+                       +-- stored_ns   when the writer stored the batch, or None before that
                        +-- ids         16 bytes for each row, or one base id for all
                        +-- timestamps   8 bytes for each row
                        +-- keys         list, or None if no row has one
@@ -47,7 +48,7 @@ _LOW_MASK: Final = (1 << _LOW_BITS) - 1
 class Columns:
     """What a batch stores of its events beside the payloads, each read only when asked for."""
 
-    __slots__ = ("base_seq_no", "headers", "ids", "keys", "timestamps")
+    __slots__ = ("base_seq_no", "headers", "ids", "keys", "stored_ns", "timestamps")
 
     def __init__(
         self,
@@ -56,8 +57,10 @@ class Columns:
         timestamps: bytes,
         keys: list[str | None] | None,
         headers: list[dict[str, str] | None] | None,
+        stored_ns: int | None = None,
     ) -> None:
         self.base_seq_no = base_seq_no
+        self.stored_ns = stored_ns
         self.ids = ids
         self.timestamps = timestamps
         self.keys = keys
@@ -100,6 +103,15 @@ class _Fields:
         return self.columns.timestamp_ns(self._row)
 
     @property
+    def stored_at(self) -> datetime | None:
+        """When the writer stored the event (UTC); `None` until then.
+
+        It is what a seek by time and retention go by: the writer's clock, one time for a batch.
+        """
+        stored_ns = self.columns.stored_ns
+        return None if stored_ns is None else datetime_of(stored_ns)
+
+    @property
     def key(self) -> str | None:
         """What events are ordered by in a keyed group."""
         keys = self.columns.keys
@@ -117,8 +129,12 @@ class _Fields:
 
     def _identity(self) -> tuple[Any, ...]:
         """All that tells one envelope from another, the id first."""
-        id_bytes = self.columns.id_bytes(self._row)
-        return (id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event)
+        columns = self.columns
+        id_bytes, stored_ns = columns.id_bytes(self._row), columns.stored_ns
+        return (
+            *(id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event),
+            stored_ns,
+        )
 
     def __eq__(self, other: object) -> bool:
         """Equal in every field."""
@@ -142,12 +158,16 @@ class _Fields:
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What rich prints; a struct would show how it is stored."""
-        names = ("event", "seq_no", "id", "timestamp", "key", "headers")
+        names = ("event", "seq_no", "id", "timestamp", "key", "headers", "stored_at")
         return [(name, getattr(self, name)) for name in names]
 
     def __replace__(self, **changes: Any) -> EventEnvelope:
-        """What `copy.replace` gives."""
-        return EventEnvelope(**dict(self.__rich_repr__()) | changes)
+        """What `copy.replace` gives; `stored_at` is the log's to set and stays as it is."""
+        fields = dict(self.__rich_repr__())
+        del fields["stored_at"]
+        replaced = EventEnvelope(**fields | changes)
+        replaced.columns.stored_ns = self.columns.stored_ns
+        return replaced
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle this row alone, not the columns of its whole batch."""
@@ -159,7 +179,8 @@ class EventEnvelope(_Fields, ABC):
     """One event as the log hands it out; immutable.
 
     `event` is the payload, `seq_no` the number in the log (`None` until appended); `id`,
-    `timestamp`, `timestamp_ns`, `key` and `headers` are worked out when they are asked for.
+    `timestamp`, `timestamp_ns`, `key`, `headers` and `stored_at` are worked out when they are asked
+    for. `timestamp` is the producer's, `stored_at` the log's (`None` until it is stored).
 
     `append` takes one too, where a program wants to set the id or the time itself; the number is
     always the log's. The garbage collector passes over envelopes: don't make one a part of its own
@@ -313,13 +334,14 @@ def _id_of(timestamp_ns: int, random: int) -> bytes:
     return (high << 64 | low).to_bytes(ID_BYTES, "big")
 
 
-def _rebuild(
+def _rebuild(  # noqa: PLR0917 - pickles, also older ones, call it so
     id_bytes: bytes,
     seq_no: int | None,
     timestamp_ns: int,
     key: str | None,
     headers: dict[str, str] | None,
     event: Any,
+    stored_ns: int | None = None,
 ) -> EventEnvelope:
     columns = Columns(
         seq_no or 0,
@@ -327,5 +349,6 @@ def _rebuild(
         timestamp_ns.to_bytes(TIMESTAMP_BYTES, "little"),
         None if key is None else [key],
         None if headers is None else [headers],
+        stored_ns,
     )
     return cast("EventEnvelope", Row(event, seq_no, columns))

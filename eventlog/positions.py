@@ -61,9 +61,12 @@ class SeekPosition:
 
     @staticmethod
     def timestamp(t: datetime) -> SeekPosition:
-        """The first event that was appended at or after `t`, an aware datetime.
+        """The first event that was stored at or after `t`, an aware datetime.
 
-        It is found when a subscription is opened, or at the `seek`: a `t` to come is `LATEST`.
+        That goes by `EventEnvelope.stored_at`, the writer's clock, and not by an event's own
+        `timestamp`; all events of a batch have one time. An event from a time when the clock was
+        ahead counts as old as the next one, so that none from after `t` is left out. It is found
+        when a subscription is opened, or at the `seek`: a `t` to come is `LATEST`.
 
         Raises:
             InvalidArgument: `t` is naive.

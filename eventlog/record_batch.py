@@ -122,9 +122,13 @@ def mismatch(error: Exception, base_seq_no: int, path: str) -> EventTypeMismatch
 
 
 def unpack_body(
-    body: bytes | memoryview, count: int, base_seq_no: int, decode: Decode = unpack
+    body: bytes | memoryview,
+    count: int,
+    base_seq_no: int,
+    decode: Decode = unpack,
+    stored_ns: int | None = None,
 ) -> list[EventEnvelope]:
-    """The envelopes of one batch.
+    """The envelopes of one batch, which was stored at `stored_ns`.
 
     Raises:
         msgspec.ValidationError: a payload is not of the decoder's type (see `mismatch`).
@@ -142,7 +146,8 @@ def unpack_body(
             raise ValueError("the body is not five columns")
         ids, timestamps, keys, headers, events = columns
         _check_columns(ids, timestamps, keys, headers, events, count)
-        return envelopes_of(events, Columns(base_seq_no, ids, timestamps, keys, headers))
+        columns = Columns(base_seq_no, ids, timestamps, keys, headers, stored_ns)
+        return envelopes_of(events, columns)
     finally:
         if was_collecting:
             gc.enable()

@@ -119,11 +119,12 @@ def connect(directory: str) -> socket.socket | None:
     """
     pipe = _new_socket(directory)
     try:
-        with os_errors(directory, "connecting to its writer"), _reachable(directory) as path:
+        with os_errors(directory, "connecting to its writer"):
             try:
-                pipe.connect(path)
-            except (FileNotFoundError, ConnectionRefusedError):
-                pipe.close()
+                with _reachable(directory) as path:
+                    pipe.connect(path)
+            except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+                pipe.close()  # nobody listens, nor can without a directory
                 return None
         check_peer(pipe, directory)
         pipe.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIPE_BUFFER_BYTES)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Final, TypeVar
@@ -31,6 +30,7 @@ from eventlog.storage.log import WritableLog
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.reader import LogReader, read_range
 from eventlog.storage.start import make_log, open_log
+from eventlog.storage.times import LogClock
 from eventlog.wire.connection import Connection, Role, frame
 from eventlog.wire.messages import (
     PROTOCOL_VERSION,
@@ -243,11 +243,16 @@ class CountingFiles(WatchedFiles):
 
 
 def open_storage(
-    directory: str, files: Files = FILES, clock: Callable[[], int] = time.time_ns, **asked: Any
+    directory: str,
+    files: Files = FILES,
+    clock: Callable[[], int] | LogClock | None = None,
+    **asked: Any,
 ) -> WritableLog:
-    """The log as its writer has it, made if there is none; keep it to one at a time."""
+    """The log as its writer has it, made if there is none; a function as `clock` never jumps."""
     os.makedirs(directory, exist_ok=True)
     make_log(directory, AskedOptions(**asked), files)
+    if clock is not None and not isinstance(clock, LogClock):
+        clock = LogClock(clock)
     return open_log(directory, files, clock)
 
 

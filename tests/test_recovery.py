@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from eventlog.errors import CorruptLog
 from eventlog.record_batch import PackedBatch
-from eventlog.storage import start
+from eventlog.storage import restart, start
 from eventlog.storage.control import ControlPage
 from eventlog.storage.format import (
     BATCH_HEADER,
@@ -557,7 +557,7 @@ def test_an_orderly_end_is_followed_by_a_quick_start(
         return scan_segment(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(start, "scan_segment", noted)
+        patched.setattr(restart, "scan_segment", noted)
         patched.setattr(SegmentReader, "scan", noted)
         open_storage(str(killed)).close()
     assert is_quick == [True]

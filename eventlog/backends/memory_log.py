@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from eventlog.errors import (
 from eventlog.payload import unpack
 from eventlog.positions import ConsumerState, SeekPosition
 from eventlog.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
+from eventlog.storage.times import LogClock, first_at
 
 
 class Batch(NamedTuple):
@@ -44,6 +45,8 @@ class Batch(NamedTuple):
 
     base_seq_no: int
     append_time_ns: int
+    steady_ns: int
+    """When it was stored, by a clock that never jumps (see `storage.times`)."""
     packed: PackedBatch
 
     @property
@@ -56,7 +59,7 @@ class Batch(NamedTuple):
         count, flags, acks_bytes, payload = self.packed
         body = payload[areas_bytes(count, flags, acks_bytes) :]
         try:
-            return unpack_body(body, count, self.base_seq_no, decode)
+            return unpack_body(body, count, self.base_seq_no, decode, self.append_time_ns)
         except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, self.base_seq_no, path) from error
 
@@ -80,6 +83,7 @@ class MemoryLog:
         """Another number after each change."""
         self._batches: list[Batch] = []
         self._offsets: dict[str, Offset] = {}
+        self._clock = LogClock.of_system()
         self._lock = threading.RLock()
         self._waiting: list[Callable[[], object]] = []
 
@@ -121,7 +125,8 @@ class MemoryLog:
             self._make_room(len(packed.payload))
             base_seq_no = self.last + 1
             newest = self._batches[-1].append_time_ns if self._batches else 0
-            self._batches.append(Batch(base_seq_no, max(time.time_ns(), newest), packed))
+            now, steady = self._clock.stamp(newest), self._clock.steady()
+            self._batches.append(Batch(base_seq_no, now, steady, packed))
             self.last += packed.count
             self._changed()
             return base_seq_no
@@ -145,7 +150,7 @@ class MemoryLog:
 
     def _is_over(self, oldest: Batch, size: int) -> bool:
         age = self.options.retention.max_age
-        is_old = age is not None and time.time_ns() - oldest.append_time_ns > (
+        is_old = age is not None and self._clock.steady() - oldest.steady_ns > (
             age.total_seconds() * 1e9
         )
         return is_old or self._is_too_large(size)
@@ -195,10 +200,9 @@ class MemoryLog:
                 case "last_acknowledged" if self.position_of(consumer):
                     return self.position_of(consumer) + 1
                 case "timestamp":
-                    times = [batch.append_time_ns for batch in self._batches]
-                    place = bisect_left(times, position.value)
-                    after_all = place == len(times)
-                    return self.last + 1 if after_all else self._batches[place].base_seq_no
+                    times = ((one.base_seq_no, one.append_time_ns) for one in self._batches)
+                    found = first_at(times, position.value, time.time_ns())
+                    return self.last + 1 if found is None else found
             return self.first_available
 
     # --- consumers ---------------------------------------------------------------------------
@@ -239,7 +243,7 @@ class MemoryLog:
                     self._set(consumer, self.resolve(position, consumer) - 1)
 
     def _set(self, consumer: str, position: int) -> None:
-        self._offsets[consumer] = Offset(position, time.time_ns())
+        self._offsets[consumer] = Offset(position, self._clock.now())
         self._changed()
 
     def forget(self, consumer: str) -> None:

@@ -21,7 +21,7 @@ import msgpack
 from eventlog import errors, rendezvous, spawn
 from eventlog.client.adoption import await_adopted
 from eventlog.config import AskedOptions
-from eventlog.errors import EventLogError, LogDeleted, WriterUnavailable
+from eventlog.errors import EventLogError, LogDeleted, LogNotFound, WriterUnavailable
 from eventlog.spawn import CannotStart
 from eventlog.storage.control import is_log
 from eventlog.storage.owner import check_owner
@@ -60,11 +60,14 @@ def find_or_start(directory: str) -> socket.socket:
         LogDeleted: there is no log any more.
         PermissionDenied: the log belongs to somebody else.
     """
-    pipe = rendezvous.connect(directory)
-    for _ in range(STARTS_MAX):
-        if pipe is not None:
-            return await_adopted(pipe)
-        pipe = _start_and_connect(directory)
+    try:
+        pipe = rendezvous.connect(directory)
+        for _ in range(STARTS_MAX):
+            if pipe is not None:
+                return await_adopted(pipe)
+            pipe = _start_and_connect(directory)
+    except LogNotFound as error:
+        raise _deleted(directory) from error
     if pipe is not None:
         return await_adopted(pipe)
     raise WriterUnavailable(
@@ -77,10 +80,7 @@ def find_or_start(directory: str) -> socket.socket:
 def _start_and_connect(directory: str) -> socket.socket | None:
     """A pipe to a writer, started if need be; `None` if that one was killed before it served."""
     if not is_log(directory):
-        raise LogDeleted(
-            f"the log {directory} was deleted while it was in use; open it again to make a new one",
-            path=directory,
-        )
+        raise _deleted(directory)
     check_owner(directory)
     lock = rendezvous.lock_directory(directory)
     try:
@@ -92,6 +92,13 @@ def _start_and_connect(directory: str) -> socket.socket | None:
         raise
     lock.release()
     return pipe or rendezvous.connect(directory)
+
+
+def _deleted(directory: str) -> LogDeleted:
+    return LogDeleted(
+        f"the log {directory} was deleted while it was in use; open it again to make a new one",
+        path=directory,
+    )
 
 
 def start_writer(directory: str, lock: int) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Final
 
 from eventlog import rendezvous
 from eventlog.doctor.findings import Finding, size
+from eventlog.doctor.times import time_findings
 from eventlog.errors import CorruptLog
 from eventlog.storage import control, journal, members, offsets, producers, spare
 from eventlog.storage.format import VERSION, base_of_name, index_name
@@ -42,6 +44,7 @@ def content_findings(log: LogReader) -> Iterator[Finding]:
     what = f"version {VERSION}: {events} in {len(bases):,} segments"
     yield Finding(level="ok", about="format", what=what)
     yield from _event_findings(log, bases)
+    yield from time_findings(log.sample_times(), time.time_ns())
     yield from _survey_findings(log)
 
 
@@ -73,7 +76,10 @@ def _survey_findings(log: LogReader) -> Iterator[Finding]:
     faults = survey(log)
     for fault in faults:
         if fault.kind == "ahead":
-            yield Finding(level="note", about="consumers", what=fault.text)
+            yield Finding(level="warning", about="consumers", what=fault.text, do=fault.do)
+        elif fault.kind == "missing":
+            do = "before the next writer starts, which makes an empty one"
+            yield Finding(level="problem", about="files", what=fault.text, do=do)
         else:
             yield Finding(
                 level="problem" if fault.is_problem else "note",

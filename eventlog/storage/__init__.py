@@ -12,9 +12,13 @@
 `segment`      one segment, as its writer and its readers have it
 `index`        the file of its index
 `spare`        the file that becomes the next segment
+`times`        the writer's clock, and what stored times mean
 `start`        making a log, and opening it for its writer
+`restart`      what a start makes of the files that an earlier writer left
+`missing`      which files are not there although others say so; pure
 `salvage`      what a failed sync left, put on the disk again
 `log`          the open log, as its writer has it
+`retention`    what it decides by: the ages of segments
 `sync_work`    what a sync of it has to cover
 `journal`      files of records: what groups did, and dead letters
 `members`      the pages of the groups' members

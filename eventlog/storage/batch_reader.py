@@ -49,7 +49,9 @@ class StoredBatch(NamedTuple):
         try:
             # Not released here: what was decoded may still look at it.
             body = self.segment.view[start:end]
-            return unpack_body(body, header.count, header.base_seq_no, decode)
+            return unpack_body(
+                body, header.count, header.base_seq_no, decode, header.append_time_ns
+            )
         except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, header.base_seq_no, path) from error
         except ValueError as error:
@@ -121,7 +123,7 @@ class BatchReader:
 
     def _cut_off(self, segment: SegmentReader) -> CorruptLog:
         """The error for a file that is shorter than it was; nothing in its map is looked at."""
-        last = self._last_of(segment)
+        last = self._log.last_of(segment.base_seq_no)
         return CorruptLog(
             f"the events {self.next_seq_no} to {last} of the log {self._log.directory} cannot be"
             f" read: segment {segment.base_seq_no} was truncated while it was in use; restore a"
@@ -145,7 +147,7 @@ class BatchReader:
 
     def _corrupt(self, segment: SegmentReader, fault: str) -> CorruptLog:
         found = segment.find_batch_after(self.position, self.next_seq_no)
-        last = found[1].base_seq_no - 1 if found else self._last_of(segment)
+        last = found[1].base_seq_no - 1 if found else self._log.last_of(segment.base_seq_no)
         return CorruptLog(
             f"the events {self.next_seq_no} to {last} of the log {self._log.directory} are damaged"
             f" ({fault} at offset {self.position} of segment {segment.base_seq_no}); all others"
@@ -154,12 +156,6 @@ class BatchReader:
             seq_no=self.next_seq_no,
             last_seq_no=last,
         )
-
-    def _last_of(self, segment: SegmentReader) -> int:
-        """The last number that the segment can hold: the one before the next segment's."""
-        bases = self._log.segment_bases()
-        later = [base for base in bases if base > segment.base_seq_no]
-        return later[0] - 1 if later else self._log.last_seq_no
 
     def _enter(self, segment: SegmentReader) -> None:
         """Begin in a segment, at the batch before `next_seq_no` that its index knows."""
@@ -177,7 +173,10 @@ class BatchReader:
         Raises:
             CorruptLog: the damage took the event.
         """
-        following = self._log.open_segment(self.next_seq_no)
+        following = self._log.open_next(self.next_seq_no)
+        if following.base_seq_no == segment.base_seq_no and not segment.is_replaced:
+            following.close()  # by names that may be old: somebody may have put one back
+            following = self._log.open_segment(self.next_seq_no, look=True)
         if following.base_seq_no != segment.base_seq_no or segment.is_replaced:
             self.close()
             self._enter(following)

@@ -19,6 +19,8 @@
       112   36  boot_id          of the kernel that ran the writer, so no reboot does either
       148    4  padding          zero
       152    8  sync_failed      the boot in which a sync failed (`boot_word`); 0: none did
+      160    8  times_from       number of the event at which stored times last went back; 0: none
+      168    8  clock_offset     wall clock less the one since boot, ns; 0: not known
 
 What stands before offset 64 is written once, when the log is made. Each of the others is one
 aligned 8-byte word with one owner, the writer, stored and loaded whole by every processor that
@@ -71,6 +73,12 @@ CONTROL: Final = Layout(
     Field("boot_id", "36s", "of the kernel that ran the writer, so no reboot does either"),
     Field("padding", "I", "zero"),
     Field("sync_failed", "Q", "the boot in which a sync failed (`boot_word`); 0: none did"),
+    Field("times_from", "Q", "number of the event at which stored times last went back; 0: none"),
+    Field(
+        "clock_offset",
+        "Q",
+        "wall clock less the one since boot, ns; 0: not known",
+    ),
 )
 _IDENTITY_BYTES: Final = CONTROL.offset("crc")
 _CRC: Final = struct.Struct("<I")
@@ -91,7 +99,7 @@ def new_control_page(
     page = bytearray(PAGE_BYTES)
     CONTROL.pack_into(
         page, 0, MAGIC, VERSION, BYTE_ORDER, len(packed), log_id, created_ns, crc32c(packed), 0,
-        bytes(16), high_water, high_water, first_available, epoch, 0, 0, b"", 0, 0,
+        bytes(16), high_water, high_water, first_available, epoch, 0, 0, b"", 0, 0, 0, 0,
     )  # fmt: skip
     _CRC.pack_into(page, _IDENTITY_BYTES, crc32c(page[:_IDENTITY_BYTES]))
     page[OPTIONS_OFFSET : OPTIONS_OFFSET + len(packed)] = packed
@@ -214,6 +222,8 @@ class ControlPage:
     writer_pid = _Word()
     writer_start = _Word()
     sync_failed = _Word()
+    times_from = _Word()
+    clock_offset = _Word()
 
     @property
     def boot_id(self) -> str:

@@ -235,7 +235,7 @@ class Files:
         """Whether the path still leads to the open file."""
         try:
             there = os.stat(path, follow_symlinks=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         mine = os.fstat(descriptor)
         return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
@@ -246,6 +246,18 @@ class Files:
 
 
 FILES = Files()
+
+
+def replace_file(directory: str, name: str, content: bytes, files: Files) -> None:
+    """Have a file with this content, in one step; a loss of power may undo it."""
+    path = os.path.join(directory, name)
+    with os_errors(directory, f"saving its {name}"):
+        descriptor = files.create(path + ".new")
+        try:
+            files.write(descriptor, [content], 0)
+        finally:
+            files.close(descriptor)
+        files.rename(path + ".new", path)
 
 
 @contextmanager

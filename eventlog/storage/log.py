@@ -6,23 +6,23 @@ Rules:
 2. Numbers are given in the order of `append`, without a gap; a failed append gives none.
 3. The high-water mark is raised after a batch is whole, the synced mark after its sync returned.
 4. The first available number is raised, also on the disk, before a segment is unlinked.
-5. After a failed sync nothing is appended any more: what the disk has is not known, and the next
+5. What is old is decided by a clock that never jumps (see `times`).
+6. After a failed sync nothing is appended any more: what the disk has is not known, and the next
    writer is told so (see `salvage`).
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from eventlog.config import BATCH_EVENTS_LIMIT
-from eventlog.errors import EventLogError, EventTooLarge, LogFull, SequenceOutOfRange, StorageFailed
+from eventlog.errors import EventLogError, EventTooLarge, LogFull, StorageFailed
 from eventlog.record_batch import PackedBatch
 from eventlog.storage import producers as producers_file
 from eventlog.storage.control import ControlPage
-from eventlog.storage.files import Files, os_errors, sync_errors
+from eventlog.storage.files import Files, os_errors, replace_file, sync_errors
 from eventlog.storage.format import (
     FIRST_BATCH,
     HEADER_BYTES,
@@ -31,12 +31,14 @@ from eventlog.storage.format import (
     pack_batch_header,
     segment_name,
 )
-from eventlog.storage.offsets import OffsetTable
+from eventlog.storage.offsets import OffsetTable, beyond
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.recovery import Damage, SealedSegment, StoredAcks
+from eventlog.storage.retention import full_by_retention, is_older, learn_ages
 from eventlog.storage.segment import SegmentWriter
 from eventlog.storage.spare import Spare
 from eventlog.storage.sync_work import SyncWork
+from eventlog.storage.times import SLACK_NS, LogClock
 
 
 class WritableLog:
@@ -56,13 +58,16 @@ class WritableLog:
         acks: list[StoredAcks],
         is_same_boot: bool,
         files: Files,
-        clock: Callable[[], int] = time.time_ns,
+        clock: LogClock,
+        warnings: list[str],
     ) -> None:
         self.directory = control.directory
         self.options = control.options
         self.control = control
         self.offsets = offsets
         self.damages = damages
+        self.warnings = warnings
+        """What else the start found, in words."""
         self.acks = acks
         """Those that recovery met, for whoever keeps the groups."""
         self.is_same_boot = is_same_boot
@@ -130,7 +135,9 @@ class WritableLog:
         base_seq_no = self.control.high_water + 1
         length = HEADER_BYTES + len(batch.payload)
         segment = self._segment_for(length, base_seq_no, makes_room)
-        now = max(self._clock(), self._last_append_ns)
+        now = self._clock.stamp(self._last_append_ns)
+        if now < self._last_append_ns:
+            segment, now = self._step_back(segment, base_seq_no, now, makes_room)
         header = pack_batch_header(
             batch,
             base_seq_no=base_seq_no,
@@ -173,33 +180,52 @@ class WritableLog:
             )
         return self._roll(base_seq_no, may_exceed)
 
+    def _step_back(
+        self, segment: SegmentWriter, base_seq_no: int, now: int, may_exceed: bool
+    ) -> tuple[SegmentWriter, int]:
+        """The segment and the time of an event whose time is before that of the one before it.
+
+        Times never go back within a segment; without room for another one they stay where they are.
+        """
+        try:
+            if segment.position > FIRST_BATCH:
+                segment = self._roll(base_seq_no, may_exceed)
+        except LogFull:
+            return segment, self._last_append_ns
+        self.control.times_from = base_seq_no
+        return segment, now
+
     def _roll(self, base_seq_no: int, may_exceed: bool) -> SegmentWriter:
         """Seal the active segment and begin another; on failure all is as it was."""
         if may_exceed:
             self.retire()
         else:
             self._make_room(self.options.segment_bytes)
+        now = self._clock.stamp(self._last_append_ns)
         fresh = SegmentWriter.create(
             self.directory,
             base_seq_no,
             self.options.segment_bytes,
             self._epoch,
-            max(self._clock(), self._last_append_ns),
+            now,
             self.files,
             spare=self.spare.take(),
             writes_ahead=self.options.durability == "sync",
         )
         if self._active is not None:
-            self._seal(self._active)
+            self._seal(self._active, now)
         self._active = fresh
+        self._note_clock()
         with suppress(EventLogError):  # an older snapshot only means more to read at the next start
             self._save_producers()
         self._has_new_names = True
         self.retire()
         return fresh
 
-    def _seal(self, segment: SegmentWriter) -> None:
-        self._sealed.append(SealedSegment(segment.base_seq_no, self._last_append_ns))
+    def _seal(self, segment: SegmentWriter, now: int) -> None:
+        # Its last time may be one that was ahead.
+        steady_ns = min(self._last_append_ns, now) - self._clock.offset
+        self._sealed.append(SealedSegment(segment.base_seq_no, self._last_append_ns, steady_ns))
         if self.options.durability == "memory":
             segment.close()
         else:
@@ -207,15 +233,8 @@ class WritableLog:
 
     def _save_producers(self) -> None:
         """Replace the snapshot with one of all that was appended until now."""
-        path = os.path.join(self.directory, producers_file.FILE_NAME)
-        with os_errors(self.directory, "saving its producers"):
-            descriptor = self.files.create(path + ".new")
-            try:
-                snapshot = self._producers.to_bytes(self.control.high_water)
-                self.files.write(descriptor, [snapshot], 0)
-            finally:
-                self.files.close(descriptor)
-            self.files.rename(path + ".new", path)
+        snapshot = self._producers.to_bytes(self.control.high_water)
+        replace_file(self.directory, producers_file.FILE_NAME, snapshot, self.files)
         self._producers_to = self.control.high_water
 
     # --- syncing -----------------------------------------------------------------------------
@@ -266,7 +285,7 @@ class WritableLog:
         self.check_ack(consumer, seq_no)
         known = self.offsets.find(consumer)
         position = seq_no if known is None else max(seq_no, known.position)
-        self.offsets.set(consumer, position, self._clock())
+        self.offsets.set(consumer, position, self._clock.now())
 
     def check_ack(self, consumer: str, seq_no: int) -> None:
         """Pass if the event is there to be acknowledged.
@@ -275,18 +294,11 @@ class WritableLog:
             SequenceOutOfRange: there is no such event yet.
         """
         if seq_no > self.last_seq_no:
-            raise SequenceOutOfRange(
-                f"consumer {consumer!r} cannot acknowledge event {seq_no}: the last one of the log"
-                f" {self.directory} is {self.last_seq_no}",
-                path=self.directory,
-                consumer=consumer,
-                seq_no=seq_no,
-                last_seq_no=self.last_seq_no,
-            )
+            raise beyond(self.directory, consumer, seq_no, self.last_seq_no)
 
     def seek(self, consumer: str, position: int) -> None:
         """Set a consumer's position: `position` is the last number behind it, 0 the beginning."""
-        self.offsets.set(consumer, position, self._clock())
+        self.offsets.set(consumer, position, self._clock.now())
 
     # --- retention ---------------------------------------------------------------------------
 
@@ -298,10 +310,16 @@ class WritableLog:
                 if not self._retire_oldest():
                     break
         if retention.max_age is not None:
-            expired_ns = self._clock() - int(retention.max_age.total_seconds() * 1e9)
-            while self._sealed and self._sealed[0].newest_ns < expired_ns:
+            learn_ages(self._sealed, self._clock)
+            while self._sealed and is_older(self._sealed[0], retention, self._clock):
                 if not self._retire_oldest():
                     break
+
+    def _note_clock(self) -> None:
+        """Leave the next writer what the wall clock had settled on."""
+        offset = self._clock.offset
+        if abs(self.control.clock_offset - offset) > SLACK_NS and self._clock.is_settled:
+            self.control.clock_offset = max(offset, 0)
 
     def _make_room(self, size: int) -> None:
         """What has to go so that so many bytes more are within the limit: a segment, at a roll.
@@ -320,29 +338,18 @@ class WritableLog:
         if self._active is None or self._total_bytes() + size <= limit:
             return
         lowest = self.offsets.lowest()
-        if lowest is not None and lowest < self._oldest_last_seq_no():
-            raise LogFull(
-                f"the log {self.directory} is full: it may keep {limit} bytes and a consumer has"
-                f" not acknowledged event {lowest + 1}; acknowledge, forget the consumer, or raise"
-                " the limit",
-                path=self.directory,
-                is_by_retention=True,
-            )
+        if lowest is not None and lowest < self._base_after_oldest() - 1:
+            raise full_by_retention(self.directory, limit, lowest)
 
-    def _oldest_last_seq_no(self) -> int:
-        """The number of the last event in the oldest segment."""
-        if not self._sealed:
-            return self.last_seq_no
-        return self._base_after(0) - 1
-
-    def _base_after(self, index: int) -> int:
-        if index + 1 < len(self._sealed):
-            return self._sealed[index + 1].base_seq_no
-        return self._active.base_seq_no if self._active else self.last_seq_no + 1
+    def _base_after_oldest(self) -> int:
+        """The first number that is not in the oldest segment."""
+        if len(self._sealed) > 1:
+            return self._sealed[1].base_seq_no
+        return self._active.base_seq_no if self._sealed and self._active else self.last_seq_no + 1
 
     def _retire_oldest(self) -> bool:
         """Delete the oldest sealed segment; false if a consumer still needs it."""
-        first_kept = self._base_after(0)
+        first_kept = self._base_after_oldest()
         lowest = self.offsets.lowest() if self.options.retention.keep_unacked else None
         if lowest is not None and lowest < first_kept - 1:
             return False
@@ -386,6 +393,7 @@ class WritableLog:
         if self.options.durability != "memory":
             self._sync_all()
         self._save_producers()
+        self._note_clock()
         self.spare.discard()
         self.control.writer_pid = 0
 

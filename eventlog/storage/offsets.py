@@ -33,7 +33,7 @@ from typing import Final, NamedTuple
 
 from crc32c import crc32c
 
-from eventlog.errors import CorruptLog, LogNotFound, UnknownFormat
+from eventlog.errors import CorruptLog, LogNotFound, SequenceOutOfRange, UnknownFormat
 from eventlog.storage.files import FILES, Files, os_errors, sync_errors
 from eventlog.storage.format import BYTE_ORDER, VERSION
 from eventlog.storage.layout import Field, Layout
@@ -252,6 +252,18 @@ class OffsetTable:
             self._unmap()
         self._files.close(self._descriptor)
         self._descriptor = -1
+
+
+def beyond(directory: str, consumer: str, seq_no: int, last_seq_no: int) -> SequenceOutOfRange:
+    """The error for an acknowledgement of an event that is not there yet."""
+    return SequenceOutOfRange(
+        f"consumer {consumer!r} cannot acknowledge event {seq_no}: the last one of the log"
+        f" {directory} is {last_seq_no}",
+        path=directory,
+        consumer=consumer,
+        seq_no=seq_no,
+        last_seq_no=last_seq_no,
+    )
 
 
 def table_bytes(rows: Iterable[Offset]) -> bytes:

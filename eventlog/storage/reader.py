@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import closing, suppress
 
 from eventlog.envelope import EventEnvelope, datetime_of
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound
@@ -36,6 +38,7 @@ from eventlog.storage.format import (
 )
 from eventlog.storage.offsets import OffsetTable
 from eventlog.storage.segment import SegmentReader, with_numbers
+from eventlog.storage.times import first_at
 
 
 class LogReader:
@@ -48,6 +51,8 @@ class LogReader:
         self.control = ControlPage(directory, files=files)
         self.options = self.control.options
         self._offsets: OffsetTable | None = None
+        self._bases: list[int] = []
+        """As they were listed last, for `open_segment`."""
         # A handle may be shared between threads, and the table is mapped anew when it has grown.
         self._offsets_lock = threading.Lock()
 
@@ -92,6 +97,7 @@ class LogReader:
         """The offset table; a log that no writer ever served has none."""
         table = self._offsets
         if table is None or table.is_replaced():
+            self._check_is_there()
             try:
                 self._offsets = OffsetTable(self.directory, files=self.files)
             except LogNotFound:
@@ -118,21 +124,50 @@ class LogReader:
                 return self.find_time(position.value)
 
     def find_time(self, timestamp_ns: int) -> int:
-        """The first event appended at or after that time; the next one to come if there is none."""
+        """The first event stored at or after that time; the next one to come if there is none.
+
+        Stored times may go back where a clock was ahead, at a segment's begin: see `first_at`.
+        """
         bases = self.segment_bases()
-        last_before = bisect_right(
-            bases, False, key=lambda base: self._first_time(base) >= timestamp_ns
-        )
-        start = bases[max(last_before - 1, 0)] if bases else self.last_seq_no + 1
-        reader = BatchReader(self, max(start, self.first_available))
+        is_ordered = self.control.times_from <= self.first_available
+        if is_ordered:
+            before = bisect_right(
+                bases, False, key=lambda base: self._first_time(base) >= timestamp_ns
+            )
+            bases = bases[max(before - 1, 0) :]
+        found = first_at(self._around(bases, timestamp_ns), timestamp_ns, time.time_ns())
+        return self.last_seq_no + 1 if found is None else max(found, self.first_available)
+
+    def _around(self, bases: list[int], timestamp_ns: int) -> Iterator[tuple[int, int]]:
+        """Number and time of batches of each segment, from the last before that time to one after.
+
+        The others of a segment say the same, because times do not go back within one.
+        """
+        reader = BatchReader(self, 1)
         try:
-            reader.skip_to_time(timestamp_ns)
-            while (batch := reader.next_batch()) is not None:
-                if batch.header.append_time_ns >= timestamp_ns:
-                    return max(batch.header.base_seq_no, self.first_available)
-            return self.last_seq_no + 1
+            for base, end in zip(bases, [*bases[1:], self.last_seq_no + 1], strict=False):
+                reader.close()
+                reader.next_seq_no = max(base, self.first_available)
+                reader.skip_to_time(timestamp_ns)
+                while reader.next_seq_no < end and (batch := reader.next_batch()) is not None:
+                    yield batch.header.base_seq_no, batch.header.append_time_ns
+                    if batch.header.append_time_ns >= timestamp_ns:
+                        break
         finally:
             reader.close()
+
+    def sample_times(self) -> dict[int, int]:
+        """Stored times by event, where segments begin and where times turn, if they can be read."""
+        times = {}
+        for base in self.segment_bases():
+            with suppress(CorruptLog):
+                times[base] = self._first_time(base)
+        for seq_no in (self.control.times_from - 1, self.last_seq_no):
+            with suppress(CorruptLog, EventsTruncated), closing(self.batches(seq_no)) as reader:
+                batch = reader.next_batch() if seq_no > 0 else None
+                if batch is not None:
+                    times[seq_no] = batch.header.append_time_ns
+        return {seq_no: ns for seq_no, ns in times.items() if 0 < ns < 2**63}
 
     def _first_time(self, base_seq_no: int) -> int:
         """The append time of a segment's first event; that of none is later than any."""
@@ -149,33 +184,88 @@ class LogReader:
     # --- segments ----------------------------------------------------------------------------
 
     def segment_bases(self) -> list[int]:
-        """The numbers that the segments' names say, in order."""
-        with os_errors(self.directory, "looking into the directory"):
-            names = self.files.names(self.directory)
-        return sorted(base for base in map(base_of_name, names) if base is not None)
+        """The numbers that the segments' names say, in order.
 
-    def open_segment(self, seq_no: int) -> SegmentReader:
+        Raises:
+            LogDeleted: the names would be another log's, or there are none.
+        """
+        try:
+            with os_errors(self.directory, "looking into the directory"):
+                names = self.files.names(self.directory)
+        except LogNotFound as error:
+            raise self._deleted() from error
+        self._check_is_there()
+        self._bases = sorted(base for base in map(base_of_name, names) if base is not None)
+        return self._bases
+
+    def open_next(self, seq_no: int) -> SegmentReader:
+        """As `open_segment`, for a walk that comes to the event: mostly a segment begins with it.
+
+        Its name is known then. Listing the directory for each segment would make a replay take time
+        with the square of their number.
+        """
+        if seq_no < self.first_available:
+            raise self.truncated(seq_no)
+        return self._open_base(seq_no, seq_no) or self.open_segment(seq_no)
+
+    def open_segment(self, seq_no: int, *, look: bool = False) -> SegmentReader:
         """The segment that holds the event.
+
+        The directory is listed if the names that are known do not lead to it, or `look` is set.
 
         Raises:
             EventsTruncated: retention deleted it.
             CorruptLog: it should be there and is not.
+            LogDeleted: the log is gone, perhaps for another one.
         """
+        known = self._bases
+        if not look and self.first_available <= seq_no and known and seq_no < known[-1]:
+            # No third name ever comes between two that stood beside each other.
+            segment = self._open_among(known, seq_no)
+            if segment is not None:
+                return segment
         for _ in range(2):  # a second look, because retention may delete between list and open
             if seq_no < self.first_available:
                 raise self.truncated(seq_no)
-            bases = self.segment_bases()
-            place = bisect_right(bases, seq_no) - 1
-            if place < 0:
-                continue
-            try:
-                return SegmentReader(self.directory, bases[place], self.files)
-            except FileNotFoundError:
-                continue
-            except CorruptLog as error:
-                last = bases[place + 1] - 1 if place + 1 < len(bases) else self.last_seq_no
-                raise with_numbers(error, seq_no, last) from error
+            segment = self._open_among(self.segment_bases(), seq_no)
+            if segment is not None:
+                return segment
         raise self.missing(seq_no)
+
+    def _open_among(self, bases: list[int], seq_no: int) -> SegmentReader | None:
+        """The segment of these that holds the event, if it is still there."""
+        place = bisect_right(bases, seq_no) - 1
+        return self._open_base(bases[place], seq_no) if place >= 0 else None
+
+    def _open_base(self, base: int, seq_no: int) -> SegmentReader | None:
+        try:
+            segment = SegmentReader(self.directory, base, self.files)
+        except FileNotFoundError:
+            return None
+        except CorruptLog as error:
+            raise with_numbers(error, seq_no, self.last_of(base)) from error
+        try:
+            self._check_is_there()  # after it was opened: it may be of a log made anew
+        except BaseException:
+            segment.close()
+            raise
+        return segment
+
+    def last_of(self, base: int) -> int:
+        """The last number that the segment can hold: the one before the next segment's."""
+        later = next((one for one in self.segment_bases() if one > base), None)
+        return later - 1 if later else self.last_seq_no
+
+    def _check_is_there(self) -> None:
+        if self.control.is_replaced() and not self.control.is_cut_off():
+            raise self._deleted()
+
+    def _deleted(self) -> LogDeleted:
+        return LogDeleted(
+            f"the log {self.directory} was deleted while it was in use; open it again to make a new"
+            " one",
+            path=self.directory,
+        )
 
     def truncated(self, seq_no: int) -> EventsTruncated:
         """The error for a reader that wants an event which retention deleted."""
@@ -191,11 +281,7 @@ class LogReader:
     def missing(self, seq_no: int) -> CorruptLog | EventsTruncated | LogDeleted:
         """The error for a segment that is not where it should be."""
         if self.control.is_replaced():
-            return LogDeleted(
-                f"the log {self.directory} was deleted while it was in use; open it again to make"
-                " a new one",
-                path=self.directory,
-            )
+            return self._deleted()
         if seq_no < self.first_available:
             return self.truncated(seq_no)
         later = next((base for base in self.segment_bases() if base > seq_no), None)

@@ -66,7 +66,9 @@ class SealedSegment:
 
     base_seq_no: int
     newest_ns: int
-    """The append time of its last event, or a little later."""
+    """The append time of its last event, or a little later; 0: unknown."""
+    steady_ns: int | None = None
+    """That time by the clock that never jumps (see `times`), once it is known."""
 
 
 class StoredAcks(NamedTuple):

@@ -212,6 +212,10 @@ class _Work:
                 text = f"event {self._bases[0]} is the first one, not {control.first_available}"
                 control.first_available = self._bases[0]
                 self.report.done.append(text)
+            if control.first_available < self._bases[0]:
+                last = self._bases[0] - 1
+                text = f"the events {max(control.first_available, 1)} to {last}: their segments"
+                self.report.lost.append(f"{text} are missing")
             known = self._last_epoch()
             if not known <= control.epoch < EPOCH_MAX:
                 control.epoch = 1 + known  # the numbers of leases begin with it: none comes twice

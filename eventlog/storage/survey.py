@@ -23,6 +23,7 @@ from eventlog.storage.format import (
     unpack_index_entry,
 )
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
+from eventlog.storage.missing import ahead, ahead_remedy, missing_files
 from eventlog.storage.reader import LogReader
 from eventlog.storage.recovery import Damage, whole_batches
 from eventlog.storage.segment import SegmentReader
@@ -37,7 +38,9 @@ class Fault(NamedTuple):
     text: str
     is_problem: bool
     kind: str
-    """tail, marks, index, positions or journal."""
+    """tail, marks, index, positions, ahead, journal or missing."""
+    do: str | None = None
+    """What to do about it, where a repair does nothing; `{log}` stands for the path."""
 
 
 class Tail(NamedTuple):
@@ -64,10 +67,18 @@ class Tail(NamedTuple):
 def survey(log: LogReader) -> list[Fault]:
     """Everything that is wrong with a log but for its events."""
     is_served = log.control.running_writer is not None
-    faults = [*_index_faults(log), *_position_faults(log), *_journal_faults(log)]
+    faults = [*_index_faults(log), *_position_faults(log), *_journal_faults(log), *_missing(log)]
     if is_served:  # which may be in the middle of a batch or record
         return [fault for fault in faults if fault.is_problem or fault.kind != "journal"]
     return [*_tail_faults(log), *faults]
+
+
+def _missing(log: LogReader) -> Iterator[Fault]:
+    """Files that are not there although others say that they were."""
+    with os_errors(log.directory, "looking into the directory"):
+        names = log.files.names(log.directory)
+    for text in missing_files(names, log.control.epoch):
+        yield Fault(text, True, "missing")
 
 
 # --- the tail -----------------------------------------------------------------------------------
@@ -187,8 +198,9 @@ def _position_faults(log: LogReader) -> Iterator[Fault]:
         return
     for state in states:
         if (state.last_acked or 0) > log.last_seq_no:
-            text = f"consumer {state.name!r} waits for event {state.last_acked} + 1"
-            yield Fault(text, False, "ahead")
+            text = ahead(state.name, state.last_acked or 0, log.last_seq_no)
+            do = ahead_remedy("{log}", state.name, log.last_seq_no)
+            yield Fault(text, False, "ahead", do)
     # A writer that makes a row just now is seen at work once, and not twice.
     rows, again = (
         damaged_rows(read_whole(log.directory, offsets.FILE_NAME, log.files) or b"")

@@ -125,6 +125,8 @@ def _run(
     logger.info("writer of %s, epoch %d", directory, log.control.epoch)
     for damage in log.damages:
         logger.warning("%s", describe(damage, log.last_seq_no))
+    for warning in log.warnings:
+        logger.warning("%s", warning)
     server = Server(log, listener, linger_s=linger_s, gives_way=gives_way)
     trio.run(server.run, on_ready)
     if log.failure is not None:

@@ -47,7 +47,8 @@ class GroupStore:
         self._files: tuple[Journal, Journal, MemberPages] | None = None
         self._rewrite_at = REWRITE_BYTES
         self._next_slot = 0
-        if os.path.exists(os.path.join(log.directory, GROUPS_NAME)):
+        names = (GROUPS_NAME, DEAD_NAME)  # letters outlive a lost journal
+        if any(os.path.exists(os.path.join(log.directory, name)) for name in names):
             try:
                 self._load()
             except BaseException:

@@ -5,6 +5,7 @@ nursery
 |-- spare            makes the next segment ready when the active one is half full
 |-- sync             waits until something is to be synced; one sync covers all that came
 |-- expire           sleeps until the oldest segment is too old (only with `max_age`)
+|-- place            looks once a second whether the log was deleted, and ends the loop if so
 |-- resume           sleeps until the next backoff of a group is over
 |-- await member     one for each member of a group that an earlier writer knew
 |-- idle             ends the loop `linger_s` after the last pipe closed
@@ -37,14 +38,19 @@ from eventlog.errors import (
 from eventlog.groups.state import GroupState
 from eventlog.storage.log import WritableLog
 from eventlog.wire.connection import Connection, Role
+from eventlog.wire.group_messages import Bury, Dismiss, DropDead, Join, OpenGroup, RetryDead
 from eventlog.wire.messages import (
     PROTOCOL_VERSION,
+    Ack,
     Append,
     AppendStaged,
     Done,
+    Forget,
     Hello,
+    Seek,
     Stage,
     StandDown,
+    Status,
     Welcome,
     failed,
 )
@@ -59,6 +65,12 @@ logger = logging.getLogger("eventlog.writer")
 RECEIVE_BYTES: Final = 256 * 1024
 LEAVE_LOCK_S: Final = 0.3
 LOOK_AGAIN_S: Final = 0.01
+PLACE_LOOK_S: Final = 1.0
+"""How long those who only wait may not know that the log was deleted."""
+CHECKED: Final = frozenset(
+    {Append, Ack, Seek, Forget, Status, OpenGroup, Join, Bury, RetryDead, DropDead, Dismiss}
+)
+"""Requests that are refused at once when the log was deleted: each has to last."""
 INLINE_SYNC_S_MAX: Final = 0.001
 """On a disk whose last sync took less, the next one is made in the loop: going to a thread and back
 costs as much again, and appends can be handled only after it anyway. When one turns out to be slow,
@@ -114,6 +126,7 @@ class Server:
                 self.nursery.start_soon(self._spare_loop)
                 self.nursery.start_soon(self._expire_loop)
                 self.nursery.start_soon(self._resume_loop)
+                self.nursery.start_soon(self._watch_place)
                 for state, member_id, pid, start in self.actor.groups.absent():
                     self.nursery.start_soon(self._await_member, state, member_id, pid, start)
                 if self._linger_s is not None:
@@ -198,9 +211,10 @@ class Server:
         if isinstance(message, Hello):
             control = self.log.control
             pipe.say(Welcome(PROTOCOL_VERSION, control.writer_pid, control.epoch, control.log_id))
-        elif isinstance(message, Append) and self.log.control.is_replaced():
-            pipe.say(failed(message.request_id, self._deleted()))
-            self.nursery.cancel_scope.cancel()
+        elif type(message) in CHECKED and self._is_deleted():
+            self._end_of_deleted()
+            request_id: int = message[0]  # type: ignore[index]  # all of them begin with it
+            pipe.say(failed(request_id, self._deleted()))
         elif isinstance(message, AppendStaged):
             self._answer(pipe, self.staging.take(pipe.raw, message))
         elif isinstance(message, Stage):
@@ -231,6 +245,27 @@ class Server:
             path=self.log.directory,
         )
         pipe.say(failed(request_id, error))
+
+    async def _watch_place(self) -> None:
+        """End when the log was deleted: nobody but its writer can tell those who only wait.
+
+        They lose their pipes, look for the log, and find none or another one.
+        """
+        while not self._is_deleted():  # noqa: ASYNC110 - no event tells it
+            await trio.sleep(PLACE_LOOK_S)
+        self._end_of_deleted()
+
+    def _is_deleted(self) -> bool:
+        try:
+            return self.log.control.is_replaced()
+        except OSError:
+            return False  # nobody can look just now, which says nothing of the log
+
+    def _end_of_deleted(self) -> None:
+        error = self._deleted()
+        logger.error("%s", error)
+        self.log.refuse(error)
+        self.nursery.cancel_scope.cancel()
 
     def _deleted(self) -> LogDeleted:
         return LogDeleted(

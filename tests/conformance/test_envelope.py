@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from eventlog import EventEnvelope, EventLogError
+from eventlog import EventEnvelope, EventLogError, SeekPosition
 
 from .logs import Logs
 
@@ -55,7 +55,69 @@ async def test_ids_of_events_in_batches_are_their_own_and_of_version_7(logs: Log
     assert again == envelopes
 
 
-@pytest.mark.parametrize("name", ["event", "seq_no", "id", "timestamp", "key", "headers", "new"])
+@pytest.mark.anyio
+async def test_the_time_of_storing_is_the_logs_own_whatever_the_producer_says(logs: Logs) -> None:
+    # A log that is filled from another one keeps the events' own times; nothing told when they
+    # were stored.
+    own = datetime(2001, 2, 3, tzinfo=UTC)
+    given = EventEnvelope("a", timestamp=own)
+    assert given.stored_at is None
+    async with logs.open() as log:
+        before = datetime.now(UTC)
+        await log.append(given)
+        await log.append_many(["b", "c"])
+        after = datetime.now(UTC)
+        envelopes = await log.read(1)
+        again = await log.read(1)
+    a, b, c = (envelope.stored_at for envelope in envelopes)
+    assert a is not None
+    assert b is not None
+    slack = timedelta(seconds=1)
+    assert before - slack <= a <= b <= after + slack
+    assert b == c
+    assert b.tzinfo is UTC
+    assert given.stored_at is None
+    assert envelopes[0].timestamp == own
+    assert [envelope.stored_at for envelope in again] == [a, b, c]
+
+
+@pytest.mark.anyio
+async def test_what_a_seek_by_time_goes_by_is_the_time_of_storing(logs: Logs) -> None:
+    async with logs.open() as log:
+        for number in range(3):
+            await log.append(number)
+        for envelope in await log.read(1):
+            assert envelope.stored_at is not None
+            position = SeekPosition.timestamp(envelope.stored_at)
+            async with log.subscribe("c", position, follow=False) as stream:
+                found = [one async for one in stream]
+            # Cut to microseconds, it may be the time of one that was stored right before.
+            assert found[0].seq_no is not None
+            assert envelope.seq_no is not None
+            assert found[0].seq_no <= envelope.seq_no
+            assert found[0].stored_at == envelope.stored_at
+
+
+@pytest.mark.anyio
+async def test_an_envelope_takes_its_time_of_storing_along(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append_many(range(3))
+        envelope = (await log.read(2))[0]
+        assert pickle.loads(pickle.dumps(envelope)).stored_at == envelope.stored_at
+        changed = envelope.__replace__(event="changed")
+        assert (changed.stored_at, changed.seq_no) == (envelope.stored_at, 2)
+        # Appended elsewhere or again, it gets another one.
+        await log.append(envelope)
+        (again,) = await log.read(4)
+    assert again.id == envelope.id
+    assert again.stored_at is not None
+    assert envelope.stored_at is not None
+    assert again.stored_at >= envelope.stored_at
+
+
+@pytest.mark.parametrize(
+    "name", ["event", "seq_no", "id", "timestamp", "key", "headers", "stored_at", "new"]
+)
 def test_an_envelope_is_immutable(name: str) -> None:
     envelope = EventEnvelope(1)
     with pytest.raises(AttributeError):
