@@ -10,9 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import threading
 from typing import Final
 
-from eventlog.errors import LogNotFound
+from eventlog.errors import EventLogError, LogNotFound
 
 STANDARD_MAX: Final = 2
 """The number of standard error, the highest that has a meaning of its own."""
@@ -60,6 +61,22 @@ def has_spare_descriptors(descriptor: int) -> bool:
         return False
     os.close(probe)
     return probe + min(RESERVE_MAX, limit // 4) < limit
+
+
+def start_thread(thread: threading.Thread, path: str) -> None:
+    """Start a thread of the log's.
+
+    Raises:
+        EventLogError: the limit of processes and threads is reached.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise EventLogError(
+            f"no thread could be started for the log {path}: {error}; raise the limit of processes"
+            " (ulimit -u), or of the container's tasks",
+            path=path,
+        ) from error
 
 
 def absolute_path(path: str) -> str:

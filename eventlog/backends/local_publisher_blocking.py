@@ -16,6 +16,7 @@ from eventlog.client.outbox import OutBatch, copy_of
 from eventlog.client.threads import BlockingPipe
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
+from eventlog.system import start_thread
 
 _LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 
@@ -46,7 +47,7 @@ class BlockingLocalPublisher(Publisher):
         self._thread = threading.Thread(
             target=self._look_after, name=f"publisher to {handle.path}", daemon=True
         )
-        self._thread.start()
+        start_thread(self._thread, handle.path)
 
     def __repr__(self) -> str:
         """What is on its way."""

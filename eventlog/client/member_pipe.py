@@ -34,6 +34,7 @@ from eventlog.errors import (
 from eventlog.groups.ranges import Range, ranges_of
 from eventlog.storage.identity import process_start
 from eventlog.storage.members import MemberPage
+from eventlog.system import start_thread
 from eventlog.wire.connection import Connection, Role, frame
 from eventlog.wire.group_messages import Join, Joined, Leased, Leave, Release, Revoke
 from eventlog.wire.group_messages import Lease as AskLease
@@ -101,7 +102,7 @@ class MemberPipe:
         """Others have closed the pipe, so the thread that reads from it waits for ever."""
         self._connection = self._new_connection()
         self._thread = threading.Thread(target=self._run, name=f"member of {group}", daemon=True)
-        self._thread.start()
+        start_thread(self._thread, self._handle.path)
         with self.changed:
             self.changed.wait_for(lambda: self.page is not None or self._failure is not None)
             if self._failure is not None:

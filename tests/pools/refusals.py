@@ -10,6 +10,8 @@ RETURN, LOAD, JUMP_IF_EQUAL = 0x06, 0x20, 0x15
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 PIDFD_OPEN = 434
 """The same number on every architecture."""
+STARTING = (56, 57, 58, 435)
+"""clone, fork, vfork, clone3 of x86-64: what starts threads and processes."""
 
 
 class _Program(ctypes.Structure):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import resource
 import signal
 import sys
@@ -280,3 +281,34 @@ def test_a_pool_without_descriptors_fails_at_its_start_and_tries_again_later(
         assert pool.stats().handled == 1
     assert caplog.text.count("it is tried again") == 1
     assert "Too many open files" in caplog.text
+
+
+CROWDED = f"""{USE}
+import errno
+from tests.pools.refusals import STARTING, refuse
+def publish(log):
+    with log.publisher() as publisher:
+        publisher.send("one")
+with eventlog.blocking.open(sys.argv[2]) as log:
+    publish(log)
+    for call in STARTING:
+        refuse(call, errno.EAGAIN)
+    say(*said_by(publish, log))
+    say(*said_by(use, sys.argv[2]))
+    say(*said_by(eventlog.blocking.open, sys.argv[2] + ".new"))
+    say("append", log.append("two"))
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of calls differ elsewhere")
+def test_a_program_at_its_limit_of_processes_gets_errors_of_ours(
+    tmp_path: Path, log_path: str
+) -> None:
+    """Some were a bare RuntimeError: can't start new thread."""
+    publisher, pool, start, append = run(CROWDED, tmp_path, log_path)
+    assert publisher[0] == "EventLogError"
+    assert "thread" in publisher[1]
+    assert pool[0] == "PoolFailed"
+    assert start[0] == "WriterUnavailable"
+    assert os.strerror(errno.EAGAIN) in start[1]
+    assert append == ("append", 2)
