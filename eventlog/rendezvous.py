@@ -95,6 +95,14 @@ class Lock:
         self.hand_over()
 
 
+class Pipe(socket.socket):
+    """A pipe to the writer, which sees its end although children of this process live on."""
+
+    def drop_copy(self) -> None:
+        """In a forked child: the pipe is the parent's."""
+        self.close()
+
+
 @contextmanager
 def _reachable(directory: str) -> Iterator[str]:
     """The socket's path, short enough for the kernel while the block runs."""
@@ -115,7 +123,8 @@ def connect(directory: str) -> socket.socket | None:
     Raises:
         PermissionDenied: the socket, or who listens on it, belongs to another user.
     """
-    pipe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    pipe = Pipe(socket.AF_UNIX, socket.SOCK_STREAM)
+    forks.leave_to_parent(pipe)
     try:
         with os_errors(directory, "connecting to its writer"), _reachable(directory) as path:
             try:
