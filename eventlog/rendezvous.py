@@ -28,7 +28,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from eventlog import forks
 from eventlog.config import PIPE_BUFFER_BYTES
@@ -97,6 +97,17 @@ class Lock:
         self.hand_over()
 
 
+class Pipe(socket.socket):
+    """A pipe to the writer, which sees its end although children of this process live on."""
+
+    def drop_copy(self) -> None:
+        """In a forked child: the pipe is the parent's."""
+        self.close()
+
+
+Socket = TypeVar("Socket", bound=socket.socket)
+
+
 @contextmanager
 def _reachable(directory: str) -> Iterator[str]:
     """The socket's path, short enough for the kernel while the block runs."""
@@ -117,7 +128,8 @@ def connect(directory: str) -> socket.socket | None:
     Raises:
         PermissionDenied: the socket, or who listens on it, belongs to another user.
     """
-    pipe = _new_socket(directory)
+    pipe = _new_socket(directory, Pipe)
+    forks.leave_to_parent(pipe)
     try:
         with os_errors(directory, "connecting to its writer"):
             try:
@@ -138,17 +150,17 @@ def connect(directory: str) -> socket.socket | None:
     return pipe
 
 
-def _new_socket(directory: str) -> socket.socket:
+def _new_socket(directory: str, kind: type[Socket]) -> Socket:
     with os_errors(directory, "making a socket"):
         hold_standard_descriptors()
-        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        return kind(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def listen(directory: str) -> socket.socket:
     """The writer's socket, in the place of one that a dead writer left; needs both locks."""
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(directory, SOCKET_NAME))
-    listener = _new_socket(directory)
+    listener = _new_socket(directory, socket.socket)
     try:
         with os_errors(directory, "making the writer's socket"), _reachable(directory) as path:
             listener.bind(path)

@@ -159,6 +159,44 @@ def test_a_forked_child_releases_nothing_of_its_parents(path: str) -> None:
     lock.release()
 
 
+KILLED_MEMBER = """
+import os, signal, sys, time
+from eventlog import blocking
+log = blocking.open(sys.argv[1])
+member = log.group("g").__enter__().join()
+lease = member.lease(1)
+member.begin(*lease.todo.popleft(), time.monotonic_ns())
+child = os.fork()
+if child == 0:
+    os.close(1)
+    time.sleep(60)
+    os._exit(0)
+print(child, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_events_of_a_killed_member_go_to_others_while_a_child_of_it_lives(path: str) -> None:
+    """The child had a copy of the pipe: the writer did not see its end, and the events stayed."""
+    with blocking.open(path) as log, log.group("g") as group:
+        log.append("event")
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED_MEMBER, path],
+            stdout=subprocess.PIPE,
+            timeout=HANGS_S,
+            env=ENVIRONMENT,
+            check=False,
+        )
+        try:
+            with group.join() as member:
+                lease = member.lease(1)
+                assert lease is not None
+                assert lease.attempt_of(1) == 2
+                member.settle(lease, [(1, 1)])
+        finally:
+            os.kill(int(done.stdout), signal.SIGKILL)
+
+
 # --- a writer whose socket is gone ----------------------------------------------------------------
 
 
