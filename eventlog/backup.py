@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from eventlog.errors import CorruptLog, EventsTruncated, InvalidArgument, LogNotFound
+from eventlog.groups.endings import settlement
 from eventlog.groups.state import GroupState
 from eventlog.groups.stored import read_states
 from eventlog.storage import control as control_file
@@ -303,7 +304,7 @@ class _Copy:
 def _leave_members(state: GroupState) -> None:
     """Nobody is a member of the copy: what they have in their hands is nobody's."""
     for lease in list(state.leases.values()):
-        for kind, *fields in state.settlement(lease, b""):
+        for kind, *fields in settlement(state, lease, b""):
             state.apply(kind, *fields)
     for member_id in list(state.members):
         state.apply("gone", member_id)

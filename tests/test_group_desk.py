@@ -28,7 +28,7 @@ from eventlog.errors import (
 from eventlog.groups.acks import Acks, pack_acks
 from eventlog.groups.ranges import RangeSet, ranges_of
 from eventlog.groups.state import DONE, STARTED, GroupState
-from eventlog.groups.stored import pack_letter, read_dead_letters
+from eventlog.groups.stored import StoredLetters, pack_letter, read_dead_letters
 from eventlog.record_batch import PackedBatch
 from eventlog.storage.files import FILES, Files
 from eventlog.storage.members import LEASE_EVENTS_MAX, MemberPage
@@ -47,6 +47,7 @@ from eventlog.wire.group_messages import (
     Condemned,
     Counted,
     DropDead,
+    Excuse,
     Join,
     Joined,
     Lease,
@@ -54,6 +55,7 @@ from eventlog.wire.group_messages import (
     Leave,
     Nack,
     OpenGroup,
+    Passed,
     Release,
     RetryDead,
     Revoke,
@@ -593,9 +595,72 @@ def test_the_page_of_a_dead_member_says_what_it_had_begun(world: World) -> None:
     assert one.said == []
     state = world.state()
     assert (state.position, list(state.done), state.deliveries) == (1, [(3, 3)], {2: 1, 4: 1})
-    assert two.lease(3) == [2, 4, 5]
-    assert two.failures == {2: 1, 4: 1}
+    assert two.lease(3) == [2], "nobody knows whether 2 or 4 ended the worker"
+    assert two.failures == {2: 1}
+    two.settle(2)
+    assert two.lease(3) == [4]
+    assert two.failures == {4: 1}
+    two.settle(4)
+    assert two.lease(3) == [5, 6, 7]
     assert list(state.members) == [M2]
+
+
+@pytest.mark.parametrize("ordering", ["", "key"])
+@pytest.mark.parametrize("max_deliveries", [1, 3])
+def test_only_a_death_alone_condemns(tmp_path: Path, ordering: str, max_deliveries: int) -> None:
+    # All that a worker had in its hands counted a delivery each time it died, and its neighbours
+    # became dead letters with the one event that had killed it.
+    world = World(str(tmp_path / "log"), segment_bytes=1 << 16)
+    world.append(6, key=str)
+    world.open_group(ordering=ordering, max_deliveries=max_deliveries)
+    one = Member(world, M1)
+    assert one.lease(4) == [1, 2, 3, 4]
+    one.page.states[:3] = bytes([STARTED] * 3)
+    one.hang_up()
+    assert not world.state().condemned
+    two = Member(world, M2)
+    for number in (1, 2):
+        assert two.lease(6) == [number]
+        assert two.failures == ({number: 1} if max_deliveries > 1 else {})
+        two.settle(number)
+    deaths = 0
+    while not world.state().condemned:
+        assert two.lease(6) == [3]
+        two.page.states[0] = STARTED
+        two.hang_up()
+        deaths += 1
+        two = Member(world, M2 + deaths)
+    assert deaths == max(max_deliveries - 1, 1), "the shared one is the first"
+    assert two.lease(6) == [4, 5, 6]
+    world.end()
+
+
+def test_a_suspect_that_its_worker_outlives_is_none(world: World) -> None:
+    one, two = Member(world, M1), Member(world, M2)
+    one.lease(3)
+    one.page.states[:2] = bytes([STARTED, STARTED])
+    one.hang_up()
+    assert two.lease(9) == [1]
+    two.nack(1, delay_s=1)
+    assert two.lease(9) == [2]
+    two.settle(2)
+    world.advance(1)
+    assert two.lease(3) == [1, 3, 4]
+    world.end_absent()
+
+
+def test_what_dies_with_a_pool_that_is_left_has_not_failed(world: World) -> None:
+    # A pool that is left kills its workers after a while: three times, and a slow event was a dead
+    # letter, although nothing had failed.
+    one, other = Member(world, M1), Member(world, M3)
+    one.lease(2)
+    other.lease(2)
+    for member in (one, other):
+        member.page.states[0] = STARTED
+    accepted(world.peer().ask(Excuse, POOL_A))
+    one.hang_up()
+    other.hang_up()
+    assert world.state().deliveries == {3: 1}, "the other pool is not left"
 
 
 def test_a_page_of_an_earlier_lease_says_nothing(world: World) -> None:
@@ -858,6 +923,126 @@ def test_events_that_retention_took_need_no_handling(tmp_path: Path) -> None:
     world.end()
 
 
+@pytest.mark.parametrize("ordering", ["", "key"])
+def test_retention_lets_a_group_go_on_and_says_what_it_took(tmp_path: Path, ordering: str) -> None:
+    # The group was moved on without a word when somebody asked for events, and whoever waited for
+    # it to be drained was not told.
+    world = truncating(tmp_path, ordering)
+    member, waiting = Member(world, M1), world.peer()
+    assert member.lease(2) == [1, 2]
+    waiting.tell(AwaitDrained, "g", 20)
+    truncate(world)
+    first = world.log.control.first_available
+    assert waiting.heard() == [], "the member has two of them"
+    member.settle(1, 2)
+    assert waiting.heard() == [Done(1)]
+    member.tell(Lease, 1)
+    passed = member.said.pop(0)
+    assert passed == Passed(0, first - 3, 3, first - 1)
+    assert member.leased() == [first]
+    member.settle(first)
+    assert member.lease(1) == [first + 1]
+    assert member.heard() == [], "once"
+    world.end()
+
+
+@pytest.mark.parametrize("ordering", ["", "key"])
+def test_an_event_that_retention_takes_from_its_handler_can_still_be_a_dead_letter(
+    tmp_path: Path, ordering: str
+) -> None:
+    world = truncating(tmp_path, ordering)
+    member = Member(world, M1)
+    member.lease(2)
+    truncate(world)
+    accepted(member.bury(1))
+    accepted(member.nack(2, delay_s=1))
+    world.advance(1)
+    assert [letter.seq_no for letter in read_dead_letters(world.directory)] == [1]
+    assert member.lease(1)[0] in {2, world.log.control.first_available}
+    check_state(world.state())
+    world.end()
+
+
+@pytest.mark.parametrize("how", ["ack", "retention"])
+@pytest.mark.parametrize("ordering", ["", "key"])
+def test_a_backoff_that_has_begun_goes_on(tmp_path: Path, ordering: str, how: str) -> None:
+    # Whatever moved the group on made it forget all backoffs, also of later events: those were
+    # tried again at once, and after five times a second was a dead letter.
+    world = truncating(tmp_path, ordering)
+    member = Member(world, M1)
+    if how == "retention":
+        truncate(world)
+    numbers = member.lease(100)
+    member.settle(*numbers[1:-1])
+    member.nack(numbers[-1], delay_s=30)
+    if how == "retention":
+        member.settle(numbers[0])
+        while numbers[0] >= world.log.control.first_available:
+            world.append(1)
+    else:
+        accepted(world.peer().ask(Ack, "g", numbers[0]))
+    while given := member.lease(1000):
+        assert numbers[-1] not in given
+        member.settle(*given)
+    world.advance(30)
+    assert member.leased() == [numbers[-1]]
+    world.end()
+
+
+@pytest.mark.parametrize("end", ["done", "results", "dead", "ack", "seek", "forget"])
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_letter_is_kept_until_its_retry_has_succeeded(
+    tmp_path: Path, end: str, restarts: bool, is_deleted: bool
+) -> None:
+    # It was dropped when it was handed out: what retention, `ack` or `seek` did before it was
+    # handled cost the letter.
+    world = truncating(tmp_path, "")
+    member = Member(world, M1)
+    numbers = member.lease(20)
+    member.bury(1)
+    member.settle(*numbers[1:])
+    if is_deleted:
+        truncate(world)
+    assert world.peer().ask(RetryDead, "g", ((1, 1),)) == Counted(1, 1)
+    assert read_dead_letters(world.directory) == []
+    assert StoredLetters(world.directory, "g").find(1) == LETTER
+    if restarts:
+        member.hang_up()
+        world.restart()
+        member = Member(world, M1)
+    if end in {"done", "results", "dead"}:
+        assert member.lease(1) == [1]
+        acts: dict[str, Callable[[int], Any]] = {"done": member.settle, "results": member.results}
+        accepted(acts.get(end, member.bury)(1))
+    elif end == "forget":
+        member.hang_up()
+        accepted(world.peer().ask(Forget, "g"))
+    else:
+        accepted(world.peer().ask(Ack if end == "ack" else Seek, "g", 20))
+    for _ in range(2):
+        listed = [letter.seq_no for letter in read_dead_letters(world.directory)]
+        assert listed == ([] if end in {"done", "results"} else [1])
+        found = StoredLetters(world.directory, "g").find(1)
+        assert found == (None if end in {"done", "results"} else LETTER)
+        world.restart()
+    world.end()
+
+
+def test_a_letter_without_a_copy_of_its_deleted_event_stays_and_says_so(tmp_path: Path) -> None:
+    # "retried 1", and nobody was ever handed it.
+    world = truncating(tmp_path, "")
+    member = Member(world, M1)
+    member.lease(1)
+    letter = pack_letter(event=None, key=None, headers=None, error="ValueError: no")
+    accepted(member.ask(Bury, "g", member.lease_id, 1, letter))
+    truncate(world)
+    error = world.peer().refused(RetryDead, "g", ((1, 1),))
+    assert (type(error), error.seq_no) == (InvalidArgument, 1)
+    assert [one.seq_no for one in read_dead_letters(world.directory)] == [1]
+    world.end()
+
+
 # --- results ---------------------------------------------------------------------------------
 
 
@@ -994,9 +1179,10 @@ def test_a_key_is_with_one_member_at_a_time(tmp_path: Path) -> None:
     assert one.heard() == [Revoke(0, one.lease_id)]
     one.page.states[:2] = bytes([STARTED, DONE])
     one.hang_up()
-    numbers = two.leased()
-    assert numbers == [1, *range(3, 21)]
+    assert two.leased() == [1]
     assert two.failures == {1: 1}
+    two.settle(1)
+    assert two.lease() == [*range(3, 21)]
     world.end()
 
 
@@ -1098,9 +1284,11 @@ def some_work(world: World, notes: Notes) -> None:
     two.member.page.states[1] = STARTED
     two.member.hang_up()
     notes.leases.pop(M2, None)
-    assert one.lease(5) == [4, 7, 8, 9, 10]
+    assert one.lease(5) == [4], "7 may have ended the other member, and goes out alone"
     one.give_back(Nack, 4)
+    assert one.lease(4) == [7]
     one.results(7)
+    assert one.lease(3) == [8, 9, 10]
     assert list(world.state().condemned) == [4]
     assert type(world.peer().ask(Bury, "g", 0, 4, LETTER)) is Done
     notes.dead.add(4)
@@ -1146,9 +1334,9 @@ def come_back(world: World, member_id: int, notes: Notes) -> None:
         world.actor.handle(worker.member, message)  # type: ignore[arg-type]  # from a client
         (answer,) = worker.member.heard()
         assert not isinstance(answer, Failed), f"{message} repeated: {answer}"
+    worker.member.producer_seq = 50  # a smaller one would be a repeated batch
     if joined.lease_id and joined.lease_id == lease_id:
         worker.member.lease_id = lease_id
-        worker.member.producer_seq = 50
         if mine:
             worker.results(*mine)
     elif joined.lease_id:
@@ -1387,11 +1575,12 @@ def truncate(world: World) -> None:
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("when", ["before", "after", "after it was settled"])
 @pytest.mark.parametrize("ordering", ["", "key"])
-def test_a_dead_letter_whose_event_is_gone_does_not_stop_its_group(
+def test_a_dead_letter_whose_event_is_gone_is_handed_out_all_the_same(
     tmp_path: Path, ordering: str, when: str, restarts: bool
 ) -> None:
     # With keys in order, asking for its key failed: from then on whoever asked for events was
-    # answered with that error, also after a restart. Without, a member got what nobody can read.
+    # answered with that error, also after a restart. Without, a member got what nobody can read,
+    # and later the retry was passed over, with the letter. But the letter has a copy.
     world = truncating(tmp_path, ordering)
     member = Member(world, M1)
     numbers = member.lease(20)
@@ -1418,8 +1607,7 @@ def test_a_dead_letter_whose_event_is_gone_does_not_stop_its_group(
     drained = world.state().is_drained(world.log.last_seq_no)
     world.end()
     assert refused == []
-    assert [number for number in seen if number < first] == []
-    assert sorted(seen) == list(range(first, 221))
+    assert sorted(seen) == [1, *range(first, 221)]
     assert drained
 
 

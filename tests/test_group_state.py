@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from eventlog.groups.endings import settlement
 from eventlog.groups.ranges import Range, RangeSet, ranges_of
 from eventlog.groups.state import DONE, RECENT_MAX, RETURNED, STARTED, GroupState, Ordering
 
@@ -228,7 +229,7 @@ def test_as_many_leases_are_remembered_as_can_be_repeated() -> None:
 )
 def test_a_lease_ends_as_the_page_says(page: bytes, wanted: Records) -> None:
     state = group(("lease", 9, 1, [(1, 2), (5, 6)]))
-    assert state.settlement(state.leases[9], page) == wanted
+    assert settlement(state, state.leases[9], page) == wanted
     for kind, *fields in wanted:
         state.apply(kind, *fields)
     assert state.leases == {}
@@ -237,7 +238,7 @@ def test_a_lease_ends_as_the_page_says(page: bytes, wanted: Records) -> None:
 def test_a_page_says_nothing_of_what_is_settled_already() -> None:
     state = group(("lease", 9, 1, [(1, 4)]), ("done", 9, [(1, 1)]), ("failed", 9, 2))
     page = bytes([STARTED, STARTED, DONE, STARTED])
-    assert state.settlement(state.leases[9], page) == [("failed", 9, 4), ("done", 9, [(3, 3)])]
+    assert settlement(state, state.leases[9], page) == [("failed", 9, 4), ("done", 9, [(3, 3)])]
 
 
 def test_the_largest_lease_is_the_one_to_share() -> None:
@@ -293,7 +294,7 @@ def test_a_member_that_died_with_its_writer_leaves_its_event_to_one_member() -> 
         ordering = "" if keys is no_keys else "key"
         member = ("member", 1, 100, 5, 1)
         state = replayed([("options", ordering, 3), member, ("lease", 9, 1, [(1, 2)])], keys)
-        for kind, *fields in state.settlement(state.leases[9], bytes([STARTED])):
+        for kind, *fields in settlement(state, state.leases[9], bytes([STARTED])):
             state.apply(kind, *fields)
         state.delay(1, 0)
         assert state.resume_due(0)
@@ -519,7 +520,7 @@ class AgainstModel(RuleBasedStateMachine):
             page[rows.index(seq_no)] = DONE
         for seq_no in failed:
             page[rows.index(seq_no)] = STARTED
-        records = self.state.settlement(lease, bytes(page) if is_its_page else b"")
+        records = settlement(self.state, lease, bytes(page) if is_its_page else b"")
         self.move(mine, "idle")
         self.move(done, "done")
         for kind, *fields in records:

@@ -123,6 +123,8 @@ class Place:
         self._start_failures = 0
         self._is_refused = False
         """The system starts no process here, which was said."""
+        self._is_killed = False
+        """By its own pool, which is left: that is no failure of what ran."""
         self._wanted = anyio.Event()
         self.restarts = -1
         self.pid = 0
@@ -221,13 +223,14 @@ class Place:
         """Keep its counts, tell the pool how it ended, give everything back."""
         counts = self._page_counts(worker)
         lost = counts.in_flight  # whatever its exit code: a handler may call os._exit(0)
+        failed = 0 if self._is_killed else lost
         worker.has_handled = counts.handled > 0
         worker.is_orderly = ending.exit_code == 0 and worker.became_ready.is_set() and not lost
         self._past = Counts(
             counts.handled,
             self._past.handled + counts.handled,
-            self._past.failed + counts.failed + lost,
-            self._past.retried + counts.retried + lost,
+            self._past.failed + counts.failed + failed,
+            self._past.retried + counts.retried + failed,
             0,
         )
         self._workers.remove(worker)
@@ -281,6 +284,10 @@ class Place:
             return
         self._start_failures += 1
         self._deaths += 1
+        logger.warning(
+            "worker %s (pid %d) %s before it was ready",
+            *(self._spec.name, worker.process.pid, ending.description),
+        )
         limit = RESTART_FAILURES_MAX if self.ready.is_set() else START_FAILURES_MAX
         if self._start_failures >= limit:
             lines = "".join(f"\n    {line}" for line in worker.log_lines)
@@ -401,8 +408,19 @@ class Place:
                 worker.process.kill()
         await self.gone()
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether a process is left."""
+        return bool(self._workers)
+
+    @property
+    def has_unready(self) -> bool:
+        """Whether a process is left that has not said that it is at work."""
+        return not all(worker.became_ready.is_set() for worker in self._workers)
+
     def kill(self) -> None:
         """End all processes now."""
+        self._is_killed = True
         self._stopping.set()
         self._wanted.set()
         for worker in self._workers:

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import anyio
 import anyio.abc
@@ -35,18 +35,20 @@ from eventlog import (
     InvalidArgumentType,
     SeekPosition,
 )
-from eventlog.groups import MemberPages, pack_letter, pool_of
+from eventlog.groups import MemberPages, pool_of
 from workers import handlers
 from workers.arguments import check_log, check_ordering, path_of
 from workers.child import WorkerSpec
 from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
+from workers.letters import letter_of
 from workers.place import Obituary, Place
 from workers.policy import Backoff, Recycling, check_limit
 from workers.progress import show_progress
 from workers.stats import PoolStats, WorkerStats
 
 OBITUARIES_KEPT: Final = 1024
+EXCUSE_S_MAX: Final = 1.0
 OBITUARY_S_MAX: Final = 5.0
 """How long to wait for a worker's end whose pipe to the writer is closed: it is dying."""
 
@@ -274,12 +276,13 @@ class Pool:
 
     async def _stop(self) -> None:
         """All processes are gone when this returns."""
+        if any(place.has_unready for place in self._places):
+            await self._excuse()  # they are killed, and may be at work before we hear of it
         with anyio.move_on_after(self._stop_s):
             async with anyio.create_task_group() as stopping:
                 for place in self._places:
                     stopping.start_soon(place.stop)
-        for place in self._places:
-            place.kill()
+        await self._kill()
         for place in self._places:
             await place.gone()
         self._final = self.stats()
@@ -332,9 +335,22 @@ class Pool:
         self._stop_asked.set()
 
     def kill(self) -> None:
-        """End all workers now; what they were doing counts as a failed delivery."""
-        for place in self._places:
-            place.kill()
+        """End all workers now; what they were doing has not failed, and is handed out again."""
+        if self._tasks is not None and self._final is None:
+            self._tasks.start_soon(self._kill)
+
+    async def _kill(self) -> None:
+        """End all workers, and have the writer know before that it is no fault of their events."""
+        with anyio.CancelScope(shield=True):
+            if any(place.has_workers for place in self._places):
+                await self._excuse()
+            for place in self._places:
+                place.kill()
+
+    async def _excuse(self) -> None:
+        """Have the writer know that what it sees die did so for no fault of its events."""
+        with anyio.move_on_after(EXCUSE_S_MAX), suppress(EventLogError):
+            await self._groups[0].excuse(self._pool_id)
 
     # --- what users see ----------------------------------------------------------------------
 
@@ -402,22 +418,5 @@ class Pool:
                     with anyio.move_on_after(OBITUARY_S_MAX):
                         await obituary.is_written.wait()
                 self._buried += 1
-                letter = await self._letter(seq_no, deliveries, obituary)
+                letter = await letter_of(self._log, group, seq_no, deliveries, obituary)
                 await group.bury(seq_no, letter)
-
-    async def _letter(self, seq_no: int, deliveries: int, obituary: Obituary) -> bytes:
-        fields: dict[str, Any] = {"event": None, "key": None, "headers": None}
-        with suppress(EventLogError):  # deleted or damaged meanwhile: the letter says the rest
-            for envelope in await self._log.read(seq_no, seq_no + 1):
-                fields = {
-                    "event": envelope.event,
-                    "key": envelope.key,
-                    "headers": envelope.headers,
-                }
-        return pack_letter(
-            **fields,
-            error=obituary.error or f"its worker was lost {deliveries} times",
-            exit_code=obituary.exit_code,
-            peak_rss_bytes=obituary.peak_rss_bytes,
-            log_lines=obituary.log_lines,
-        )

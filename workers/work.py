@@ -16,8 +16,8 @@ import traceback
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from eventlog import EventEnvelope, EventLogError, StaleLease
-from eventlog.groups import pack_letter, ranges_of
+from eventlog import EventEnvelope, EventLogError, EventsTruncated, StaleLease
+from eventlog.groups import ranges_of
 from workers.child import ControlEnd, WorkerSpec, describe, now_ns, traceback_of
 from workers.handlers import Handler, wants_envelope
 from workers.lease_timer import SETTLE_S, SETTLE_SOON_S, LeaseTimer
@@ -61,6 +61,8 @@ class Worker:
         self._has_announced = False
         self._done: list[int] = []
         """Events that are done, and not settled."""
+        self._lost: list[int] = []
+        """Events of the lease that retention deleted before they were begun."""
         self._stored: list[tuple[int, EventEnvelope]] = []
         """(row, event) of those whose results wait to be stored."""
         self._stored_keys: set[str] = set()
@@ -132,8 +134,19 @@ class Worker:
                 self.look(lease)
                 begun_ns = now_ns()
         member.show(0, 0, 0)
+        self.end_lease(lease)
+
+    def end_lease(self, lease: Lease) -> None:
+        """Say what became of the lease, and give back what was not begun."""
         self.settle(lease)
-        member.release(lease)
+        self.member.release(lease)
+        lost, self._lost = self._lost, []
+        if lost:
+            logger.warning(
+                "retention of the log %s deleted %s events (%d to %d) that a worker of the group %s"
+                " had not begun",
+                *(self.spec.path, f"{len(lost):,}", lost[0], lost[-1], self.spec.group),
+            )
 
     def lease_count(self) -> int:
         """How many events to ask for."""
@@ -144,12 +157,21 @@ class Worker:
     # --- what becomes of an event ------------------------------------------------------------
 
     def envelope_of(self, lease: Lease, seq_no: int) -> EventEnvelope | None:
-        """The leased event; one that cannot be read becomes a dead letter."""
+        """The leased event, as it was appended; `None` if nobody can read it any more.
+
+        One that retention has deleted needs no handling, and a damaged one becomes a dead letter.
+        One that was a dead letter stays one.
+        """
         try:
             return self.member.envelope(seq_no)
         except EventLogError as error:
+            letter = self.member.letter(seq_no)
+            if letter is None and isinstance(error, EventsTruncated):
+                self._lost.append(seq_no)
+                self._done.append(seq_no)
+                return None
             logger.error("event %d of group %s: %s", seq_no, self.spec.group, error)
-            letter = pack_letter(event=None, key=None, headers=None, error=describe(error))
+            letter = letter or self.member.fitting_letter(seq_no, describe(error))
             self.member.bury(lease, seq_no, letter)
             return None
 
@@ -224,16 +246,8 @@ class Worker:
             if self.spec.ordering == "key" and envelope.key is not None:
                 self.member.release_key(lease, envelope)
         else:
-            self.member.bury(lease, seq_no, self._letter(envelope, error))
-
-    def _letter(self, envelope: EventEnvelope, error: BaseException) -> bytes:
-        fields: dict[str, Any] = {
-            "key": envelope.key,
-            "headers": envelope.headers,
-            "error": describe(error),
-            "traceback": traceback_of(error),
-        }
-        return self.member.fitting_letter(envelope.event, fields)
+            letter = self.member.fitting_letter(seq_no, describe(error), traceback_of(error))
+            self.member.bury(lease, seq_no, letter)
 
     def settle(self, lease: Lease) -> None:
         """Say what is done, and store what was returned."""

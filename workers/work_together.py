@@ -54,8 +54,7 @@ class _Together:
                     for _ in range(min(worker.spec.concurrency, lease.count)):
                         tasks.start_soon(self._handle_some, lease)
                 nursery.cancel_scope.cancel()
-            worker.settle(lease)
-            self._member.release(lease)
+            worker.end_lease(lease)
             worker.size.note(lease.count, time.monotonic() - started_s)
         await trio.to_thread.run_sync(self._member.flush)
 

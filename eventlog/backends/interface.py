@@ -178,6 +178,19 @@ class Group(ABC):
         """Say that a member's process has ended: what it had in its hands goes to others."""
 
     @abstractmethod
+    async def excuse(self, pool_id: int) -> None:
+        """Say that a pool is left and ends its members: what they have begun has not failed."""
+
+    @property
+    @abstractmethod
+    def letter_bytes_max(self) -> int:
+        """The largest dead letter that `bury` can take."""
+
+    @abstractmethod
+    def copy_in_letter(self, seq_no: int) -> EventEnvelope | None:
+        """The copy of an event in its dead letter, also while that is retried."""
+
+    @abstractmethod
     def dead_letters(self) -> list[DeadLetter]:
         """Those stored now, in the order in which they died."""
 
@@ -380,8 +393,11 @@ class EventLog(ABC):
     async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         """Hand dead letters of a group out again; how many of the numbers were some.
 
+        A letter is stored until its event is handled: it has a copy, should retention delete that.
+
         Raises:
-            InvalidArgument: there is no such group.
+            InvalidArgument: there is no such group, or an event is deleted and its letter has no
+                copy of it; then nothing is retried.
             InvalidArgumentType: the numbers are none.
         """
         raise no_groups(self.path)

@@ -6,14 +6,21 @@ from typing import Any
 
 from eventlog.backends.interface import Group
 from eventlog.client.asynchronous import AsyncPipe
-from eventlog.client.group import number_to_drain
+from eventlog.client.group import letter_bytes_max, number_to_drain
 from eventlog.client.local import LocalHandle
-from eventlog.groups.stored import DeadLetter, read_dead_letters
+from eventlog.envelope import EventEnvelope
+from eventlog.groups.stored import (
+    DeadLetter,
+    StoredLetters,
+    envelope_of_letter,
+    read_dead_letters,
+)
 from eventlog.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
     Bury,
     Dismiss,
+    Excuse,
     OpenGroup,
 )
 
@@ -56,6 +63,17 @@ class LocalGroup(Group):
 
     async def dismiss(self, member_id: int) -> None:
         await self._request("asking", Dismiss, self.name, member_id)
+
+    async def excuse(self, pool_id: int) -> None:
+        await self._request("leaving", Excuse, pool_id)
+
+    @property
+    def letter_bytes_max(self) -> int:
+        return letter_bytes_max(self._handle, self.name)
+
+    def copy_in_letter(self, seq_no: int) -> EventEnvelope | None:
+        letter = StoredLetters(self._handle.path, self.name).find(seq_no)
+        return None if letter is None else envelope_of_letter(letter, seq_no)
 
     def dead_letters(self) -> list[DeadLetter]:
         return read_dead_letters(self._handle.path, self.name)

@@ -12,6 +12,8 @@ from eventlog.positions import SeekPosition, check_name, check_position, check_s
 from eventlog.wire.group_messages import Ranges
 
 RANGES_AT_ONCE = 1024
+LETTER_AROUND_BYTES = 64
+"""More than the numbers of a message with a dead letter take."""
 
 
 def group_fields(
@@ -64,6 +66,11 @@ def number_to_drain(handle: LocalHandle, group: str, seq_no: object) -> int:
         InvalidArgument, InvalidArgumentType: it is no number.
     """
     return handle.reader.last_seq_no if seq_no is None else check_seq_no(seq_no, consumer=group)
+
+
+def letter_bytes_max(handle: LocalHandle, group: str) -> int:
+    """The largest dead letter that fits a frame, with the rest of its message."""
+    return handle.options.frame_bytes_max - len(group.encode()) - LETTER_AROUND_BYTES
 
 
 def check_pool_id(pool_id: object) -> int:

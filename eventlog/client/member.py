@@ -9,27 +9,37 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Final
 
+from eventlog.client.group import letter_bytes_max
 from eventlog.client.local import LocalHandle
 from eventlog.client.member_pipe import Lease, MemberPipe
 from eventlog.client.results import ResultWriter
 from eventlog.config import AskedOptions
 from eventlog.envelope import EventEnvelope
-from eventlog.errors import CorruptLog, InvalidArgument, InvalidArgumentType
+from eventlog.errors import (
+    CorruptLog,
+    EventLogError,
+    EventsTruncated,
+    InvalidArgument,
+    InvalidArgumentType,
+)
 from eventlog.groups.acks import Acks
 from eventlog.groups.ranges import Range, ranges_of
 from eventlog.groups.state import DONE, RETURNED, STARTED
-from eventlog.groups.stored import pack_letter
+from eventlog.groups.stored import StoredLetters, envelope_of_letter, fitting_letter
 from eventlog.positions import SEQ_NO_MAX
-from eventlog.record_batch import key_hash
-from eventlog.storage.batch_reader import BatchReader
+from eventlog.record_batch import key_hash, unpack_body
+from eventlog.storage.batch_reader import BatchReader, StoredBatch
 from eventlog.storage.members import PAGE
 from eventlog.wire.group_messages import Bury, Nack, Release, Settle
 
 __all__ = ["GroupMember", "Lease"]
 
+logger = logging.getLogger("eventlog")
 BATCHES_KEPT: Final = 4
 """Decoded batches: the members of a group take turns in the same few."""
 
@@ -41,6 +51,33 @@ _RETRIED: Final = PAGE.word("retried")
 _IN_FLIGHT: Final = PAGE.word("in_flight")
 
 
+class _Batch:
+    """A decoded batch. Events that were handed out are `None`: who has them may change them."""
+
+    __slots__ = ("_columns", "base", "body", "events", "spare")
+
+    def __init__(self, stored: StoredBatch, path: str) -> None:
+        self.base = stored.header.base_seq_no
+        envelopes = stored.envelopes(path)
+        self.events: list[EventEnvelope | None] = [*envelopes]
+        """For handlers."""
+        self.spare: list[EventEnvelope | None] | None = None
+        """For dead letters, once there are some."""
+        self._columns = envelopes[0].columns
+        start = stored.position + stored.header.body_offset
+        self.body = bytes(stored.segment.view[start : stored.position + stored.header.length])
+        """Kept, because retention may delete an event while its handler fails."""
+
+    def decoded(self) -> list[EventEnvelope | None]:
+        """All events, as they were appended."""
+        return [*unpack_body(self.body, len(self.events), self.base)]
+
+    def key_of(self, seq_no: int) -> str | None:
+        """The key of one of the events."""
+        keys: list[str | None] | None = self._columns.keys
+        return None if keys is None else keys[seq_no - self.base]
+
+
 class GroupMember:
     """A process's part in a group; close it, or use it in a `with` block."""
 
@@ -49,9 +86,12 @@ class GroupMember:
         self._group = group
         self._pipe = MemberPipe(handle, group, pool_id)
         self._reader: BatchReader | None = None
-        self._batches: OrderedDict[int, list[EventEnvelope]] = OrderedDict()
+        self._reading = threading.Lock()
+        """Guards the batches and their reader."""
+        self._batches: OrderedDict[int, _Batch] = OrderedDict()
+        self._letters = StoredLetters(handle.path, group)
         self._base = 0
-        self._events: list[EventEnvelope] = []
+        self._events: list[EventEnvelope | None] = []
         """The batch that was last asked for, from event `_base` on."""
         self._outputs: list[LocalHandle] = []
 
@@ -91,41 +131,94 @@ class GroupMember:
         """
         _check_count("count", count)
         _check_count("least", least)
-        return self._pipe.ask(count, least)
+        lease = self._pipe.ask(count, least)
+        while self._pipe.passed:
+            events, first, last = self._pipe.passed.popleft()
+            logger.warning(
+                "retention of the log %s deleted %s events (%d to %d) before the group %s handled"
+                " them",
+                *(self._handle.path, f"{events:,}", first, last, self._group),
+            )
+        return lease
 
     def stop(self) -> None:
         """Make `lease` return `None`, now and from now on; callable from any thread."""
         self._pipe.stop()
 
     def envelope(self, seq_no: int) -> EventEnvelope:
-        """One of the leased events.
+        """One of the leased events, as it was appended: no two calls give the same object.
+
+        A dead letter that is retried comes from its letter, if retention has deleted the event.
 
         Raises:
             CorruptLog, EventsTruncated: it cannot be read.
         """
         index = seq_no - self._base
-        if not 0 <= index < len(self._events):
-            index = self._turn_to(seq_no)
-        return self._events[index]
+        if not 0 <= index < len(self._events) or self._events[index] is None:
+            try:
+                index = self._turn_to(seq_no)
+            except (CorruptLog, EventsTruncated) as error:
+                return self._copy_of(seq_no, error)
+        envelope, self._events[index] = self._events[index], None
+        assert envelope is not None
+        return envelope
 
     def _turn_to(self, seq_no: int) -> int:
         """Make the batch with that event the current one; the event's index in it."""
-        for base, events in self._batches.items():
-            if base <= seq_no < base + len(events):
-                self._base, self._events = base, events
-                return seq_no - base
+        with self._reading:
+            batch = self._batch_of(seq_no)
+            index = seq_no - batch.base
+            if batch.events[index] is None:
+                batch.events = batch.decoded()
+        self._base, self._events = batch.base, batch.events
+        return index
+
+    def appended(self, seq_no: int) -> EventEnvelope:
+        """An event as it was appended, whatever a handler did to it; callable from any thread.
+
+        Raises:
+            CorruptLog, EventsTruncated: it cannot be read.
+        """
+        try:
+            with self._reading:
+                batch = self._batch_of(seq_no)
+                index = seq_no - batch.base
+                if batch.spare is None or batch.spare[index] is None:
+                    batch.spare = batch.decoded()
+                envelope, batch.spare[index] = batch.spare[index], None
+        except (CorruptLog, EventsTruncated) as error:
+            return self._copy_of(seq_no, error)
+        assert envelope is not None
+        return envelope
+
+    def _batch_of(self, seq_no: int) -> _Batch:
+        for batch in self._batches.values():
+            if batch.base <= seq_no < batch.base + len(batch.events):
+                return batch
         if self._reader is None or self._reader.next_seq_no != seq_no:
             if self._reader is not None:
                 self._reader.close()
             self._reader = self._handle.reader.batches(seq_no)
-        batch = self._reader.next_batch()
-        if batch is None:
+        stored = self._reader.next_batch()
+        if stored is None:
             raise CorruptLog(f"event {seq_no} was leased and is not published", seq_no=seq_no)
-        self._base, self._events = batch.header.base_seq_no, batch.envelopes(self._handle.path)
-        self._batches[self._base] = self._events
+        batch = _Batch(stored, self._handle.path)
+        self._batches[batch.base] = batch
         while len(self._batches) > BATCHES_KEPT:
             self._batches.popitem(last=False)
-        return seq_no - self._base
+        return batch
+
+    def _copy_of(self, seq_no: int, error: EventLogError) -> EventEnvelope:
+        """The copy in the dead letter of an event that cannot be read."""
+        letter = self.letter(seq_no)
+        copy = None if letter is None else envelope_of_letter(letter, seq_no)
+        if copy is None:
+            raise error
+        return copy
+
+    def letter(self, seq_no: int) -> bytes | None:
+        """The dead letter of an event that is retried; `None` if it has none."""
+        return self._letters.find(seq_no)
 
     def begin(self, row: int, seq_no: int, now_ns: int) -> None:
         """Note, where this process's death cannot take it, that the event's handler begins."""
@@ -213,26 +306,33 @@ class GroupMember:
         page.words[_FAILED] += 1
         page.words[_RETRIED] += retried
 
-    def fitting_letter(self, event: Any, fields: dict[str, Any]) -> bytes:
-        """A dead letter that fits a frame: without its event, if that is too large for one."""
-        limit = self._handle.options.frame_bytes_max - len(self._group.encode()) - 64
-        letter = pack_letter(event=event, **fields)
-        if len(letter) <= limit:
-            return letter
-        short = {**fields, "traceback": None, "headers": None, "error": fields["error"][:500]}
-        return pack_letter(event=event if len(letter) < limit // 2 else None, **short)
+    def fitting_letter(self, seq_no: int, error: str, traceback: str | None = None) -> bytes:
+        """A dead letter of an event, as it was appended, that fits a frame."""
+        try:
+            envelope = self.appended(seq_no)
+        except EventLogError:  # deleted or damaged meanwhile: the letter says the rest
+            envelope = None
+        limit = letter_bytes_max(self._handle, self._group)
+        return fitting_letter(limit, envelope, error=error, traceback=traceback)
 
     def release_key(self, lease: Lease, envelope: EventEnvelope) -> None:
         """Give back the later events of a key whose event failed: they have to wait for it."""
         wanted = key_hash(envelope.key)
         with self._pipe.changed:
             todo = list(lease.todo)
-            behind = [n for _, n in todo if key_hash(self.envelope(n).key) == wanted]
+            behind = {n for _, n in todo if self._may_be_of(n, wanted)}
             if behind:
-                numbers = set(behind)
                 lease.todo.clear()
-                lease.todo.extend(entry for entry in todo if entry[1] not in numbers)
+                lease.todo.extend(entry for entry in todo if entry[1] not in behind)
                 self._pipe.say_of(lease, Release, lease.lease_id, tuple(ranges_of(behind)))
+
+    def _may_be_of(self, seq_no: int, wanted: int) -> bool:
+        """Whether the event has a key of that hash, or nobody can tell."""
+        try:
+            with self._reading:
+                return key_hash(self._batch_of(seq_no).key_of(seq_no)) == wanted
+        except (CorruptLog, EventsTruncated):
+            return True
 
     def release(self, lease: Lease) -> None:
         """Give back everything of the lease that was not begun."""

@@ -36,7 +36,7 @@ from eventlog.storage.identity import process_start
 from eventlog.storage.members import MemberPage
 from eventlog.system import start_thread
 from eventlog.wire.connection import Connection, Role, frame
-from eventlog.wire.group_messages import Join, Joined, Leased, Leave, Release, Revoke
+from eventlog.wire.group_messages import Join, Joined, Leased, Leave, Passed, Release, Revoke
 from eventlog.wire.group_messages import Lease as AskLease
 from eventlog.wire.messages import (
     HELLO_MAGIC,
@@ -95,6 +95,8 @@ class MemberPipe:
         self._lease: Lease | None = None
         self._fresh: Lease | None = None
         self._leases_known: deque[int] = deque(maxlen=LEASES_KNOWN)
+        self.passed: deque[tuple[int, int, int]] = deque()
+        """Events that retention deleted before the group had them: how many, first and last."""
         self._failure: EventLogError | None = None
         self._is_stopped = False
         self._is_closed = False
@@ -347,6 +349,9 @@ class MemberPipe:
     def _take(self, message: Any) -> None:
         if isinstance(message, Revoke):
             self._share(message.lease_id)
+            return
+        if isinstance(message, Passed):
+            self.passed.append(message[1:])
             return
         request = self._unanswered.pop(message[0], None)
         if isinstance(message, Leased) and request is not None:

@@ -4,6 +4,7 @@
 `ranges`       sets of sequence numbers
 `order`        which events may be handed out next
 `state`        one group: position, leases, deliveries; changed by records only
+`endings`      what becomes of events whose member is gone, or that are deleted
 `acks`         acknowledgements that travel with a batch of results
 `losses`       what a group still says of events that a loss of power took
 `stored`       groups and dead letters, read without a writer
@@ -20,6 +21,7 @@ from eventlog.groups.stored import (
     DeadLetter,
     GroupReport,
     MemberPages,
+    fitting_letter,
     pack_letter,
     read_dead_letters,
     read_groups,
@@ -30,6 +32,7 @@ __all__ = [
     "DeadLetter",
     "GroupReport",
     "MemberPages",
+    "fitting_letter",
     "pack_letter",
     "pool_of",
     "ranges_of",

@@ -57,6 +57,9 @@ class Order(Protocol):
     def drop(self, seq_no: int) -> None:
         """A held event is done with."""
 
+    def lose(self, ranges: Iterable[Range]) -> None:
+        """Events that nobody has are done with, whatever they waited for."""
+
     def add(self, ranges: Iterable[Range]) -> None:
         """Events that were done may be taken again."""
 
@@ -125,6 +128,11 @@ class FreeOrder:
 
     def drop(self, seq_no: int) -> None:
         """See `Order`."""
+
+    def lose(self, ranges: Iterable[Range]) -> None:
+        """See `Order`."""
+        for first, last in ranges:
+            self.waiting.remove(first, last)
 
     def available(self, high_water: int) -> int:
         """See `Order`."""
@@ -287,6 +295,22 @@ class KeyOrder:
         key_hash = self._hash_of.pop(seq_no, 0)
         if key_hash:
             self._lines[key_hash].held -= 1
+            self._moved(key_hash)
+
+    def lose(self, ranges: Iterable[Range]) -> None:
+        """See `Order`."""
+        lost = RangeSet(ranges)
+        self._free.lose(lost)
+        gone: dict[int, set[int]] = {}
+        for seq_no in [n for n in self._hash_of if n in lost]:
+            gone.setdefault(self._hash_of.pop(seq_no), set()).add(seq_no)
+        for key_hash, numbers in gone.items():
+            line = self._lines[key_hash]
+            waiting = [n for n in line.waiting if n not in numbers]
+            removed = len(line.waiting) - len(waiting)
+            self._queued -= removed
+            line.held -= len(numbers) - removed
+            line.waiting = waiting
             self._moved(key_hash)
 
     def add(self, ranges: Iterable[Range]) -> None:

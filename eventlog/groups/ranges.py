@@ -7,7 +7,7 @@ Numbers are handed out and done in runs, so a set of a million of them is a few 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 Range = tuple[int, int]
 
@@ -121,3 +121,10 @@ def ranges_of(numbers: Iterable[int]) -> list[Range]:
     if ascending and ascending[-1] - ascending[0] + 1 == len(ascending):
         return [(ascending[0], ascending[-1])]  # as nearly always
     return list(RangeSet((number, number) for number in ascending))
+
+
+def numbers_between(numbers: Collection[int], first: int, last: int) -> list[int]:
+    """Those of the numbers that are in the range, however long that is."""
+    if len(numbers) < last - first:
+        return [number for number in numbers if first <= number <= last]
+    return [number for number in range(first, last + 1) if number in numbers]

@@ -5,11 +5,14 @@ Invariants:
 1. Every event up to `position` is done, except those in `again`; every one in `done` is above it.
 2. An event is in at most one lease. Leased, held and done are disjoint.
 3. The state changes by `apply` alone, whose records are in the journal before: replaying them gives
-   the same state, but for what only a running writer needs (waits for a backoff).
+   the same state, but for what only a running writer needs (waits for a backoff, suspects).
+4. A suspect, which was in a worker's hands when that died, is leased alone.
 
 A delivery is counted when it has failed: `deliveries[n]` have begun and ended without success. That
 is exact although nothing is written when a handler begins, because the member marks its page first
-(see `storage.members`), and the page outlives it.
+(see `storage.members`), and the page outlives it. When a worker dies with several events in its
+hands, nobody knows which one killed it: each of them has failed, but none is condemned for that. A
+shared death counts up to one below `max_deliveries`, so that the next delivery, alone, decides.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from eventlog.groups.order import FreeOrder, HashesOf, KeyOrder, Order
-from eventlog.groups.ranges import Range, RangeSet
+from eventlog.groups.ranges import Range, RangeSet, numbers_between
 
 Ordering = Literal["", "key"]
 NOT_STARTED: Final = 0
@@ -77,6 +80,8 @@ class GroupState:
         self.leases: dict[int, Lease] = {}
         self.replayed_to = 0
         """The last batch whose acknowledgements are known."""
+        self.suspects: set[int] = set()
+        """Events that were in the hands of a worker when it died."""
         self._delayed: list[tuple[int, int]] = []
         self._order: Order | None = None
 
@@ -131,7 +136,26 @@ class GroupState:
 
     def take(self, member_id: int, count: int, high_water: int) -> list[Range]:
         """Events for a member; follow it with the record `lease`, or with `untake`."""
-        return self.order.take(member_id, count, high_water, self.done)
+        ranges = self.order.take(member_id, count, high_water, self.done)
+        if not self.suspects or not ranges:
+            return ranges
+        given = self._without_neighbours(ranges)
+        rest = RangeSet(ranges)
+        for first, last in given:
+            rest.remove(first, last)
+        self.order.put_back(list(rest))
+        return given
+
+    def _without_neighbours(self, ranges: list[Range]) -> list[Range]:
+        """The first event if it is a suspect, and else those before the first suspect."""
+        taken = RangeSet(ranges)
+        suspect = min((n for n in self.suspects if n in taken), default=None)
+        if suspect is None:
+            return ranges
+        if suspect == taken.lowest:
+            return [(suspect, suspect)]
+        taken.remove(suspect, ranges[-1][1])
+        return list(taken)
 
     def untake(self, ranges: list[Range]) -> None:
         """They were not handed out after all."""
@@ -180,6 +204,7 @@ class GroupState:
 
     def _apply_seek(self, position: int) -> None:
         """Begin anew after `position`: what is leased now is nobody's any more."""
+        self.suspects.clear()
         self.position = position
         self.done, self.again = RangeSet(), RangeSet()
         self.deliveries.clear()
@@ -196,10 +221,11 @@ class GroupState:
         self.again.remove(1, position)
         self.deliveries = {n: times for n, times in self.deliveries.items() if n > position}
         self.condemned = {n: who for n, who in self.condemned.items() if n > position}
+        self.suspects = {n for n in self.suspects if n > position}
         for lease in list(self.leases.values()):
             lease.open.remove(1, position)
             self._close_if_through(lease)
-        self._delayed.clear()
+        self._delayed = sorted(one for one in self._delayed if one[1] > position)
         self._order = None
 
     def _apply_member(self, member_id: int, pid: int, start: int, slot: int) -> None:
@@ -213,10 +239,13 @@ class GroupState:
         self.leases[lease_id] = Lease(lease_id, member_id, given, RangeSet(given))
 
     def _apply_done(self, lease_id: int, ranges: list[Range]) -> None:
+        """A `lease_id` of 0 says that retention deleted the events before anybody handled them."""
         self._take_from(lease_id, ranges)
         if self._order is not None:
-            self.order.settle(ranges)
+            (self.order.settle if lease_id else self.order.lose)(ranges)
         self._finish(ranges)
+        if not lease_id:
+            self._delayed = sorted(one for one in self._delayed if not self.is_done(one[1]))
 
     def _apply_results(
         self, lease_id: int, ranges: list[Range], first_result: int, last_result: int
@@ -287,8 +316,10 @@ class GroupState:
     def _finish(self, ranges: list[Range]) -> None:
         for first, last in ranges:
             if self.deliveries:
-                for seq_no in range(first, last + 1):
-                    self.deliveries.pop(seq_no, None)
+                for seq_no in numbers_between(self.deliveries, first, last):
+                    del self.deliveries[seq_no]
+            if self.suspects:
+                self.suspects.difference_update(numbers_between(self.suspects, first, last))
             if self.again and first <= self.position:
                 self.again.remove(first, min(last, self.position))
             if last > self.position:
@@ -334,27 +365,6 @@ class GroupState:
         for first, last in closed:
             still.remove(first, last)
         return list(still)
-
-    def settlement(self, lease: Lease, page: bytes) -> list[tuple[Any, ...]]:
-        """The records by which a lease ends whose member is gone and has left that page."""
-        done, back = RangeSet(), RangeSet()
-        records: list[tuple[Any, ...]] = []
-        row = 0
-        for first, last in lease.given:
-            for seq_no in range(first, last + 1):
-                state = page[row] if row < len(page) else NOT_STARTED
-                row += 1
-                if seq_no not in lease.open:
-                    continue
-                if state == STARTED:
-                    records.append(("failed", lease.lease_id, seq_no))
-                else:
-                    (done if state == DONE else back).add(seq_no, seq_no)
-        if done:
-            records.append(("done", lease.lease_id, list(done)))
-        if back:
-            records.append(("back", lease.lease_id, list(back)))
-        return records
 
     # --- snapshots ---------------------------------------------------------------------------
 

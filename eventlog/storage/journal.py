@@ -169,6 +169,15 @@ def read_records(directory: str, name: str, files: Files = FILES) -> list[Record
     return parse(data, directory)[0]
 
 
+def stamp_of(directory: str, name: str) -> tuple[int, ...]:
+    """What changes whenever the file does; nothing if there is none."""
+    try:
+        status = os.stat(os.path.join(directory, name))
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def parse(data: bytes, directory: str) -> tuple[list[Record], int]:
     """The records, and the length of the bytes that hold them. Pure.
 

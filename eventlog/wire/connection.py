@@ -10,11 +10,11 @@ OPENING  Hello                       Welcome, Failed
 OPEN     Append Ack Seek Forget      Appended Done Wake StatusReport Failed
          Park Status
          OpenGroup Join Leave        Joined
-         Lease Settle Nack Release   Leased Revoke
+         Lease Settle Nack Release   Leased Revoke Passed
          Bury AwaitCondemned         Condemned
          AwaitDrained
          RetryDead DropDead          Counted
-         Dismiss
+         Dismiss Excuse
          Stage AppendStaged          Staged
          AwaitSynced StandDown
 CLOSED   nothing                     nothing
@@ -41,6 +41,7 @@ from eventlog.wire.group_messages import (
     Counted,
     Dismiss,
     DropDead,
+    Excuse,
     Join,
     Joined,
     Lease,
@@ -48,6 +49,7 @@ from eventlog.wire.group_messages import (
     Leave,
     Nack,
     OpenGroup,
+    Passed,
     Release,
     RetryDead,
     Revoke,
@@ -103,7 +105,7 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
         {
             *(Append, Ack, Seek, Forget, Park, Status),
             *(OpenGroup, Join, Lease, Settle, Nack, Release, Bury, Leave),
-            *(AwaitCondemned, AwaitDrained, RetryDead, DropDead, Dismiss),
+            *(AwaitCondemned, AwaitDrained, RetryDead, DropDead, Dismiss, Excuse),
             *(Stage, AppendStaged, AwaitSynced, StandDown),
         }
     ),
@@ -112,7 +114,7 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
     (Role.WRITER, State.OPEN): frozenset(
         {
             *(Appended, Done, Wake, StatusReport, Failed),
-            *(Joined, Leased, Revoke, Condemned, Counted, Staged),
+            *(Joined, Leased, Revoke, Passed, Condemned, Counted, Staged),
         }
     ),
     (Role.WRITER, State.CLOSED): frozenset(),

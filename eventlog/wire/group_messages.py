@@ -91,6 +91,13 @@ class Dismiss(NamedTuple):
     member_id: int
 
 
+class Excuse(NamedTuple):
+    """A pool that is left will end its members: nothing that they have begun has failed."""
+
+    request_id: int
+    pool_id: int
+
+
 class AwaitCondemned(NamedTuple):
     """Tell me of events that no member may have any more, so that I bury them.
 
@@ -150,6 +157,15 @@ class Revoke(NamedTuple):
 
     request_id: int
     lease_id: int
+
+
+class Passed(NamedTuple):
+    """Said unasked, with a `request_id` of 0: retention deleted events before anybody had them."""
+
+    request_id: int
+    events: int
+    first: int
+    last: int
 
 
 class Condemned(NamedTuple):

@@ -58,6 +58,7 @@ from eventlog.wire.group_messages import (
     Counted,
     Dismiss,
     DropDead,
+    Excuse,
     Join,
     Joined,
     Lease,
@@ -65,6 +66,7 @@ from eventlog.wire.group_messages import (
     Leave,
     Nack,
     OpenGroup,
+    Passed,
     Release,
     RetryDead,
     Revoke,
@@ -243,6 +245,7 @@ ClientMessage = (
     | AppendStaged
     | AwaitSynced
     | StandDown
+    | Excuse
 )
 WriterMessage = (
     Welcome
@@ -257,6 +260,7 @@ WriterMessage = (
     | Condemned
     | Counted
     | Staged
+    | Passed
 )
 Message = ClientMessage | WriterMessage
 
@@ -285,6 +289,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     22: AppendStaged,
     23: AwaitSynced,
     24: StandDown,
+    25: Excuse,
     65: Welcome,
     66: Appended,
     67: Done,
@@ -297,6 +302,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     74: Condemned,
     75: Counted,
     76: Staged,
+    77: Passed,
 }
 
 

@@ -7,6 +7,7 @@
 `group_leases`   who gets which events of a group
 `group_watches`  who waits for a group, and who buries for it
 `group_store`    the groups' states, journals and pages
+`group_letters`  which dead letters there are, and which are retried
 `key_hashes`     reads the hashes that a group in key order goes by
 `processes`      waiting for a member's end
 `server`         the trio loop: pipes, syncs, signals, leaving when idle

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,12 @@ from eventlog.errors import (
     GroupMismatch,
     InvalidArgument,
     ProtocolError,
-    StaleLease,
 )
 from eventlog.groups.acks import Acks, unpack_acks
 from eventlog.groups.state import GroupState
-from eventlog.positions import SEQ_NO_MAX, check_name, check_seq_no
+from eventlog.positions import check_name, check_seq_no
 from eventlog.storage.log import WritableLog
-from eventlog.storage.members import STATES_BESIDE_LEASE
+from eventlog.storage.members import STATES_BESIDE_LEASE, pool_of
 from eventlog.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
@@ -33,19 +33,19 @@ from eventlog.wire.group_messages import (
     Counted,
     Dismiss,
     DropDead,
+    Excuse,
     Join,
     Joined,
     Lease,
     Leave,
     Nack,
     OpenGroup,
-    Ranges,
     Release,
     RetryDead,
     Settle,
 )
 from eventlog.wire.messages import Append, ClientMessage, Done
-from eventlog.writer.group_leases import GroupLeases, Seat, failures_of
+from eventlog.writer.group_leases import GroupLeases, Seat, checked, failures_of
 from eventlog.writer.group_store import GroupStore
 from eventlog.writer.group_watches import GroupWatches
 
@@ -76,7 +76,11 @@ class GroupDesk:
         self._watches = GroupWatches()
         self._ending: list[tuple[GroupState, int]] = []
         """Members that are gone, and for whose end there was no room in the journal."""
-        self._leases = GroupLeases(log, self.store, self._seats)
+        self._leases = GroupLeases(log, self.store, self._seats, self._moved)
+        self._first_seen = 0
+        """The first event that was stored when groups were last held against retention."""
+        self._leaving: deque[int] = deque(maxlen=1024)
+        """Pools that end their own members; each pool is left once."""
 
     def handle(self, peer: Peer, message: ClientMessage) -> None:
         """Carry out a message that is about groups.
@@ -98,6 +102,7 @@ class GroupDesk:
             RetryDead: self._retry_dead,
             DropDead: self._drop_dead,
             Dismiss: self._dismiss,
+            Excuse: self._excuse,
         }
         handlers[type(message)](peer, message)
 
@@ -176,6 +181,10 @@ class GroupDesk:
         self.end_member(state, message.member_id)
         peer.say(Done(message.request_id))
 
+    def _excuse(self, peer: Peer, message: Excuse) -> None:
+        self._leaving.append(message.pool_id)
+        peer.say(Done(message.request_id))
+
     def _seat(self, peer: Peer) -> Seat:
         seat = self._seats.get(peer)
         if seat is None:
@@ -205,14 +214,13 @@ class GroupDesk:
             return
         page = self.store.pages.read(member.slot)
         states = page.states if self._log.is_same_boot else page.states[:STATES_BESIDE_LEASE]
+        is_excused = pool_of(member_id) in self._leaving
         for lease in [one for one in state.leases.values() if one.member_id == member_id]:
             is_of_lease = (page.lease_id, page.member_id) == (lease.lease_id, member_id)
-            for kind, *fields in state.settlement(lease, states if is_of_lease else b""):
-                self.store.commit(state, kind, *fields)
-                if kind == "failed" and fields[1] not in state.condemned:
-                    state.delay(fields[1], self._clock())
-            self._leases.is_shared(lease.lease_id)
+            left = states if is_of_lease else b""
+            self._leases.end(state, lease, left, now_ns=self._clock(), is_excused=is_excused)
         self.store.commit(state, "gone", member_id)
+        self._leases.pass_deleted(state)
         self.resume_due()
         self._changed(state)
 
@@ -239,9 +247,9 @@ class GroupDesk:
 
     def _close_part(self, peer: Peer, kind: str, message: Settle | Release) -> None:
         seat = self._seat(peer)
-        ranges = _checked(message.ranges)
+        ranges = checked(message.ranges)
         if ranges:
-            self._holds(seat.state, message.lease_id, seat.member_id, ranges)
+            self._leases.holds(seat.state, message.lease_id, seat.member_id, ranges)
             # What was said before, by a pipe that was lost, is not said again.
             still = seat.state.still_open(message.lease_id, ranges)
             if still:
@@ -252,8 +260,9 @@ class GroupDesk:
     def _nack(self, peer: Peer, message: Nack) -> None:
         state, member_id = self._seat(peer)
         seq_no = message.seq_no
-        if self._holds(state, message.lease_id, member_id, [(seq_no, seq_no)]):
+        if self._leases.holds(state, message.lease_id, member_id, [(seq_no, seq_no)]):
             self.store.commit(state, "failed", message.lease_id, seq_no)
+            state.suspects.discard(seq_no)  # its worker has outlived it
             if seq_no not in state.condemned:
                 state.delay(seq_no, self._clock() + message.delay_ns)
                 self._on_due()
@@ -264,27 +273,13 @@ class GroupDesk:
         state, seq_no = self._known(message.group), message.seq_no
         if message.lease_id:
             member_id = self._seat(peer).member_id
-            is_open = self._holds(state, message.lease_id, member_id, [(seq_no, seq_no)])
+            is_open = self._leases.holds(state, message.lease_id, member_id, [(seq_no, seq_no)])
         else:
             is_open = seq_no in state.condemned
         if is_open:
             self.store.bury(state, message.lease_id, seq_no, message.letter)
             self._changed(state)
         peer.say(Done(message.request_id))
-
-    def _holds(
-        self, state: GroupState, lease_id: int, member_id: int, ranges: list[tuple[int, int]]
-    ) -> bool:
-        try:
-            return state.holds(lease_id, member_id, ranges)
-        except KeyError:
-            raise StaleLease(
-                f"event {ranges[0][0]} was given to another member of the group {state.name!r}"
-                f" of the log {self._log.directory} meanwhile; this delivery does not count",
-                path=self._log.directory,
-                consumer=state.name,
-                seq_no=ranges[0][0],
-            ) from None
 
     # --- dead letters ------------------------------------------------------------------------
 
@@ -294,6 +289,7 @@ class GroupDesk:
 
     def _await_drained(self, peer: Peer, message: AwaitDrained) -> None:
         state = self._known(message.group)
+        self._leases.pass_deleted(state)
         self._watches.await_drained(peer, state, message.seq_no, message.request_id)
 
     def _retry_dead(self, peer: Peer, message: RetryDead) -> None:
@@ -306,12 +302,12 @@ class GroupDesk:
                 path=self._log.directory,
                 consumer=message.group,
             )
-        number = self.store.retry_dead(state, _checked(message.ranges))
+        number = self.store.retry_dead(state, checked(message.ranges))
         peer.say(Counted(message.request_id, number))
         self._leases.serve(state)
 
     def _drop_dead(self, peer: Peer, message: DropDead) -> None:
-        number = self.store.drop_dead(check_name(message.group), _checked(message.ranges))
+        number = self.store.drop_dead(check_name(message.group), checked(message.ranges))
         peer.say(Counted(message.request_id, number))
 
     # --- results -----------------------------------------------------------------------------
@@ -330,7 +326,7 @@ class GroupDesk:
         acks = unpack_acks(message.payload[before : before + message.acks_bytes])
         state = self._known(acks.group)
         if acks.ranges:
-            self._holds(state, acks.lease_id, acks.member_id, acks.ranges)
+            self._leases.holds(state, acks.lease_id, acks.member_id, acks.ranges)
         self.store.reserve_results(message.acks_bytes)
         return acks
 
@@ -383,7 +379,20 @@ class GroupDesk:
 
     def on_published(self) -> None:
         """There are new events."""
+        self.on_retired()
         self._leases.serve_all()
+
+    def on_retired(self) -> None:
+        """Events were deleted, perhaps."""
+        first = self._log.control.first_available
+        if first == self._first_seen:
+            return
+        try:
+            for state in list(self.store.groups.values()):
+                self._leases.pass_deleted(state)
+            self._first_seen = first
+        except EventLogError as error:
+            logger.warning("groups that retention ran past are moved on later: %s", error)
 
     def next_due(self) -> int | None:
         """When the next backoff ends, by the monotonic clock; `None` without one."""
@@ -404,16 +413,8 @@ class GroupDesk:
 
     def _changed(self, state: GroupState) -> None:
         self._leases.serve(state)
+        self._moved(state)
+
+    def _moved(self, state: GroupState) -> None:
         self._watches.on_change(state)
         self._on_position()
-
-
-def _checked(ranges: Ranges) -> list[tuple[int, int]]:
-    """The ranges, as what a peer says may be taken for them.
-
-    Raises:
-        ProtocolError: they are no numbers of events.
-    """
-    if not all(1 <= first <= last <= SEQ_NO_MAX for first, last in ranges):
-        raise ProtocolError("a message about what are no events")
-    return [(first, last) for first, last in ranges]

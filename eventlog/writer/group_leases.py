@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventlog.errors import EventLogError, EventsTruncated, ProtocolError
-from eventlog.groups.ranges import Range
+from eventlog.errors import EventLogError, EventsTruncated, ProtocolError, StaleLease
+from eventlog.groups.endings import begun_in, lost_before, settlement
+from eventlog.groups.ranges import Range, RangeSet
 from eventlog.groups.state import GroupState
+from eventlog.groups.state import Lease as HeldLease
+from eventlog.positions import SEQ_NO_MAX
 from eventlog.storage.log import WritableLog
 from eventlog.storage.members import LEASE_EVENTS_MAX
-from eventlog.wire.group_messages import Lease, Leased, Ranges, Revoke
+from eventlog.wire.group_messages import Lease, Leased, Passed, Ranges, Revoke
 from eventlog.wire.messages import failed
 from eventlog.writer.group_store import GroupStore
 
 if TYPE_CHECKING:
     from eventlog.writer.actor import Peer
+
+logger = logging.getLogger("eventlog.writer")
 
 
 class Seat(NamedTuple):
@@ -36,10 +43,22 @@ class Asking(NamedTuple):
 
 
 class GroupLeases:
-    """The leases of all groups. `seats` says which pipe is whose, and is kept by the desk."""
+    """The leases of all groups. `seats` says which pipe is whose, and is kept by the desk.
 
-    def __init__(self, log: WritableLog, store: GroupStore, seats: dict[Peer, Seat]) -> None:
+    `on_passed` is called when retention has moved a group on.
+    """
+
+    def __init__(
+        self,
+        log: WritableLog,
+        store: GroupStore,
+        seats: dict[Peer, Seat],
+        on_passed: Callable[[GroupState], None],
+    ) -> None:
         self._log = log
+        self._on_passed = on_passed
+        self._lost: dict[str, RangeSet] = {}
+        """By group: deleted events of which no member was told yet."""
         self._store = store
         self._seats = seats
         self._asking: dict[str, deque[Asking]] = {}
@@ -74,10 +93,7 @@ class GroupLeases:
     def _lease_to(self, asking: Asking) -> bool:
         state, member_id = asking.seat
         high_water = self._log.last_seq_no
-        first = self._log.control.first_available
-        if first > state.position + 1 or (state.again.lowest or first) < first:
-            # Retention ran past the group: what is not there any more needs no handling.
-            self._store.commit(state, "skip", self._log.control.first_available - 1)
+        self.pass_deleted(state)
         count = min(asking.count, max(state.fair_share(high_water), asking.least))
         try:
             ranges = state.take(member_id, count, high_water)
@@ -91,9 +107,59 @@ class GroupLeases:
         except EventLogError:
             state.untake(ranges)
             raise
+        self._tell_lost(asking.peer, state)
         failures = failures_of(state, ranges)
         asking.peer.say(Leased(asking.request_id, self._next_lease, tuple(ranges), failures))
         return True
+
+    def end(
+        self, state: GroupState, lease: HeldLease, page: bytes, *, now_ns: int, is_excused: bool
+    ) -> None:
+        """End the lease of a member that is gone and has left that page.
+
+        Raises:
+            LogFull, StorageFailed: it has not ended, or in part.
+        """
+        if not is_excused:
+            state.suspects.update(begun_in(lease, page))
+        for kind, *fields in settlement(state, lease, page, is_excused=is_excused):
+            self._store.commit(state, kind, *fields)
+            if kind == "failed" and fields[1] not in state.condemned:
+                state.delay(fields[1], now_ns)
+        self.is_shared(lease.lease_id)
+
+    def pass_deleted(self, state: GroupState) -> None:
+        """Retention ran past the group: what is not there any more needs no handling.
+
+        Dead letters that are retried do: their letters have a copy.
+
+        Raises:
+            LogFull, StorageFailed: there is no room to note it.
+        """
+        first = self._log.control.first_available
+        if first <= state.position + 1 and (state.again.lowest or first) >= first:
+            return
+        lost = lost_before(state, first, self._store.letters.retried.get(state.name, RangeSet()))
+        if not lost:
+            return
+        self._store.commit(state, "done", 0, lost)
+        known = self._lost.setdefault(state.name, RangeSet())
+        for one in lost:
+            known.add(*one)
+        self._on_passed(state)
+
+    def _tell_lost(self, peer: Peer, state: GroupState) -> None:
+        """Once for each time that retention ran past: a member's process logs it."""
+        lost = self._lost.pop(state.name, None)
+        if lost is None:
+            return
+        numbers = list(lost)
+        first, last = numbers[0][0], numbers[-1][1]
+        logger.warning(
+            "retention deleted %d events (%d to %d) before the group %r handled them",
+            *(lost.count, first, last, state.name),
+        )
+        peer.say(Passed(0, lost.count, first, last))
 
     def _revoke_for(self, asking: Asking) -> None:
         """Somebody is idle: ask the owner of the largest lease to share it."""
@@ -117,6 +183,23 @@ class GroupLeases:
         asking = self._asking.get(state.name, deque())
         self._asking[state.name] = deque(one for one in asking if one.peer is not peer)
 
+    def holds(self, state: GroupState, lease_id: int, member_id: int, ranges: list[Range]) -> bool:
+        """Whether the member has these events; false if it said what became of them before.
+
+        Raises:
+            StaleLease: they are, or were, somebody else's.
+        """
+        try:
+            return state.holds(lease_id, member_id, ranges)
+        except KeyError:
+            raise StaleLease(
+                f"event {ranges[0][0]} was given to another member of the group {state.name!r}"
+                f" of the log {self._log.directory} meanwhile; this delivery does not count",
+                path=self._log.directory,
+                consumer=state.name,
+                seq_no=ranges[0][0],
+            ) from None
+
     def is_shared(self, lease_id: int) -> None:
         """The owner has answered the revocation; it may be asked again."""
         self._revoked.discard(lease_id)
@@ -132,3 +215,14 @@ def failures_of(state: GroupState, ranges: list[Range]) -> Ranges:
         for seq_no in range(first, last + 1)
         if seq_no in state.deliveries
     )
+
+
+def checked(ranges: Ranges) -> list[Range]:
+    """The ranges, as what a peer says may be taken for them.
+
+    Raises:
+        ProtocolError: they are no numbers of events.
+    """
+    if not all(1 <= first <= last <= SEQ_NO_MAX for first, last in ranges):
+        raise ProtocolError("a message about what are no events")
+    return [(first, last) for first, last in ranges]

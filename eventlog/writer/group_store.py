@@ -9,21 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any, Final
 
 from eventlog.config import MIB
 from eventlog.errors import EventLogError, StorageFailed
 from eventlog.groups.acks import Acks, unpack_acks
 from eventlog.groups.losses import LostResults, snapshot_to
-from eventlog.groups.ranges import Range, RangeSet
+from eventlog.groups.ranges import Range, RangeSet, ranges_of
 from eventlog.groups.state import GroupState
 from eventlog.positions import SEQ_NO_MAX
 from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME, Journal, Record, replaying
 from eventlog.storage.log import WritableLog
 from eventlog.storage.members import MemberPages
+from eventlog.writer.group_letters import LetterNumbers, check_copies, handed_out_again
 from eventlog.writer.key_hashes import KeyHashes
 
 logger = logging.getLogger("eventlog.writer")
@@ -42,8 +42,7 @@ class GroupStore:
         self._clock = clock
         self._hashes = KeyHashes(log.directory)
         self.groups: dict[str, GroupState] = {}
-        self.dead: dict[str, RangeSet] = {}
-        """The numbers of the dead letters, by group."""
+        self.letters = LetterNumbers()
         self._files: tuple[Journal, Journal, MemberPages] | None = None
         self._rewrite_at = REWRITE_BYTES
         self._next_slot = 0
@@ -54,6 +53,11 @@ class GroupStore:
             except BaseException:
                 self.close()
                 raise
+
+    @property
+    def dead(self) -> dict[str, RangeSet]:
+        """The numbers of the dead letters that are listed, by group."""
+        return self.letters.listed
 
     @property
     def _open_files(self) -> tuple[Journal, Journal, MemberPages]:
@@ -78,7 +82,7 @@ class GroupStore:
         lost = LostResults(self._log.last_seq_no)
         with replaying(self._log.directory, DEAD_NAME):
             for record in dead.records:
-                self._note_dead(record)
+                self.letters.note(record)
         with replaying(self._log.directory, GROUPS_NAME):
             for record in journal.records:
                 lost.note(record[0], record[1], record[2:])
@@ -86,6 +90,7 @@ class GroupStore:
             self._agree_on_letters(dead.records, journal.records)
             self._take_acks()
             self._forget_lost(lost)
+            self._end_retries()
             for state in self.groups.values():
                 self._publish(state)
         journal.records, dead.records = [], []
@@ -105,36 +110,35 @@ class GroupStore:
             state = self.groups[name] = GroupState(name, self._hashes)
         return state
 
-    def _note_dead(self, record: Record) -> None:
-        kind, name, *fields = record
-        numbers = self.dead.setdefault(name, RangeSet())
-        if kind == "dead":
-            numbers.add(fields[0], fields[0])
-        else:
-            for first, last in fields[0]:
-                numbers.remove(first, last)
-
     def _agree_on_letters(self, letters: list[Record], records: list[Record]) -> None:
         """Let the dead letters and the groups say the same: each file may have got further.
 
         A letter was stored, and not that its event is done; or an event is handed out again, and
-        its letter was not dropped; or a loss of power took an event that has a letter.
+        its letter is listed still; or a loss of power took an event that has a letter; or a retry
+        has succeeded, and its letter was not dropped.
         """
-        retried: dict[str, set[int]] = defaultdict(set)
-        for kind, name, *fields in records:
-            if kind == "again":
-                retried[name].update(fields[0])
-            elif kind == "buried":
-                retried[name].discard(fields[1])
+        retried = handed_out_again(records)
         for kind, name, *fields in letters:
             if kind == "dead" and self._is_buried_half(name, fields[0], fields[-1]):
                 self._sync(self._open_files[1])
                 self.commit(self.groups[name], "buried", fields[-1], fields[0])
                 retried[name].discard(fields[0])
         self._sync(self._open_files[0])
-        lost = (self._log.last_seq_no + 1, SEQ_NO_MAX)
-        for name in list(self.dead):
-            self.drop_dead(name, [lost, *((number, number) for number in retried[name])])
+        lost = [(self._log.last_seq_no + 1, SEQ_NO_MAX)]
+        for name, listed in list(self.dead.items()):
+            self._change_letters("drop", name, self.letters.stored_in(name, lost))
+            state = self.groups.get(name)
+            again = retried[name] | set(() if state is None else state.again.numbers())
+            self._change_letters("retry", name, [n for n in listed.numbers() if n in again])
+
+    def _end_retries(self) -> None:
+        """Drop the letters whose retry has succeeded, and list those that nobody will retry."""
+        for name, retried in self.letters.retried.items():
+            state, numbers = self.groups.get(name), list(retried.numbers())
+            if state is None:
+                self._change_letters("kept", name, numbers)
+            else:
+                self._change_letters("drop", name, [n for n in numbers if state.is_done(n)])
 
     def _is_buried_half(self, name: str, seq_no: int, lease_id: int) -> bool:
         """Only if its event is still in the very lease, or condemned, as it was."""
@@ -184,13 +188,25 @@ class GroupStore:
             LogFull, StorageFailed: nothing changed.
         """
         journal = self._open_files[0]
+        retried = self.letters.retried.get(state.name)
+        if retried and kind in {"skip", "seek"}:  # their retries end here, without success
+            over = [n for n in retried.numbers() if kind == "seek" or n <= fields[0]]
+            self._change_letters("kept", state.name, over)
         self._write(journal, [kind, state.name, *fields])
         position = state.position
         state.apply(kind, *fields)
+        if retried and kind in {"done", "results"}:
+            self._drop_retried(state.name, retried, fields[1])
         if state.position != position:
             self._publish(state)
         if journal.bytes > self._rewrite_at:
             self._rewrite()
+
+    def _drop_retried(self, name: str, retried: RangeSet, ranges: Iterable[Range]) -> None:
+        """Forget the letters of events that are done now; without room for that, a start does."""
+        done = RangeSet(ranges)
+        with suppress(EventLogError):
+            self._change_letters("drop", name, [n for n in retried.numbers() if n in done])
 
     def reserve_results(self, acks_bytes: int) -> None:
         """Have room for the record that will repeat the acknowledgements of a batch.
@@ -291,6 +307,8 @@ class GroupStore:
 
     def forget(self, state: GroupState) -> None:
         """Remove a group; its dead letters stay until they are dropped."""
+        retried = self.letters.retried.get(state.name, RangeSet())
+        self._change_letters("kept", state.name, list(retried.numbers()))
         self._write(self._open_files[0], ["forget", state.name])
         del self.groups[state.name]
 
@@ -316,37 +334,44 @@ class GroupStore:
         # whose it is, and with "buried" the letter.
         self._sync(self._open_files[0])
         self._write(self._open_files[1], record)
-        self._note_dead(record)
+        self.letters.note(record)
         self._sync(self._open_files[1])
         self.commit(state, "buried", lease_id, seq_no)
 
     def retry_dead(self, state: GroupState, ranges: Iterable[Range]) -> int:
-        """Hand dead letters out again; how many of the ranges' events are some."""
-        numbers = self._dead_in(state.name, ranges)
+        """Hand dead letters out again; how many of the ranges' events are some.
+
+        Their letters are stored until the events are done: should retention delete an event
+        before that, the letter has a copy of it.
+
+        Raises:
+            InvalidArgument: an event is deleted, and its letter has no copy; nothing changed.
+        """
+        numbers = self.letters.listed_in(state.name, ranges)
         if numbers:
-            # In this order: killed in between, the letter is there still (`_agree_on_letters`).
+            check_copies(self._log, state.name, numbers)
+            # In this order: killed in between, the letter is listed still (`_agree_on_letters`).
             self.commit(state, "again", numbers)
-            self._sync(self._open_files[0])  # or a loss of power takes "again", and not the drop
-            self.drop_dead(state.name, [(number, number) for number in numbers])
+            self._sync(self._open_files[0])  # or a loss of power takes "again", and not "retry"
+            self._change_letters("retry", state.name, numbers)
         return len(numbers)
 
     def drop_dead(self, name: str, ranges: Iterable[Range]) -> int:
         """Forget dead letters; how many of the ranges' events were some."""
-        numbers = self._dead_in(name, ranges)
-        if numbers:
-            record: Record = ["drop", name, list(RangeSet((n, n) for n in numbers))]
-            self._write(self._open_files[1], record)
-            self._note_dead(record)
-            self._rewrite_dead()
+        numbers = self.letters.listed_in(name, ranges)
+        self._change_letters("drop", name, numbers)
         return len(numbers)
 
-    def _dead_in(self, name: str, ranges: Iterable[Range]) -> list[int]:
-        wanted = RangeSet(ranges)
-        return [number for number in self.dead.get(name, RangeSet()).numbers() if number in wanted]
+    def _change_letters(self, kind: str, name: str, numbers: list[int]) -> None:
+        if numbers:
+            record: Record = [kind, name, ranges_of(numbers)]
+            self._write(self._open_files[1], record)
+            self.letters.note(record)
+            self._rewrite_dead()
 
     def _rewrite_dead(self) -> None:
         """When no letter is left, the file begins anew."""
-        if not any(self.dead.values()) and self._open_files[1].bytes > REWRITE_BYTES:
+        if self.letters.are_none and self._open_files[1].bytes > REWRITE_BYTES:
             self._open_files[1].replace([])
 
     # --- the end -----------------------------------------------------------------------------

@@ -359,6 +359,7 @@ class Server:
                 self.log.retire()
             except EventLogError as error:
                 logger.error("old events could not be deleted, which is tried again: %s", error)
+            self.actor.groups.on_retired()
             self.actor.retry_waiting()
             self.flush()
 

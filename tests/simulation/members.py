@@ -217,8 +217,7 @@ class Member(Client):
         assert seq_no is not None
         self._note_handled(seq_no, "failed")
         if lease.attempt_of(seq_no) >= self._max_deliveries:
-            fields = {"key": envelope.key, "headers": None, "error": "ValueError: no"}
-            letter = self._member.fitting_letter(envelope.event, fields)
+            letter = self._member.fitting_letter(seq_no, "ValueError: no")
             self._member.bury(lease, seq_no, letter)
             return
         self._member.nack(lease, seq_no, self.rng.choice([0, 0.1, 1]))

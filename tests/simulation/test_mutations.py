@@ -11,6 +11,7 @@ import pytest
 from eventlog.client.member_pipe import MemberPipe
 from eventlog.client.outbox import Outbox
 from eventlog.errors import LogFull
+from eventlog.groups import endings
 from eventlog.groups.order import _Line
 from eventlog.groups.state import GroupState
 from eventlog.storage.batch_reader import BatchReader
@@ -18,8 +19,10 @@ from eventlog.storage.log import WritableLog
 from eventlog.storage.members import MemberPage
 from eventlog.storage.producers import ProducerTable
 from eventlog.storage.reader import LogReader
+from eventlog.writer import group_leases
 from eventlog.writer.actor import Waiting
 from eventlog.writer.group_desk import GroupDesk
+from eventlog.writer.group_leases import GroupLeases
 from eventlog.writer.group_store import GroupStore
 from tests.simulation.world import simulate
 
@@ -101,7 +104,7 @@ def read_a_position_ahead(patch: pytest.MonkeyPatch) -> None:
 
 
 def hold_whatever_is_said(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupDesk, "_holds", lambda *_: True)
+    patch.setattr(GroupLeases, "holds", lambda *_: True)
 
 
 def keep_leases_of_the_dead(patch: pytest.MonkeyPatch) -> None:
@@ -121,9 +124,12 @@ def lease_what_is_leased(patch: pytest.MonkeyPatch) -> None:
 
 
 def start_without_a_mark(patch: pytest.MonkeyPatch) -> None:
-    real = GroupState.settlement
-    nothing = bytes(64)
-    patch.setattr(GroupState, "settlement", lambda self, one, _: real(self, one, nothing))
+    real, nothing = endings.settlement, bytes(64)
+    patch.setattr(
+        group_leases,
+        "settlement",
+        lambda group, lease, _, **how: real(group, lease, nothing, **how),
+    )
 
 
 def sign_no_page(patch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,15 @@ Match = Annotated[
     str | None,
     typer.Option(
         metavar="EXPR",
-        help="Those in whose error, traceback or last log lines this is found: a text, or a regular"
-        " expression.",
+        help="Those in whose error this is found: a text, or a regular expression.",
+    ),
+]
+Anywhere = Annotated[
+    bool,
+    typer.Option(
+        "--anywhere",
+        help="Let --match look into tracebacks and the last log lines of workers, too; those may be"
+        " about other events.",
     ),
 ]
 Every = Annotated[bool, typer.Option("--all", help="All that the other options leave.")]
@@ -87,10 +94,11 @@ def list_letters(
     group: Group = None,
     since: Since = None,
     match: Match = None,
+    anywhere: Anywhere = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per letter.")] = False,
 ) -> None:
     """List dead letters, in the order in which they died."""
-    letters = _chosen(log, group=group, since=since, match=match)
+    letters = _chosen(log, group=group, since=since, match=match, anywhere=anywhere)
     if as_json:
         _print_json(letters)
         return
@@ -145,6 +153,7 @@ def retry(  # noqa: PLR0917 - typer calls it by name; these are options of a com
     group: Group = None,
     since: Since = None,
     match: Match = None,
+    anywhere: Anywhere = False,
     every: Every = False,
     as_json: AsJson = False,
 ) -> None:
@@ -153,7 +162,7 @@ def retry(  # noqa: PLR0917 - typer calls it by name; these are options of a com
     Doing it twice is harmless: what is no dead letter any more is passed over.
     """
     _check_says_which(seq_nos, group, since, match, every=every)
-    letters = _chosen(log, seq_nos, group=group, since=since, match=match)
+    letters = _chosen(log, seq_nos, group=group, since=since, match=match, anywhere=anywhere)
     _settle(log, letters, "retried", as_json=as_json)
 
 
@@ -164,12 +173,13 @@ def drop(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
     group: Group = None,
     since: Since = None,
     match: Match = None,
+    anywhere: Anywhere = False,
     every: Every = False,
     as_json: AsJson = False,
 ) -> None:
     """Forget dead letters for good, and say how many; the events stay in the log."""
     _check_says_which(seq_nos, group, since, match, every=every)
-    letters = _chosen(log, seq_nos, group=group, since=since, match=match)
+    letters = _chosen(log, seq_nos, group=group, since=since, match=match, anywhere=anywhere)
     _settle(log, letters, "dropped", as_json=as_json)
 
 
@@ -186,6 +196,7 @@ def _chosen(
     group: str | None = None,
     since: str | None = None,
     match: str | None = None,
+    anywhere: bool = False,
 ) -> list[DeadLetter]:
     """The dead letters that every given option means.
 
@@ -200,13 +211,14 @@ def _chosen(
         for letter in read_dead_letters(log, group)
         if (numbers is None or letter.seq_no in numbers)
         and (earliest is None or letter.failed_at >= earliest)
-        and (match is None or _is_found(match, letter))
+        and (match is None or _is_found(match, letter, anywhere=anywhere))
     ]
 
 
-def _is_found(match: str, letter: DeadLetter) -> bool:
+def _is_found(match: str, letter: DeadLetter, *, anywhere: bool) -> bool:
     """Errors are full of brackets: who copies a piece of one means it as it stands."""
-    text = "\n".join([letter.error, letter.traceback or "", *letter.log_lines])
+    beside = [letter.traceback or "", *letter.log_lines] if anywhere else []
+    text = "\n".join([letter.error, *beside])
     if match in text:
         return True
     try:
