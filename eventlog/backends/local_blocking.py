@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from eventlog import forks
@@ -29,6 +29,7 @@ from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch
 from eventlog.client.threads import BlockingPipe
 from eventlog.config import (
+    FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
@@ -36,7 +37,6 @@ from eventlog.config import (
     GroupOrdering,
 )
 from eventlog.envelope import EventEnvelope
-from eventlog.errors import EventLogError
 from eventlog.positions import (
     ConsumerState,
     SeekPosition,
@@ -61,7 +61,8 @@ class BlockingLocalEventLog(EventLog):
         outbox = self._handle.new_outbox()
         self._outbox = outbox
         self._outbox_lock = threading.Lock()
-        self._appends = self._handle.adopt(BlockingPipe(self._handle.path, outbox.channel))
+        notice = self._handle.notice_of(outbox)
+        self._appends = self._handle.adopt(BlockingPipe(self._handle.path, outbox.channel, notice))
         if self._handle.can_write:
             # A log that cannot be written should say so now, not at the first append.
             try:
@@ -125,24 +126,24 @@ class BlockingLocalEventLog(EventLog):
         linger: float = PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
-        return self._publisher(linger, max_batch_bytes, max_in_flight)
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
+        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
 
     @contextmanager
     def _publisher(
-        self, linger: float, max_batch_bytes: int, max_in_flight: int
+        self, linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float
     ) -> Iterator[Publisher]:
-        publisher = BlockingLocalPublisher(self._handle, linger, max_batch_bytes, max_in_flight)
+        handle = self._handle
+        publisher = BlockingLocalPublisher(handle, linger, max_batch_bytes, max_in_flight, flush_s)
         try:
             yield publisher
-            publisher.flush()
-        except Exception:
-            # What was queued before the block failed is still to be stored; the block's own
-            # exception matters more than what may come of that.
-            with suppress(EventLogError):
-                publisher.flush()
+        except BaseException as error:
+            publisher.leave(error)
             raise
+        else:
+            publisher.leave(None)
         finally:
             publisher.close()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
 import anyio
-import sniffio
 from anyio.lowlevel import checkpoint
 
 from eventlog.backends.interface import (
@@ -23,7 +22,13 @@ from eventlog.backends.memory_feed import MemoryFeed, read_range
 from eventlog.backends.memory_log import MemoryHandle
 from eventlog.client.feed import closed
 from eventlog.client.local import check_publisher, check_range
-from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
+from eventlog.client.loops import call_in_this_loop
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+)
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import LogFull
 from eventlog.positions import (
@@ -56,7 +61,7 @@ class InMemoryEventLog(MemoryHandle, EventLog):
     async def wait_changed(self, seen: int) -> None:
         """Wait until the log is not what it was when `version` was `seen`."""
         changed = anyio.Event()
-        self.log.call_when_changed(_from_any_thread(changed.set), seen)
+        self.log.call_when_changed(call_in_this_loop(changed.set), seen)
         await changed.wait()
 
     async def _append(self, packed: PackedBatch) -> int:
@@ -88,8 +93,9 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         linger: float = 0.0,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractAsyncContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
         return self._publisher()
 
     @asynccontextmanager
@@ -246,16 +252,3 @@ class InMemoryRange(EventRange):
         for envelope in self._events:
             return envelope
         raise StopAsyncIteration
-
-
-def _from_any_thread(call: Callable[[], object]) -> Callable[[], object]:
-    """`call`, in this task's event loop, from whichever thread."""
-    if sniffio.current_async_library() == "trio":
-        import trio
-
-        token = trio.lowlevel.current_trio_token()
-        return lambda: token.run_sync_soon(call)
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    return lambda: loop.call_soon_threadsafe(call)

@@ -13,7 +13,12 @@ from eventlog.backends.memory_feed import MemoryFeed, read_range
 from eventlog.backends.memory_log import MemoryHandle
 from eventlog.client.feed import closed
 from eventlog.client.local import check_publisher, check_range
-from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+)
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import LogFull
 from eventlog.positions import (
@@ -68,8 +73,9 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
         linger: float = blocking.PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractContextManager[blocking.Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
         return self._publisher()
 
     @contextmanager
