@@ -27,8 +27,8 @@ from workers.relay import RELAY, RelayedLogger
 
 logger = RelayedLogger("workers")
 LOG_LINES_KEPT: Final = 20
-CHUNKS_AT_ONCE: Final = 4
-"""Of what a worker says, before others have their turn; more than a socket holds at its end."""
+CHUNKS_MAX: Final = 8
+"""What a worker may have said and not been heard: more than its socket holds."""
 STEADY_S: Final = 10.0
 """A worker that lived this long, or handled anything, did not die of its start: what killed it is
 an event, whose deliveries are counted, or somebody else."""
@@ -180,9 +180,9 @@ class Place:
             self._bid_farewell(worker, ending)
         self._judge(worker, ending)
 
-    def _hear(self, worker: _Worker) -> bool:
+    def _hear(self, worker: _Worker, chunks: int = CHUNKS_MAX) -> bool:
         """Take what it has said by now, or a part of that; whether it may say more."""
-        for _ in range(CHUNKS_AT_ONCE):  # one that logs without pause would never let go
+        for _ in range(chunks):  # one that logs without pause would never let go
             try:
                 data = worker.pipe.recv(RECEIVE_BYTES)
             except BlockingIOError:
@@ -282,7 +282,7 @@ class Place:
         is_open = True
         while is_open:
             await anyio.wait_readable(worker.pipe)
-            is_open = self._hear(worker)
+            is_open = self._hear(worker, 1)
 
     def _take(self, worker: _Worker, message: list[Any]) -> None:
         match message:

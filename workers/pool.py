@@ -281,7 +281,7 @@ class Pool:
         for group in self._groups:
             tasks.start_soon(self._life.noting_failure, self._bury_condemned, group)
         for place in self._places:
-            await place.ready.wait()
+            await self._life.unless_it_ends(place.ready.wait)
         if self._progress:
             tasks.start_soon(show_progress, self.stats, self._group_name)
 

@@ -112,6 +112,8 @@ class LocalEventLog(EventLog):
             loop.check(self.path)
 
     def _close(self) -> None:
+        if self._handle.generation != forks.generation:
+            return  # the pipes, and what the event loop watches them with, are the parent's too
         self._requests = self._appends = None
         self._reopens = False
         self._handle.close()

@@ -154,7 +154,7 @@ class BlockingLocalEventLog(EventLog):
         self, consumer: str, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
         reader = self._handle.reader
-        feed = Feed(reader, consumer, position, options)
+        feed = self._handle.unless_closed(Feed, reader, consumer, position, options)
         stream = BlockingLocalStream(self._handle, feed)
         try:
             yield stream
@@ -162,14 +162,20 @@ class BlockingLocalEventLog(EventLog):
             stream.close()
 
     def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        batches = read_range(self._handle.reader, *check_range(start, stop))
-        return (envelope for envelopes in batches for envelope in envelopes)
+        start, stop = check_range(start, stop)
+        return self._events_of(
+            self._handle.unless_closed(read_range, self._handle.reader, start, stop)
+        )
+
+    def _events_of(self, batches: Iterator[list[EventEnvelope]]) -> Iterator[EventEnvelope]:
+        while events := self._handle.unless_closed(next, batches, None):
+            yield from events
 
     def ack(self, consumer: str, seq_no: int) -> None:
         self._request(Ack, check_name(consumer), check_seq_no(seq_no, consumer=consumer))
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
-        number = self._handle.seek_number(consumer, position)
+        number = self._handle.unless_closed(self._handle.seek_number, consumer, position)
         if number is not None:
             self._request(Seek, consumer, number)
 
@@ -184,7 +190,9 @@ class BlockingLocalEventLog(EventLog):
         max_deliveries: int = MAX_DELIVERIES_DEFAULT,
         position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
     ) -> Group:
-        fields = group_fields(self._handle, name, ordering, max_deliveries, position)
+        fields = self._handle.unless_closed(
+            group_fields, self._handle, name, ordering, max_deliveries, position
+        )
         group = BlockingLocalGroup(self._handle, fields)
         try:
             group.open()
@@ -206,19 +214,19 @@ class BlockingLocalEventLog(EventLog):
     # --- looking -----------------------------------------------------------------------------
 
     def synced(self, seq_no: int | None = None) -> None:
-        wanted = self._handle.number_to_sync(seq_no)
+        wanted = self._handle.unless_closed(self._handle.number_to_sync, seq_no)
         if wanted is not None:
             self._request(AwaitSynced, wanted)
 
     def last_seq_no(self) -> int | None:
-        return self._handle.reader.last_seq_no or None
+        return self._handle.unless_closed(lambda: self._handle.reader.last_seq_no) or None
 
     def consumers(self) -> list[ConsumerState]:
-        return self._handle.reader.consumers()
+        return self._handle.unless_closed(self._handle.reader.consumers)
 
     def status(self) -> LogStatus:
         if not self._handle.can_write:
-            return self._handle.status(0)
+            return self._handle.unless_closed(self._handle.status, 0)
         report = self._request(Status)
         assert isinstance(report, StatusReport)
-        return self._handle.status(report.connections)
+        return self._handle.unless_closed(self._handle.status, report.connections)

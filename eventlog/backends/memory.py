@@ -19,10 +19,11 @@ from eventlog.backends.interface import (
     never_synced,
 )
 from eventlog.backends.memory_feed import MemoryFeed, read_range
-from eventlog.backends.memory_log import MemoryHandle
+from eventlog.backends.memory_log import MemoryHandle, MemoryLog
 from eventlog.client.feed import closed
 from eventlog.client.local import check_publisher, check_range
-from eventlog.client.loops import call_in_this_loop
+from eventlog.client.loops import LoopOwner, call_in_this_loop
+from eventlog.client.room import SLOW_S, warn_of_wait
 from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
@@ -50,18 +51,36 @@ class InMemoryEventLog(MemoryHandle, EventLog):
 
     def __init__(self, name: str = "", asked: AskedOptions | None = None) -> None:
         super().__init__(name, asked or AskedOptions())
+        self._loop: LoopOwner | None = None
 
     async def __aenter__(self) -> Self:
+        if self.is_open:
+            _ = self.log  # in another event loop: `WrongEventLoop`
+        self._loop = LoopOwner()
         self.open_handle()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        if self.is_open and self._loop is not None and not self._loop.is_over():
+            self._loop.check(self.path)
         self.close_handle()
 
-    async def wait_changed(self, seen: int) -> None:
+    @property
+    def log(self) -> MemoryLog:
+        found = super().log
+        if self._loop is not None:
+            self._loop.check(self.path)
+        return found
+
+    async def wait_changed(self, seen: int, *, is_for_room: bool = False) -> None:
         """Wait until the log is not what it was when `version` was `seen`."""
         changed = anyio.Event()
         self.log.call_when_changed(call_in_this_loop(changed.set), seen)
+        if is_for_room:
+            with anyio.move_on_after(SLOW_S):
+                await changed.wait()
+            if not changed.is_set():
+                warn_of_wait(self.path, self.log.last_consumer())
         await changed.wait()
 
     async def _append(self, packed: PackedBatch) -> int:
@@ -73,7 +92,7 @@ class InMemoryEventLog(MemoryHandle, EventLog):
             except LogFull as error:
                 if not self.is_worth_waiting(error):
                     raise
-            await self.wait_changed(seen)
+            await self.wait_changed(seen, is_for_room=True)
 
     async def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
@@ -159,6 +178,7 @@ class InMemoryPublisher(Publisher):
         return InMemoryAppendHandle(await self._log.append(event, key=key, headers=headers))
 
     async def flush(self) -> None:
+        _ = self._log.log
         if self.is_closed:
             raise closed("publisher", self._log.path)
 

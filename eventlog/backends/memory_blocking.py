@@ -13,6 +13,7 @@ from eventlog.backends.memory_feed import MemoryFeed, read_range
 from eventlog.backends.memory_log import MemoryHandle
 from eventlog.client.feed import closed
 from eventlog.client.local import check_publisher, check_range
+from eventlog.client.room import SLOW_S, warn_of_wait
 from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
@@ -42,10 +43,12 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
     def close(self) -> None:
         self.close_handle()
 
-    def wait_changed(self, seen: int) -> None:
+    def wait_changed(self, seen: int, *, is_for_room: bool = False) -> None:
         """Wait until the log is not what it was when `version` was `seen`."""
         changed = threading.Event()
         self.log.call_when_changed(changed.set, seen)
+        if is_for_room and not changed.wait(SLOW_S):
+            warn_of_wait(self.path, self.log.last_consumer())
         changed.wait()
 
     def _append(self, packed: PackedBatch) -> int:
@@ -56,7 +59,7 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
             except LogFull as error:
                 if not self.is_worth_waiting(error):
                     raise
-            self.wait_changed(seen)
+            self.wait_changed(seen, is_for_room=True)
 
     def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None

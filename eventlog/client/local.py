@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -34,6 +34,7 @@ class ClosablePipe(Protocol):
 
 
 Pipe = TypeVar("Pipe", bound=ClosablePipe)
+T = TypeVar("T")
 
 
 class LocalHandle:
@@ -80,6 +81,18 @@ class LocalHandle:
         _ = self.reader
         if self.loop is not None:
             self.loop.check(self.path)
+
+    def unless_closed(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call something that reads the maps, which another thread may take away by `close`.
+
+        Raises:
+            LogClosed: it did, whatever the call made of that.
+        """
+        try:
+            return call(*arguments)
+        except Exception:
+            self.check_open()
+            raise
 
     @property
     def reader(self) -> LogReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from eventlog.errors import WrongEventLoop
@@ -72,15 +73,24 @@ def _trio_token() -> object:
 
 
 def call_in_this_loop(call: Callable[[], object]) -> Callable[[], object]:
-    """`call`, to be called from whichever thread, but to run in the loop that runs now."""
+    """`call`, to be called from whichever thread, but to run in the loop that runs now.
+
+    Once that loop has ended, it does nothing: whoever waited there is gone.
+    """
     import sniffio
 
+    schedule: Callable[[Callable[[], object]], object]
     if sniffio.current_async_library() == "trio":
         import trio
 
-        token = trio.lowlevel.current_trio_token()
-        return lambda: token.run_sync_soon(call)
-    import asyncio
+        schedule = trio.lowlevel.current_trio_token().run_sync_soon
+    else:
+        import asyncio
 
-    loop = asyncio.get_running_loop()
-    return lambda: loop.call_soon_threadsafe(call)
+        schedule = asyncio.get_running_loop().call_soon_threadsafe
+
+    def call_there() -> None:
+        with suppress(RuntimeError):
+            schedule(call)
+
+    return call_there
