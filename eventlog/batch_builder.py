@@ -84,6 +84,19 @@ class BatchBuilder:
     def __len__(self) -> int:
         return len(self._timestamps)
 
+    def truncate(self, rows: int) -> None:
+        """Drop what stands behind the first events: one that an interrupt left half added.
+
+        For events that were added one by one.
+        """
+        end = 0
+        for _ in range(rows):
+            end += 2 if _is_head_of_large(self._events[end]) else 1
+        del self._events[end:]
+        del self._timestamps[rows:]
+        self._rows = {row: columns for row, columns in self._rows.items() if row < rows}
+        self._ids = {row: one for row, one in self._ids.items() if row < rows}
+
     @property
     def is_full(self) -> bool:
         """Another event would make it larger than what a reader should decode at once."""
@@ -278,6 +291,11 @@ class BatchBuilder:
             return base
         made = Columns(0, base, _packed_timestamps(self._timestamps), None, None)
         return b"".join(self._ids.get(row) or made.id_bytes(row) for row in range(count))
+
+
+def _is_head_of_large(packed: bytes) -> bool:
+    """Whether it announces a large payload that is kept apart (see `_add_large`)."""
+    return len(packed) == _BIN_32.size and packed[0] == 0xC6
 
 
 def pack_batches(

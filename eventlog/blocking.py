@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from eventlog.backends.interface import LogStatus, no_groups
 from eventlog.config import (
+    FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
@@ -176,6 +177,7 @@ class EventLog(ABC):
         linger: float = PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractContextManager[Publisher]:
         """A pipelined producer that batches by itself and keeps its order."""
 

@@ -45,6 +45,8 @@ STAGED_BYTES_MIN: Final = 64 * KIB
 STAGING_RINGS_MAX: Final = 64
 """Bounds what producers can make a writer's machine hold; the others use their pipes."""
 MAX_IN_FLIGHT_DEFAULT: Final = 8
+FLUSH_S_DEFAULT: Final = 10.0
+"""How long a publisher is flushed at the end of its block."""
 MAX_IN_FLIGHT_LIMIT: Final = 64
 """The writer remembers this many batches of each producer, to answer a repeated one."""
 PRODUCERS_REMEMBERED: Final = 4096

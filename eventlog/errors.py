@@ -11,8 +11,8 @@ the caller's code      `InvalidEvent`, `EventTooLarge`, `InvalidName`, `InvalidA
                        `InvalidArgumentType`, `InvalidConfig`, `SequenceOutOfRange`,
                        `LogClosed`, `ForkedHandle`, `WrongEventLoop`, `GroupMismatch`
 whoever chose the path `LogNotFound`, `NotALog`, `PermissionDenied`, `UnsupportedFileSystem`
-whoever runs it        `LogFull`, `WriterUnavailable`, `LogInUse`, `LogDeleted`,
-                       `StorageFailed`, `UnknownFormat`, `CorruptLog`
+whoever runs it        `LogFull`, `NotFlushed`, `WriterUnavailable`, `LogInUse`,
+                       `LogDeleted`, `StorageFailed`, `UnknownFormat`, `CorruptLog`
 the consumer           `EventsTruncated`, `EventTypeMismatch`, `StaleLease`
 a peer on a pipe       `ProtocolError`
 =====================  ==================================================================
@@ -41,6 +41,7 @@ __all__ = [
     "LogInUse",
     "LogNotFound",
     "NotALog",
+    "NotFlushed",
     "PermissionDenied",
     "ProtocolError",
     "SequenceOutOfRange",
@@ -126,7 +127,10 @@ class ForkedHandle(EventLogError):
 
 
 class WrongEventLoop(EventLogError):
-    """The asynchronous API was used outside trio and asyncio; use `eventlog.blocking.open`."""
+    """A handle was used in another event loop than the one in which it was opened, or in none.
+
+    Open the log again in the other loop; without trio and asyncio, use `eventlog.blocking.open`.
+    """
 
 
 class GroupMismatch(EventLogError, ValueError):
@@ -168,6 +172,17 @@ class LogFull(EventLogError):
     def __init__(self, message: str, *, is_by_retention: bool = False, **fields: Any) -> None:
         super().__init__(message, **fields)
         self.is_by_retention = is_by_retention
+
+
+class NotFlushed(EventLogError):
+    """A publisher was left, and `events` that were sent in its block could not be stored in time.
+
+    How long they are waited for is the publisher's `flush_s`.
+    """
+
+    def __init__(self, message: str, *, events: int = 0, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.events = events
 
 
 class WriterUnavailable(EventLogError):

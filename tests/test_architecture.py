@@ -194,7 +194,7 @@ def test_a_pure_module_does_no_io(name: str) -> None:
 def test_event_loops_stay_in_the_shells() -> None:
     loops = {"trio", "anyio", "asyncio", "sniffio"}
     shells = {
-        *("writer", "client.asynchronous", "client.append_pipe"),
+        *("writer", "client.asynchronous", "client.append_pipe", "client.loops"),
         *("backends.local", "backends.local_stream", "backends.local_publisher"),
         *("backends.memory", "__init__"),
     }

@@ -13,6 +13,7 @@ The pool's own event loop runs in a thread; handlers run in worker processes, as
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -61,6 +62,7 @@ class Pool:
 
     def __enter__(self) -> Self:
         """Start the workers; returns when all of them are ready."""
+        self._pool.check_process()
         if self._portal is not None:
             raise PoolError("a pool is used once; make another one", path=self._path)
         try:
@@ -117,6 +119,8 @@ class Pool:
 
         Ctrl-C kills the workers then, and is a `KeyboardInterrupt` when they are gone.
         """
+        if not self._pool.check_may_leave(error):
+            return None
         is_asked_for = self._signals.has_taken
         try:
             self._signals.begin_to_leave()
@@ -137,21 +141,31 @@ class Pool:
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have the pool's event loop call it; an exception here, as of Ctrl-C, cancels that."""
+        self._pool.check_process()
         if self._portal is None:
             raise PoolError("the pool has not begun; enter it first", path=self._path)
         try:
             future = self._portal.start_task_soon(function, *arguments)
         except RuntimeError:  # the portal is closed
-            raise PoolError("the pool has ended", path=self._path) from None
+            raise self._end() from None
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
 
+    def _end(self) -> Exception:
+        """The error for who uses the pool after its end: what ended it."""
+        life = self._life
+        if life is not None and life.done() and not life.cancelled():
+            error = life.exception()
+            if isinstance(error, EventLogError):
+                return copy.copy(error)
+        return PoolError("the pool has ended", path=self._path)
+
     def _pool_call(self, name: str) -> Callable[[], None]:
         def call() -> None:
-            with suppress(PoolError):  # it has ended meanwhile
+            with suppress(EventLogError):  # it has ended meanwhile
                 self._call(getattr(self._pool, name))
 
         return call

@@ -26,9 +26,12 @@ from workers.control import RECEIVE_BYTES, ControlReader, new_pair, packed_messa
 from workers.errors import PoolFailed
 from workers.policy import RESTART_FAILURES_MAX, START_FAILURES_MAX, restart_delay_s
 from workers.process import Ending, WorkerProcess
+from workers.relay import RELAY, RelayedLogger
 
-logger = logging.getLogger("workers")
+logger = RelayedLogger("workers")
 LOG_LINES_KEPT: Final = 20
+CHUNKS_MAX: Final = 8
+"""What a worker may have said and not been heard: more than its socket holds."""
 STEADY_S: Final = 10.0
 """A worker that lived this long, or handled anything, did not die of its start: what killed it is
 an event, whose deliveries are counted, or somebody else."""
@@ -85,6 +88,7 @@ class _Worker:
         self.reader = ControlReader()
         self.became_ready = anyio.Event()
         self.is_retiring = False
+        self.is_told_to_stop = False
         self.is_orderly = False
         self.has_handled = False
         self.start_error: tuple[str, str] | None = None
@@ -95,6 +99,7 @@ class _Worker:
 
     def tell_to_stop(self) -> None:
         """Ask it to end in order."""
+        self.is_told_to_stop = True
         with suppress(OSError):  # it has ended, or is so far behind that it will be killed
             self.pipe.send(packed_message("stop"))
 
@@ -205,9 +210,9 @@ class Place:
             self._bid_farewell(worker, ending)
         self._judge(worker, ending)
 
-    def _hear(self, worker: _Worker) -> bool:
-        """Take what it has said by now; whether it may say more."""
-        while True:
+    def _hear(self, worker: _Worker, chunks: int = CHUNKS_MAX) -> bool:
+        """Take what it has said by now, or a part of that; whether it may say more."""
+        for _ in range(chunks):  # one that logs without pause would never let go
             try:
                 data = worker.pipe.recv(RECEIVE_BYTES)
             except BlockingIOError:
@@ -218,6 +223,7 @@ class Place:
                 return False
             for message in worker.reader.receive(data):
                 self._take(worker, message)
+        return True
 
     def _bid_farewell(self, worker: _Worker, ending: Ending) -> None:
         """Keep its counts, tell the pool how it ended, give everything back."""
@@ -225,7 +231,10 @@ class Place:
         lost = counts.in_flight  # whatever its exit code: a handler may call os._exit(0)
         failed = 0 if self._is_killed else lost
         worker.has_handled = counts.handled > 0
-        worker.is_orderly = ending.exit_code == 0 and worker.became_ready.is_set() and not lost
+        # Where others reap this process's children, nobody knows the code.
+        is_told = worker.is_retiring or worker.is_told_to_stop
+        is_good = ending.exit_code == 0 or (ending.exit_code is None and is_told)
+        worker.is_orderly = is_good and worker.became_ready.is_set() and not lost
         self._past = Counts(
             counts.handled,
             self._past.handled + counts.handled,
@@ -270,7 +279,8 @@ class Place:
             self._wanted.set()
 
     def _judge_start(self, worker: _Worker, ending: Ending) -> None:
-        is_unfit = ending.exit_code >= 0 or worker.kill_reason is not None
+        has_left = ending.exit_code is not None and ending.exit_code >= 0
+        is_unfit = has_left or worker.kill_reason is not None
         if not worker.answered.is_set() and is_unfit:
             reason = worker.kill_reason or ending.description
             self._note_failed_start(
@@ -316,7 +326,7 @@ class Place:
         is_open = True
         while is_open:
             await anyio.wait_readable(worker.pipe)
-            is_open = self._hear(worker)
+            is_open = self._hear(worker, 1)
 
     def _take(self, worker: _Worker, message: list[Any]) -> None:
         worker.answered.set()
@@ -353,6 +363,9 @@ class Place:
         target = logging.getLogger(name)
         if not target.isEnabledFor(level):
             return
+        if RELAY.is_full:
+            RELAY.count_dropped()
+            return
         record = target.makeRecord(
             name,
             level,
@@ -366,7 +379,7 @@ class Place:
         record.created = created
         record.process = worker.process.pid
         record.exc_text = error or None
-        target.handle(record)
+        RELAY.put(target, record)
 
     async def _watch_answer(self, worker: _Worker) -> None:
         """Kill a process that is no Python; it may never end by itself."""

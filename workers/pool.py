@@ -42,9 +42,11 @@ from workers.child import WorkerSpec
 from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
 from workers.letters import letter_of
+from workers.life import PoolLife
 from workers.place import Obituary, Place
 from workers.policy import Backoff, Recycling, check_limit
 from workers.progress import show_progress
+from workers.relay import RELAY
 from workers.stats import PoolStats, WorkerStats
 
 OBITUARIES_KEPT: Final = 1024
@@ -148,6 +150,7 @@ class Pool:
         self._pages: MemberPages | None = None
         self._final: PoolStats | None = None
         self._stop_asked = anyio.Event()
+        self._life = PoolLife(log.path)
 
     def _check(self, concurrency: object, backoff: object) -> None:
         counts = {
@@ -171,6 +174,24 @@ class Pool:
             raise InvalidArgumentType(f"backoff={backoff!r}; give a workers.Backoff")
         self._recycling.check()
 
+    def check_may_leave(self, error: BaseException | None) -> bool:
+        """Whether the block that ends with this exception is left by the pool's own process.
+
+        Raises:
+            ForkedHandle: it is not, and the child has no exception of its own.
+        """
+        if self._life.is_of_parent and error is None:
+            self._life.check_process()
+        return not self._life.is_of_parent
+
+    def check_process(self) -> None:
+        """Pass in the process that made the pool.
+
+        Raises:
+            ForkedHandle: this one was forked from it.
+        """
+        self._life.check_process()
+
     def use_log(self, log: EventLog) -> None:
         """Another handle of the same log, before the pool is entered."""
         self._log = log
@@ -183,6 +204,7 @@ class Pool:
 
     async def __aenter__(self) -> Self:
         """Start the workers; returns when all of them are ready."""
+        self._life.check_process()
         if self._running is not None:
             raise PoolError("a pool is used once; make another one", path=self._log.path)
         self._running = self._run()
@@ -196,6 +218,8 @@ class Pool:
         traceback: TracebackType | None,
     ) -> bool | None:
         """Let handlers that run end, give the rest back, and wait for all processes."""
+        if not self.check_may_leave(error):
+            return None
         assert self._running is not None
         return await self._running.__aexit__(kind, error, traceback)
 
@@ -205,6 +229,7 @@ class Pool:
             await self._open(stack)
             try:
                 async with anyio.create_task_group() as self._tasks:
+                    self._life.has_begun = True
                     try:
                         await self._start(self._tasks)
                         yield
@@ -257,25 +282,27 @@ class Pool:
             self._places.append(place)
             tasks.start_soon(self._run_place, place)
         for group in self._groups:
-            tasks.start_soon(self._bury_condemned, group)
+            tasks.start_soon(self._life.noting_failure, self._bury_condemned, group)
         for place in self._places:
-            await place.ready.wait()
+            await self._life.unless_it_ends(place.ready.wait)
         if self._progress:
             tasks.start_soon(show_progress, self.stats, self._group_name)
 
     async def _run_place(self, place: Place) -> None:
         # Not cancelled with what is around the pool: leaving it stops the place in order.
         with anyio.CancelScope(shield=True):
-            await place.run()
+            await self._life.noting_failure(place.run)
 
     def _fail(self, failure: PoolFailed) -> None:
         """The pool ends, and whoever is in its block is told why."""
         if self._failure is None and self._tasks is not None:
             self._failure = failure
+            self._life.end(failure)
             self._tasks.cancel_scope.cancel()
 
     async def _stop(self) -> None:
         """All processes are gone when this returns."""
+        self._life.end(PoolError("the pool has ended", path=self._log.path))
         if any(place.has_unready for place in self._places):
             await self._excuse()  # they are killed, and may be at work before we hear of it
         with anyio.move_on_after(self._stop_s):
@@ -285,7 +312,8 @@ class Pool:
         await self._kill()
         for place in self._places:
             await place.gone()
-        self._final = self.stats()
+        await anyio.to_thread.run_sync(RELAY.flush)
+        self._final = self._stats_now()
 
     # --- what users wait for -----------------------------------------------------------------
 
@@ -294,11 +322,12 @@ class Pool:
 
         Raises:
             PoolFailed: the pool cannot go on.
+            PoolError: it has ended, or was killed.
         """
         self._check_runs()
         last_seq_no = await self._log.last_seq_no() or 0
         for group in self._groups:
-            await group.wait_drained(last_seq_no)
+            await self._life.unless_it_ends(group.wait_drained, last_seq_no)
 
     async def run_forever(self) -> None:
         """Wait for SIGTERM or SIGINT (Ctrl-C), then return: leaving the pool lets handlers end.
@@ -307,21 +336,21 @@ class Pool:
 
         Raises:
             PoolFailed: the pool cannot go on.
+            PoolError: it has ended, or was killed by `kill`.
         """
         tasks = self._check_runs()
+        await self._log.last_seq_no()  # in another event loop: `WrongEventLoop`
         tasks.start_soon(self._watch_signals)
         await self.wait_stop_asked()
 
     def _check_runs(self) -> anyio.abc.TaskGroup:
-        if self._tasks is None:
-            raise PoolError("the pool has not begun; enter it first", path=self._log.path)
-        if self._final is not None:
-            raise PoolError("the pool has ended", path=self._log.path)
+        self._life.check_runs()
+        assert self._tasks is not None
         return self._tasks
 
     async def wait_stop_asked(self) -> None:
         """Wait for `request_stop`."""
-        await self._stop_asked.wait()
+        await self._life.unless_it_ends(self._stop_asked.wait)
 
     async def _watch_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -336,8 +365,10 @@ class Pool:
 
     def kill(self) -> None:
         """End all workers now; what they were doing has not failed, and is handed out again."""
+        self._life.check_process()
         if self._tasks is not None and self._final is None:
             self._tasks.start_soon(self._kill)
+        self._life.end(PoolError("the pool was killed", path=self._log.path))
 
     async def _kill(self) -> None:
         """End all workers, and have the writer know before that it is no fault of their events."""
@@ -356,9 +387,10 @@ class Pool:
 
     def stats(self) -> PoolStats:
         """The pool at this moment; after its end, as it was then."""
-        if self._final is not None:
-            return self._final
-        self._check_runs()
+        self._life.check_begun()
+        return self._final or self._stats_now()
+
+    def _stats_now(self) -> PoolStats:
         counts = [place.counts() for place in self._places]
         workers = tuple(
             WorkerStats(
@@ -385,8 +417,7 @@ class Pool:
 
     async def dead_letters(self) -> AsyncIterator[DeadLetter]:
         """The group's dead letters that are stored now, in the order in which they died."""
-        if self._final is None:
-            self._check_runs()
+        self._life.check_begun()
         for group in self._groups:
             for letter in await anyio.to_thread.run_sync(group.dead_letters):
                 yield letter

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import socket
 import sys
@@ -28,19 +29,22 @@ from workers import child
 from workers.child import WorkerSpec
 
 KIB: Final = 1024
+UNKNOWN: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a process ended."""
 
-    exit_code: int
-    """Negative: killed by that signal."""
+    exit_code: int | None
+    """Negative: killed by that signal. `None`: others have reaped it, so nobody knows."""
     peak_rss_bytes: int
 
     @property
     def description(self) -> str:
         """For a sentence: `was killed by SIGSEGV`, or `exited with code 3`."""
+        if self.exit_code is None:
+            return "ended (exit code unknown: SIGCHLD is ignored, or other code reaps children)"
         if self.exit_code < 0:
             return f"was killed by {signal.Signals(-self.exit_code).name}"
         return f"exited with code {self.exit_code}"
@@ -155,10 +159,13 @@ class WorkerProcess:
 
     def reap(self) -> Ending:
         """How it ended; waits for the end."""
-        self._process.join()
-        code = self._popen.returncode
-        assert code is not None
-        ending = Ending(code, self._popen.peak_rss_bytes)
+        if self.pidfd >= 0:
+            end = select.poll()
+            end.register(self.pidfd, select.POLLIN)
+            end.poll()
+        ending = Ending(self._popen.poll(0), self._popen.peak_rss_bytes)
+        if ending.exit_code is None:
+            self._popen.returncode = UNKNOWN  # else `multiprocess` takes it for alive
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1

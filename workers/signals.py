@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+from eventlog import forks
+
 NUMBERS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -23,6 +25,7 @@ class PoolSignals:
         self._kill = kill
         self._before: dict[int, Any] = {}
         self._is_asked = False
+        self._generation = forks.generation
         self.is_interrupted = False
         """There was a signal since leaving began."""
 
@@ -51,7 +54,12 @@ class PoolSignals:
                 signal.signal(number, action)
             self._before = {}
 
-    def _on_signal(self, *_: object) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
+        if self._generation != forks.generation:
+            # A forked child, which has no pool: the signal is its own.
+            self.give_back()
+            signal.raise_signal(number)
+            return
         action = self._kill if self._is_asked else self._stop
         self._is_asked = self.is_interrupted = True
         # Not here: it may have interrupted whoever holds a lock that the action needs.

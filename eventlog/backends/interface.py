@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from eventlog.config import (
+    FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
@@ -253,12 +254,17 @@ class EventLog(ABC):
         linger: float = 0.0,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractAsyncContextManager[Publisher]:
         """A pipelined producer that batches by itself and keeps its order.
 
         `linger`: seconds that a batch waits for more events once the producer is idle.
         `max_batch_bytes`: where a batch is full. `max_in_flight`: batches sent and unanswered,
-        after which `send` waits.
+        after which `send` waits. `flush_s`: how long the end of the block waits for the events that
+        were sent in it; one second after Ctrl-C or `sys.exit`, and not at all when the block is
+        cancelled (which is what Ctrl-C does in asyncio). What is not stored by then is told: by
+        `NotFlushed`, or, where the block ends with an exception of its own, by a `ResourceWarning`.
+        `flush` in the block waits as long as it takes.
 
         Raises:
             InvalidArgument, InvalidArgumentType: an option makes no sense.

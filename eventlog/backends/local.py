@@ -13,7 +13,7 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,17 +34,18 @@ from eventlog.backends.local_publisher import LocalPublisher
 from eventlog.backends.local_stream import LocalRange, LocalStream
 from eventlog.client.append_pipe import AppendPipe
 from eventlog.client.asynchronous import AsyncPipe
-from eventlog.client.feed import Feed, closed
+from eventlog.client.feed import Feed
 from eventlog.client.group import group_fields, number_ranges
 from eventlog.client.local import LocalHandle, check_publisher, check_range
+from eventlog.client.loops import LoopOwner
 from eventlog.config import (
+    FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     GroupOrdering,
 )
-from eventlog.errors import EventLogError
 from eventlog.positions import (
     ConsumerState,
     SeekPosition,
@@ -79,10 +80,13 @@ class LocalEventLog(EventLog):
         return self._handle.path
 
     async def __aenter__(self) -> Self:
+        if self._handle.is_open:
+            self._handle.check_open()
         await self._open()
         return self
 
     async def _open(self) -> None:
+        self._handle.loop = LoopOwner()
         await anyio.to_thread.run_sync(self._handle.open)
         if self._handle.can_write:
             # A log that cannot be written should say so now, not at the first append.
@@ -98,9 +102,18 @@ class LocalEventLog(EventLog):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._check_may_close()
         self._close()
 
+    def _check_may_close(self) -> None:
+        """Pass if nobody waits in another loop with this handle, whom closing would not wake."""
+        loop = self._handle.loop
+        if loop is not None and self._handle.is_open and not loop.is_over():
+            loop.check(self.path)
+
     def _close(self) -> None:
+        if self._handle.generation != forks.generation:
+            return  # the pipes, and what the event loop watches them with, are the parent's too
         self._requests = self._appends = None
         self._reopens = False
         self._handle.close()
@@ -110,8 +123,7 @@ class LocalEventLog(EventLog):
             self._reopens = False
             await self._open()
         forks.check(self._handle.generation, self.path)
-        if not self._handle.is_open:
-            raise closed("handle", self.path)
+        self._handle.check_open()
         return self._handle
 
     async def _request(self, kind: Any, *fields: Any) -> Any:
@@ -129,8 +141,11 @@ class LocalEventLog(EventLog):
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> int:
         pipe = self._appends
-        if pipe is None or self._handle.generation != forks.generation:
+        loop = self._handle.loop
+        if pipe is None or loop is None or self._handle.generation != forks.generation:
             pipe = await self._producer()
+        else:
+            loop.check(self.path)
         batch, row = pipe.outbox.add(event, key, headers)
         await pipe.deliver(batch)
         return batch.seq_no_of(row)
@@ -153,7 +168,8 @@ class LocalEventLog(EventLog):
         handle = await self._ready()
         if self._appends is None:
             outbox = handle.new_outbox()
-            self._appends = AppendPipe(handle.adopt(AsyncPipe(handle.path, outbox.channel)), outbox)
+            pipe = AsyncPipe(handle.path, outbox.channel, handle.notice_of(outbox))
+            self._appends = AppendPipe(handle.adopt(pipe), outbox)
         return self._appends
 
     def publisher(
@@ -161,29 +177,28 @@ class LocalEventLog(EventLog):
         linger: float = 0.0,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractAsyncContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
-        return self._publisher(linger, max_batch_bytes, max_in_flight)
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
+        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
 
     @asynccontextmanager
     async def _publisher(
-        self, linger: float, max_batch_bytes: int, max_in_flight: int
+        self, linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float
     ) -> AsyncIterator[Publisher]:
         handle = await self._ready()
-        publisher = LocalPublisher(handle, linger, max_batch_bytes, max_in_flight)
+        publisher = LocalPublisher(handle, linger, max_batch_bytes, max_in_flight, flush_s)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(publisher.run_sender)
                 tasks.start_soon(publisher.run_receiver)
                 try:
                     yield publisher
-                    await publisher.flush()
-                except Exception:
-                    # What was queued before the block failed is still to be stored; the block's
-                    # own exception matters more than what may come of that.
-                    with suppress(EventLogError):
-                        await publisher.flush()
+                except BaseException as error:
+                    await publisher.leave(error)
                     raise
+                else:
+                    await publisher.leave(None)
                 finally:
                     publisher.close()
                     tasks.cancel_scope.cancel()

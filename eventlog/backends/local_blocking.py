@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from eventlog import forks
@@ -29,6 +29,7 @@ from eventlog.client.local import LocalHandle, check_publisher, check_range
 from eventlog.client.outbox import OutBatch
 from eventlog.client.threads import BlockingPipe
 from eventlog.config import (
+    FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
@@ -36,7 +37,6 @@ from eventlog.config import (
     GroupOrdering,
 )
 from eventlog.envelope import EventEnvelope
-from eventlog.errors import EventLogError
 from eventlog.positions import (
     ConsumerState,
     SeekPosition,
@@ -61,7 +61,8 @@ class BlockingLocalEventLog(EventLog):
         outbox = self._handle.new_outbox()
         self._outbox = outbox
         self._outbox_lock = threading.Lock()
-        self._appends = self._handle.adopt(BlockingPipe(self._handle.path, outbox.channel))
+        notice = self._handle.notice_of(outbox)
+        self._appends = self._handle.adopt(BlockingPipe(self._handle.path, outbox.channel, notice))
         if self._handle.can_write:
             # A log that cannot be written should say so now, not at the first append.
             try:
@@ -125,24 +126,24 @@ class BlockingLocalEventLog(EventLog):
         linger: float = PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
-        return self._publisher(linger, max_batch_bytes, max_in_flight)
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
+        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
 
     @contextmanager
     def _publisher(
-        self, linger: float, max_batch_bytes: int, max_in_flight: int
+        self, linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float
     ) -> Iterator[Publisher]:
-        publisher = BlockingLocalPublisher(self._handle, linger, max_batch_bytes, max_in_flight)
+        handle = self._handle
+        publisher = BlockingLocalPublisher(handle, linger, max_batch_bytes, max_in_flight, flush_s)
         try:
             yield publisher
-            publisher.flush()
-        except Exception:
-            # What was queued before the block failed is still to be stored; the block's own
-            # exception matters more than what may come of that.
-            with suppress(EventLogError):
-                publisher.flush()
+        except BaseException as error:
+            publisher.leave(error)
             raise
+        else:
+            publisher.leave(None)
         finally:
             publisher.close()
 
@@ -153,7 +154,7 @@ class BlockingLocalEventLog(EventLog):
         self, consumer: str, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
         reader = self._handle.reader
-        feed = Feed(reader, consumer, position, options)
+        feed = self._handle.unless_closed(Feed, reader, consumer, position, options)
         stream = BlockingLocalStream(self._handle, feed)
         try:
             yield stream
@@ -161,14 +162,20 @@ class BlockingLocalEventLog(EventLog):
             stream.close()
 
     def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        batches = read_range(self._handle.reader, *check_range(start, stop))
-        return (envelope for envelopes in batches for envelope in envelopes)
+        start, stop = check_range(start, stop)
+        return self._events_of(
+            self._handle.unless_closed(read_range, self._handle.reader, start, stop)
+        )
+
+    def _events_of(self, batches: Iterator[list[EventEnvelope]]) -> Iterator[EventEnvelope]:
+        while events := self._handle.unless_closed(next, batches, None):
+            yield from events
 
     def ack(self, consumer: str, seq_no: int) -> None:
         self._request(Ack, check_name(consumer), check_seq_no(seq_no, consumer=consumer))
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
-        number = self._handle.seek_number(consumer, position)
+        number = self._handle.unless_closed(self._handle.seek_number, consumer, position)
         if number is not None:
             self._request(Seek, consumer, number)
 
@@ -183,7 +190,9 @@ class BlockingLocalEventLog(EventLog):
         max_deliveries: int = MAX_DELIVERIES_DEFAULT,
         position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
     ) -> Group:
-        fields = group_fields(self._handle, name, ordering, max_deliveries, position)
+        fields = self._handle.unless_closed(
+            group_fields, self._handle, name, ordering, max_deliveries, position
+        )
         group = BlockingLocalGroup(self._handle, fields)
         try:
             group.open()
@@ -205,19 +214,19 @@ class BlockingLocalEventLog(EventLog):
     # --- looking -----------------------------------------------------------------------------
 
     def synced(self, seq_no: int | None = None) -> None:
-        wanted = self._handle.number_to_sync(seq_no)
+        wanted = self._handle.unless_closed(self._handle.number_to_sync, seq_no)
         if wanted is not None:
             self._request(AwaitSynced, wanted)
 
     def last_seq_no(self) -> int | None:
-        return self._handle.reader.last_seq_no or None
+        return self._handle.unless_closed(lambda: self._handle.reader.last_seq_no) or None
 
     def consumers(self) -> list[ConsumerState]:
-        return self._handle.reader.consumers()
+        return self._handle.unless_closed(self._handle.reader.consumers)
 
     def status(self) -> LogStatus:
         if not self._handle.can_write:
-            return self._handle.status(0)
+            return self._handle.unless_closed(self._handle.status, 0)
         report = self._request(Status)
         assert isinstance(report, StatusReport)
-        return self._handle.status(report.connections)
+        return self._handle.unless_closed(self._handle.status, report.connections)

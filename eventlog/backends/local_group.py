@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from eventlog import forks
 from eventlog.backends.interface import Group
 from eventlog.client.asynchronous import AsyncPipe
 from eventlog.client.group import letter_bytes_max, number_to_drain
@@ -80,6 +81,8 @@ class LocalGroup(Group):
 
     def close(self) -> None:
         """Give the pipes back."""
+        if self._handle.generation != forks.generation:
+            return
         for pipe in self._pipes.values():
             self._handle.pipes.discard(pipe)
             pipe.close()

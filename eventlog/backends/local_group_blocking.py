@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from eventlog import forks
 from eventlog.blocking import Group
 from eventlog.client.group import check_pool_id, number_to_drain
 from eventlog.client.local import LocalHandle
@@ -39,12 +40,13 @@ class BlockingLocalGroup(Group):
         return GroupMember(self._handle, self.name, check_pool_id(pool_id))
 
     def wait_drained(self, seq_no: int | None = None) -> None:
-        last = number_to_drain(self._handle, self.name, seq_no)
+        last = self._handle.unless_closed(number_to_drain, self._handle, self.name, seq_no)
         self._request(AwaitDrained, self.name, last)
 
     def dead_letters(self) -> list[DeadLetter]:
         return read_dead_letters(self._handle.path, self.name)
 
     def close(self) -> None:
-        self._handle.pipes.discard(self._pipe)
-        self._pipe.close()
+        if self._handle.generation == forks.generation:
+            self._handle.pipes.discard(self._pipe)
+            self._pipe.close()

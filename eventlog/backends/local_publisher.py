@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from contextlib import suppress
+from threading import get_ident
 from typing import Any, Final
 
 import anyio
@@ -14,6 +16,13 @@ from eventlog.backends.interface import AppendHandle, Publisher
 from eventlog.client.asynchronous import AsyncPipe
 from eventlog.client.conversations import PipeBroken
 from eventlog.client.feed import closed
+from eventlog.client.leaving import (
+    INTERRUPTED_FLUSH_S,
+    INTERRUPTS,
+    flush_limit_s,
+    not_flushed,
+    warn_of_unstored,
+)
 from eventlog.client.local import LocalHandle
 from eventlog.client.outbox import OutBatch, copy_of
 from eventlog.config import BATCH_EVENTS_LIMIT
@@ -31,16 +40,24 @@ class LocalPublisher(Publisher):
     """
 
     def __init__(
-        self, handle: LocalHandle, linger: float, max_batch_bytes: int, max_in_flight: int
+        self,
+        handle: LocalHandle,
+        linger: float,
+        max_batch_bytes: int,
+        max_in_flight: int,
+        flush_s: float,
     ) -> None:
         self._handle = handle
         self._linger_s = linger
+        self._flush_s = flush_s
+        self._thread_id = get_ident()
         self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
         self._max_in_flight = max_in_flight
         self._outbox = handle.new_outbox()
         self._builder = self._outbox.builder
         self._channel = self._outbox.channel
-        self._pipe = handle.adopt(AsyncPipe(handle.path, self._channel))
+        notice = handle.notice_of(self._outbox)
+        self._pipe = handle.adopt(AsyncPipe(handle.path, self._channel, notice))
         self._to_send = anyio.Event()
         self._answered = anyio.Event()
         self._is_awaited = anyio.Event()
@@ -55,19 +72,28 @@ class LocalPublisher(Publisher):
     async def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
-        if self._generation != forks.generation:
+        if self._generation != forks.generation or self._thread_id != get_ident():
             self._refuse()
         # As `Outbox.add`, written out: this is the one line that runs for every event.
         batch, builder = self._outbox.open_batch, self._builder
+        if batch.rows == 0:
+            self._check_usable()  # the whole check, once for each batch
         row = builder.add(event, key, headers)
+        batch.rows = row + 1
         if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
             await self._send_full()
         elif row == 0:
             self._to_send.set()
         return LocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
 
-    def _refuse(self) -> None:
+    def _check_usable(self) -> None:
+        """Pass in the handle's process and event loop."""
         forks.check(self._handle.generation, self._handle.path)
+        if self._handle.loop is not None:
+            self._handle.loop.check(self._handle.path)
+
+    def _refuse(self) -> None:
+        self._check_usable()
         if self._failure is not None:
             raise copy_of(self._failure)
         raise closed("publisher", self._handle.path)
@@ -79,7 +105,7 @@ class LocalPublisher(Publisher):
         await self._wait_pending(self._max_in_flight)
 
     async def flush(self) -> None:
-        forks.check(self._handle.generation, self._handle.path)
+        self._check_usable()
         self._outbox.seal()
         self._pump()
         await anyio.lowlevel.checkpoint()
@@ -168,13 +194,50 @@ class LocalPublisher(Publisher):
 
     async def wait_done(self, batch: OutBatch) -> None:
         """Wait until the writer has answered the batch."""
-        forks.check(self._handle.generation, self._handle.path)
+        self._check_usable()
         if not batch.is_sealed:
             self._outbox.seal()
             self._pump()
         await anyio.lowlevel.checkpoint()
         while not batch.is_done:
             await self._answered.wait()
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Flush at the end of the block, which ends with this exception, as `leaving` says.
+
+        Raises:
+            EventLogError: the block ended without an exception, and not all could be stored.
+        """
+        if self._handle.generation != forks.generation:
+            if error is None:
+                self._check_usable()
+            return
+        limit_s = flush_limit_s(error, self._flush_s)
+        is_told = False
+        try:
+            if limit_s:
+                await self._flush_within(limit_s)
+        except EventLogError:
+            is_told = error is None
+            if is_told:
+                raise
+        except INTERRUPTS:
+            # Not the second one.
+            if not isinstance(error, INTERRUPTS):
+                with suppress(EventLogError):
+                    await self._flush_within(INTERRUPTED_FLUSH_S)
+            raise
+        finally:
+            unstored = 0 if is_told else self._outbox.unstored
+            self.close()
+            warn_of_unstored(self._handle.path, unstored)
+
+    async def _flush_within(self, limit_s: float) -> None:
+        self._outbox.drop_half()
+        with anyio.move_on_after(limit_s) as limit:
+            await self.flush()
+        if limit.cancelled_caught:
+            raise not_flushed(self._handle.path, self._outbox.unstored, limit_s)
 
     def close(self) -> None:
         """Give the pipe back; what was not answered, as the block was cancelled, never will be."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
+import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -11,14 +15,22 @@ import msgspec
 from eventlog import forks
 from eventlog.blocking import AppendHandle, Publisher
 from eventlog.client.feed import closed
+from eventlog.client.leaving import (
+    INTERRUPTED_FLUSH_S,
+    INTERRUPTS,
+    flush_limit_s,
+    not_flushed,
+    warn_of_unstored,
+)
 from eventlog.client.local import LocalHandle
 from eventlog.client.outbox import OutBatch, copy_of
-from eventlog.client.threads import BlockingPipe
+from eventlog.client.threads import BlockingPipe, OutOfTime
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
 from eventlog.system import start_thread
 
 _LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
+JOIN_S_MAX: Final = 1.0
 
 
 class BlockingLocalPublisher(Publisher):
@@ -29,13 +41,20 @@ class BlockingLocalPublisher(Publisher):
     """
 
     def __init__(
-        self, handle: LocalHandle, linger: float, max_batch_bytes: int, max_in_flight: int
+        self,
+        handle: LocalHandle,
+        linger: float,
+        max_batch_bytes: int,
+        max_in_flight: int,
+        flush_s: float,
     ) -> None:
         self._handle = handle
         self._linger_s = linger
+        self._flush_s = flush_s
         self._outbox = handle.new_outbox()
         self._builder = self._outbox.builder
-        self._pipe = handle.adopt(BlockingPipe(handle.path, self._outbox.channel))
+        notice = handle.notice_of(self._outbox)
+        self._pipe = handle.adopt(BlockingPipe(handle.path, self._outbox.channel, notice))
         self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
         self._max_in_flight = max_in_flight
         self._lock = threading.Lock()
@@ -48,6 +67,7 @@ class BlockingLocalPublisher(Publisher):
             target=self._look_after, name=f"publisher to {handle.path}", daemon=True
         )
         start_thread(self._thread, handle.path)
+        _open_publishers.add(self)
 
     def __repr__(self) -> str:
         """What is on its way."""
@@ -66,8 +86,9 @@ class BlockingLocalPublisher(Publisher):
             except Exception:
                 raise
             except BaseException:
-                self._outbox.drop_open()
+                self._outbox.drop_half()
                 raise
+            batch.rows = row + 1
             if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
                 self._outbox.seal()
                 self._pipe.run(self._outbox.deliver(self._max_in_flight))
@@ -113,20 +134,72 @@ class BlockingLocalPublisher(Publisher):
                     self._pipe.run(self._outbox.deliver(self._max_in_flight))
                     if not self._opened.is_set():
                         self._pipe.run(self._outbox.deliver(0))
-                except EventLogError as error:
+                except (EventLogError, OutOfTime) as error:
+                    if isinstance(error, OutOfTime):
+                        return  # the block is being left
                     self._failure = error  # raised by the next call of the producer's thread
                     self._generation = forks.UNUSABLE
                     return
 
+    def leave(self, error: BaseException | None) -> None:
+        """Flush at the end of the block, which ends with this exception, as `leaving` says.
+
+        Raises:
+            EventLogError: the block ended without an exception, and not all could be stored.
+        """
+        if self._handle.generation != forks.generation:
+            if error is None:
+                forks.check(self._handle.generation, self._handle.path)
+            return
+        limit_s = flush_limit_s(error, self._flush_s)
+        is_told = False
+        try:
+            if limit_s:
+                self._flush_within(limit_s)
+        except EventLogError:
+            is_told = error is None
+            if is_told:
+                raise
+        except INTERRUPTS:
+            if not isinstance(error, INTERRUPTS):  # the first one
+                with suppress(EventLogError):
+                    self._flush_within(INTERRUPTED_FLUSH_S)
+            raise
+        finally:
+            unstored = 0 if is_told else self._outbox.unstored
+            self.close()
+            warn_of_unstored(self._handle.path, unstored)
+
+    def _flush_within(self, limit_s: float) -> None:
+        self._pipe.end_s = time.monotonic() + limit_s
+        # Whoever else has the lock sends, or waits for answers, and gives up with the pipe.
+        if not self._lock.acquire(timeout=limit_s):
+            raise not_flushed(self._handle.path, self._outbox.unstored, limit_s)
+        try:
+            self._outbox.drop_half()
+            self._outbox.seal()
+            self._pipe.run(self._outbox.deliver(0))
+            if self._failure is not None:
+                raise copy_of(self._failure)
+            self._outbox.check_stored()
+        except OutOfTime:
+            raise not_flushed(self._handle.path, self._outbox.unstored, limit_s) from None
+        finally:
+            self._lock.release()
+
     def close(self) -> None:
-        """End the thread and give the pipe back."""
+        """End the thread and give the pipe back; may be called twice."""
+        _open_publishers.discard(self)
         self._generation = forks.UNUSABLE
         self._ended.set()
         self._opened.set()
         if self._handle.generation == forks.generation:
-            self._thread.join()
             self._handle.pipes.discard(self._pipe)
             self._pipe.close()
+            # Not for ever: it may be looking for a writer, which no closed pipe ends. And the
+            # garbage collector, in that very thread, may be what closes a publisher.
+            if threading.current_thread() is not self._thread:
+                self._thread.join(JOIN_S_MAX)
 
 
 class BlockingLocalAppendHandle(msgspec.Struct, eq=False, gc=False):
@@ -148,3 +221,14 @@ class BlockingLocalAppendHandle(msgspec.Struct, eq=False, gc=False):
 
 
 AppendHandle.register(BlockingLocalAppendHandle)
+
+_open_publishers: weakref.WeakSet[BlockingLocalPublisher] = weakref.WeakSet()
+"""Those whose blocks have not ended."""
+
+
+@atexit.register
+def _leave_all() -> None:
+    """The program ends, and with it every block that it has not left."""
+    for publisher in list(_open_publishers):
+        with suppress(EventLogError):
+            publisher.leave(SystemExit())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
+from eventlog import forks
 from eventlog.backends.interface import EventRange, EventStream
 from eventlog.client.asynchronous import AsyncPipe
 from eventlog.client.feed import Feed, closed
@@ -132,9 +133,10 @@ class LocalStream(EventStream):
         """Give pipe and maps back."""
         self._is_closed = True
         self._events = iter(())
-        self._handle.pipes.discard(self._pipe)
-        self._pipe.close()
-        self._feed.close()
+        if self._handle.generation == forks.generation:
+            self._handle.pipes.discard(self._pipe)
+            self._pipe.close()
+            self._feed.close()
 
 
 class _BatchIterator:

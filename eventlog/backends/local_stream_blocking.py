@@ -63,6 +63,18 @@ class BlockingLocalStream(EventStream):
 
     def _next(self, read: Callable[[], list[EventEnvelope] | None]) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""
+        try:
+            return self._find_next(read)
+        except Exception as error:
+            # Another thread may have closed the stream, or the log, under this one's feet.
+            if self._is_closed:
+                raise closed("stream", self._handle.path) from error
+            self._handle.check_open()
+            raise
+
+    def _find_next(
+        self, read: Callable[[], list[EventEnvelope] | None]
+    ) -> list[EventEnvelope] | None:
         while True:
             if self._is_closed:
                 raise closed("stream", self._handle.path)

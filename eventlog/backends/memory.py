@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
 import anyio
-import sniffio
 from anyio.lowlevel import checkpoint
 
 from eventlog.backends.interface import (
@@ -20,10 +19,17 @@ from eventlog.backends.interface import (
     never_synced,
 )
 from eventlog.backends.memory_feed import MemoryFeed, read_range
-from eventlog.backends.memory_log import MemoryHandle
+from eventlog.backends.memory_log import MemoryHandle, MemoryLog
 from eventlog.client.feed import closed
 from eventlog.client.local import check_publisher, check_range
-from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
+from eventlog.client.loops import LoopOwner, call_in_this_loop
+from eventlog.client.room import SLOW_S, warn_of_wait
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+)
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import LogFull
 from eventlog.positions import (
@@ -45,18 +51,36 @@ class InMemoryEventLog(MemoryHandle, EventLog):
 
     def __init__(self, name: str = "", asked: AskedOptions | None = None) -> None:
         super().__init__(name, asked or AskedOptions())
+        self._loop: LoopOwner | None = None
 
     async def __aenter__(self) -> Self:
+        if self.is_open:
+            _ = self.log  # in another event loop: `WrongEventLoop`
+        self._loop = LoopOwner()
         self.open_handle()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        if self.is_open and self._loop is not None and not self._loop.is_over():
+            self._loop.check(self.path)
         self.close_handle()
 
-    async def wait_changed(self, seen: int) -> None:
+    @property
+    def log(self) -> MemoryLog:
+        found = super().log
+        if self._loop is not None:
+            self._loop.check(self.path)
+        return found
+
+    async def wait_changed(self, seen: int, *, is_for_room: bool = False) -> None:
         """Wait until the log is not what it was when `version` was `seen`."""
         changed = anyio.Event()
-        self.log.call_when_changed(_from_any_thread(changed.set), seen)
+        self.log.call_when_changed(call_in_this_loop(changed.set), seen)
+        if is_for_room:
+            with anyio.move_on_after(SLOW_S):
+                await changed.wait()
+            if not changed.is_set():
+                warn_of_wait(self.path, self.log.last_consumer())
         await changed.wait()
 
     async def _append(self, packed: PackedBatch) -> int:
@@ -68,7 +92,7 @@ class InMemoryEventLog(MemoryHandle, EventLog):
             except LogFull as error:
                 if not self.is_worth_waiting(error):
                     raise
-            await self.wait_changed(seen)
+            await self.wait_changed(seen, is_for_room=True)
 
     async def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
@@ -88,8 +112,9 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         linger: float = 0.0,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractAsyncContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
         return self._publisher()
 
     @asynccontextmanager
@@ -153,6 +178,7 @@ class InMemoryPublisher(Publisher):
         return InMemoryAppendHandle(await self._log.append(event, key=key, headers=headers))
 
     async def flush(self) -> None:
+        _ = self._log.log
         if self.is_closed:
             raise closed("publisher", self._log.path)
 
@@ -246,16 +272,3 @@ class InMemoryRange(EventRange):
         for envelope in self._events:
             return envelope
         raise StopAsyncIteration
-
-
-def _from_any_thread(call: Callable[[], object]) -> Callable[[], object]:
-    """`call`, in this task's event loop, from whichever thread."""
-    if sniffio.current_async_library() == "trio":
-        import trio
-
-        token = trio.lowlevel.current_trio_token()
-        return lambda: token.run_sync_soon(call)
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    return lambda: loop.call_soon_threadsafe(call)

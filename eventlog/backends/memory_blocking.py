@@ -13,7 +13,13 @@ from eventlog.backends.memory_feed import MemoryFeed, read_range
 from eventlog.backends.memory_log import MemoryHandle
 from eventlog.client.feed import closed
 from eventlog.client.local import check_publisher, check_range
-from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT, AskedOptions
+from eventlog.client.room import SLOW_S, warn_of_wait
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+)
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import LogFull
 from eventlog.positions import (
@@ -37,10 +43,12 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
     def close(self) -> None:
         self.close_handle()
 
-    def wait_changed(self, seen: int) -> None:
+    def wait_changed(self, seen: int, *, is_for_room: bool = False) -> None:
         """Wait until the log is not what it was when `version` was `seen`."""
         changed = threading.Event()
         self.log.call_when_changed(changed.set, seen)
+        if is_for_room and not changed.wait(SLOW_S):
+            warn_of_wait(self.path, self.log.last_consumer())
         changed.wait()
 
     def _append(self, packed: PackedBatch) -> int:
@@ -51,7 +59,7 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
             except LogFull as error:
                 if not self.is_worth_waiting(error):
                     raise
-            self.wait_changed(seen)
+            self.wait_changed(seen, is_for_room=True)
 
     def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
@@ -68,8 +76,9 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
         linger: float = blocking.PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractContextManager[blocking.Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, self.path)
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
         return self._publisher()
 
     @contextmanager

@@ -211,6 +211,12 @@ class MemoryLog:
         """The last number behind the consumer; 0 at the beginning."""
         return self._offsets[consumer].position if consumer in self._offsets else 0
 
+    def last_consumer(self) -> tuple[str, int] | None:
+        """The consumer that is furthest behind, and the first event not acknowledged by it."""
+        with self._lock:
+            behind = [(offset.position, name) for name, offset in self._offsets.items()]
+        return (min(behind)[1], min(behind)[0] + 1) if behind else None
+
     def ack(self, consumer: str, seq_no: int) -> None:
         """Move the position forward.
 
@@ -322,6 +328,11 @@ class MemoryHandle:
     def path(self) -> str:
         """Where the log is."""
         return self._log.path
+
+    @property
+    def is_open(self) -> bool:
+        """Between `open_handle` and `close_handle`."""
+        return self._is_open
 
     def open_handle(self) -> None:
         self._is_open = True

@@ -25,6 +25,7 @@ from eventlog.client.conversations import (
 )
 from eventlog.client.feed import closed
 from eventlog.client.launch import find_or_start
+from eventlog.client.room import SLOW_S
 from eventlog.client.staging import drop_descriptors, received
 from eventlog.client.unsent import Unsent
 from eventlog.rendezvous import connect
@@ -35,9 +36,13 @@ T = TypeVar("T")
 class AsyncPipe:
     """One conversation's pipe, opened when it is first needed and again when it broke."""
 
-    def __init__(self, path: str, channel: Channel) -> None:
+    def __init__(
+        self, path: str, channel: Channel, on_slow: Callable[[], None] | None = None
+    ) -> None:
         self._path = path
         self.channel = channel
+        self._on_slow = on_slow
+        """Called whenever the pipe has been silent for `SLOW_S`."""
         # What follows waits for the pipe, so a free lock need not be a checkpoint of its own.
         self.lock = anyio.Lock(fast_acquire=True)
         self._socket: socket.socket | None = None
@@ -144,7 +149,10 @@ class AsyncPipe:
             PipeBroken: the other end is gone.
         """
         while True:
-            await self._wait(anyio.wait_readable)
+            if self._on_slow is not None:
+                await self._wait_noting_silence(self._on_slow)
+            else:
+                await self._wait(anyio.wait_readable)
             try:
                 data = received(self._open_socket(), self.channel)
             except BlockingIOError:
@@ -154,6 +162,14 @@ class AsyncPipe:
             if not data:
                 raise PipeBroken("the writer closed the pipe")
             return data
+
+    async def _wait_noting_silence(self, on_slow: Callable[[], None]) -> None:
+        while True:
+            with anyio.move_on_after(SLOW_S) as silence:
+                await self._wait(anyio.wait_readable)
+            if not silence.cancelled_caught:
+                return
+            on_slow()
 
     async def _wait(self, wait: Callable[..., object]) -> None:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from eventlog import forks
 from eventlog.backends.interface import LogStatus, never_synced
@@ -13,6 +14,7 @@ from eventlog.client.conversations import Channel
 from eventlog.client.feed import closed
 from eventlog.client.launch import prepare
 from eventlog.client.outbox import Outbox
+from eventlog.client.room import RoomNotice, notice_of
 from eventlog.client.staging import StagingRing
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
 from eventlog.errors import InvalidArgument, InvalidArgumentType, SequenceOutOfRange
@@ -21,6 +23,9 @@ from eventlog.record_batch import PackedBatch
 from eventlog.storage.owner import is_owner
 from eventlog.storage.reader import LogReader
 from eventlog.system import absolute_path
+
+if TYPE_CHECKING:
+    from eventlog.client.loops import LoopOwner
 
 
 class ClosablePipe(Protocol):
@@ -31,6 +36,7 @@ class ClosablePipe(Protocol):
 
 
 Pipe = TypeVar("Pipe", bound=ClosablePipe)
+T = TypeVar("T")
 
 
 class LocalHandle:
@@ -40,6 +46,8 @@ class LocalHandle:
         self.path = absolute_path(os.fspath(path))
         self.asked = asked
         self.generation = forks.generation
+        self.loop: LoopOwner | None = None
+        """The event loop that it belongs to; a blocking handle belongs to none."""
         self._reader: LogReader | None = None
         self.pipes: set[ClosablePipe] = set()
         """Of this handle, its streams and its publishers: closed with it, waking who waits."""
@@ -67,12 +75,26 @@ class LocalHandle:
         self._reader = reader
 
     def check_open(self) -> None:
-        """Pass if the handle is open, and of this process.
+        """Pass if the handle is open, and of this process and event loop.
 
         Raises:
-            LogClosed, ForkedHandle: it is not.
+            LogClosed, ForkedHandle, WrongEventLoop: it is not.
         """
         _ = self.reader
+        if self.loop is not None:
+            self.loop.check(self.path)
+
+    def unless_closed(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call something that reads the maps, which another thread may take away by `close`.
+
+        Raises:
+            LogClosed: it did, whatever the call made of that.
+        """
+        try:
+            return call(*arguments)
+        except Exception:
+            self.check_open()
+            raise
 
     @property
     def reader(self) -> LogReader:
@@ -113,6 +135,10 @@ class LocalHandle:
     def new_outbox(self) -> Outbox:
         """A producer with a pipe of its own."""
         return Outbox(self.new_channel(), self.options, StagingRing)
+
+    def notice_of(self, outbox: Outbox) -> RoomNotice | None:
+        """What is to be called while an outbox's pipe is silent."""
+        return notice_of(self.reader, outbox)
 
     def packed(self, events: Iterable[Any]) -> list[PackedBatch]:
         """All the events in batches.
@@ -179,11 +205,12 @@ class LocalHandle:
 
     def close(self) -> None:
         """Close all pipes, and unmap; may be called twice."""
-        while self.pipes:
-            self.pipes.pop().close()
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        with suppress(KeyError):  # another thread has closed the last one
+            while self.pipes:
+                self.pipes.pop().close()
+        reader, self._reader = self._reader, None  # in one step: two threads may close at once
+        if reader is not None:
+            reader.close()
 
 
 def check_range(start: object, stop: object) -> tuple[int, int | None]:
@@ -195,19 +222,24 @@ def check_range(start: object, stop: object) -> tuple[int, int | None]:
     return check_seq_no(start), None if stop is None else check_seq_no(stop)
 
 
-def check_publisher(linger: float, max_batch_bytes: int, max_in_flight: int, path: str) -> None:
+def check_publisher(
+    linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float, path: str
+) -> None:
     """Pass if the options of a publisher mean something.
 
     Raises:
         InvalidArgument, InvalidArgumentType: they don't.
     """
-    if isinstance(linger, bool) or not isinstance(linger, int | float):
-        raise InvalidArgumentType(f"linger is {linger!r}; give a number of seconds", path=path)
+    for name, seconds in {"linger": linger, "flush_s": flush_s}.items():
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise InvalidArgumentType(f"{name} is {seconds!r}; give a number of seconds", path=path)
     for name, value in {"max_batch_bytes": max_batch_bytes, "max_in_flight": max_in_flight}.items():
         if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidArgumentType(f"{name} is {value!r}; give a whole number", path=path)
     if not 0 <= linger < 3600:
         raise InvalidArgument(f"linger is {linger}; give seconds, 0 to less than 3600", path=path)
+    if not 0 <= flush_s < float("inf"):
+        raise InvalidArgument(f"flush_s is {flush_s}; give seconds, 0 or more", path=path)
     if max_batch_bytes < 1:
         raise InvalidArgument(f"max_batch_bytes is {max_batch_bytes}; give 1 or more", path=path)
     if not 1 <= max_in_flight <= MAX_IN_FLIGHT_LIMIT:

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
+from eventlog import forks
 from eventlog.client.conversations import ATTEMPTS_MAX, PipeBroken
 from eventlog.client.feed import closed
 from eventlog.client.launch import find_or_start
@@ -109,6 +110,7 @@ class MemberPipe:
             self.changed.wait_for(lambda: self.page is not None or self._failure is not None)
             if self._failure is not None:
                 raise self._failure
+        handle.adopt(self)  # closing the log ends the wait for events
 
     @property
     def not_begun(self) -> int:
@@ -123,6 +125,7 @@ class MemberPipe:
         Raises:
             EventLogError: the log cannot be reached.
         """
+        self._check_process()
         with self.changed:
             if not self._is_stopped:
                 self._say(AskLease, count, least)
@@ -135,6 +138,10 @@ class MemberPipe:
                 return None
             self._lease = lease
             return lease
+
+    def _check_process(self) -> None:
+        """Pass where the reader thread is: a forked child has none, and would wait for ever."""
+        forks.check(self._handle.generation, self._handle.path)
 
     def _take_back_request(self) -> None:
         """Nobody waits for a lease any more: one that still comes is given back by leaving."""
@@ -149,6 +156,7 @@ class MemberPipe:
 
     def say_of(self, lease: Lease, kind: Any, *fields: Any) -> None:
         """Say something of a lease; of one that is somebody else's by now, nothing."""
+        self._check_process()
         with self.changed:
             if not lease.is_stale:
                 self._say(kind, *fields)
@@ -156,9 +164,7 @@ class MemberPipe:
     def _say(self, kind: Any, *fields: Any) -> None:
         """Send a request, and keep it until it is answered; the caller holds the lock."""
         if threading.current_thread() is not self._thread:
-            self.changed.wait_for(
-                lambda: len(self._unanswered) < UNANSWERED_MAX or self._failure is not None
-            )
+            self.changed.wait_for(lambda: len(self._unanswered) < UNANSWERED_MAX or self._is_over)
         self._request_id += 1
         message = kind(self._request_id, *fields)
         self._unanswered[self._request_id] = message
@@ -178,16 +184,26 @@ class MemberPipe:
 
         Raises:
             EventLogError: the log cannot be reached.
+            LogClosed: another thread has closed the member before that.
         """
+        self._check_process()
         with self.changed:
-            self.changed.wait_for(lambda: not self._unanswered or self._failure is not None)
+            self.changed.wait_for(lambda: not self._unanswered or self._is_over)
             if self._failure is not None:
                 raise self._failure
+            if self._unanswered:
+                raise closed("member", self._handle.path)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing is answered any more."""
+        return self._is_closed or self._failure is not None
 
     def close(self) -> None:
         """Leave the group, and give everything back; may be called twice."""
-        if self._is_closed:
+        if self._is_closed or self._handle.generation != forks.generation:
             return
+        self._handle.pipes.discard(self)
         self.stop()
         end = time.monotonic() + LEAVE_S_MAX
         with self.changed:
@@ -197,6 +213,7 @@ class MemberPipe:
                 self._say(Leave)
                 self._are_answered_by(end)
             self._is_closed = True
+            self.changed.notify_all()
             pipe = self._socket
             if pipe is not None:
                 with suppress(OSError):

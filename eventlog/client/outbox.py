@@ -62,6 +62,7 @@ class OutBatch:
         "place",
         "producer_seq",
         "request_id",
+        "rows",
     )
 
     def __init__(self) -> None:
@@ -71,6 +72,8 @@ class OutBatch:
         self.place: int | None = None
         """Where it lies in the staging ring."""
         self.is_sealed = False
+        self.rows = 0
+        """Events that were added whole: an interrupt may leave half of one more."""
         self.base_seq_no: int | None = None
         self.error: EventLogError | None = None
         self.on_done: Any = None
@@ -129,6 +132,8 @@ class Outbox:
         self.unsent: deque[OutBatch] = deque()
         self.in_flight: deque[OutBatch] = deque()
         self._first_error: EventLogError | None = None
+        self._refused = 0
+        """Events that got an error since the last `check_stored`."""
 
     @property
     def pending(self) -> int:
@@ -151,15 +156,20 @@ class Outbox:
         except Exception:
             raise
         except BaseException:
-            self.drop_open()
+            self.drop_half()
             raise
+        self.open_batch.rows = row + 1
         return self.open_batch, row
 
-    def drop_open(self) -> None:
-        """Give the open batch up: a Ctrl-C came while something was added, perhaps by half."""
-        batch, self.open_batch = self.open_batch, OutBatch()
-        self.builder.clear()
-        batch.finish(None, self._interrupted())
+    def drop_half(self) -> None:
+        """Drop what an interrupt, as of Ctrl-C, left half added to the open batch."""
+        self.builder.truncate(self.open_batch.rows)
+
+    @property
+    def unstored(self) -> int:
+        """Events that are not answered, and those refused of which `check_stored` has not told."""
+        unanswered = sum(batch.rows for batch in (*self.unsent, *self.in_flight))
+        return self.open_batch.rows + unanswered + self._refused
 
     def check_not_lost(self, batch: OutBatch) -> None:
         """Pass if there is still something to wait for, or the batch is answered.
@@ -187,6 +197,7 @@ class Outbox:
         """Queue a batch that is already packed, behind all that were added before."""
         self.seal()
         batch = OutBatch()
+        batch.rows = packed.count
         self._queue(batch, BatchParts(*packed[:3], [packed.payload]))
         return batch
 
@@ -257,6 +268,7 @@ class Outbox:
             elif isinstance(message, Failed):
                 error = error_of(message)
                 self._first_error = self._first_error or error
+                self._refused += batch.rows
                 batch.finish(None, error)
             self.in_flight.remove(batch)
 
@@ -272,6 +284,7 @@ class Outbox:
             EventLogError: the first refusal.
         """
         error, self._first_error = self._first_error, None
+        self._refused = 0
         if error is not None:
             raise copy_of(error)
 
@@ -295,6 +308,7 @@ class Outbox:
         """Answer everything on its way with this error: the log cannot be reached."""
         self.pipe_broke()
         while self.unsent:
+            self._refused += self.unsent[0].rows
             self.unsent.popleft().finish(None, error)
 
     def deliver(self, pending_max: int) -> Steps[None]:

@@ -57,6 +57,7 @@ class ResultWriter:
         """
         if not len(self._builder):
             return
+        self._handle.check_open()
         packed = self._builder.build()
         if self._acks is not None:
             packed = _with_acks(packed, self._acks._replace(lease_id=lease_id, ranges=ranges))

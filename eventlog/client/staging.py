@@ -75,17 +75,11 @@ class StagingRing:
 
 def received(pipe: socket.socket, channel: Channel) -> bytes:
     """What `recv` gives, and descriptors put aside if the channel waits for some."""
-    while True:
-        try:
-            if channel.descriptors is None:
-                return pipe.recv(RECEIVE_BYTES)
-            data, descriptors, _, _ = socket.recv_fds(
-                pipe, RECEIVE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
-            )
-        except TimeoutError:
-            continue  # of a blocking pipe (see `rendezvous.connect`): nothing has come so far
-        channel.descriptors += map(above_standard, descriptors)
-        return data
+    if channel.descriptors is None:
+        return pipe.recv(RECEIVE_BYTES)
+    data, descriptors, _, _ = socket.recv_fds(pipe, RECEIVE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+    channel.descriptors += map(above_standard, descriptors)
+    return data
 
 
 def drop_descriptors(channel: Channel) -> None:

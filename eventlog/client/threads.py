@@ -8,24 +8,38 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
 from eventlog.client.conversations import Channel, OpenPipe, Operation, PipeBroken, Send, Steps
 from eventlog.client.feed import closed
 from eventlog.client.launch import find_or_start
+from eventlog.client.room import SLOW_S
 from eventlog.client.staging import drop_descriptors, received
 from eventlog.client.unsent import Unsent
+from eventlog.errors import EventLogError
 
 T = TypeVar("T")
+
+
+class OutOfTime(Exception):
+    """The pipe's `end_s` has come; never leaves this package."""
 
 
 class BlockingPipe:
     """One conversation's pipe, opened when it is first needed and again when it broke."""
 
-    def __init__(self, path: str, channel: Channel) -> None:
+    def __init__(
+        self, path: str, channel: Channel, on_slow: Callable[[], None] | None = None
+    ) -> None:
         self._path = path
         self.channel = channel
+        self._on_slow = on_slow
+        """Called whenever the pipe has been silent for `SLOW_S`."""
+        self.end_s: float | None = None
+        """When to give up, by the monotonic clock."""
         self.lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._unsent = Unsent()
@@ -45,8 +59,12 @@ class BlockingPipe:
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except Exception:
-            raise  # said by the conversation, which is at its end
+        except (EventLogError, OutOfTime):
+            raise
+        except Exception as error:
+            if self._is_closed:  # by another thread, under this one's feet
+                raise closed("handle", self._path) from error
+            raise
         except BaseException:
             self._hang_up()  # as of Ctrl-C, in the middle of it: only another pipe begins anew
             raise
@@ -67,7 +85,10 @@ class BlockingPipe:
     def _open(self) -> None:
         self._hang_up()
         if not self._is_closed:
-            self._socket = find_or_start(self._path)
+            pipe = find_or_start(self._path)
+            if self._on_slow is not None:
+                pipe.settimeout(SLOW_S)
+            self._socket = pipe
         if self._is_closed:
             self._hang_up()
             raise closed("handle", self._path)
@@ -75,26 +96,41 @@ class BlockingPipe:
     def _send_all(self) -> None:
         while self._unsent:
             try:
-                sent = self._open_socket().sendmsg(self._unsent.parts())
+                sent = self._socket_in_time().sendmsg(self._unsent.parts())
             except TimeoutError:
-                continue  # as in `received`
+                self._note_silence()
+                continue
             except OSError as error:
                 raise PipeBroken(str(error)) from error
             self._unsent.sent(sent)
 
     def _receive(self) -> bytes:
-        try:
-            data = received(self._open_socket(), self.channel)
-        except OSError as error:
-            raise PipeBroken(str(error)) from error
-        if not data:
-            raise PipeBroken("the writer closed the pipe")
-        return data
+        while True:
+            try:
+                data = received(self._socket_in_time(), self.channel)
+            except TimeoutError:
+                self._note_silence()
+                continue
+            except OSError as error:
+                raise PipeBroken(str(error)) from error
+            if not data:
+                raise PipeBroken("the writer closed the pipe")
+            return data
 
-    def _open_socket(self) -> socket.socket:
-        if self._socket is None:
+    def _socket_in_time(self) -> socket.socket:
+        pipe = self._socket
+        if pipe is None:
             raise PipeBroken("the pipe is closed")
-        return self._socket
+        if self.end_s is not None:
+            left_s = self.end_s - time.monotonic()
+            if left_s <= 0:
+                raise OutOfTime
+            pipe.settimeout(left_s)
+        return pipe
+
+    def _note_silence(self) -> None:
+        if self._on_slow is not None:
+            self._on_slow()
 
     def _hang_up(self) -> None:
         pipe, self._socket = self._socket, None  # in one step: two threads may hang up at once

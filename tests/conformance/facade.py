@@ -18,7 +18,11 @@ import anyio.to_thread
 import eventlog.blocking
 from eventlog import AppendHandle, EventLog, EventStream, LogStatus, Publisher
 from eventlog.backends.interface import EventRange
-from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+)
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import LogClosed
 from eventlog.positions import ConsumerState, SeekPosition
@@ -186,8 +190,9 @@ class ThreadedEventLog(EventLog):
         linger: float = eventlog.blocking.PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractAsyncContextManager[Publisher]:
-        publisher = self.blocking.publisher(linger, max_batch_bytes, max_in_flight)
+        publisher = self.blocking.publisher(linger, max_batch_bytes, max_in_flight, flush_s)
         return self._entered(publisher, ThreadedPublisher)
 
     def _subscribe(

@@ -251,6 +251,9 @@ async def test_options_of_a_publisher_that_mean_nothing_are_refused(logs: Logs) 
         ({"max_batch_bytes": float("nan")}, TypeError),
         ({"max_in_flight": -1}, ValueError),
         ({"max_in_flight": "8"}, TypeError),
+        ({"flush_s": -1}, ValueError),
+        ({"flush_s": float("inf")}, ValueError),
+        ({"flush_s": None}, TypeError),
     ]
     async with logs.open() as log:
         for options, kind in cases:
