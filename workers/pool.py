@@ -41,6 +41,7 @@ from workers.arguments import check_log, check_ordering, path_of
 from workers.child import WorkerSpec
 from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
+from workers.importing import check_no_import
 from workers.letters import letter_of
 from workers.life import PoolLife
 from workers.place import Obituary, Place
@@ -110,6 +111,7 @@ class Pool:
         progress: bool = False,
         stop_s: float = 10.0,
     ) -> None:
+        check_no_import()
         self._log = check_log(log)
         self._group_name = group
         self._processes = usable_cpus() if processes is None else processes
