@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from eventlog import forks
 from eventlog.backends.interface import LogStatus, never_synced
-from eventlog.batch_builder import pack_batches
 from eventlog.client.conversations import Channel
 from eventlog.client.feed import closed
 from eventlog.client.launch import prepare
@@ -16,8 +14,8 @@ from eventlog.client.outbox import Outbox
 from eventlog.client.staging import StagingRing
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
 from eventlog.errors import InvalidArgument, InvalidArgumentType, SequenceOutOfRange
+from eventlog.event_batches import Headers, Keys, ManyEvents
 from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
-from eventlog.record_batch import PackedBatch
 from eventlog.storage.reader import LogReader
 
 
@@ -109,17 +107,12 @@ class LocalHandle:
         """A producer with a pipe of its own."""
         return Outbox(self.new_channel(), self.options, StagingRing)
 
-    def packed(self, events: Iterable[Any]) -> list[PackedBatch]:
-        """All the events in batches.
-
-        Raises:
-            InvalidArgument: there are none.
-        """
+    def many_events(self, keys: Keys, headers: Headers) -> ManyEvents:
+        """What packs the events of an `append_many`."""
         options = self.options
-        batches = pack_batches(events, options.max_event_bytes, options.batch_bytes_max, self.path)
-        if not batches:
-            raise InvalidArgument(f"no events to append to the log {self.path}", path=self.path)
-        return batches
+        return ManyEvents(
+            options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
+        )
 
     def seek_number(self, consumer: str, position: SeekPosition) -> int | None:
         """The last number behind `position`; `None` if there is nothing to set."""

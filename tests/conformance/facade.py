@@ -21,6 +21,7 @@ from eventlog.backends.interface import EventRange
 from eventlog.config import MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import LogClosed
+from eventlog.event_batches import Headers, Keys
 from eventlog.positions import ConsumerState, SeekPosition
 from eventlog.subscription import StreamOptions
 
@@ -178,8 +179,16 @@ class ThreadedEventLog(EventLog):
     ) -> int:
         return await self._threads.run(self.blocking.append, event, key=key, headers=headers)
 
-    async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
-        return await self._threads.run(self.blocking.append_many, cast("Iterable[Any]", events))
+    async def append_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> tuple[int, int]:
+        return await self._threads.run(
+            self.blocking.append_many, cast("Iterable[Any]", events), keys=keys, headers=headers
+        )
 
     def publisher(
         self,
