@@ -52,9 +52,8 @@ class ManyEvents:
         self._batches: list[PackedBatch] = []
         self._count = 0
         self._keys = _each("keys", keys, path)
-        is_for_all = headers is None or isinstance(headers, Mapping)
-        self._headers_of_all = headers if is_for_all else None
-        self._headers = None if is_for_all else _each("headers", headers, path)
+        self._headers_of_all = headers if isinstance(headers, Mapping) else None
+        self._headers = None if isinstance(headers, Mapping) else _each("headers", headers, path)
         self._is_bare = keys is None and headers is None
 
     def pack(self, events: Iterable[Any]) -> list[PackedBatch]:
