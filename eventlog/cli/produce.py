@@ -86,6 +86,12 @@ def _headers(given: list[str]) -> dict[str, str] | None:
 def _from_arguments(events: list[str]) -> Iterator[tuple[str, str]]:
     """The events, and where each stands."""
     for number, event in enumerate(events, 1):
+        try:
+            event.encode()
+        except UnicodeEncodeError:
+            raise InvalidEvent(
+                f"argument {number} is no UTF-8; those before it are appended"
+            ) from None
         yield f"argument {number}", event
 
 

@@ -60,13 +60,15 @@ def event_json(event: Any) -> str:
 def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | None) -> str:
     """An envelope as one line."""
     if as_json:
-        return encode({"key": None, "headers": None} | fields_of(envelope))
-    event = envelope.event
-    text = clean(event) if isinstance(event, str) else event_json(event)
+        fields = fields_of(envelope)
+        event = fields.pop("event")
+        return encode({**fields, "key": envelope.key, "headers": envelope.headers, "event": event})
+    payload = envelope.event
+    text = clean(payload) if isinstance(payload, str) else event_json(payload)
     if template is None:
         return f"{envelope.seq_no}\t{text}"
     headers, key = envelope.headers, envelope.key
-    fields = {
+    named = {
         "seq_no": envelope.seq_no,
         "id": str(envelope.id),
         "timestamp": envelope.timestamp.isoformat(),
@@ -75,7 +77,7 @@ def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | Non
         "event": text,
     }
     try:
-        return template.format(**fields)
+        return template.format(**named)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise InvalidArgument(
             f"the format {template!r} is no good ({error}): use {{seq_no}}, {{id}}, {{timestamp}},"

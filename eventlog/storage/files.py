@@ -12,6 +12,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -20,7 +21,7 @@ from eventlog.errors import EventLogError, LogFull, LogNotFound, PermissionDenie
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Words(Protocol):
@@ -255,16 +256,36 @@ def translated(error: OSError, path: str, what: str) -> EventLogError:
         case number if number in _NO_ROOM:
             return LogFull(
                 f"no room for the log {path} ({reason}); free some space, the log goes on by"
-                " itself" + _small_tmpfs_hint(path),
+                " itself, or make a log with a smaller segment_bytes=" + _small_tmpfs_hint(path),
                 path=path,
             )
-        case errno.EACCES | errno.EPERM | errno.EROFS:
+        case errno.EFBIG:
+            return LogFull(
+                f"no room for the log {path} ({reason}): {_file_size_limit()}; raise it for the"
+                " program that starts the writer, or make a log with a smaller segment_bytes=",
+                path=path,
+            )
+        case errno.EROFS:
+            return PermissionDenied(
+                f"the log {path} lies on a read-only file system ({reason}): it can be read, but"
+                " nothing can be appended; mount it for writing",
+                path=path,
+            )
+        case errno.EACCES | errno.EPERM:
             return PermissionDenied(
                 f"no permission for the log {path} ({reason}); run as its owner", path=path
             )
         case errno.ENOENT | errno.ENOTDIR:
             return LogNotFound(f"there is no log at {path} ({reason})", path=path)
     return StorageFailed(f"the storage of the log {path} failed ({reason})", path=path)
+
+
+def _file_size_limit() -> str:
+    """What keeps a file of this process small."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == resource.RLIM_INFINITY:
+        return "the file system has no files that large"
+    return f"a file of this process may have {limit} bytes (ulimit -f)"
 
 
 def _small_tmpfs_hint(path: str) -> str:
