@@ -6,11 +6,12 @@ import struct
 import sys
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, Final
 
+from eventlog.bad_values import bad_place
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.envelope import (
     ID_BYTES,
@@ -21,7 +22,7 @@ from eventlog.envelope import (
     check_key,
     new_id,
 )
-from eventlog.errors import EventTooLarge, InvalidArgumentType, InvalidEvent
+from eventlog.errors import EventTooLarge, InvalidEvent
 from eventlog.payload import PLAIN_OPTIONS, new_event_packer, new_packer, pack_plain
 from eventlog.record_batch import FLAG_KEYED, KEY_HASH_BYTES, BatchParts, PackedBatch, key_hash
 
@@ -29,7 +30,6 @@ EVENT_OVERHEAD_BYTES: Final = TIMESTAMP_BYTES + ID_BYTES + KEY_HASH_BYTES + 6
 """What an event costs in a batch, at most, beside its payload, key and headers: one with a key or
 an id of its own makes a column for all, and the 6 bytes are the length of a key (5) and nil for
 headers. Counted for every event, so that no batch outgrows its segment."""
-CHUNK_EVENTS: Final = 256
 LARGE_BYTES: Final = 64 * 1024
 """Payloads of bytes that are not worth a copy on their way into a batch. From this size on,
 MessagePack writes the length of bytes in four bytes."""
@@ -150,19 +150,30 @@ class BatchBuilder:
         try:
             return self._pack_event(event, events)
         except _REFUSALS as error:
-            raise self._invalid(error) from error
+            # Of a list it matters only that one of its events is bad; which one is told later.
+            place = bad_place(event, self._pack_event, error) if events is None else ""
+            raise self._invalid(error, place) from error
 
     def _add_large(self, event: bytes) -> int:
         """As `add`, without a copy: bytes never change."""
-        row = self._take(_BIN_32.pack(0xC6, len(event)), len(event), time.time_ns())
+        row = self._take(_BIN_32.pack(0xC6, len(event)), time.time_ns(), payload_bytes=len(event))
         self._events.append(event)
         self._has_large = True
         return row
 
-    def _take(self, packed: bytes, columns_bytes: int, timestamp_ns: int) -> int:
-        size = len(packed) + columns_bytes
+    def _take(
+        self,
+        packed: bytes,
+        timestamp_ns: int,
+        *,
+        payload_bytes: int = 0,
+        key_bytes: int = 0,
+        headers_bytes: int = 0,
+    ) -> int:
+        """Add a packed event; `payload_bytes` more of it are added by the caller."""
+        size = len(packed) + payload_bytes + key_bytes + headers_bytes
         if size > self._max_event_bytes:
-            raise self._too_large(size)
+            raise self._too_large(size, key_bytes, headers_bytes)
         self._events.append(packed)
         self._timestamps.append(timestamp_ns)
         self.bytes += size + EVENT_OVERHEAD_BYTES
@@ -194,7 +205,7 @@ class BatchBuilder:
             raise self._too_large(max(map(len, packed)))
         full = []
         for one in packed:
-            self._take(one, 0, now)
+            self._take(one, now)
             if self.bytes >= limit_bytes or self.is_full:
                 full.append(self.build())
         return full
@@ -212,34 +223,39 @@ class BatchBuilder:
             event, timestamp_ns = envelope.event, envelope.timestamp_ns
             key = envelope.key if key is None else key
             headers = envelope.headers if headers is None else headers
-        columns_bytes = self._check_row(key, headers)
-        row = self._take(self._packed(event), columns_bytes, timestamp_ns)
+        key_bytes, headers_bytes = self._check_row(key, headers)
+        row = self._take(
+            self._packed(event), timestamp_ns, key_bytes=key_bytes, headers_bytes=headers_bytes
+        )
         if key is not None or headers is not None:
             self._rows[row] = (key, None if headers is None else dict(headers))
         if envelope is not None:
             self._ids[row] = envelope.id.bytes
         return row
 
-    def _check_row(self, key: str | None, headers: Mapping[str, str] | None) -> int:
-        """The bytes that key and headers add."""
-        size = 0
-        if key is not None:
-            size += len(check_key(key).encode())
-        if headers is not None:
-            size += len(self._pack(check_headers(headers)))
-        return size
+    def _check_row(self, key: str | None, headers: Mapping[str, str] | None) -> tuple[int, int]:
+        """The bytes that the key adds, and those that the headers add."""
+        key_bytes = 0 if key is None else len(check_key(key).encode())
+        return key_bytes, 0 if headers is None else len(self._pack(check_headers(headers)))
 
-    def _invalid(self, error: Exception) -> InvalidEvent:
+    def _invalid(self, error: Exception, place: str) -> InvalidEvent:
+        at = f"{place}: " if place else ""
         return InvalidEvent(
-            f"the event cannot be stored{self._where}: {error}; give values that MessagePack can"
-            " carry",
+            f"the event cannot be stored{self._where}: {at}{error}; give values that MessagePack"
+            " can carry",
             path=self._path,
         )
 
-    def _too_large(self, size: int) -> EventTooLarge:
+    def _too_large(self, size: int, key_bytes: int = 0, headers_bytes: int = 0) -> EventTooLarge:
+        columns_bytes = key_bytes + headers_bytes
+        of_them, advice = "", "store large data elsewhere"
+        if columns_bytes:
+            of_them = f" ({key_bytes} of them its key, {headers_bytes} its headers)"
+        if size - columns_bytes <= self._max_event_bytes:
+            advice = "shorten the key or the headers"
         return EventTooLarge(
-            f"the event takes {size} bytes, {self._max_event_bytes} are allowed{self._where}: store"
-            " large data elsewhere, or make the log with a larger max_event_bytes",
+            f"the event takes {size} bytes{of_them}, {self._max_event_bytes} are allowed"
+            f"{self._where}: {advice}, or make the log with a larger max_event_bytes",
             path=self._path,
         )
 
@@ -296,62 +312,6 @@ class BatchBuilder:
 def _is_head_of_large(packed: bytes) -> bool:
     """Whether it announces a large payload that is kept apart (see `_add_large`)."""
     return len(packed) == _BIN_32.size and packed[0] == 0xC6
-
-
-def pack_batches(
-    events: Iterable[Any], max_event_bytes: int, batch_bytes_max: int, path: str | None = None
-) -> list[PackedBatch]:
-    """All the events, in as many batches as the limit asks for.
-
-    Raises:
-        InvalidEvent, EventTooLarge: one of them is bad; the message tells which.
-    """
-    builder = BatchBuilder(max_event_bytes, path)
-    batches = []
-    first = 0
-    for chunk in _chunks(events):
-        try:
-            batches += _pack_chunk(builder, chunk, batch_bytes_max)
-        except (InvalidEvent, EventTooLarge):
-            _blame(chunk, first, BatchBuilder(max_event_bytes, path))
-            raise
-        first += len(chunk)
-    if len(builder):
-        batches.append(builder.build())
-    return batches
-
-
-def _pack_chunk(builder: BatchBuilder, chunk: list[Any], limit_bytes: int) -> list[PackedBatch]:
-    """Add the events and return the batches that reached the limit."""
-    if Row not in set(map(type, chunk)):
-        return builder.add_all(chunk, limit_bytes)
-    batches = []
-    for event in chunk:
-        builder.add(event)
-        if builder.bytes >= limit_bytes or builder.is_full:
-            batches.append(builder.build())
-    return batches
-
-
-def _blame(chunk: list[Any], first: int, builder: BatchBuilder) -> None:
-    """Raise the error of the first bad event, with its place among all; the others are good."""
-    for place, event in enumerate(chunk, first):
-        try:
-            builder.add(event)
-        except (InvalidEvent, EventTooLarge) as error:
-            raise type(error)(
-                f"nothing was appended, as events[{place}] is bad: {error}", path=error.path
-            ) from error.__cause__
-
-
-def _chunks(events: Iterable[Any]) -> Iterator[list[Any]]:
-    """Lists of some events each: what is packed at once."""
-    try:
-        source = iter(events)
-    except TypeError:
-        raise InvalidArgumentType(f"{events!r:.80} is no iterable of events; give a list") from None
-    while chunk := list(islice(source, CHUNK_EVENTS)):
-        yield chunk
 
 
 def _joined(parts: list[bytes]) -> list[bytes]:

@@ -36,6 +36,7 @@ from eventlog.config import (
     Retention,
 )
 from eventlog.envelope import EventEnvelope
+from eventlog.event_batches import Headers, Keys
 from eventlog.groups.stored import DeadLetter
 from eventlog.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.subscription import OnTruncated, StreamOptions
@@ -168,8 +169,13 @@ class EventLog(ABC):
         """Append one event and return its sequence number; see `eventlog.EventLog.append`."""
 
     @abstractmethod
-    def append_many(self, events: Iterable[Any]) -> tuple[int, int]:
-        """Append all the events, in order; the first and the last number."""
+    def append_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> tuple[int, int]:
+        """Append all the events, in order; the first and the last number.
+
+        `keys` and `headers`, and what an error says: see `eventlog.EventLog.append_many`.
+        """
 
     @abstractmethod
     def publisher(

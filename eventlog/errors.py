@@ -58,7 +58,8 @@ class EventLogError(Exception):
     """The base of all errors of this package.
 
     Fields that do not apply are `None`: `path` (the log), `consumer`, `seq_no` (the number that the
-    call was about), `first_available` and `last_seq_no` (what the log holds).
+    call was about), `first_available` and `last_seq_no` (what the log holds), `stored` (of an
+    `append_many`: exactly so many of its events, the first ones, are stored).
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class EventLogError(Exception):
         seq_no: int | None = None,
         first_available: int | None = None,
         last_seq_no: int | None = None,
+        stored: int | None = None,
     ) -> None:
         super().__init__(message)
         self.path = path
@@ -77,6 +79,7 @@ class EventLogError(Exception):
         self.seq_no = seq_no
         self.first_available = first_available
         self.last_seq_no = last_seq_no
+        self.stored = stored
 
     @property
     def fields(self) -> dict[str, Any]:

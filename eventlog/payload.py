@@ -1,11 +1,27 @@
 """Payloads as MessagePack: what a user's value becomes in a batch, and back.
 
 Beside MessagePack's own types, `datetime` (aware; the standard timestamp extension) and `UUID`
-(extension type 1, 16 bytes) survive the trip. Tuples come back as lists, except where only a tuple
-can stand: as the key of a dict.
+(extension type 1, 16 bytes) survive the trip. What else changes on its way, and how:
 
-A `msgspec.Struct` or a dataclass is stored as the map (or array) that msgspec makes of it; who
-reads with `type=` gets it back, everybody else the map.
+=========================================  ====================================================
+given                                      read
+=========================================  ====================================================
+a tuple, a named one too                   a list; where only a tuple can stand, as the key of
+                                           a dict, a tuple
+`bytearray`, `memoryview`                  bytes
+an object of a class of its own that is    the plain one: of `IntEnum` and `StrEnum`, of
+an int, float, str, bytes, list or dict    `OrderedDict`, of `numpy.float64`
+a `datetime` of another time zone, or of   a `datetime` in UTC
+a class of its own
+`msgpack.Timestamp`                        a `datetime`, without the nanoseconds below 1,000
+a `msgspec.Struct` or a dataclass          the map (or array) that msgspec makes of it: inside,
+                                           sets are lists, and UUIDs, decimals, dates and enums
+                                           their texts or values; who reads with `type=` gets
+                                           everything back
+=========================================  ====================================================
+
+Everything else is refused, such as sets, enums, decimals and dates outside of a dataclass, numpy's
+other scalars, `NaT`, and times with nanoseconds: nothing else changes in silence.
 """
 
 from __future__ import annotations
@@ -22,12 +38,17 @@ import msgpack
 import msgspec
 import ormsgpack
 
+from eventlog.bad_values import type_name
+
 UUID_EXTENSION: Final = 1
 LEVELS_AROUND: Final = 4
 """Of the 1024 that MessagePack's libraries can nest, kept free around an event: a batch has two, a
 dead letter and an exported record one."""
 _FAR_TIME: Final = b"\xc7\x0c\xff"
 """What a time before 1970 or after 2514 begins with; so may a few other bytes."""
+
+_KEPT: Final = (bytes, bytearray, memoryview, datetime)
+"""Types inside of a dataclass or Struct that MessagePack has: msgspec need not change them."""
 
 pack_plain: Final = ormsgpack.packb
 """`pack_plain(value, None, PLAIN_OPTIONS)` packs most values in a half to a third of the time that
@@ -156,15 +177,34 @@ def _pack_extension(value: Any) -> Any:
         return msgpack.ExtType(UUID_EXTENSION, value.bytes)
     if _is_typed(value):
         # As msgspec writes it, so that msgspec reads it back as the same type.
-        return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime))
+        return msgspec.to_builtins(value, builtin_types=_KEPT, enc_hook=_unknown_to_msgspec)
     if isinstance(value, int):
         raise TypeError("MessagePack has no whole numbers outside of -2**63 to 2**64 - 1")
     if isinstance(value, datetime):
-        if value.utcoffset() is None:
-            raise TypeError("MessagePack has no times without a time zone")
-        # Of a class of its own, such as pandas' and pendulum's.
-        return datetime.combine(value.date(), value.time(), value.tzinfo)
-    raise TypeError(f"MessagePack has no {type(value).__qualname__}")
+        return _plain_time(value)
+    raise TypeError(f"MessagePack has no {type_name(value)}")
+
+
+def _unknown_to_msgspec(value: Any) -> Any:
+    """For what msgspec does not know inside of a dataclass or Struct."""
+    if isinstance(value, datetime):
+        return _plain_time(value)
+    if isinstance(value, float):  # of a class of its own, as numpy's
+        return float(value)
+    raise TypeError(f"MessagePack has no {type_name(value)}")
+
+
+def _plain_time(value: datetime) -> datetime:
+    """A time of a class of its own, such as pandas' and pendulum's, as a `datetime`."""
+    if value != value:  # noqa: PLR0124 - as NaN, pandas' NaT is not itself
+        raise TypeError(f"MessagePack has no {type_name(value)}")
+    if value.utcoffset() is None:
+        raise TypeError("MessagePack has no times without a time zone")
+    if getattr(value, "nanosecond", 0):
+        raise TypeError(
+            f"the time {value} has nanoseconds, and would be read with microseconds; round it"
+        )
+    return datetime.combine(value.date(), value.time(), value.tzinfo)
 
 
 def unpack_extension(code: int, data: bytes | memoryview) -> Any:

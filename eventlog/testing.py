@@ -20,10 +20,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Final, TypeVar
 
-from eventlog.batch_builder import pack_batches
 from eventlog.client.conversations import OpenPipe, PipeBroken, Receive, Send
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError
+from eventlog.event_batches import pack_batches
 from eventlog.record_batch import PackedBatch
 from eventlog.storage.files import FILES, Files
 from eventlog.storage.log import WritableLog

@@ -22,10 +22,12 @@ from eventlog import errors
 PACKAGE: Final = Path(eventlog.__file__).parent
 
 VALUES: Final = {
+    "bad_values",
     "batch_builder",
     "config",
     "envelope",
     "errors",
+    "event_batches",
     "forks",
     "payload",
     "positions",
@@ -61,6 +63,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
 `backends.interface` is a value too: what a log looks like from outside."""
 
 PURE: Final = {
+    "bad_values": set[str](),
+    "event_batches": set[str](),
     "config": set[str](),
     "envelope": {"os.urandom", "time.time_ns"},
     "errors": set[str](),

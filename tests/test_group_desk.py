@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from eventlog.batch_builder import BatchBuilder, pack_batches
+from eventlog.batch_builder import BatchBuilder
 from eventlog.config import Retention
 from eventlog.errors import (
     EventLogError,
@@ -25,6 +25,7 @@ from eventlog.errors import (
     StaleLease,
     StorageFailed,
 )
+from eventlog.event_batches import pack_batches
 from eventlog.groups.acks import Acks, pack_acks
 from eventlog.groups.ranges import RangeSet, ranges_of
 from eventlog.groups.state import DONE, STARTED, GroupState

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eventlog.batch_builder import BatchBuilder, pack_batches
+from eventlog.batch_builder import BatchBuilder
 from eventlog.config import BATCH_EVENTS_LIMIT, AskedOptions, LogOptions
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import EventTooLarge, InvalidArgument, InvalidArgumentType, InvalidEvent
+from eventlog.event_batches import pack_batches
 from eventlog.record_batch import FLAG_KEYED, areas_bytes, unpack_body
 from eventlog.storage.format import FIRST_BATCH, HEADER_BYTES
 
@@ -153,7 +154,7 @@ def test_what_is_no_iterable_is_refused() -> None:
         pack_batches(7, LIMIT, LIMIT)  # type: ignore[arg-type]
 
 
-@given(st.lists(st.binary(max_size=60), max_size=100), st.integers(1, 500))
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=100), st.integers(1, 500))
 def test_many_events_are_split_at_the_limit_and_keep_their_order(
     events: list[bytes], limit: int
 ) -> None:
@@ -184,7 +185,7 @@ def test_every_batch_fits_the_segment_that_its_limits_come_from(
         AskedOptions(segment_bytes=segment_bytes, max_event_bytes=segment_bytes // 2)
     )
     large = [b"x" * (options.max_event_bytes - 5)] if is_large_last else []
-    events = [*([0] * plain), *odd, *large]
+    events = [*([0] * plain), *odd, *large] or [0]
     for batch in pack_batches(events, options.max_event_bytes, options.batch_bytes_max):
         assert HEADER_BYTES + len(batch.payload) <= segment_bytes - FIRST_BATCH
     builder = BatchBuilder(options.max_event_bytes)

@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog import Retention, SeekPosition, blocking
-from eventlog.batch_builder import pack_batches
 from eventlog.client.staging import ALIGNMENT, StagingRing
 from eventlog.config import STAGED_BYTES_MIN, STAGING_BYTES, STAGING_RINGS_MAX
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import EventLogError, ProtocolError
+from eventlog.event_batches import pack_batches
 from eventlog.record_batch import PackedBatch
 from eventlog.rendezvous import connect
 from eventlog.wire.connection import Connection, Role, frame

@@ -22,6 +22,7 @@ from eventlog.config import (
 )
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import InvalidArgument
+from eventlog.event_batches import Headers, Keys
 from eventlog.groups.stored import DeadLetter
 from eventlog.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.subscription import OnTruncated, StreamOptions
@@ -235,15 +236,28 @@ class EventLog(ABC):
         """
 
     @abstractmethod
-    async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
+    async def append_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> tuple[int, int]:
         """Append all the events, in order; the first and the last number.
+
+        Each is stored as it was when the iterable gave it. `keys` has a key, or `None`, for each
+        event; `headers` is one mapping for all of them, or has one, or `None`, for each.
 
         Up to 1 MiB or 16,384 events are one batch: stored whole or not at all, with contiguous
         numbers. More are several batches, between which other producers may append. All events are
         packed before the first is sent; for an endless source use `publisher()`.
 
+        After an error the first `error.stored` events are stored, and no others. (Only with
+        `WriterUnavailable`, and a `LogClosed` from elsewhere, the batch after those may be, too:
+        nobody is there to tell.)
+
         Raises:
-            InvalidArgument: there are none.
+            InvalidArgument: there are none, or fewer or more of them than keys or headers.
             InvalidEvent, EventTooLarge: before anything is sent.
             LogFull, WriterUnavailable: this batch and those after it were not stored.
         """

@@ -46,6 +46,8 @@ from eventlog.config import (
     AskedOptions,
     GroupOrdering,
 )
+from eventlog.errors import EventLogError
+from eventlog.event_batches import Headers, Keys, stored_before
 from eventlog.positions import (
     ConsumerState,
     SeekPosition,
@@ -150,19 +152,26 @@ class LocalEventLog(EventLog):
         await pipe.deliver(batch)
         return batch.seq_no_of(row)
 
-    async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
+    async def append_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> tuple[int, int]:
         pipe = await self._producer()
-        if isinstance(events, AsyncIterable):
-            events = [event async for event in events]
-        batches = [pipe.outbox.add_packed(packed) for packed in self._packed(events)]
-        last_count = batches[-1].packed
-        assert last_count is not None
-        await pipe.deliver(batches[-1])
-        numbers = [batch.seq_no_of(0) for batch in batches]
-        return numbers[0], numbers[-1] + last_count.count - 1
-
-    def _packed(self, events: Any) -> list[Any]:
-        return self._handle.packed(events)
+        packed = await self._handle.many_events(keys, headers).pack_any(events)
+        # One after the other: if one is refused, none behind it may be stored.
+        first = last = stored = 0
+        for one in packed:
+            batch = pipe.outbox.add_packed(one)
+            try:
+                await pipe.deliver(batch)
+                base = batch.seq_no_of(0)
+            except EventLogError as error:
+                raise stored_before(error, stored) from error.__cause__
+            first, last, stored = first or base, base + one.count - 1, stored + one.count
+        return first, last
 
     async def _producer(self) -> AppendPipe:
         handle = await self._ready()

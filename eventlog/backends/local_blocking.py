@@ -37,6 +37,8 @@ from eventlog.config import (
     GroupOrdering,
 )
 from eventlog.envelope import EventEnvelope
+from eventlog.errors import EventLogError
+from eventlog.event_batches import Headers, Keys, stored_before
 from eventlog.positions import (
     ConsumerState,
     SeekPosition,
@@ -104,13 +106,22 @@ class BlockingLocalEventLog(EventLog):
         self._deliver(batch)
         return batch.seq_no_of(row)
 
-    def append_many(self, events: Iterable[Any]) -> tuple[int, int]:
-        packed = self._handle.packed(events)
-        with self._outbox_lock:
-            batches = [self._outbox.add_packed(batch) for batch in packed]
-        self._deliver(batches[-1])
-        numbers = [batch.seq_no_of(0) for batch in batches]
-        return numbers[0], numbers[-1] + packed[-1].count - 1
+    def append_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> tuple[int, int]:
+        self._handle.check_open()
+        # One after the other: if one is refused, none behind it may be stored.
+        first = last = stored = 0
+        for one in self._handle.many_events(keys, headers).pack(events):
+            try:
+                with self._outbox_lock:
+                    batch = self._outbox.add_packed(one)
+                self._deliver(batch)
+                base = batch.seq_no_of(0)
+            except EventLogError as error:
+                raise stored_before(error, stored) from error.__cause__
+            first, last, stored = first or base, base + one.count - 1, stored + one.count
+        return first, last
 
     def _deliver(self, batch: OutBatch) -> None:
         """Wait for the batch's answer; whoever gets the pipe first sends for all that wait."""

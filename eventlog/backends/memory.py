@@ -31,7 +31,8 @@ from eventlog.config import (
     AskedOptions,
 )
 from eventlog.envelope import EventEnvelope
-from eventlog.errors import LogFull
+from eventlog.errors import EventLogError, LogFull
+from eventlog.event_batches import Headers, Keys, stored_before
 from eventlog.positions import (
     ConsumerState,
     SeekPosition,
@@ -99,13 +100,21 @@ class InMemoryEventLog(MemoryHandle, EventLog):
     ) -> int:
         return await self._append(self.packed(event, key, headers))
 
-    async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
-        _ = self.log
-        if isinstance(events, AsyncIterable):
-            events = [event async for event in events]
-        batches = self.packed_many(events)
-        numbers = [await self._append(packed) for packed in batches]
-        return numbers[0], numbers[-1] + batches[-1].count - 1
+    async def append_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> tuple[int, int]:
+        first = last = stored = 0
+        for one in await self.many_events(keys, headers).pack_any(events):
+            try:
+                base = await self._append(one)
+            except EventLogError as error:
+                raise stored_before(error, stored) from error.__cause__
+            first, last, stored = first or base, base + one.count - 1, stored + one.count
+        return first, last
 
     def publisher(
         self,

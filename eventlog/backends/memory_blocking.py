@@ -21,7 +21,8 @@ from eventlog.config import (
     AskedOptions,
 )
 from eventlog.envelope import EventEnvelope
-from eventlog.errors import LogFull
+from eventlog.errors import EventLogError, LogFull
+from eventlog.event_batches import Headers, Keys, stored_before
 from eventlog.positions import (
     ConsumerState,
     SeekPosition,
@@ -66,10 +67,17 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
     ) -> int:
         return self._append(self.packed(event, key, headers))
 
-    def append_many(self, events: Iterable[Any]) -> tuple[int, int]:
-        batches = self.packed_many(events)
-        numbers = [self._append(packed) for packed in batches]
-        return numbers[0], numbers[-1] + batches[-1].count - 1
+    def append_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> tuple[int, int]:
+        first = last = stored = 0
+        for one in self.many_events(keys, headers).pack(events):
+            try:
+                base = self._append(one)
+            except EventLogError as error:
+                raise stored_before(error, stored) from error.__cause__
+            first, last, stored = first or base, base + one.count - 1, stored + one.count
+        return first, last
 
     def publisher(
         self,

@@ -16,24 +16,24 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from eventlog import forks
 from eventlog.backends.interface import LogStatus
-from eventlog.batch_builder import BatchBuilder, pack_batches
+from eventlog.batch_builder import BatchBuilder
 from eventlog.client.feed import closed
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.envelope import EventEnvelope, datetime_of
 from eventlog.errors import (
     EventsTruncated,
-    InvalidArgument,
     InvalidArgumentType,
     LogFull,
     SequenceOutOfRange,
 )
+from eventlog.event_batches import Headers, Keys, ManyEvents
 from eventlog.payload import unpack
 from eventlog.positions import ConsumerState, SeekPosition
 from eventlog.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
@@ -361,12 +361,12 @@ class MemoryHandle:
         builder.add(event, key, headers)
         return builder.build()
 
-    def packed_many(self, events: Iterable[Any]) -> list[PackedBatch]:
+    def many_events(self, keys: Keys, headers: Headers) -> ManyEvents:
+        """What packs the events of an `append_many`."""
         options = self.log.options
-        batches = pack_batches(events, options.max_event_bytes, options.batch_bytes_max, self.path)
-        if not batches:
-            raise InvalidArgument(f"no events to append to the log {self.path}", path=self.path)
-        return batches
+        return ManyEvents(
+            options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
+        )
 
     def is_worth_waiting(self, error: LogFull) -> bool:
         return error.is_by_retention and self._log.options.on_full == "wait"

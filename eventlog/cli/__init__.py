@@ -11,7 +11,9 @@
 `serve`        a writer in the foreground
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log
-`show`         envelopes, positions and tables as text
+`show`         envelopes and positions as text
+`printing`     the one way to print: text of others is no markup, never raw
+`streams`      standard input and output in UTF-8, open or not
 =============  ==========================================================
 """
 

@@ -7,10 +7,11 @@ import sys
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 import eventlog
+from eventlog.cli.printing import clean_lines, fail_with, say
+from eventlog.cli.streams import prepare_streams
 from eventlog.errors import (
     EventLogError,
     InvalidArgument,
@@ -56,7 +57,17 @@ class QuietInAPipe(TyperGroup):
             _drop_output()
             fail_with(f"the output cannot be written: {error.strerror}")
             raise typer.Exit(FAILED) from None
+        except Exception as error:
+            _clean_usage_error(error)
+            raise
         return result
+
+
+def _clean_usage_error(error: Exception) -> None:
+    """What typer prints of a wrong argument quotes it, which may hold anything."""
+    message = getattr(error, "message", None)
+    if hasattr(error, "format_message") and isinstance(message, str):
+        error.message = clean_lines(message)  # type: ignore[attr-defined]  # it has one
 
 
 def _drop_output() -> None:
@@ -78,7 +89,7 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"eventlog {eventlog.__version__}")
+        say(f"eventlog {eventlog.__version__}")
         raise typer.Exit
 
 
@@ -106,16 +117,10 @@ def run() -> NoReturn:
     )
 
     sys.setrecursionlimit(NESTING_MAX)
+    prepare_streams()
     try:
         app(prog_name="eventlog")  # ends the process, also with 2 for wrong usage, 130 for Ctrl-C
     except EventLogError as error:
         fail_with(str(error))
         sys.exit(USAGE if isinstance(error, WRONG_USE) else FAILED)
     sys.exit(0)
-
-
-def fail_with(message: str) -> None:
-    """Say on the standard error what went wrong."""
-    Console(stderr=True, highlight=False).print(
-        f"[bold red]error:[/] {message.replace('[', chr(92) + '[')}", soft_wrap=True
-    )

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from eventlog.backup import back_up
 from eventlog.cli.app import EPILOG, app
+from eventlog.cli.printing import say
 from eventlog.cli.show import to_json
 from eventlog.storage.control import check_is_log
 
@@ -53,12 +54,12 @@ def backup(
         task = bar.add_task("copying", total=None)
         made = back_up(log, target, lambda done, all_: bar.update(task, completed=done, total=all_))
     if as_json:
-        typer.echo(to_json(dataclasses.asdict(made)))
+        say(to_json(dataclasses.asdict(made)))
         return
     what = "no events"
     if made.first_seq_no is not None:
         what = f"the events {made.first_seq_no:,} to {made.last_seq_no:,}"
-    typer.echo(f"{target}: {what} in {made.segments:,} segments, {made.bytes / 1e6:,.1f} MB")
+    say(f"{target}: {what} in {made.segments:,} segments, {made.bytes / 1e6:,.1f} MB")
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from eventlog.cli.app import EPILOG, app
+from eventlog.cli.printing import print_table, say
 from eventlog.cli.show import to_json
 from eventlog.config import AskedOptions, Durability
 
@@ -52,9 +53,9 @@ def bench(
     finally:
         shutil.rmtree(work)
     if as_json:
-        typer.echo(to_json({"events": events, "durability": checked, "figures": figures}))
+        say(to_json({"events": events, "durability": checked, "figures": figures}))
         return
     table = Table("what", "figure", "unit")
     for name, (figure, unit) in figures.items():
         table.add_row(name, f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}", unit)
-    Console(highlight=False).print(table)
+    print_table(table)

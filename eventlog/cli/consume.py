@@ -9,12 +9,13 @@ from itertools import islice
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from eventlog import blocking
 from eventlog.cli.app import EPILOG, app
+from eventlog.cli.printing import cell, complain, print_table, say
 from eventlog.cli.show import envelope_line, position_of, to_json
+from eventlog.cli.streams import check_output, utf8
 from eventlog.client.feed import Feed
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import InvalidArgument
@@ -24,7 +25,7 @@ from eventlog.storage.reader import LogReader
 from eventlog.subscription import StreamOptions
 
 Log = Annotated[str, typer.Argument(help="The log's directory.")]
-Consumer = Annotated[str, typer.Argument(help="The consumer's name.")]
+Consumer = Annotated[str, typer.Argument(help="The consumer's name.", callback=utf8)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 ACK_EVERY = 100
 
@@ -56,7 +57,8 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
         typer.Option("--from", help="beginning, latest, last-acknowledged, a number, or a time."),
     ] = None,
     consumer: Annotated[
-        str | None, typer.Option(help="Acknowledge what is printed, as this consumer.")
+        str | None,
+        typer.Option(help="Acknowledge what is printed, as this consumer.", callback=utf8),
     ] = None,
     as_json: AsJson = False,
     template: Annotated[
@@ -68,6 +70,7 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
     Nothing is acknowledged without --consumer. Only -f and --consumer need a writer.
     """
     check_is_log(log)
+    check_output()
     if consumer is not None:
         check_name(consumer)
     position = _start(log, start, count, consumer)
@@ -178,10 +181,7 @@ def seek(
         opened.seek(consumer, target)
         last = opened.last_seq_no() or 0
     if target.kind == "sequence" and target.value > last + 1:
-        typer.echo(
-            f"note: the last event is {last}; {consumer} will wait for event {target.value}",
-            err=True,
-        )
+        complain(f"note: the last event is {last}; {consumer} will wait for event {target.value}")
 
 
 @app.command(epilog="[bold]Example[/]\n\n  eventlog forget orders billing\n\n" + EPILOG)
@@ -202,14 +202,17 @@ def consumers(log: Log, as_json: AsJson = False) -> None:
         reader.close()
     if as_json:
         for state in states:
-            _print(to_json(_fields(state)))
+            say(to_json(_fields(state)))
         return
     table = Table("consumer", "last acknowledged", "lag", "last seen")
     for state in states:
         acked = "-" if state.last_acked is None else f"{state.last_acked:,}"
         seen = state.last_seen.astimezone().isoformat(" ", "seconds")
-        table.add_row(state.name, acked, f"{state.lag:,}", seen)
-    Console(highlight=False).print(table if states else "no consumers")
+        table.add_row(cell(state.name), acked, f"{state.lag:,}", seen)
+    if states:
+        print_table(table)
+    else:
+        say("no consumers")
 
 
 def _fields(state: ConsumerState) -> dict[str, object]:

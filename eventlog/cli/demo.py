@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from eventlog.cli.app import EPILOG, FAILED, app
+from eventlog.cli.printing import cell, complain, print_table, say, say_styled
 from eventlog.cli.show import to_json
 from eventlog.demo.main_job import MainJob, Report, python_files, standard_library
 from eventlog.demo.shared import GROUP, PoolReport
@@ -60,11 +61,11 @@ def demo(
         if not keep:
             shutil.rmtree(work)
     if as_json:
-        typer.echo(to_json({"right": report.is_right, **dataclasses.asdict(report)}))
+        say(to_json({"right": report.is_right, **dataclasses.asdict(report)}))
     else:
         _show(report)
     if keep:
-        Console(stderr=True, highlight=False).print(f"kept: {work}", soft_wrap=True)
+        complain(f"kept: {work}")
     if not report.is_right:
         raise typer.Exit(FAILED)
 
@@ -88,12 +89,11 @@ def _run(work: Path, files: list[Path], consumers: int, workers: int) -> Report:
 
 
 def _show(report: Report) -> None:
-    console = Console(highlight=False)
     table = Table("consumer", "position", "lag", "lives", "redelivered", "unparsable", "check")
     for consumer in report.consumers:
-        check = "[green]all, in order" if consumer.fault is None else f"[red]{consumer.fault}"
+        check = cell(consumer.fault or "all, in order", "red" if consumer.fault else "green")
         table.add_row(
-            consumer.name,
+            cell(consumer.name),
             f"{consumer.position:,}",
             f"{consumer.lag:,}",
             str(consumer.lives),
@@ -101,28 +101,30 @@ def _show(report: Report) -> None:
             str(consumer.unparsable),
             check,
         )
-    console.print(table)
+    print_table(table)
     delivered = report.events * len(report.consumers) / report.seconds
-    console.print(
+    say(
         f"{report.events:,} events, {report.bytes / 1e6:,.1f} MB, appended in"
         f" {report.append_seconds:.1f} s ({report.events / report.append_seconds:,.0f}/s);"
         f" parsed {len(report.consumers)} times in {report.seconds:.1f} s ({delivered:,.0f}/s)"
     )
     if report.killed is not None:
-        console.print(
+        say(
             f"{report.killed} was killed half-way and resumed at event {report.resumed_at:,},"
             " the one after its last acknowledged"
         )
     if report.pool is not None:
-        _show_pool(console, report.pool)
+        _show_pool(report.pool)
     is_right = all(consumer.fault is None for consumer in report.consumers)
-    verdict = "[green]every" if is_right else "[red]NOT every"
-    console.print(f"{verdict} consumer saw every event in order")
+    verdict = ("every", "green") if is_right else ("NOT every", "red")
+    say_styled(verdict, " consumer saw every event in order")
 
 
-def _show_pool(console: Console, pool: PoolReport) -> None:
-    check = " handled every event" if pool.fault is None else f": [red]{pool.fault}[/]"
-    console.print(
-        f"the pool of {pool.workers} workers{check}; worker {pool.killed_pid} was killed half-way,"
-        f" {pool.restarts} started in its place, {pool.repeated} event(s) handled again"
+def _show_pool(pool: PoolReport) -> None:
+    fault = (f": {pool.fault}", "red") if pool.fault is not None else " handled every event"
+    say_styled(
+        f"the pool of {pool.workers} workers",
+        fault,
+        f"; worker {pool.killed_pid} was killed half-way, {pool.restarts} started in its place,"
+        f" {pool.repeated} event(s) handled again",
     )

@@ -7,10 +7,9 @@ import shlex
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from eventlog.cli.app import FAILED, app
+from eventlog.cli.printing import say, say_styled
 from eventlog.cli.show import to_json
 from eventlog.doctor.examine import examine, mend
 from eventlog.doctor.findings import Finding
@@ -68,7 +67,7 @@ def doctor(
             "findings": [_fields(finding) for finding in findings],
             **dataclasses.asdict(repair),
         }
-        typer.echo(to_json(report))
+        say(to_json(report))
     else:
         _show(findings, repair)
     if not is_healthy or repair.lost:
@@ -89,15 +88,11 @@ def _fields(finding: Finding) -> dict[str, object]:
 
 
 def _show(findings: list[Finding], repair: Repair) -> None:
-    console = Console(highlight=False)
     for name, texts in (("mended", repair.done), ("lost", repair.lost), ("kept", repair.kept)):
         for text in texts:
-            console.print(f"{name}: {escape(text)}", soft_wrap=True)
+            say(f"{name}: {text}")
     for finding in findings:
-        colour = COLOURS[finding.level]
-        console.print(
-            f"[{colour}]{finding.level:8}[/] {finding.about:10} {escape(finding.what)}",
-            soft_wrap=True,
-        )
+        level = (f"{finding.level:8}", COLOURS[finding.level])
+        say_styled(level, f" {finding.about:10} {finding.what}")
         if finding.do is not None:
-            console.print(f"{'':19} -> {escape(finding.do)}", soft_wrap=True)
+            say(f"{'':19} -> {finding.do}")

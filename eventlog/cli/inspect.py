@@ -11,6 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from eventlog.cli.app import EPILOG, FAILED, app
+from eventlog.cli.printing import cell, print_table, say
 from eventlog.cli.show import to_json
 from eventlog.client.local import LocalHandle
 from eventlog.config import AskedOptions
@@ -40,12 +41,12 @@ def status(log: Log, as_json: AsJson = False) -> None:
         handle.close()
     del report["connections"]  # only the writer knows, and nobody asks it here
     if as_json:
-        typer.echo(to_json({**report, **options}))
+        say(to_json({**report, **options}))
         return
     table = Table(show_header=False, box=None)
     for name, value in {**report, **options}.items():
-        table.add_row(f"[bold]{name}", _shown(value))
-    Console(highlight=False).print(table)
+        table.add_row(cell(name, "bold"), cell(_shown(value)))
+    print_table(table)
 
 
 def _shown(value: object) -> str:
@@ -124,16 +125,16 @@ def _report(log: str, found: Verification, repair: Repair | None, *, as_json: bo
         report = {"whole": found.is_whole, **dataclasses.asdict(found)}
         if repair is not None:
             report["repair"] = dataclasses.asdict(repair)
-        typer.echo(to_json(report))
+        say(to_json(report))
         return
     if repair is not None:
         _report_repair(repair)
     for problem in found.problems:
-        typer.echo(f"damaged: {problem}")
+        say(f"damaged: {problem}")
     for note in found.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     verdict = "whole" if found.is_whole else "damaged"
-    typer.echo(
+    say(
         f"{log}: {verdict}: {found.events:,} events in {found.batches:,} batches and"
         f" {found.segments:,} segments checked"
     )
@@ -141,10 +142,10 @@ def _report(log: str, found: Verification, repair: Repair | None, *, as_json: bo
 
 def _report_repair(repair: Repair) -> None:
     for text in repair.done:
-        typer.echo(f"mended: {text}")
+        say(f"mended: {text}")
     for text in repair.lost:
-        typer.echo(f"lost: {text}")
+        say(f"lost: {text}")
     for name in repair.kept:
-        typer.echo(f"kept: {name}, as it was before")
+        say(f"kept: {name}, as it was before")
     if not repair.done and not repair.lost:
-        typer.echo("there was nothing to mend")
+        say("there was nothing to mend")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,7 +12,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eventlog import blocking
 from eventlog.cli.app import EPILOG, app
-from eventlog.errors import InvalidArgument, InvalidEvent
+from eventlog.cli.printing import say
+from eventlog.cli.show import to_json
+from eventlog.cli.streams import input_lines, standard_input, utf8
+from eventlog.errors import EventTooLarge, InvalidArgument, InvalidEvent
+
+T = TypeVar("T")
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -32,29 +36,41 @@ EXAMPLES = """
 def append(
     log: Annotated[str, typer.Argument(help="The log's directory; made if there is none.")],
     events: Annotated[
-        list[str] | None, typer.Argument(help="Events as JSON; without any, lines of the input.")
+        list[str] | None,
+        typer.Argument(help="Events as JSON; without any, lines of the input.", callback=utf8),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Events are plain text, not JSON.")] = False,
-    key: Annotated[str | None, typer.Option(help="The key of all these events.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The key of all these events.", callback=utf8)
+    ] = None,
     header: Annotated[
-        list[str] | None, typer.Option(help="A header, NAME=VALUE; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A header, NAME=VALUE; may be repeated.", callback=utf8),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say the numbers as JSON.")] = False,
 ) -> None:
     """Append events to a log and print their numbers."""
     headers = _headers(header or [])
-    if not events and sys.stdin.isatty():
-        raise typer.BadParameter("give events as arguments, or lines on the standard input")
+    source = None
+    if not events:
+        source = standard_input("give events as arguments, or lines on it")
     with blocking.open(log) as opened, opened.publisher() as publisher:
         first = last = None
-        for value in _shown(_values(events, text=text)):
-            last = publisher.send(value, key=key, headers=headers)
+        values = _from_arguments(events or []) if source is None else _from_lines(source, text=text)
+        for place, content in _shown(values):
+            value = content if text else _parsed(content, place)
+            try:
+                last = publisher.send(value, key=key, headers=headers)
+            except (InvalidEvent, EventTooLarge) as error:
+                raise type(error)(
+                    f"{place}: {error}; those before it are appended", path=error.path
+                ) from error.__cause__
             first = first or last
         if first is None or last is None:
             return
         numbers = first.result(), last.result()
-    typer.echo(
-        json.dumps({"first": numbers[0], "last": numbers[1]})
+    say(
+        to_json({"first": numbers[0], "last": numbers[1]})
         if as_json
         else f"{numbers[0]}" + (f"..{numbers[1]}" if numbers[0] != numbers[1] else "")
     )
@@ -67,18 +83,23 @@ def _headers(given: list[str]) -> dict[str, str] | None:
     return dict(header.split("=", 1) for header in given) or None
 
 
-def _values(events: list[str] | None, *, text: bool) -> Iterator[Any]:
-    """The events, and where one is no JSON, its place."""
-    if events:
-        for place, event in enumerate(events, 1):
-            yield event if text else _parsed(event, f"argument {place}")
-        return
-    for number, line in enumerate(sys.stdin, 1):
-        content = line.rstrip("\n")
-        if text:
-            yield content
-        elif content.strip():
-            yield _parsed(content, f"line {number}")
+def _from_arguments(events: list[str]) -> Iterator[tuple[str, str]]:
+    """The events, and where each stands."""
+    for number, event in enumerate(events, 1):
+        try:
+            event.encode()
+        except UnicodeEncodeError:
+            raise InvalidEvent(
+                f"argument {number} is no UTF-8; those before it are appended"
+            ) from None
+        yield f"argument {number}", event
+
+
+def _from_lines(source: BinaryIO, *, text: bool) -> Iterator[tuple[str, str]]:
+    """The lines of the input, and where each stands; empty ones are texts, and no JSON."""
+    for number, line in input_lines(source):
+        if text or line.strip():
+            yield f"line {number}", line
 
 
 def _parsed(text: str, place: str) -> Any:
@@ -91,7 +112,7 @@ def _parsed(text: str, place: str) -> Any:
         ) from None
 
 
-def _shown(values: Iterator[Any]) -> Iterator[Any]:
+def _shown(values: Iterator[T]) -> Iterator[T]:
     """The same values; a terminal sees how many there were, once it takes long."""
     console = Console(stderr=True)
     if not console.is_terminal:

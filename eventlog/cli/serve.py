@@ -9,6 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from eventlog.cli.app import EPILOG, app
+from eventlog.cli.printing import CleanFormatter
 from eventlog.config import AskedOptions, Durability
 from eventlog.errors import InvalidArgument
 from eventlog.system import absolute_path
@@ -46,7 +47,9 @@ def serve(
 
     if linger is not None and not 0 <= linger < math.inf:  # so that NaN is refused too
         raise InvalidArgument(f"--linger {linger}: give seconds, 0 or more")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(CleanFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     directory = absolute_path(log)
     asked = AskedOptions(durability=cast("Durability | None", durability))
     prepare(directory, asked)

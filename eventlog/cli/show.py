@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from eventlog.cli.printing import clean
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import InvalidArgument
 from eventlog.positions import SeekPosition
+from eventlog.transfer.json_lines import encode, fields_of, to_plain
 
 NAMED = {
     "beginning": SeekPosition.BEGINNING,
@@ -26,59 +26,58 @@ def position_of(text: str) -> SeekPosition:
     """
     if text in NAMED:
         return NAMED[text]
-    if text.isdigit():
-        return SeekPosition.sequence(int(text))
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        if text.isdecimal():
+            return SeekPosition.sequence(int(text))
+        moment = aware(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
         raise InvalidArgument(
             f"{text!r} is no position: give beginning, latest, last-acknowledged, a sequence"
             " number, or a time such as 2026-01-31T12:00:00+00:00"
         ) from None
-    return SeekPosition.timestamp(moment.astimezone() if moment.tzinfo is None else moment)
+    return SeekPosition.timestamp(moment)
+
+
+def aware(moment: datetime) -> datetime:
+    """The time itself; one without a zone is of here.
+
+    Raises:
+        ValueError, OverflowError: it is outside of the years that a `datetime` can hold in UTC.
+    """
+    return moment.astimezone(UTC) if moment.tzinfo is None else moment
 
 
 def to_json(value: Any) -> str:
-    """One line of JSON; bytes become {"$bytes": base64}, other values their text."""
-    return json.dumps(value, ensure_ascii=False, default=_plain, separators=(", ", ": "))
+    """One line of strict JSON; what a report holds beside that is its text."""
+    return encode(value)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode()}
-    return str(value)
-
-
-def with_text_keys(value: Any) -> Any:
-    """JSON has only strings as keys; MessagePack has more."""
-    if isinstance(value, dict):
-        return {k if isinstance(k, str) else str(k): with_text_keys(v) for k, v in value.items()}
-    return [with_text_keys(item) for item in value] if isinstance(value, list) else value
-
-
-def envelope_fields(envelope: EventEnvelope) -> dict[str, Any]:
-    """An envelope as `--json` and `--format` know it."""
-    return {
-        "seq_no": envelope.seq_no,
-        "id": str(envelope.id),
-        "timestamp": envelope.timestamp.isoformat(),
-        "key": envelope.key,
-        "headers": envelope.headers,
-        "event": with_text_keys(envelope.event),
-    }
+def event_json(event: Any) -> str:
+    """A payload as JSON, in the forms that `eventlog export` uses."""
+    return encode(to_plain(event))
 
 
 def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | None) -> str:
     """An envelope as one line."""
-    fields = envelope_fields(envelope)
     if as_json:
-        return to_json(fields)
-    event = fields["event"]
-    text = event if isinstance(event, str) else to_json(event)
+        fields = fields_of(envelope)
+        event = fields.pop("event")
+        return encode({**fields, "key": envelope.key, "headers": envelope.headers, "event": event})
+    payload = envelope.event
+    text = clean(payload) if isinstance(payload, str) else event_json(payload)
     if template is None:
         return f"{envelope.seq_no}\t{text}"
+    headers, key = envelope.headers, envelope.key
+    named = {
+        "seq_no": envelope.seq_no,
+        "id": str(envelope.id),
+        "timestamp": envelope.timestamp.isoformat(),
+        "key": None if key is None else clean(key),
+        "headers": headers and {clean(name): clean(value) for name, value in headers.items()},
+        "event": text,
+    }
     try:
-        return template.format(**{**fields, "event": text})
+        return template.format(**named)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise InvalidArgument(
             f"the format {template!r} is no good ({error}): use {{seq_no}}, {{id}}, {{timestamp}},"

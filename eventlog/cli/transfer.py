@@ -18,7 +18,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from eventlog import blocking
 from eventlog.batch_builder import BatchBuilder
 from eventlog.cli.app import EPILOG, FAILED, app
+from eventlog.cli.printing import complain, say
 from eventlog.cli.show import to_json
+from eventlog.cli.streams import check_output, standard_input
 from eventlog.config import KIB
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import (
@@ -92,6 +94,8 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
     check_is_log(log)
     if first is not None and last is not None and first > last:
         raise InvalidArgument(f"--from {first} is after --to {last}")
+    if file == "-":
+        check_output()
     if file == "-" and form == Format.MSGPACK and sys.stdout.isatty():
         raise InvalidArgument("MessagePack is nothing for a terminal: give a FILE, or a pipe")
     reader = LogReader(absolute_path(log))
@@ -107,7 +111,7 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
         reader.close()
     if skipped:
         for error in skipped:
-            Console(stderr=True, highlight=False).print(f"left out: {error}", soft_wrap=True)
+            complain(f"left out: {error}")
         raise typer.Exit(FAILED)
 
 
@@ -240,20 +244,19 @@ def import_(
     Events get new numbers, after those that the log has. They are appended in batches: a line that
     is wrong is named, and nothing of its batch is stored.
     """
-    if file == "-" and sys.stdin.isatty():
-        raise InvalidArgument("give a FILE, or events on the standard input")
     target = _Target(log)
     with _input(file) as source, target:
         for batch in _shown(_read_batches(source, form, target), None, is_quiet=False):
             target.append(batch)
+        target.open()
     if as_json:
-        typer.echo(to_json({"first": target.first, "last": target.last, "events": target.count}))
+        say(to_json({"first": target.first, "last": target.last, "events": target.count}))
     elif target.count:
-        typer.echo(f"{target.first}" + (f"..{target.last}" if target.count > 1 else ""))
+        say(f"{target.first}" + (f"..{target.last}" if target.count > 1 else ""))
 
 
 class _Target:
-    """The log that takes the events; it is opened, and made, for the first of them."""
+    """The log that takes the events; it is opened, and made, once the first of them are read."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -270,12 +273,17 @@ class _Target:
         if self._log is not None:
             self._log.close()
 
-    def append(self, batch: list[Given]) -> None:
-        """Append a batch; an error says what of the input is stored."""
+    def open(self) -> blocking.EventLog:
+        """The log, made if there is none: of an input without events it is empty."""
         if self._log is None:
             self._log = blocking.open(self._path)
+        return self._log
+
+    def append(self, batch: list[Given]) -> None:
+        """Append a batch; an error says what of the input is stored."""
+        log = self.open()
         try:
-            first, self.last = self._log.append_many(one.envelope for one in batch)
+            first, self.last = log.append_many(one.envelope for one in batch)
         except (InvalidEvent, EventTooLarge) as error:
             raise self._told_of_the_wrong_one(batch, error) from None
         except EventLogError as error:
@@ -305,7 +313,7 @@ class _Target:
 @contextmanager
 def _input(file: str) -> Iterator[io.BufferedReader]:
     if file == "-":
-        yield cast("io.BufferedReader", sys.stdin.buffer)
+        yield cast("io.BufferedReader", standard_input("give a FILE, or events on it"))
         return
     try:
         source = open(file, "rb")  # noqa: SIM115 - closed below; only opening it may fail so

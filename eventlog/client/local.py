@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from eventlog import forks
 from eventlog.backends.interface import LogStatus, never_synced
-from eventlog.batch_builder import pack_batches
 from eventlog.client.conversations import Channel
 from eventlog.client.feed import closed
 from eventlog.client.launch import prepare
@@ -18,8 +17,8 @@ from eventlog.client.room import RoomNotice, notice_of
 from eventlog.client.staging import StagingRing
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
 from eventlog.errors import InvalidArgument, InvalidArgumentType, SequenceOutOfRange
+from eventlog.event_batches import Headers, Keys, ManyEvents
 from eventlog.positions import SeekPosition, check_name, check_position, check_seq_no
-from eventlog.record_batch import PackedBatch
 from eventlog.storage.owner import is_owner
 from eventlog.storage.reader import LogReader
 from eventlog.system import absolute_path
@@ -140,17 +139,12 @@ class LocalHandle:
         """What is to be called while an outbox's pipe is silent."""
         return notice_of(self.reader, outbox)
 
-    def packed(self, events: Iterable[Any]) -> list[PackedBatch]:
-        """All the events in batches.
-
-        Raises:
-            InvalidArgument: there are none.
-        """
+    def many_events(self, keys: Keys, headers: Headers) -> ManyEvents:
+        """What packs the events of an `append_many`."""
         options = self.options
-        batches = pack_batches(events, options.max_event_bytes, options.batch_bytes_max, self.path)
-        if not batches:
-            raise InvalidArgument(f"no events to append to the log {self.path}", path=self.path)
-        return batches
+        return ManyEvents(
+            options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
+        )
 
     def seek_number(self, consumer: str, position: SeekPosition) -> int | None:
         """The last number behind `position`; `None` if there is nothing to set."""

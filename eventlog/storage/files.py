@@ -12,6 +12,7 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from eventlog.system import above_standard, hold_standard_descriptors
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 _RANGE_LOCK = struct.Struct("@hhqqi4x")
@@ -293,26 +294,56 @@ def _reason(error: OSError, what: str) -> str:
 def translated(error: OSError, path: str, what: str) -> EventLogError:
     """The package's error for one of the operating system's."""
     reason = _reason(error, what)
+    kind: type[EventLogError]
     match error.errno:
-        case number if number in _NO_ROOM:
-            return LogFull(
-                f"no room for the log {path} ({reason}); free some space, the log goes on by"
-                " itself" + _small_tmpfs_hint(path),
-                path=path,
+        case errno.ENOSPC | errno.EDQUOT:
+            kind, text = (
+                LogFull,
+                (
+                    f"no room for the log {path} ({reason}); free some space, the log goes on by"
+                    " itself, or make a log with a smaller segment_bytes=" + _small_tmpfs_hint(path)
+                ),
             )
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return PermissionDenied(
-                f"no permission for the log {path} ({reason}); run as its owner", path=path
+        case errno.EFBIG:
+            kind, text = (
+                LogFull,
+                (
+                    f"no room for the log {path} ({reason}): {_file_size_limit()}; raise it for the"
+                    " program that starts the writer, or make a log with a smaller segment_bytes="
+                ),
             )
+        case errno.EROFS:
+            kind, text = (
+                PermissionDenied,
+                (
+                    f"the log {path} lies on a read-only file system ({reason}): it can be read, but"
+                    " nothing can be appended; mount it for writing"
+                ),
+            )
+        case errno.EACCES | errno.EPERM:
+            kind = PermissionDenied
+            text = f"no permission for the log {path} ({reason}); run as its owner"
         case errno.EMFILE | errno.ENFILE:
-            return StorageFailed(
-                f"no descriptor is left for the log {path} ({reason}); raise the limit of open"
-                " files (ulimit -n), or close what is not needed",
-                path=path,
+            kind, text = (
+                StorageFailed,
+                (
+                    f"no descriptor is left for the log {path} ({reason}); raise the limit of open"
+                    " files (ulimit -n), or close what is not needed"
+                ),
             )
         case errno.ENOENT | errno.ENOTDIR:
-            return LogNotFound(f"there is no log at {path} ({reason})", path=path)
-    return StorageFailed(f"the storage of the log {path} failed ({reason})", path=path)
+            kind, text = LogNotFound, f"there is no log at {path} ({reason})"
+        case _:
+            kind, text = StorageFailed, f"the storage of the log {path} failed ({reason})"
+    return kind(text, path=path)
+
+
+def _file_size_limit() -> str:
+    """What keeps a file of this process small."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == resource.RLIM_INFINITY:
+        return "the file system has no files that large"
+    return f"a file of this process may have {limit} bytes (ulimit -f)"
 
 
 def _small_tmpfs_hint(path: str) -> str:

@@ -84,7 +84,7 @@ class SegmentWriter:
         temporary = path + ".new" if spare is None else os.path.join(directory, SPARE_NAME)
         opened = [] if spare is None else [spare]
         try:
-            with os_errors(directory, "allocating a segment"):
+            with os_errors(directory, f"allocating a segment of {size} bytes"):
                 if spare is None:
                     opened.append(files.create(temporary))
                     files.allocate(opened[0], size)

@@ -44,7 +44,9 @@ from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
 from eventlog.payload import hashable
 from eventlog.transfer.records import check_fields, envelope_from
 
-_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
+_UNSAFE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What JSON may hold as it is, and a terminal, a line reader or UTF-8 takes badly."""
 _DOUBLE: Final = struct.Struct(">d")
 _SECOND_NS: Final = 1_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,8 +55,21 @@ _PLAIN: Final = (str, int, type(None))
 """Types, `bool` among them, that JSON has and that need no look at their value."""
 
 
+def encode(value: Any) -> str:
+    """One line of strict JSON, with escapes for whatever a terminal would obey.
+
+    Times and paths in it, such as reports have, become their text.
+    """
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", _encode(value))
+
+
 def line_of(envelope: EventEnvelope) -> str:
     """An event as one line, without its end."""
+    return encode(fields_of(envelope))
+
+
+def fields_of(envelope: EventEnvelope) -> dict[str, Any]:
+    """The fields of such a line, as JSON has them."""
     fields: dict[str, Any] = {
         "seq_no": envelope.seq_no,
         "id": str(envelope.id),
@@ -65,7 +80,7 @@ def line_of(envelope: EventEnvelope) -> str:
     if envelope.headers is not None:
         fields["headers"] = envelope.headers
     fields["event"] = to_plain(envelope.event)
-    return _encode(fields)
+    return fields
 
 
 def envelope_of_line(line: str | bytes) -> EventEnvelope:

@@ -25,6 +25,7 @@ from eventlog.config import (
 )
 from eventlog.envelope import EventEnvelope
 from eventlog.errors import LogClosed
+from eventlog.event_batches import Headers, Keys
 from eventlog.positions import ConsumerState, SeekPosition
 from eventlog.subscription import StreamOptions
 
@@ -182,8 +183,16 @@ class ThreadedEventLog(EventLog):
     ) -> int:
         return await self._threads.run(self.blocking.append, event, key=key, headers=headers)
 
-    async def append_many(self, events: Iterable[Any] | AsyncIterable[Any]) -> tuple[int, int]:
-        return await self._threads.run(self.blocking.append_many, cast("Iterable[Any]", events))
+    async def append_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> tuple[int, int]:
+        return await self._threads.run(
+            self.blocking.append_many, cast("Iterable[Any]", events), keys=keys, headers=headers
+        )
 
     def publisher(
         self,

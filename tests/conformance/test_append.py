@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -191,6 +191,105 @@ async def test_append_many_takes_envelopes_and_bare_values_together(logs: Logs) 
     assert [envelope.key for envelope in envelopes] == [None, "k", None]
     assert envelopes[1].id == UUID(int=9)
     assert len({envelope.id for envelope in envelopes}) == 3
+
+
+def yields_one_dict(count: int) -> Iterator[dict[str, Any]]:
+    """The same object each time, changed in between, as readers of rows and buffers do it."""
+    event: dict[str, Any] = {"n": 0, "seen": []}
+    for number in range(count):
+        event["n"] = number
+        event["seen"].append(number)
+        yield event
+        event["n"] = "changed"
+
+
+def as_yielded(count: int) -> list[dict[str, Any]]:
+    return [{"n": number, "seen": list(range(number + 1))} for number in range(count)]
+
+
+async def test_append_many_stores_each_value_as_it_was_when_it_came(logs: Logs) -> None:
+    # Events were packed 256 at a time, after the iterable had handed them all out: of 1,000 that a
+    # generator made of one dict, 4 were right.
+    async with logs.open() as log:
+        await log.append_many(yields_one_dict(300))
+        assert await stored(log) == as_yielded(300)
+        await log.append_many(event for event in yields_one_dict(3))
+        assert (await stored(log))[300:] == as_yielded(3)
+
+
+async def test_append_many_stores_a_buffer_as_it_was_when_it_came(logs: Logs) -> None:
+    def fill_one_buffer() -> Iterator[memoryview]:
+        buffer = bytearray(4)
+        for number in range(20):
+            buffer[:] = number.to_bytes(4, "big")
+            yield memoryview(buffer)
+
+    async with logs.open() as log:
+        await log.append_many(fill_one_buffer())
+        assert await stored(log) == [number.to_bytes(4, "big") for number in range(20)]
+
+
+@needs("event loop")
+async def test_append_many_stores_what_an_asynchronous_iterable_gave_when_it_did(
+    logs: Logs,
+) -> None:
+    async def produce() -> AsyncIterator[dict[str, Any]]:
+        for event in yields_one_dict(300):
+            yield event
+
+    async with logs.open() as log:
+        await log.append_many(produce())
+        assert await stored(log) == as_yielded(300)
+
+
+async def test_a_publisher_stores_each_value_as_it_was_when_it_was_sent(logs: Logs) -> None:
+    headers: dict[str, str] = {}
+    async with logs.open() as log:
+        async with log.publisher() as publisher:
+            for event in yields_one_dict(300):
+                headers["n"] = str(event["n"])
+                await publisher.send(event, headers=headers)
+        envelopes = list(await log.read(1))
+    assert [envelope.event for envelope in envelopes] == as_yielded(300)
+    assert [envelope.headers for envelope in envelopes] == [{"n": str(n)} for n in range(300)]
+
+
+async def test_append_many_takes_a_key_and_headers_for_each_event(logs: Logs) -> None:
+    headers = {"of": "all"}
+    async with logs.open() as log:
+        await log.append_many("abc", keys=["x", None, "y"], headers=headers)
+        headers["of"] = "changed"
+        await log.append_many(["d", EventEnvelope("e", key="its own")], headers=[None, {"h": "e"}])
+        await log.append_many(iter("f"), keys=(key for key in "z"))
+        envelopes = list(await log.read(1))
+    assert [envelope.event for envelope in envelopes] == list("abcdef")
+    assert [envelope.key for envelope in envelopes] == ["x", None, "y", None, "its own", "z"]
+    of_all = {"of": "all"}
+    assert [envelope.headers for envelope in envelopes] == [*[of_all] * 3, None, {"h": "e"}, None]
+
+
+async def test_keys_and_headers_that_do_not_fit_the_events_append_nothing(logs: Logs) -> None:
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"keys": ["a"]}, ValueError, r"events\[1\] is bad: keys has none for it"),
+        ({"headers": [{}]}, ValueError, r"events\[1\] is bad: headers has none for it"),
+        ({"keys": ["a", "b", "c"]}, ValueError, "keys has more than the 2 events"),
+        ({"headers": [{}, {}, {}]}, ValueError, "headers has more than the 2 events"),
+        ({"keys": "ab"}, TypeError, "keys is 'ab'"),
+        ({"keys": {"a": 1, "b": 2}}, TypeError, "give a list"),
+        ({"keys": 7}, TypeError, "7 is no iterable"),
+        ({"headers": "ab"}, TypeError, "headers is 'ab'"),
+        ({"keys": ["a", 7]}, TypeError, r"events\[1\] is bad: the key is 7"),
+        ({"keys": ["a", "\ud800"]}, ValueError, r"events\[1\] is bad"),
+        ({"headers": [None, {"a": 1}]}, TypeError, r"events\[1\] is bad: the headers hold 1"),
+        ({"headers": {"a": 1}}, TypeError, r"events\[0\] is bad"),
+    ]
+    async with logs.open() as log:
+        for options, kind, text in cases:
+            with pytest.raises(kind, match=text) as caught:
+                await log.append_many([1, 2], **options)
+            assert isinstance(caught.value, EventLogError)
+            assert caught.value.stored == 0
+        assert await log.append("next") == 1
 
 
 @pytest.mark.parametrize("nothing", [[], (), {}])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Final
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, IntEnum, StrEnum
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import anyio
@@ -123,6 +126,49 @@ class Point:
 
 class Place(msgspec.Struct, frozen=True):
     name: str = ""
+
+
+@dataclass
+class Holder:
+    view: Any
+
+
+class Box(msgspec.Struct):
+    view: Any
+
+
+@dataclass
+class Viewing:
+    view: memoryview
+
+
+class ViewingBox(msgspec.Struct):
+    view: memoryview
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+class Word(StrEnum):
+    ON = "on"
+
+
+class Real(float):
+    """As numpy.float64."""
+
+
+@dataclass
+class Odd:
+    numbers: set[int]
+    price: Decimal
+    day: date
+    colour: Colour
+    identity: UUID
 
 
 BAD: Final[dict[str, Callable[[], Any]]] = {
@@ -347,6 +393,119 @@ async def test_the_error_names_the_log_and_which_event_of_many_is_bad(logs: Logs
             assert caught.value.path == log.path
             assert log.path in str(caught.value)
         assert await log.last_seq_no() is None
+
+
+class Moment(datetime):
+    """A time with nanoseconds, as pandas has it."""
+
+    nanosecond = 1
+
+
+class NotATime(datetime):
+    """As pandas' NaT: a `datetime` that is not itself."""
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+    __hash__ = datetime.__hash__
+
+
+PLACES: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
+    "the event itself": (lambda bad: bad, ": "),
+    "far inside": (lambda bad: {"rows": [{"v": bad}, {"v": bad}]}, ": rows[0].v: "),
+    "at the end": (lambda bad: [1, {"a b": (2, bad)}], ": [1]['a b'][1]: "),
+    "a key": (lambda bad: {"m": {bad: 1}}, ": m[key "),
+    "a dataclass": (lambda bad: [Holder({"x": [bad]})], ": [0].view.x[0]: "),
+    "a struct": (lambda bad: Box([0, bad]), ": view[1]: "),
+}
+
+
+async def test_a_refused_value_is_named_with_its_module_and_its_place(logs: Logs) -> None:
+    # The error said "MessagePack has no bool" of a numpy.bool somewhere in an event of thousands.
+    text = f"MessagePack has no {Custom.__module__}.Custom"
+    async with logs.open() as log:
+        for wrap, place in PLACES.values():
+            with pytest.raises(InvalidEvent) as caught:
+                await log.append(wrap(Custom()))
+            assert text in str(caught.value)
+            assert place in str(caught.value)
+            with pytest.raises(InvalidEvent) as caught:
+                await log.append_many([1, wrap(Custom())])
+            assert "events[1] is bad" in str(caught.value)
+            assert place in str(caught.value)
+        assert await log.last_seq_no() is None
+
+
+SILENT: Final[list[tuple[Any, str]]] = [
+    (Moment(2026, 1, 1, tzinfo=UTC), "nanoseconds"),
+    (NotATime(2026, 1, 1, tzinfo=UTC), "NotATime"),
+    (frozenset({1}), "MessagePack has no frozenset"),
+    (Decimal("1.5"), "MessagePack has no decimal.Decimal"),
+    (date(2026, 1, 1), "MessagePack has no datetime.date"),
+    (Colour.RED, "Colour"),
+]
+
+
+async def test_what_would_change_in_silence_is_refused(logs: Logs) -> None:
+    async with logs.open() as log:
+        for bad, text in SILENT:
+            for event in (bad, {"rows": [{"v": bad}]}):
+                with pytest.raises(InvalidEvent, match=text):
+                    await log.append(event)
+            if isinstance(bad, datetime):  # msgspec has all of the others
+                with pytest.raises(InvalidEvent, match=text):
+                    await log.append(Holder([bad]))
+
+
+class Pair(NamedTuple):
+    """A tuple with names."""
+
+    x: int
+    y: int
+
+
+async def test_what_comes_back_otherwise_is_what_the_documentation_lists(logs: Logs) -> None:
+    given = [Pair(1, 2), Level.LOW, Word.ON, OrderedDict(a=1), Real(1.5), bytearray(b"b")]
+    async with logs.open() as log:
+        await log.append(given)
+        [event] = await stored(log)
+    assert event == [[1, 2], 1, "on", {"a": 1}, 1.5, b"b"]
+    assert [type(value) for value in event] == [list, int, str, dict, float, bytes]
+
+
+async def test_a_memoryview_in_a_dataclass_or_struct_is_bytes(logs: Logs) -> None:
+    # It was stored as base64 text, which nobody could read back with the type.
+    async with logs.open() as log:
+        await log.append_many([Holder(memoryview(b"\0\xff")), Box(memoryview(b"\0\xff"))])
+        assert await stored(log) == [{"view": b"\0\xff"}] * 2
+        for kind in (Viewing, ViewingBox):
+            options: dict[str, Any] = {"type": kind, "follow": False}
+            async with log.subscribe("c", SeekPosition.BEGINNING, **options) as stream:
+                events = await delivered(stream, 2)
+            assert [bytes(event.view) for event in events] == [b"\0\xff"] * 2
+            del events
+
+
+async def test_sets_and_others_of_a_dataclass_come_back_with_the_type(logs: Logs) -> None:
+    given = Odd({1, 2}, Decimal("1.50"), date(2026, 1, 1), Colour.RED, UUID(int=7))
+    async with logs.open() as log:
+        await log.append(given)
+        options: dict[str, Any] = {"type": Odd, "follow": False}
+        async with log.subscribe("c", SeekPosition.BEGINNING, **options) as stream:
+            assert await delivered(stream, 1) == [given]
+
+
+async def test_too_large_an_event_says_what_of_it_is_key_and_headers(logs: Logs) -> None:
+    # "store large data elsewhere" was all that an event of 1 byte with a key of 1,000 got.
+    async with logs.open(max_event_bytes=1_000) as log:
+        with pytest.raises(EventTooLarge, match="1000 of them its key, 7 its headers") as caught:
+            await log.append(1, key="k" * 1_000, headers={"a": "bcd"})
+        assert "shorten the key or the headers" in str(caught.value)
+        with pytest.raises(EventTooLarge, match="1 of them its key, 0 its headers") as caught:
+            await log.append("x" * 1_000, key="k")
+        assert "store large data elsewhere" in str(caught.value)
+        with pytest.raises(EventTooLarge, match="takes 1003 bytes, 1000 are allowed"):
+            await log.append("x" * 1_000)
 
 
 async def test_bad_events_of_one_task_leave_those_of_others_alone(logs: Logs) -> None:

@@ -292,6 +292,25 @@ async def test_a_full_log_says_that_retention_is_the_reason(logs: Logs) -> None:
         assert caught.value.is_by_retention
 
 
+async def test_after_an_error_the_first_stored_events_of_append_many_are_stored(
+    logs: Logs,
+) -> None:
+    # All batches were on their way at once: one that did not fit was refused, and a smaller one
+    # behind it was stored, so that nobody could tell what was.
+    events = [*[EVENT] * (PLENTY - 1), "small enough"]
+    async with logs.open(on_full="error", **KEEPING) as log:
+        await log.ack("slow", 0)
+        with pytest.raises(LogFull) as caught:
+            await log.append_many(events)
+        count = caught.value.stored
+        assert count is not None
+        assert 0 < count < len(events)
+        assert await stored(log) == events[:count]
+        await log.ack("slow", count)
+        first, _ = await log.append_many(events[-1:])
+        assert first == count + 1
+
+
 async def test_a_full_log_takes_events_again_after_an_ack(logs: Logs) -> None:
     async with logs.open(on_full="error", **KEEPING) as log:
         await log.ack("slow", 0)

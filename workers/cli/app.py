@@ -16,8 +16,9 @@ from eventlog.cli.app import (
     USAGE,
     WRONG_USE,
     QuietInAPipe,
-    fail_with,
 )
+from eventlog.cli.printing import complain, fail_with, say
+from eventlog.cli.streams import prepare_streams
 from workers.errors import InvalidHandler, PoolFailed
 
 __all__ = ["EPILOG", "FAILED", "app", "dead", "fail_with", "run"]
@@ -44,7 +45,7 @@ app.add_typer(dead, name="dead")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"workers {eventlog.__version__}")
+        say(f"workers {eventlog.__version__}")
         raise typer.Exit
 
 
@@ -62,12 +63,13 @@ def run() -> NoReturn:
     from workers.cli import dead, groups, run  # noqa: F401 - they register their commands
 
     sys.setrecursionlimit(NESTING_MAX)
+    prepare_streams()
     try:
         app(prog_name="workers")  # ends the process, also with 2 for wrong usage, 130 for Ctrl-C
     except EventLogError as error:
         fail_with(str(error))
         if isinstance(error, PoolFailed) and error.worker_traceback:
-            sys.stderr.write(error.worker_traceback)
+            complain(error.worker_traceback.rstrip("\n"))
         sys.exit(exit_code_of(error))
     sys.exit(0)
 

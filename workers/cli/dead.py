@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from eventlog import DeadLetter, blocking
 from eventlog.cli.consume import Log
+from eventlog.cli.printing import cell, clean, print_table, say
 from eventlog.cli.show import to_json
+from eventlog.cli.streams import utf8
 from eventlog.groups import read_dead_letters
 from eventlog.storage.control import check_is_log
 from workers.cli.app import EPILOG, FAILED, dead, fail_with
@@ -25,7 +25,9 @@ from workers.cli.show import letter_fields, letters_table, moment_of, time_text
 
 __all__ = ["dead"]
 
-Group = Annotated[str | None, typer.Option("--group", "-g", help="Those of this group.")]
+Group = Annotated[
+    str | None, typer.Option("--group", "-g", help="Those of this group.", callback=utf8)
+]
 Since = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Those that died since: an ISO time, or 15m, 2h, 7d ago."),
@@ -34,6 +36,7 @@ Match = Annotated[
     str | None,
     typer.Option(
         metavar="EXPR",
+        callback=utf8,
         help="Those in whose error this is found: a text, or a regular expression.",
     ),
 ]
@@ -102,7 +105,10 @@ def list_letters(
     if as_json:
         _print_json(letters)
         return
-    Console(highlight=False).print(letters_table(letters) if letters else "no dead letters")
+    if letters:
+        print_table(letters_table(letters))
+    else:
+        say("no dead letters")
 
 
 @dead.command("show", epilog=SHOW_EXAMPLES + "\n\n" + EPILOG)
@@ -127,7 +133,7 @@ def show_letter(
 
 def _print_json(letters: Iterable[DeadLetter]) -> None:
     for letter in letters:
-        typer.echo(to_json(letter_fields(letter)))
+        say(to_json(letter_fields(letter)))
 
 
 def _print_letter(letter: DeadLetter) -> None:
@@ -137,13 +143,13 @@ def _print_letter(letter: DeadLetter) -> None:
     table = Table(show_header=False, box=None)
     for name, value in fields.items():
         text = value if isinstance(value, str) else to_json(value)
-        table.add_row(f"[bold]{name}", Text("-" if value is None else text))
-    Console(highlight=False).print(table)
+        table.add_row(cell(name, "bold"), cell("-" if value is None else text))
+    print_table(table)
     if log_lines:
-        typer.echo("\nthe last lines that its worker logged:")
-        typer.echo("\n".join(f"  {line}" for line in log_lines))
+        say("\nthe last lines that its worker logged:")
+        say("\n".join(f"  {clean(line)}" for line in log_lines))
     if traceback:
-        typer.echo("\n" + traceback.rstrip("\n"))
+        say("\n" + traceback.rstrip("\n"))
 
 
 @dead.command("retry", epilog=RETRY_EXAMPLES + "\n\n" + EPILOG)
@@ -237,11 +243,11 @@ def _settle(log: str, letters: list[DeadLetter], verb: Verb, *, as_json: bool) -
         counts[name] = _ask_writer(log, name, numbers, verb)
     total = sum(counts.values())
     if as_json:
-        typer.echo(to_json({verb: total, "groups": counts}))
+        say(to_json({verb: total, "groups": counts}))
         return
     by = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
     ending = f" ({by})" if len(counts) > 1 else ""
-    typer.echo(f"{verb} {total:,} dead letter{'' if total == 1 else 's'}{ending}")
+    say(f"{verb} {total:,} dead letter{'' if total == 1 else 's'}{ending}")
 
 
 def _ask_writer(log: str, name: str, numbers: list[int], verb: Verb) -> int:

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from eventlog.cli.consume import Log
+from eventlog.cli.printing import print_table, say
 from eventlog.cli.show import to_json
 from eventlog.groups import read_groups
 from eventlog.storage.control import check_is_log
@@ -34,6 +34,9 @@ def groups(
     reports = read_groups(log)
     if as_json:
         for report in reports:
-            typer.echo(to_json(dataclasses.asdict(report)))
+            say(to_json(dataclasses.asdict(report)))
         return
-    Console(highlight=False).print(groups_table(reports) if reports else "no groups")
+    if reports:
+        print_table(groups_table(reports))
+    else:
+        say("no groups")

@@ -13,6 +13,7 @@ import typer
 from eventlog import EventLogError
 from eventlog.cli.consume import Log
 from eventlog.cli.show import position_of
+from eventlog.cli.streams import utf8
 from eventlog.storage.control import check_is_log
 from eventlog.system import absolute_path
 from workers.cli.app import app
@@ -32,7 +33,8 @@ EXAMPLES = """
   workers run images -g resize --handler tasks:resize -n 1 --reload
 """
 RUN_EPILOG = (
-    "Exit codes: 0 stopped by a signal, or drained; 1 the log failed, or others work in the group"
+    "Exit codes: 0 stopped by a signal, or drained; 128 and the signal's number if one came before"
+    " all was done with --until-drained; 1 the log failed, or others work in the group"
     " with other options; 2 wrong usage or no log there; 3 the pool failed: its workers cannot"
     " start."
 )
@@ -41,7 +43,10 @@ RUN_EPILOG = (
 @app.command(epilog=EXAMPLES + "\n\n" + RUN_EPILOG)
 def run(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
     log: Log,
-    group: Annotated[str, typer.Option("--group", "-g", help="Whose members the workers are.")],
+    group: Annotated[
+        str,
+        typer.Option("--group", "-g", help="Whose members the workers are.", callback=utf8),
+    ],
     handler: Annotated[
         str, typer.Option(metavar="MODULE:FUNCTION", help="What is called with each event.")
     ],
@@ -168,3 +173,5 @@ def _work(
             ignore_signals()
     if error := failure or session.failure or session.broken_pipe:
         raise error
+    if until_drained and not session.is_drained and session.ended_by is not None:
+        raise typer.Exit(128 + session.ended_by)

@@ -54,6 +54,8 @@ class Session:
         self._rate = Rate()
         self.is_stopping = False
         self.is_drained = False
+        self.ended_by: signal.Signals | None = None
+        """The signal that asked it to stop."""
         self.failure: PoolFailed | None = None
         """What the last pool ended of, if it did."""
         self.broken_pipe: BrokenPipeError | None = None
@@ -139,6 +141,7 @@ class Session:
     def _take_signal(self, number: int) -> None:
         name = signal.Signals(number).name
         if not self.is_stopping:
+            self.ended_by = signal.Signals(number)
             logger.info("%s: stopping when running handlers have ended; again to kill", name)
             self.is_stopping = True
             self._end_pool()

@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from rich.table import Table
-from rich.text import Text
 
 from eventlog import DeadLetter, GroupReport, InvalidArgument
-from eventlog.cli.show import with_text_keys
+from eventlog.cli.printing import cell
+from eventlog.cli.show import aware
+from eventlog.transfer.json_lines import to_plain
 from workers.stats import PoolStats
 
 RATE_S: Final = 5.0
@@ -27,7 +28,7 @@ def bytes_of(text: str) -> int:
     Raises:
         InvalidArgument: it is none.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?B)?", text.strip().upper())
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([KMGT]?)(I?B)?", text.strip().upper())
     if match is None or float(match[1]) == 0:
         raise InvalidArgument(f"{text!r} is no size: give bytes, or such as 500M, 1.5GiB or 500MB")
     unit = 1000 if match[3] == "B" else 1024
@@ -40,11 +41,11 @@ def moment_of(text: str, now: datetime | None = None) -> datetime:
     Raises:
         InvalidArgument: it is none.
     """
-    if match := re.fullmatch(r"(\d{1,6})([smhd])", text):
-        ago = timedelta(seconds=int(match[1]) * SECONDS[match[2]])
-        return (now or datetime.now(UTC)) - ago
     try:
-        return datetime.fromisoformat(text).astimezone()
+        if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
+            ago = timedelta(seconds=int(match[1]) * SECONDS[match[2]])
+            return (now or datetime.now(UTC)) - ago
+        return aware(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         raise InvalidArgument(
             f"{text!r} is no time: give one such as 2026-01-31T12:00:00+00:00, or how long ago,"
@@ -87,14 +88,14 @@ def stats_line(stats: PoolStats, rate: float | None = None) -> str:
 
 def stats_table(title: str, stats: PoolStats, rate: float) -> Table:
     """A pool, worker by worker, and the sums below."""
-    table = Table(title=title, caption=stats_line(stats, rate), title_justify="left")
+    table = Table(title=cell(title), caption=stats_line(stats, rate), title_justify="left")
     for name in ("worker", "pid", "state", "handled", "restarts"):
         table.add_column(name, justify="left" if name == "state" else "right")
     for place, worker in enumerate(stats.workers):
         table.add_row(
             str(place),
             str(worker.pid),
-            "[green]busy" if worker.busy else "idle",
+            cell("busy", "green") if worker.busy else "idle",
             f"{worker.handled:,}",
             f"{worker.restarts:,}" if worker.restarts else "-",
         )
@@ -112,7 +113,7 @@ def groups_table(reports: list[GroupReport]) -> Table:
     for report in reports:
         numbers = (getattr(report, name.replace(" ", "_")) for name in names)
         order = [report.ordering or "-"] * is_ordered
-        table.add_row(Text(report.name), *order, *(f"{number:,}" for number in numbers))
+        table.add_row(cell(report.name), *order, *(f"{number:,}" for number in numbers))
     return table
 
 
@@ -124,7 +125,7 @@ def letter_fields(letter: DeadLetter) -> dict[str, Any]:
         "seq_no": fields.pop("seq_no"),
         "failed_at": fields.pop("failed_at").isoformat(),
         **fields,
-        "event": with_text_keys(letter.event),
+        "event": to_plain(letter.event),
     }
 
 
@@ -142,11 +143,11 @@ def letters_table(letters: list[DeadLetter]) -> Table:
     for letter in letters:
         first, _, more = letter.error.partition("\n")
         table.add_row(
-            Text(letter.group),
+            cell(letter.group),
             str(letter.seq_no),
-            Text("-" if letter.key is None else letter.key),
+            cell("-" if letter.key is None else letter.key),
             str(letter.deliveries),
             time_text(letter.failed_at),
-            Text(first + (" ..." if more else "")),
+            cell(first + (" ..." if more else "")),
         )
     return table

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.logging import RichHandler
 
+from eventlog.cli.printing import CleanFormatter, folded
 from eventlog.cli.show import to_json
 from workers.cli.show import stats_fields, stats_line, stats_table
 from workers.stats import PoolStats
@@ -49,7 +50,7 @@ class TableView(View):
 
     def show(self, stats: PoolStats, rate: float) -> None:
         """Draw it anew."""
-        self._live.update(stats_table(self._title, stats, rate), refresh=True)
+        self._live.update(folded(stats_table(self._title, stats, rate)), refresh=True)
 
     def end(self, stats: PoolStats, rate: float, error: str | None) -> None:
         """Leave it as it was at the end."""
@@ -92,8 +93,9 @@ class JsonView(View):
         self._print({**state, **stats_fields(stats, rate)})
 
     def _print(self, fields: dict[str, Any]) -> None:
-        sys.stdout.write(to_json(fields) + "\n")
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.write(to_json(fields) + "\n")
+            sys.stdout.flush()
 
 
 @contextmanager
@@ -102,12 +104,12 @@ def open_view(title: str, *, as_json: bool) -> Iterator[View]:
     console = Console(stderr=True, highlight=False)
     if as_json or not console.is_terminal:
         handler: logging.Handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(LINE_FORMAT, defaults=OF_THE_POOL))
+        handler.setFormatter(CleanFormatter(LINE_FORMAT, defaults=OF_THE_POOL))
         _log_to(handler)
         yield JsonView() if as_json else LineView()
         return
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
-    handler.setFormatter(logging.Formatter("[%(worker)s] %(message)s", defaults=OF_THE_POOL))
+    handler.setFormatter(CleanFormatter("[%(worker)s] %(message)s", defaults=OF_THE_POOL))
     _log_to(handler)
     with Live(console=console, auto_refresh=False) as live:
         yield TableView(live, title)
