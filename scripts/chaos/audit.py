@@ -184,36 +184,50 @@ def retried(
         yield f"dead letter {letter} is left"
 
 
-def noticed(
-    name: str, lines: Iterable[list[str]], remade_ns: Iterable[int], ended_ns: int, within_ns: int
-) -> Iterator[str]:
-    """One incarnation of a follower was told of each deletion, and saw one log at a time.
+class Follower:
+    """What one incarnation of a follower saw of a log that is deleted now and then."""
 
-    `remade_ns` says when the log was deleted, `ended_ns` when the incarnation ended.
-    """
-    opened: int | None = None
-    producer, last = "", 0
-    ends: list[tuple[int, int]] = []
-    for line in lines:
-        match line:
-            case ["opened", at]:
-                opened, producer, last = int(at), "", 0
-            case ["deleted", at] if opened is not None:
-                ends.append((opened, int(at)))
-                opened = None
-            case ["refused", error] if opened is not None:
-                yield f"{name} ended with {error} where the log was deleted"
-                opened = None
-            case ["saw", seq_no, by, _]:
-                if int(seq_no) != last + 1 or by != (producer or by):
-                    yield f"{name} saw {seq_no} of {by} after {last} of {producer}"
-                producer, last = by, int(seq_no)
-    if opened is not None:
-        ends.append((opened, ended_ns))
-    for begin, end in ends:
-        for at in remade_ns:
-            if begin < at < end - within_ns:
-                yield f"{name} noticed after {(end - at) / 1e9:.1f} s that its log was deleted"
+    def __init__(self, name: str, lines: Iterable[list[str]], ended_ns: int) -> None:
+        self._name = name
+        self._lines = list(lines)
+        self._ended_ns = ended_ns
+
+    def _openings(self) -> Iterator[tuple[int, int, list[list[str]]]]:
+        """For each time that it had the log open: when from, when to, and what it saw."""
+        opened: int | None = None
+        seen: list[list[str]] = []
+        for line in self._lines:
+            match line:
+                case ["opened", at]:
+                    opened, seen = int(at), []
+                case ["deleted", at] if opened is not None:
+                    yield opened, int(at), seen
+                    opened = None
+                case ["saw", *rest]:
+                    seen.append(rest)
+        if opened is not None:
+            yield opened, self._ended_ns, seen
+
+    def check(self, deleted_ns: Iterable[int], within_ns: int) -> Iterator[str]:
+        """It was told of each deletion, and saw one log at a time, from its beginning."""
+        for begin, end, seen in self._openings():
+            for at in deleted_ns:
+                if begin < at < end - within_ns:
+                    yield f"{self._name} was not told for {(end - at) // 10**9} s of a deletion"
+            numbers = [int(seq_no) for seq_no, _, _ in seen]
+            if numbers != list(range(1, len(seen) + 1)):
+                yield f"{self._name} saw a log that was made anew as {numbers}"
+            if len({producer for _, producer, _ in seen}) > 1:
+                yield f"{self._name} saw two logs as one"
+        yield from self._check_refusals()
+
+    def _check_refusals(self) -> Iterator[str]:
+        """A log that is open is deleted, and nothing else."""
+        before = ""
+        for word, *rest in self._lines:
+            if word == "refused" and before in {"opened", "saw"}:
+                yield f"{self._name} was told {rest[0]}, not that its log was deleted"
+            before = word
 
 
 def results(stored: Iterable[Stored], dead: set[int]) -> Iterator[str]:

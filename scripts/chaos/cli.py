@@ -94,6 +94,7 @@ def _show(outcome: Outcome) -> None:
         "events seen by consumers": outcome.seen,
         "events handled by pools": outcome.handled,
         "dead letters": outcome.dead,
+        "dead letters handled in the end": outcome.retried,
         **dict(sorted(outcome.faults.items())),
         "kills in all": outcome.kills,
         "most memory of a writer, MiB": round(outcome.writer_mib),
