@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis profiles, and a look for what a test left behind."""
+"""What all tests share: surroundings, hypothesis profiles, a look for what a test left behind."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.surroundings import make_usual
+
 LEAVE_S = 5.0
 """A child or thread that was told to end may take this long; it is then one left behind."""
 
+make_usual()
 _SLOW_MACHINE = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(
     "gate", max_examples=60, deadline=None, suppress_health_check=_SLOW_MACHINE, print_blob=True

@@ -1,66 +1,56 @@
-"""Programs that run where things are missing: without descriptors, modules or a working directory.
+"""The surroundings that every test has, however the tests were started.
 
-A test hands one to `run`, which starts it in a process of its own. The program says what it has
-found by `say`, in a file: it may have no standard output.
+A process inherits what its starter ignores, blocks and limits: a shell that runs a command in the
+background has it ignore SIGINT, `nohup` has it ignore SIGHUP, some supervisors ignore SIGCHLD. The
+programs that a test starts inherit it in turn. `make_usual` is called once, before the first test.
+What only the start of an interpreter can decide (locale, standard streams) is in `scripts/test`.
 """
 
 from __future__ import annotations
 
-import ast
 import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-from typing import Any, Final
+import resource
+import signal
+import time
+from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-LIMIT_S: Final = 60
-"""Only a hang takes that long."""
-
-PRELUDE: Final = """
-import os, sys
-
-def say(*words):
-    file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(file, (repr(words) + "\\n").encode())
-    os.close(file)
-
-def said_by(call, *arguments):
-    try:
-        return call(*arguments)
-    except BaseException as error:
-        return type(error).__name__, str(error)
-
-def files_of(pid, numbers=range(3)):
-    return [os.readlink(f"/proc/{pid}/fd/{number}") for number in numbers]
-"""
+UMASK: Final = 0o022
+DESCRIPTORS: Final = 1024
+UNSET: Final = ("CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TZ")
+"""What a terminal or a user would change in what programs print."""
+IGNORED_BY_PYTHON: Final = {signal.SIGPIPE, signal.SIGXFSZ}
 
 
-def run(
-    program: str,
-    tmp_path: Path,
-    *arguments: str,
-    python: tuple[str, ...] = (sys.executable,),
-    is_closed: bool = False,
-    **options: Any,
-) -> list[tuple[Any, ...]]:
-    """What the program said; `is_closed`: it has no standard descriptors."""
-    report, errors = tmp_path / "said", tmp_path / "errors"
-    command = [*python, "-c", PRELUDE + textwrap.dedent(program), str(report), *arguments]
-    if is_closed:
-        command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
-    with errors.open("wb") as stderr:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stderr,
-            stderr=stderr,
-            env=environment,
-            timeout=LIMIT_S,
-            check=False,
-            **options,
-        )
-    assert done.returncode == 0, errors.read_text()[-4000:]
-    return [ast.literal_eval(line) for line in report.read_text().splitlines()]
+def make_usual() -> None:
+    """Give this process, and so all that it starts, the usual surroundings."""
+    for number in signal.valid_signals() - IGNORED_BY_PYTHON:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _USUAL.get(number, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(UMASK)
+    for name in UNSET:
+        os.environ.pop(name, None)
+    time.tzset()
+    _limit(resource.RLIMIT_NOFILE, DESCRIPTORS)
+    _limit(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
+    # Tests let processes die of SIGSEGV and SIGABRT: their dumps would lie about.
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def _stay(number: int, frame: object) -> None:
+    """Do nothing, as a process that ignores the signal; but a program that it starts does not."""
+
+
+_USUAL: Final = {
+    signal.SIGINT: signal.default_int_handler,
+    # A run under `nohup` has to outlive its terminal all the same.
+    signal.SIGHUP: _stay,
+}
+
+
+def _limit(kind: int, wanted: int) -> None:
+    """Set a soft limit, as far as the hard one allows."""
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        wanted = hard if wanted == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (wanted, hard))

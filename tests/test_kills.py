@@ -1,6 +1,6 @@
 """SIGKILL for the writer, producers and subscribers at random moments; then an audit of everything.
 
-The seed is in the test's name; `./scripts/test --slow` runs the long ones.
+The seed is in the test's name; `./scripts/test -m slow` runs the long ones.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from chaos import audit
-from chaos.audit import Consumer, Stored
+from chaos.audit import Consumer, Follower, Letter, Stored
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def event(seq_no: int, producer: str = "a", counter: int | None = None) -> Stored:
-    return Stored(seq_no, producer, seq_no if counter is None else counter, "k")
+def event(seq_no: int, producer: str = "a", counter: int | None = None, kind: str = "") -> Stored:
+    return Stored(seq_no, producer, seq_no if counter is None else counter, "k", kind)
 
 
 def result(seq_no: int, of: int) -> Stored:
@@ -82,7 +82,7 @@ def test_what_a_consumer_must_not_see_is_found(
 
 
 def did(*lines: str) -> list[list[str]]:
-    return [["did", *line.split()] for line in lines]
+    return [["did", *line.split(), "9"] for line in lines]
 
 
 def test_events_that_nobody_handled_are_found() -> None:
@@ -105,6 +105,89 @@ def test_a_key_out_of_order_is_found_and_a_repetition_is_none() -> None:
     assert list(audit.key_order(did("1 k 1", "2 k 2", "1 k 3", "2 k 4", "3 j 0"), "g")) == []
     assert list(audit.key_order(did("2 k 1", "1 k 2"), "g"))
     assert list(audit.key_order(did("2 k 1", "1 j 2"), "g")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("got 3 b 1 9", None),
+        ("did 3 k 77 9", None),
+        ("got 3 spoiled -1 9", "was given spoiled -1 at 3"),
+        ("got 5 a 5 9", "was given a 5 at 5"),
+        ("got 3 b 1 10", "a forked child of worker 9"),
+        ("did 3 k 77 10", "a forked child of worker 9"),
+    ],
+)
+def test_deliveries_of_what_was_not_appended_and_those_to_forked_children_are_found(
+    line: str, said: str | None
+) -> None:
+    found = list(audit.delivered(BY_NUMBER, [line.split()], 9, "g"))
+    assert [said in one for one in found] == [True] if said else found == []
+
+
+@pytest.mark.parametrize(
+    ("letters", "said"),
+    [
+        ([Letter(2, "a", 2)], None),
+        ([Letter(2, "a", 2), Letter(2, "a", 2)], "two dead letters"),
+        ([Letter(2, "spoiled", -1)], "there is Stored"),
+        ([Letter(1, "a", 1)], "killed nobody"),
+        ([Letter(7, "a", 7)], "there is None"),
+    ],
+)
+def test_a_letter_too_many_and_one_of_something_else_are_found(
+    letters: list[Letter], said: str | None
+) -> None:
+    stored = {1: event(1), 2: event(2, kind="poison")}
+    found = list(audit.letters(stored, letters, "g"))
+    assert [said in one for one in found] == [True] if said else found == []
+
+
+@pytest.mark.parametrize(
+    ("left", "lines", "acked", "said"),
+    [
+        ([], ["got 2 a 2 9", "did 2 k 5 9"], {2: ("a", 2)}, None),
+        ([], ["got 2 a 2 9", "did 2 k 5 9"], {}, None),
+        ([], [], {}, "was retried as None"),
+        ([], ["got 2 a 2 9"], {}, "never handled"),
+        ([], ["got 2 a 3 9", "did 2 k 5 9"], {}, "was retried as"),
+        ([], ["got 2 a 2 9", "did 2 k 5 9"], {2: ("a", 3)}, "of another event"),
+        ([Letter(2, "a", 2)], ["got 2 a 2 9", "did 2 k 5 9"], {}, "is left"),
+    ],
+)
+def test_a_letter_that_was_lost_with_its_event_is_found(
+    left: list[Letter], lines: list[str], acked: dict[int, tuple[str, int]], said: str | None
+) -> None:
+    letters = {2: Letter(2, "a", 2)}
+    found = list(audit.retried(letters, left, [line.split() for line in lines], acked))
+    assert any(said in one for one in found) if said else found == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["opened 10", "saw 1 r-0 0", "deleted 25", "opened 26", "saw 1 r-1 0"], None),
+        (["opened 10", "deleted 25", "refused NotALog", "opened 30"], None),
+        (["opened 22"], None),
+        (["opened 10"], "was not told for 80 s"),
+        (["opened 10", "deleted 60"], "was not told for 40 s"),
+        (["opened 10", "saw 1 r-0 0", "saw 2 r-1 1", "deleted 25"], "two logs as one"),
+        (["opened 10", "saw 1 r-0 0", "saw 3 r-0 2", "deleted 25"], "as [1, 3]"),
+        (["opened 22", "saw 1 r-0 0", "refused CorruptLog"], "was told CorruptLog"),
+    ],
+)
+def test_a_follower_that_is_not_told_of_a_deletion_is_found(
+    lines: list[str], said: str | None
+) -> None:
+    """The log is deleted at second 20; the follower lives to second 100, and may take 10."""
+    follower = Follower("f", [seconds(line) for line in lines], 100 * 10**9)
+    found = list(follower.check([20 * 10**9], 10 * 10**9))
+    assert [said in one for one in found] == [True] if said else found == []
+
+
+def seconds(line: str) -> list[str]:
+    word, *rest = line.split()
+    return [word, str(int(rest[0]) * 10**9)] if word in {"opened", "deleted"} else [word, *rest]
 
 
 def test_a_short_soak_breaks_no_promise(tmp_path: Path) -> None:

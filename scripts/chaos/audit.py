@@ -19,6 +19,16 @@ class Stored(NamedTuple):
     counter: int
     """Of a result, the number of the event that it is of."""
     key: str | None
+    kind: str = ""
+    """What its handler does (see `handlers`)."""
+
+
+class Letter(NamedTuple):
+    """What a dead letter holds."""
+
+    seq_no: int
+    producer: str
+    counter: int
 
 
 def numbers(stored: Iterable[Stored], first: int) -> Iterator[str]:
@@ -107,12 +117,117 @@ def handled(
     stored: Iterable[Stored], lines: Iterable[list[str]], dead: set[int], group: str
 ) -> Iterator[str]:
     """Every event was handled at least once, or is a dead letter."""
-    done = {int(seq_no) for word, seq_no, _, _ in lines if word == "did"}
+    done = {int(line[1]) for line in lines if line[0] == "did"}
     for one in stored:
         if one.producer and one.seq_no not in done and one.seq_no not in dead:
             yield f"event {one.seq_no} was never handled by group {group}"
     for seq_no in dead & done:
         yield f"event {seq_no} is a dead letter of group {group}, but a handler could do it"
+
+
+def delivered(
+    stored: dict[int, Stored], lines: Iterable[list[str]], pid: int, group: str
+) -> Iterator[str]:
+    """Each delivery was what had been appended, whatever handlers did to an earlier one.
+
+    `lines` are what one worker noted, `pid` is that worker: its forked children handle nothing.
+    """
+    for line in lines:
+        if int(line[4]) != pid:
+            yield f"a forked child of worker {pid} of group {group} went on as one: {line}"
+        if line[0] == "got":
+            one = stored.get(int(line[1]))
+            if one is None or (one.producer, one.counter) != (line[2], int(line[3])):
+                yield f"group {group} was given {line[2]} {line[3]} at {line[1]}; there is {one}"
+
+
+def letters(stored: dict[int, Stored], found: Iterable[Letter], group: str) -> Iterator[str]:
+    """A letter is of an event that kills its worker, is its only one, and holds what was appended.
+
+    Neighbours of such an event, and what a pool was left with, are none.
+    """
+    seen: set[int] = set()
+    for letter in found:
+        one = stored.get(letter.seq_no)
+        if letter.seq_no in seen:
+            yield f"event {letter.seq_no} has two dead letters of group {group}"
+        seen.add(letter.seq_no)
+        if one is None or (one.producer, one.counter) != (letter.producer, letter.counter):
+            yield f"a dead letter of group {group} is {letter}; there is {one}"
+        elif one.kind != "poison":
+            yield f"event {letter.seq_no} is a dead letter of group {group}, and killed nobody"
+
+
+def retried(
+    seen: dict[int, Letter],
+    left: Iterable[Letter],
+    lines: Iterable[list[str]],
+    acked: dict[int, tuple[str, int]],
+) -> Iterator[str]:
+    """Every letter that there ever was held its event, and was handled when its time came.
+
+    `acked` is what producers were told: retention may have deleted the events themselves.
+    """
+    by_word: dict[str, dict[int, list[str]]] = defaultdict(dict)
+    for line in lines:
+        by_word[line[0]][int(line[1])] = line
+    for number, letter in seen.items():
+        known = acked.get(number, letter[1:])
+        if known != letter[1:]:
+            yield f"dead letter {letter} is of another event: {known} was acknowledged"
+        got = by_word["got"].get(number)
+        if got is None or (got[2], int(got[3])) != known:
+            yield f"dead letter {letter} was retried as {got}"
+        elif number not in by_word["did"]:
+            yield f"dead letter {letter} was never handled"
+    for letter in left:
+        yield f"dead letter {letter} is left"
+
+
+class Follower:
+    """What one incarnation of a follower saw of a log that is deleted now and then."""
+
+    def __init__(self, name: str, lines: Iterable[list[str]], ended_ns: int) -> None:
+        self._name = name
+        self._lines = list(lines)
+        self._ended_ns = ended_ns
+
+    def _openings(self) -> Iterator[tuple[int, int, list[list[str]]]]:
+        """For each time that it had the log open: when from, when to, and what it saw."""
+        opened: int | None = None
+        seen: list[list[str]] = []
+        for line in self._lines:
+            match line:
+                case ["opened", at]:
+                    opened, seen = int(at), []
+                case ["deleted", at] if opened is not None:
+                    yield opened, int(at), seen
+                    opened = None
+                case ["saw", *rest]:
+                    seen.append(rest)
+        if opened is not None:
+            yield opened, self._ended_ns, seen
+
+    def check(self, deleted_ns: Iterable[int], within_ns: int) -> Iterator[str]:
+        """It was told of each deletion, and saw one log at a time, from its beginning."""
+        for begin, end, seen in self._openings():
+            for at in deleted_ns:
+                if begin < at < end - within_ns:
+                    yield f"{self._name} was not told for {(end - at) // 10**9} s of a deletion"
+            numbers = [int(seq_no) for seq_no, _, _ in seen]
+            if numbers != list(range(1, len(seen) + 1)):
+                yield f"{self._name} saw a log that was made anew as {numbers}"
+            if len({producer for _, producer, _ in seen}) > 1:
+                yield f"{self._name} saw two logs as one"
+        yield from self._check_refusals()
+
+    def _check_refusals(self) -> Iterator[str]:
+        """A log that is open is deleted, and nothing else."""
+        before = ""
+        for word, *rest in self._lines:
+            if word == "refused" and before in {"opened", "saw"}:
+                yield f"{self._name} was told {rest[0]}, not that its log was deleted"
+            before = word
 
 
 def results(stored: Iterable[Stored], dead: set[int]) -> Iterator[str]:
@@ -135,7 +250,8 @@ def key_order(lines: Iterable[list[str]], group: str) -> Iterator[str]:
     """Within a key, no event was handled for the first time after a later one."""
     last: dict[str, int] = defaultdict(int)
     done: set[int] = set()
-    for _, seq_no, key, _ in sorted(lines, key=lambda line: int(line[3])):
+    did = [line for line in lines if line[0] == "did"]
+    for _, seq_no, key, *_ in sorted(did, key=lambda line: int(line[3])):
         if key == "-":
             continue  # has no order
         number = int(seq_no)

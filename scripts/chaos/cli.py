@@ -19,6 +19,7 @@ from rich.table import Table
 
 from chaos.roles import ROLES
 from chaos.soak import Outcome, Soak
+from chaos.surroundings import SURROUNDINGS
 
 EPILOG = """
 [bold]Examples[/]
@@ -45,8 +46,11 @@ def soak(
 ) -> None:
     """Let everything fail at once, and prove that nothing was lost, doubled or reordered.
 
-    Producers, consumers and pools on four logs, with SIGKILL, SIGSTOP, clients that talk garbage or
-    never read, retention, and a full file system (where this user may mount one). Exits with 1 if a
+    Producers, consumers and pools on seven logs, with SIGKILL, SIGSTOP, clients that talk garbage
+    or never read, retention, and a full file system (where this user may mount one). Handlers spoil
+    their events, fork, and outlast their pools, which are left and entered again; programs run
+    without standard streams or with somebody else who waits for their children; a log is deleted
+    and made anew, the clock of another jumps, and letters outlive their events. Exits with 1 if a
     promise was broken.
     """
     if context.invoked_subcommand is not None:
@@ -90,6 +94,7 @@ def _show(outcome: Outcome) -> None:
         "events seen by consumers": outcome.seen,
         "events handled by pools": outcome.handled,
         "dead letters": outcome.dead,
+        "dead letters handled in the end": outcome.retried,
         **dict(sorted(outcome.faults.items())),
         "kills in all": outcome.kills,
         "most memory of a writer, MiB": round(outcome.writer_mib),
@@ -106,6 +111,7 @@ def _show(outcome: Outcome) -> None:
 
 
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True})
-def role(kind: str, arguments: list[str]) -> None:
+def role(kind: str, surroundings: str, arguments: list[str]) -> None:
     """What `soak` starts in processes of their own."""
+    SURROUNDINGS[surroundings]()
     ROLES[kind](*arguments)

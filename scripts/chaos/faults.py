@@ -15,6 +15,7 @@ from pathlib import Path
 import msgpack
 import trio
 
+from chaos.remaking import RemadeLog
 from eventlog import EventLogError
 from eventlog.rendezvous import connect
 from eventlog.storage.reader import LogReader
@@ -52,15 +53,21 @@ class Faults:
     """Makes faults until it is cancelled; `counts` says how many of each kind there were."""
 
     def __init__(
-        self, seed: int, logs: list[str], roles: Callable[[], dict[str, int]], room: Path | None
+        self,
+        seed: int,
+        logs: list[str],
+        roles: Callable[[], dict[str, int]],
+        room: Path | None,
+        remade: RemadeLog,
     ) -> None:
         self._chance = random.Random(seed)
         self._logs = logs
         self._roles = roles
         """The processes that run now, by their name."""
         self._room = room
-        self._found: list[bytes] = msgpack.unpackb(FOUND.read_bytes())
         """A small file system, or none."""
+        self._remade = remade
+        self._found: list[bytes] = msgpack.unpackb(FOUND.read_bytes())
         self._sockets: list[socket.socket] = []
         self.counts: Counter[str] = Counter()
 
@@ -73,6 +80,7 @@ class Faults:
             (self._stop, 2),
             (self._talk_garbage, 2),
             (self._never_read, 1),
+            (self._delete, 1),
             (self._fill, 1 if self._room else 0),
         ]
         weights = [weight for _, weight in kinds]
@@ -151,6 +159,13 @@ class Faults:
             self.counts["client that never reads"] += 1
         if len(self._sockets) > KEPT_SOCKETS_MAX:
             self._sockets.pop(0).close()
+
+    async def _delete(self) -> None:
+        """Delete a log under those who follow it, and make it anew."""
+        await trio.to_thread.run_sync(self._remade.delete)
+        await trio.sleep(self._remade.absent_s())
+        await trio.to_thread.run_sync(self._remade.make)
+        self.counts["deleted log"] += 1
 
     async def _fill(self) -> None:
         """Take all the room of the small file system for a while."""

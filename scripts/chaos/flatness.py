@@ -57,13 +57,13 @@ class Highest:
             yield f"a writer held {self.descriptors} descriptors, of {WRITER_DESCRIPTORS_MAX}"
 
 
-def leftovers(marker: str, ours: set[int]) -> list[str]:
-    """The command lines of processes that name this soak's folder and should be gone."""
-    found = []
+def leftovers(marker: str) -> dict[int, str]:
+    """The processes that have the marker in their environment and should be gone, by pid."""
+    found = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) not in ours:
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError):
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                if marker in command:
-                    found.append(f"{entry.name} {command}")
+                if marker.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(entry.name)] = command
     return found

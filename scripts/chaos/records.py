@@ -8,7 +8,11 @@ whole lines only, and at most the last truth is missing::
                saw SEQ_NO PRODUCER COUNTER
                acking SEQ_NO                 before it is said to the log
                acked SEQ_NO                  after
-    pool       did SEQ_NO KEY NANOSECONDS    the handler ran, at this time
+               opened NANOSECONDS            a follower of a log that is deleted now and then
+               deleted NANOSECONDS           it was told so
+               refused ERROR                 there was no log to open, or something else
+    pool       got SEQ_NO PRODUCER COUNTER PID     what the handler was given
+               did SEQ_NO KEY NANOSECONDS PID      it ran, at this time
 """
 
 from __future__ import annotations

@@ -1,28 +1,46 @@
 """What runs in processes of its own, until it is killed; each writes down what it saw.
 
-An event is `{"p": producer, "n": counter}`, with padding of some sizes; `"poison"` is set in those
-that kill their worker. A result is `{"r": number of its event}`.
+An event is `{"p": producer, "n": counter}`, with padding of some sizes; `"k"` says what its handler
+does (see `handlers`). A result is `{"r": number of its event}`.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from chaos.handlers import LEAVE_NAME, handle, reject
 from chaos.records import Record
-from eventlog import EventEnvelope, LogFull, SeekPosition, blocking
+from eventlog import (
+    EventLogError,
+    ForkedHandle,
+    LogDeleted,
+    LogFull,
+    SeekPosition,
+    blocking,
+)
 from eventlog.subscription import OnTruncated
 from workers.blocking import Pool
 
 PADDING: Final = (10, 10, 200, 3_000, 100_000)
-POISON_EVERY: Final = 5_000
-MAX_DELIVERIES: Final = 8
+KIND_EVERY: Final = {"poison": 2_000, "flaky": 40, "forks": 60, "slow": 6_000}
+"""One of so many events is of a kind."""
+MAX_DELIVERIES: Final = 10
 """Chaos kills workers at any time; nobody innocent is that unlucky."""
 KEYS: Final = 20
+STAY_S: Final = 6.0
+STOP_S: Final = 0.05
+LOOK_S: Final = 0.02
+FORK_S: Final = 15.0
+FORK_EVERY_S: Final = 1.0
+MISUSED: Final = 4
+"""Exit code of a forked child whose parent's handle did not refuse it."""
 
 
 def produce(log_path: str, name: str, record_path: str, pause: str) -> None:
@@ -33,7 +51,10 @@ def produce(log_path: str, name: str, record_path: str, pause: str) -> None:
         nonlocal counter
         counter += 1
         made: dict[str, Any] = {"p": name, "n": counter, "x": bytes(chance.choice(PADDING))}
-        return made | ({"poison": True} if counter % POISON_EVERY == 0 else {})
+        for kind, every in KIND_EVERY.items():
+            if chance.randrange(every) == 0:
+                return made | {"k": kind, "x": b""}
+        return made
 
     with blocking.open(log_path) as log:
         while True:
@@ -64,6 +85,56 @@ def _append_some(log: blocking.EventLog, record: Record, chance: random.Random, 
                     record.note("acked", made["n"], handle.result())
 
 
+def fork(log_path: str) -> None:
+    """Fork while a thread opens the log; a child tries the handle that it has from its parent.
+
+    Children live on for longer than a client waits for a writer: a lock that one of them keeps
+    would be a client's error.
+    """
+    threading.Thread(target=_open_again_and_again, args=(log_path,), daemon=True).start()
+    children: list[int] = []
+    parent = os.getpid()
+    with blocking.open(log_path) as log:
+        while True:
+            child = os.fork()
+            if child == 0:
+                _be_a_forked_child(log, parent)
+            children.append(child)
+            time.sleep(FORK_EVERY_S)
+            _wait_for(children, at_most=int(FORK_S / FORK_EVERY_S))
+
+
+def _open_again_and_again(log_path: str) -> None:
+    while True:
+        with blocking.open(log_path) as log:
+            log.status()
+        time.sleep(LOOK_S)
+
+
+def _be_a_forked_child(log: blocking.EventLog, parent: int) -> None:
+    code = MISUSED
+    try:
+        log.append({"p": "forked", "n": 0})
+    except ForkedHandle:
+        code = 0
+    finally:
+        until = time.monotonic() + FORK_S
+        while time.monotonic() < until and os.getppid() == parent:
+            time.sleep(LOOK_S)
+        os._exit(code)
+
+
+def _wait_for(children: list[int], at_most: int) -> None:
+    """Wait for the oldest children, so that few live."""
+    while len(children) > at_most:
+        try:
+            _, status = os.waitpid(children.pop(0), 0)
+        except ChildProcessError:
+            continue  # the surroundings have waited for it
+        if os.waitstatus_to_exitcode(status) == MISUSED:
+            raise RuntimeError("a forked handle was not refused")
+
+
 def consume(log_path: str, name: str, record_path: str, on_truncated: OnTruncated) -> None:
     """Read from the last acknowledged on, and acknowledge now and then."""
     record = Record(record_path)
@@ -83,34 +154,54 @@ def consume(log_path: str, name: str, record_path: str, on_truncated: OnTruncate
                 record.note("acked", seq_no)
 
 
-def handle(record_folder: str, envelope: EventEnvelope) -> dict[str, int] | None:
-    """Note the event; some kill the worker that has them."""
-    event = envelope.event
-    if "r" in event:
-        return None
-    if "poison" in event:
-        os._exit(3)
-    record = _RECORDS.get(record_folder)
-    if record is None:
-        record = _RECORDS[record_folder] = Record(Path(record_folder) / f"worker-{os.getpid()}")
-    record.note("did", envelope.seq_no, envelope.key or "-", time.monotonic_ns())
-    return {"r": envelope.seq_no or 0}
-
-
-_RECORDS: dict[str, Record] = {}
-
-
 def work(
     log_path: str, group: str, record_folder: str, ordering: str, results: str, until: str = ""
 ) -> None:
-    """A pool that handles what comes; with `until="drained"`, what there is."""
+    """A pool that handles what comes, left and entered again and again.
+
+    With `until="drained"` it handles what there is, and ends.
+    """
     options: dict[str, Any] = {"ordering": ordering or None, "max_deliveries": MAX_DELIVERIES}
     if results:
         options["output"] = log_path
+    chance = random.Random()
+    hurry = until == "drained"
+    leave = Path(record_folder) / LEAVE_NAME
+    with blocking.open(log_path) as log:
+        while True:
+            leave.unlink(missing_ok=True)
+            with Pool(
+                log,
+                group=group,
+                handler=partial(handle, record_folder, hurry),
+                processes=2,
+                concurrency=1 if ordering else chance.choice([1, 8]),
+                stop_s=10.0 if hurry else STOP_S,
+                **options,
+            ) as pool:
+                if hurry:
+                    pool.drained()
+                    return
+                _stay(leave, chance.uniform(STAY_S / 2, STAY_S))
+
+
+def _stay(leave: Path, seconds: float) -> None:
+    """Wait until somebody asks to leave, or the time is over."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not leave.exists():
+        time.sleep(LOOK_S)
+
+
+def work_and_reject(log_path: str, group: str, record_folder: str, until: str = "") -> None:
+    """A pool on a log with short retention, whose letters outlive their events."""
     with (
         blocking.open(log_path) as log,
         Pool(
-            log, group=group, handler=partial(handle, record_folder), processes=2, **options
+            log,
+            group=group,
+            handler=partial(reject, record_folder),
+            processes=1,
+            max_deliveries=1,
         ) as pool,
     ):
         if until == "drained":
@@ -120,4 +211,64 @@ def work(
             time.sleep(3600)  # until it is killed
 
 
-ROLES: Final[dict[str, Any]] = {"produce": produce, "consume": consume, "work": work}
+def follow(log_path: str, name: str, record_path: str) -> None:
+    """Follow a log that is deleted and made anew; nobody else looks at it but followers."""
+    record = Record(record_path)
+    while True:
+        try:
+            with (
+                blocking.open(log_path) as log,
+                log.subscribe(name, SeekPosition.BEGINNING) as stream,
+            ):
+                record.note("opened", time.monotonic_ns())
+                for envelope in stream:
+                    record.note("saw", envelope.seq_no, envelope.event["p"], envelope.event["n"])
+        except LogDeleted:
+            record.note("deleted", time.monotonic_ns())
+        except EventLogError as error:
+            _wait_for_a_log(record, error)
+
+
+def work_until_deleted(log_path: str, group: str, record_path: str) -> None:
+    """A pool on a log that is deleted and made anew."""
+    record = Record(record_path)
+    while True:
+        try:
+            with (
+                blocking.open(log_path) as log,
+                Pool(log, group=group, handler=_ignore, processes=1) as pool,
+            ):
+                record.note("opened", time.monotonic_ns())
+                pool.run_forever()
+        except LogDeleted:
+            record.note("deleted", time.monotonic_ns())
+        except EventLogError as error:
+            _wait_for_a_log(record, error)
+
+
+def _ignore(_envelope: Any) -> None:
+    """Handle an event that nobody looks for."""
+
+
+def _wait_for_a_log(record: Record, error: EventLogError) -> None:
+    """Try again soon: the directory is just being deleted or made."""
+    record.note("refused", type(error).__name__)
+    time.sleep(0.1)
+
+
+def serve(log_path: str) -> None:
+    """Be the writer, with a clock that jumps (whose module has to come before the log's)."""
+    script = str(Path(__file__).parent / "jumping_clock.py")
+    os.execv(sys.executable, [sys.executable, script, log_path])
+
+
+ROLES: Final[dict[str, Any]] = {
+    "produce": produce,
+    "fork": fork,
+    "consume": consume,
+    "work": work,
+    "work_and_reject": work_and_reject,
+    "follow": follow,
+    "work_until_deleted": work_until_deleted,
+    "serve": serve,
+}

@@ -3,16 +3,18 @@
 nursery
 |-- keep ...    one for each role: starts it again, in a new incarnation, whenever it is killed
 |-- faults      one after the other
-`-- watch       looks at what the writers hold
+`-- watch       looks at what the writers hold, and at dead letters
 """
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,31 +24,27 @@ from typing import Any, Final
 
 import trio
 
-from chaos import audit
-from chaos.audit import Consumer, Stored
+from chaos.audit import Letter
+from chaos.case import LETTERS, REJECTS, Case, Role, letters_of
 from chaos.faults import Faults, writer_of
 from chaos.flatness import Highest, leftovers
-from chaos.records import lines_of
-from eventlog import CorruptLog, Retention, SeekPosition, blocking
+from chaos.handlers import HEALED_NAME
+from chaos.remaking import RemadeLog
+from chaos.surroundings import SURROUNDINGS
+from eventlog import Retention, SeekPosition, blocking
 from eventlog.demo.main_job import stop_process
 
 HERE: Final = Path(__file__).resolve().parent
 DRAIN_S: Final = 300
+DRAINED: Final = ("work", "work_and_reject")
+USUAL_SHARE: Final = 0.6
 WATCH_S: Final = 1.0
 ROOM_BYTES: Final = 64 << 20
 SHORT: Final = Retention(max_bytes=8 << 20, keep_unacked=False)
 KEPT: Final = Retention(max_bytes=8 << 20, max_age=timedelta(hours=1))
+AGED: Final = Retention(max_age=timedelta(hours=1), keep_unacked=False)
+"""Nothing of a soak is so old, whatever a clock says for a moment."""
 SMALL: Final[dict[str, Any]] = {"segment_bytes": 2 << 20, "max_event_bytes": 500_000}
-
-
-@dataclass(frozen=True)
-class Role:
-    """A process that is kept running; `arguments` end with what the incarnation's record is."""
-
-    name: str
-    kind: str
-    log: str
-    arguments: Callable[[str], tuple[str, ...]]
 
 
 @dataclass
@@ -58,6 +56,8 @@ class Outcome:
     seen: int = 0
     handled: int = 0
     dead: int = 0
+    retried: int = 0
+    """Dead letters of the log with short retention, all handled in the end."""
     faults: dict[str, int] = field(default_factory=dict)
     writer_mib: float = 0.0
     writer_descriptors: int = 0
@@ -82,6 +82,14 @@ class Soak:
         self._is_ending = False
         self._room: Path | None = None
         self._highest = Highest()
+        self._chance = random.Random(f"surroundings {seed}")
+        self._marker = f"EVENTLOG_SOAK={folder}"
+        """In the environment of all that is started here, whoever starts it."""
+        self._remade = RemadeLog(str(folder / "remade"), seed)
+        self._ended_ns: dict[str, int] = {}
+        """When each incarnation ended, by the name of its record."""
+        self._letters: dict[int, Letter] = {}
+        """Every dead letter that there ever was of the log with short retention."""
         self.faults: Faults | None = None
         self.outcome = Outcome()
 
@@ -91,11 +99,14 @@ class Soak:
 
     @property
     def _logs(self) -> list[str]:
-        return ["plain", "short", "kept", *(["full"] if self._room else [])]
+        logs = ["plain", "short", "kept", LETTERS, "aged", "remade"]
+        return [*logs, *(["full"] if self._room else [])]
 
     async def run(self, seconds: float, on_tick: Callable[[], None]) -> Outcome:
         """All of it; the violations are in the outcome."""
         self._records.mkdir(parents=True)
+        name, _, value = self._marker.partition("=")
+        os.environ[name] = value
         started = trio.current_time()
         with small_file_system(self._folder / "room") as self._room:
             try:
@@ -105,8 +116,15 @@ class Soak:
             finally:
                 self._stop_writers()
         self.outcome.seconds = trio.current_time() - started
-        self.outcome.violations += leftovers(str(self._folder), {os.getpid(), os.getppid()})
+        self._end_leftovers()
         return self.outcome
+
+    def _end_leftovers(self) -> None:
+        """End, and report, what outlived the roles that started it."""
+        for pid, command in leftovers(self._marker).items():
+            self.outcome.violations.append(f"process {pid} was left behind: {command}")
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     # --- the time of faults --------------------------------------------------------------------
 
@@ -117,6 +135,7 @@ class Soak:
             [self.path(log) for log in self._logs],
             lambda: self._running,
             self._room,
+            self._remade,
         )
         async with trio.open_nursery() as nursery:
             for role in self._roles():
@@ -133,19 +152,28 @@ class Soak:
             "plain": {},
             "short": {"retention": SHORT, "durability": "memory", **SMALL},
             "kept": {"retention": KEPT, "durability": "sync", **SMALL},
+            LETTERS: {"retention": SHORT, **SMALL},
+            "aged": {"retention": AGED, **SMALL, "segment_bytes": 1 << 20},
             "full": SMALL,
         }
-        for log in self._logs:
+        self._remade.make()
+        for log in options.keys() & set(self._logs):
             with blocking.open(self.path(log), **options[log]) as opened:
                 if log == "kept":
                     opened.seek("kept-consumer", SeekPosition.BEGINNING)
 
     def _roles(self) -> list[Role]:
         roles = []
-        for log in self._logs:
+        for log, producers, pause in [
             # What is kept for ever, and what both groups have to handle, comes slowly.
-            pause = {"plain": "0.1", "full": "0.01"}.get(log, "0.005")
-            roles += [self._producer(f"producer-{log}-{n}", log, pause) for n in range(2)]
+            ("plain", 2, "0.1"),
+            ("short", 2, "0.005"),
+            ("kept", 2, "0.005"),
+            (LETTERS, 1, "0.1"),
+            ("aged", 1, "0.2"),
+            *([("full", 2, "0.01")] if self._room else []),
+        ]:
+            roles += [self._producer(f"producer-{log}-{n}", log, pause) for n in range(producers)]
         for name, log, on_truncated in [
             ("plain-consumer-0", "plain", "error"),
             ("plain-consumer-1", "plain", "error"),
@@ -153,7 +181,16 @@ class Soak:
             ("kept-consumer", "kept", "error"),
         ]:
             roles += [self._consumer(name, log, on_truncated)]
-        roles += [self._pool("free", "", "yes"), self._pool("keyed", "key", "")]
+        roles += [
+            self._pool("work", "plain", "free", "", "yes"),
+            self._pool("work", "plain", "keyed", "key", ""),
+            self._pool("work_and_reject", LETTERS, REJECTS),
+            Role("follower-0", "follow", "remade", lambda record: ("follower-0", record)),
+            Role("follower-1", "follow", "remade", lambda record: ("follower-1", record)),
+            Role("follower-pool", "work_until_deleted", "remade", lambda record: ("group", record)),
+            Role("fork", "fork", "kept", lambda _: ()),
+            Role("serve", "serve", "aged", lambda _: ()),
+        ]
         return roles
 
     def _producer(self, name: str, log: str, pause: str) -> Role:
@@ -165,23 +202,34 @@ class Soak:
     def _consumer(self, name: str, log: str, on_truncated: str) -> Role:
         return Role(f"consumer-{name}", "consume", log, lambda record: (name, record, on_truncated))
 
-    def _pool(self, group: str, ordering: str, results: str) -> Role:
+    def _pool(self, kind: str, log: str, group: str, *options: str) -> Role:
         folder = self._records / f"pool-{group}"
         folder.mkdir(exist_ok=True)
-        return Role(
-            f"pool-{group}", "work", "plain", lambda _: (group, str(folder), ordering, results)
-        )
+        return Role(f"pool-{group}", kind, log, lambda _: (group, str(folder), *options))
 
-    def _command(self, role: Role) -> list[str]:
+    def _command(self, role: Role, surroundings: str = "usual") -> list[str]:
         self._incarnations += 1
         record = str(self._records / f"{role.name}.{self._incarnations:06}")
         what = role.arguments(record)
-        return [sys.executable, str(HERE), "role", role.kind, self.path(role.log), *what]
+        path = self.path(role.log)
+        return [sys.executable, str(HERE), "role", role.kind, surroundings, path, *what]
+
+    def _odd_surroundings(self, role: Role) -> str:
+        """Where an incarnation starts: mostly in the usual surroundings, and the writer always."""
+        if role.kind == "serve" or self._chance.random() < USUAL_SHARE:
+            return "usual"
+        chosen = self._chance.choice([name for name in SURROUNDINGS if name != "usual"])
+        if self.faults is not None:
+            self.faults.counts[f"start with {chosen}"] += 1
+        return chosen
 
     async def _keep(self, role: Role) -> None:
         while True:
+            surroundings = self._odd_surroundings(role)
+            command = self._command(role, surroundings)
+            incarnation = f"{role.name}.{self._incarnations:06}"
             process = await trio.lowlevel.open_process(
-                self._command(role), stderr=subprocess.PIPE, start_new_session=True
+                command, stderr=subprocess.PIPE, start_new_session=True
             )
             self._running[role.name] = process.pid
             said = b""
@@ -196,30 +244,51 @@ class Soak:
                 with trio.CancelScope(shield=True):
                     process.kill()
                     await process.wait()
+                self._ended_ns[incarnation] = time.monotonic_ns()
             if code != -signal.SIGKILL and not self._is_ending:
                 text = said.decode(errors="replace")
-                self.outcome.violations.append(f"{role.name} ended with {code}: {text}")
+                what = f"{role.name} with {surroundings} ended with {code}: {text}"
+                self.outcome.violations.append(what)
 
     async def _watch(self, on_tick: Callable[[], None]) -> None:
         while True:
             await trio.sleep(WATCH_S)
             for log in self._logs:
                 self._highest.look(writer_of(self.path(log)))
+            await trio.to_thread.run_sync(self._note_letters)
             on_tick()
 
     # --- the end ---------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """Let the pools handle what is left."""
+        """Let the pools handle what is left, and then the dead letters that can be handled."""
         with trio.move_on_after(DRAIN_S) as scope:
-            for role in (role for role in self._roles() if role.kind == "work"):
-                command = [*self._command(role), "drained"]
-                done = await trio.run_process(command, capture_stderr=True, check=False)
-                if done.returncode:
-                    text = done.stderr[-4000:].decode(errors="replace")
-                    self.outcome.violations.append(f"{role.name} was not drained: {text}")
+            for role in (role for role in self._roles() if role.kind in DRAINED):
+                await self._drain_one(role)
+            await trio.to_thread.run_sync(self._heal)
+            (rejecting,) = (role for role in self._roles() if role.kind == "work_and_reject")
+            await self._drain_one(rejecting)
         if scope.cancelled_caught:
             self.outcome.violations.append(f"the groups were not drained within {DRAIN_S} s")
+
+    async def _drain_one(self, role: Role) -> None:
+        command = [*self._command(role), "drained"]
+        done = await trio.run_process(command, capture_stderr=True, check=False)
+        if done.returncode:
+            text = done.stderr[-4000:].decode(errors="replace")
+            self.outcome.violations.append(f"{role.name} was not drained: {text}")
+
+    def _note_letters(self) -> list[int]:
+        """Keep what dead letters say, also of events that retention has deleted."""
+        found = letters_of(self.path(LETTERS), REJECTS)
+        self._letters.update({letter.seq_no: letter for letter in found})
+        return [letter.seq_no for letter in found]
+
+    def _heal(self) -> None:
+        """From now on the handler can do what it could not, and is given all of it again."""
+        (self._records / f"pool-{REJECTS}" / HEALED_NAME).touch()
+        with blocking.open(self.path(LETTERS)) as log:
+            log.retry_dead(REJECTS, self._note_letters())
 
     def _stop_writers(self) -> None:
         for log in self._logs:
@@ -227,68 +296,19 @@ class Soak:
             if pid is not None:
                 stop_process(pid)
 
-    # --- the audit -------------------------------------------------------------------------------
-
     def _audit(self) -> None:
         outcome, highest = self.outcome, self._highest
+        case = Case(self._records, self.path, tuple(self._roles()), self._letters)
         for log in self._logs:
-            outcome.violations += self._audit_log(log)
+            outcome.violations += case.audit_log(log)
+        outcome.violations += case.audit_followers(self._remade.deleted_ns, self._ended_ns)
+        outcome.violations += case.audit_letters()
         outcome.violations += highest.check()
+        outcome.events, outcome.seen = case.counts["events"], case.counts["seen"]
+        outcome.handled, outcome.dead = case.counts["handled"], case.counts["dead"]
+        outcome.retried = len(self._letters)
         outcome.writer_mib, outcome.writer_maps = highest.mib, highest.maps
         outcome.writer_descriptors = highest.descriptors
-
-    def _audit_log(self, name: str) -> Iterator[str]:
-        with blocking.open(self.path(name)) as log:
-            first = log.status().first_seq_no or 1
-            try:
-                stored = [_stored(envelope) for envelope in log.read(0)]
-            except CorruptLog as error:
-                yield str(error)
-                return
-        self.outcome.events += stored[-1].seq_no if stored else 0
-        by_number = {one.seq_no: one for one in stored}
-        yield from audit.numbers(stored, first)
-        yield from audit.order(stored)
-        for record in sorted(self._records.glob(f"producer-{name}-*")):
-            yield from audit.acknowledged(by_number, record.name, lines_of(record), first)
-        for role in self._roles():
-            if role.kind == "consume" and role.log == name:
-                consumer = Consumer(role.name, may_skip=name == "short")
-                for record in sorted(self._records.glob(f"{role.name}.*")):
-                    yield from consumer.check(by_number, lines_of(record))
-                self.outcome.seen += consumer.seen
-        if name == "plain":
-            yield from self._audit_groups(stored)
-
-    def _audit_groups(self, stored: list[Stored]) -> Iterator[str]:
-        for group in ("free", "keyed"):
-            dead = self._dead_of(group)
-            folder = self._records / f"pool-{group}"
-            lines = [line for record in folder.iterdir() for line in lines_of(record)]
-            self.outcome.handled += len(lines)
-            self.outcome.dead += len(dead)
-            yield from audit.handled(stored, lines, dead, group)
-            if group == "free":
-                yield from audit.results(stored, dead)
-            else:
-                yield from audit.key_order(lines, group)
-
-    def _dead_of(self, group: str) -> set[int]:
-        from eventlog.groups import read_dead_letters
-
-        letters = read_dead_letters(self.path("plain"), group)
-        return {letter.seq_no for letter in letters}
-
-
-def _stored(envelope: Any) -> Stored:
-    event = envelope.event
-    is_result = "r" in event
-    return Stored(
-        envelope.seq_no,
-        "" if is_result else event["p"],
-        event["r"] if is_result else event["n"],
-        envelope.key,
-    )
 
 
 @contextmanager

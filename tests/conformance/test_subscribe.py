@@ -270,9 +270,8 @@ async def test_a_stream_that_has_ended_stays_ended(logs: Logs) -> None:
 # --- live ------------------------------------------------------------------------------------
 
 
-async def test_two_streams_play_ping_pong_for_thousands_of_rounds(logs: Logs) -> None:
-    rounds = 2_000
-
+@pytest.mark.parametrize("rounds", [400, pytest.param(5_000, marks=pytest.mark.slow)])
+async def test_two_streams_play_ping_pong_for_many_rounds(logs: Logs, rounds: int) -> None:
     async def play(mine: str, wakes: Callable[[Any], bool]) -> None:
         async with logs.open() as log, log.subscribe(mine, SeekPosition.BEGINNING) as stream:
             async for envelope in stream:

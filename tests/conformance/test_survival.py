@@ -175,7 +175,7 @@ async def test_appends_repeated_after_kills_are_stored_once(logs: Logs) -> None:
 
 @needs("writer process")
 async def test_a_publisher_goes_on_after_kills_in_order_and_each_once(logs: Logs) -> None:
-    total = 20_000
+    total = 8_000
     handles: list[Any] = []
 
     async def kill() -> None:

@@ -22,24 +22,34 @@ def place() -> Iterator[str]:
         yield directory
 
 
+EACH = pytest.mark.parametrize(
+    "each", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["each third", "each"]
+)
+"""Of all crashes that are found, every third; with the slow tests, every one."""
 LASTING = [name for name, (_, options) in SHORT.items() if not is_in_memory(options)]
 """Those that promise something for a loss of power."""
 
 
+@EACH
 @pytest.mark.parametrize("name", SHORT)
-def test_a_killed_writer_leaves_all_that_was_acknowledged(place: str, name: str) -> None:
+def test_a_killed_writer_leaves_all_that_was_acknowledged(place: str, name: str, each: int) -> None:
     trace = run(place, name, *SHORT[name])
     number = 0
     for number, crash in enumerate(kills(trace, random.Random(name))):
+        if number % each:
+            continue
         check(place, trace, crash, is_thorough=number % THOROUGH_EVERY == 0)
     assert number > 500
 
 
+@EACH
 @pytest.mark.parametrize("name", LASTING)
-def test_a_power_cut_leaves_all_that_was_synced(place: str, name: str) -> None:
+def test_a_power_cut_leaves_all_that_was_synced(place: str, name: str, each: int) -> None:
     trace = run(place, name, *SHORT[name])
     number = 0
     for number, crash in enumerate(power_cuts(trace, POWER_CUTS_EACH, random.Random(name))):
+        if number % each:
+            continue
         check(place, trace, crash, is_thorough=number % THOROUGH_EVERY == 0)
     assert number > 200
 

@@ -23,6 +23,10 @@ from tests.test_group_desk import M1, Member
 from tests.test_group_desk import World as DeskWorld
 
 THOROUGH_EVERY = 10
+EACH = pytest.mark.parametrize(
+    "each", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["each third", "each"]
+)
+"""Of all crashes that are found, every third; with the slow tests, every one."""
 HEADER_CUTS = 24
 """A file's header, or a record's: the first bytes of every write."""
 
@@ -33,20 +37,28 @@ def place() -> Iterator[str]:
         yield directory
 
 
+@EACH
 @pytest.mark.parametrize("ordering", ["", "key"])
-def test_a_killed_writer_leaves_a_group_as_it_was(place: str, ordering: str) -> None:
+def test_a_killed_writer_leaves_a_group_as_it_was(place: str, ordering: str, each: int) -> None:
     history = groups.run(place, ordering, groups.SHORT, ordering)
     number = 0
     for number, crash in enumerate(kills(history.trace, random.Random(1), HEADER_CUTS)):
+        if number % each:
+            continue
         groups.check(place, history, crash, is_thorough=number % THOROUGH_EVERY == 0)
     assert number > 800
 
 
+@EACH
 @pytest.mark.parametrize("ordering", ["", "key"])
-def test_a_power_cut_leaves_results_and_acknowledgements_alike(place: str, ordering: str) -> None:
+def test_a_power_cut_leaves_results_and_acknowledgements_alike(
+    place: str, ordering: str, each: int
+) -> None:
     history = groups.run(place, ordering, groups.SHORT, ordering)
     number = 0
     for number, crash in enumerate(power_cuts(history.trace, 8, random.Random(1))):
+        if number % each:
+            continue
         groups.check(place, history, crash, is_thorough=number % THOROUGH_EVERY == 0)
     assert number > 500
 
@@ -61,15 +73,18 @@ def test_random_histories_of_groups(place: str, seed: int, ordering: str) -> Non
         groups.check(place, history, crash, is_thorough=number % THOROUGH_EVERY == 0)
 
 
+@EACH
 @pytest.mark.parametrize("ordering", ["", "key"])
 @pytest.mark.parametrize("steps", [groups.ORDERLY, groups.DEAD], ids=["orderly", "dead"])
 def test_what_a_power_cut_leaves_done_is_explained(
-    place: str, steps: list[Step], ordering: str
+    place: str, steps: list[Step], ordering: str, each: int
 ) -> None:
     """An orderly end did not sync what groups did; a dead letter and its event both vanished."""
     history = groups.run(place, ordering, steps, ordering)
     number = 0
     for number, crash in enumerate(power_cuts(history.trace, 12, random.Random(1))):
+        if number % each:
+            continue
         groups.check(place, history, crash, is_thorough=number % THOROUGH_EVERY == 0)
     assert number > 400
 

@@ -11,8 +11,8 @@ import pytest
 from tests.fuzz.corpus import FOLDER, inputs
 from tests.fuzz.targets import TARGETS
 
-CHANGED = 200
-"""Inputs made from the kept ones, for each target."""
+CHANGED = [60, pytest.param(1000, marks=pytest.mark.slow)]
+"""Inputs made from the kept ones, for each target; `scripts/fuzz` makes them by the million."""
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -26,11 +26,12 @@ def test_no_kept_input_breaks_a_promise(target: str) -> None:
     assert len(os.listdir("/proc/self/fd")) <= before, "a descriptor was not given back"
 
 
+@pytest.mark.parametrize("changed_inputs", CHANGED)
 @pytest.mark.parametrize("target", TARGETS)
-def test_nor_does_one_that_was_changed(target: str) -> None:
+def test_nor_does_one_that_was_changed(target: str, changed_inputs: int) -> None:
     rng = random.Random(target)
     kept = inputs(target)
-    for _ in range(CHANGED):
+    for _ in range(changed_inputs):
         changed = mutated(rng, rng.choice(kept), rng.choice(kept))
         try:
             TARGETS[target](changed)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from eventlog import EventLogError, WriterUnavailable, blocking, spawn
+from tests.odd_places import ROOT, run
 from tests.pools.parts import drained, kill, marked_processes, until
-from tests.surroundings import ROOT, run
 from workers import PoolFailed
 from workers.blocking import Pool
 
