@@ -49,6 +49,7 @@ from eventlog.wire.messages import (
     Seek,
     Stage,
     Staged,
+    StandDown,
     Status,
     StatusReport,
     Wake,
@@ -81,6 +82,7 @@ FROM_CLIENT: list[Message] = [
     Stage(1),
     AppendStaged(1, 2, 3, 4, 0, 0, 100),
     AwaitSynced(1, 2),
+    StandDown(1),
 ]
 FROM_WRITER: list[Message] = [
     Appended(1, 2),
