@@ -9,6 +9,9 @@
 `asynchronous`     pipes on trio and asyncio
 `threads`          pipes of threads and scripts; imports neither trio nor asyncio
 `append_pipe`      the appends of all tasks of a handle, through one pipe
+`leaving`          how long a publisher's block is flushed at its end
+`room`             the word in the program's log that appends wait for room
+`loops`            the event loop that an asynchronous handle belongs to
 `local`            an open log without its pipes
 `feed`             what a subscription reads next
 `group`            checks and messages of a group's handle

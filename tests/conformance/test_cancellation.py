@@ -158,6 +158,7 @@ async def test_a_cancelled_request_does_not_leave_its_answer_to_the_next_one(log
             assert {s.name: s.last_acked for s in await log.consumers()}["b"] == number
 
 
+@pytest.mark.filterwarnings("ignore:a publisher of the log:ResourceWarning")
 async def test_a_cancelled_publisher_stores_a_beginning_of_what_was_sent(logs: Logs) -> None:
     async def produce(name: int) -> None:
         async with log.publisher(max_batch_bytes=200, max_in_flight=2) as publisher:

@@ -328,6 +328,7 @@ async def test_a_waiting_stream_gets_everything_that_a_publisher_sends(logs: Log
 
 
 @needs("cancellation")
+@pytest.mark.filterwarnings("ignore:a publisher of the log:ResourceWarning")
 async def test_a_publisher_that_is_left_by_cancellation_answers_all_its_handles(logs: Logs) -> None:
     # Whoever held a handle of what was not sent waited for ever, and so did `flush`.
     async with logs.open() as log:
