@@ -65,6 +65,7 @@ FROM_CLIENT: list[Message] = [
     Forget(1, "c"),
     Park(1, 2),
     Status(1),
+    StandDown(1),
     OpenGroup(1, "g", "key", 3, 0),
     Join(1, "g", 2, 3, 4),
     Lease(1, 100, 1),

@@ -29,5 +29,6 @@
 `repair`       mending what can be, for `eventlog verify --repair`
 `verify`       every checksum and the sequence, for `eventlog verify`
 `identity`     who a process is
+`owner`        whose a log is
 =============  ========================================================================
 """

@@ -28,6 +28,7 @@ from a client
 21    Stage       ask for a staging ring: answered with `Staged`, or refused
 22    AppendStaged  as `Append`, of a batch that lies in the ring
 23    AwaitSynced  answer with `Wake` once event `seq_no` is on the disk
+24    StandDown   leave for a writer that was told to serve: answered with `Done`, or refused
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
 66    Appended    the number of the batch's first event

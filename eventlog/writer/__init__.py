@@ -2,6 +2,7 @@
 
 ===============  ====================================================================
 `__main__`       becoming the writer: locks, detaching, logging, telling the starter
+`succession`     how one writer follows another
 `actor`          what each message does to the log; no trio, no sockets
 `group_desk`     what members of groups say; the same
 `group_leases`   who gets which events of a group
