@@ -198,8 +198,11 @@ def test_event_loops_stay_in_the_shells() -> None:
         assert not found or name in shells or part_of(name) == "writer", f"{name}: {found}"
 
 
-def test_only_one_module_serialises_code() -> None:
-    users = {n for n in MODULES if {"pickle", "dill"} & {part_of(one) for one in imports_of(n)}}
+SERIALISERS: Final = {"pickle", "dill", "cloudpickle"}
+
+
+def test_no_module_serialises_code() -> None:
+    users = {n for n in MODULES if SERIALISERS & {part_of(one) for one in imports_of(n)}}
     assert users == set(), "nothing is ever unpickled from a pipe or a file"
 
 
@@ -239,9 +242,9 @@ def test_the_log_knows_nothing_of_pools() -> None:
         assert not users or part_of(name) == "demo", name
 
 
-def test_only_one_module_of_the_pools_serialises_code() -> None:
-    users = {path.stem for path in POOL_MODULES if full_imports(path) & {"pickle", "dill"}}
-    assert users == {"handlers"}
+def test_only_the_modules_on_a_handlers_way_serialise_code() -> None:
+    users = {path.stem for path in POOL_MODULES if full_imports(path) & SERIALISERS}
+    assert users == {"anatomy", "packing", "rebuilding"}
 
 
 # --- what is cheap to import -----------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import eventlog.blocking
 from eventlog.errors import WriterUnavailable
-from workers import handlers
+from workers import forks, handlers, importing
 from workers.control import RECEIVE_BYTES, ControlReader, packed_message
 from workers.policy import Backoff, Recycling
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 NAME_BYTES_MAX: Final = 15
+PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
 FAILED_TO_START: Final = 3
 """The exit code of a worker that could not start and has said why."""
 ORPHANED: Final = 4
@@ -139,16 +140,20 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
     """Be a worker until told to stop; the target of the process."""
     _die_with(spec.parent_pid)
     _set_name(spec.name)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the pool's affair
+    _pass_over_interrupts()
+    forks.watch()
+    importing.worker_name = spec.name
     control = ControlEnd(pipe)
     root = logging.getLogger()
     root.handlers[:] = [ControlHandler(control)]
     root.setLevel(spec.log_level)
     random.seed()
     try:
-        handler, initializer = handlers.unpacked(spec.code)
+        code = forks.call(handlers.unpacked, spec.code, handlers.new_script())
+        handler, initializer = code
         if initializer is not None:
-            initializer()
+            forks.call(initializer)
+        spec.recycling.check_start(private_bytes())
         log = eventlog.blocking.open(spec.path)
         member = _join(log, spec)
         worker = _worker(spec, control, member, handler)
@@ -195,6 +200,28 @@ def _die_with(parent_pid: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:  # it ended before we asked
         os._exit(ORPHANED)
+
+
+def _pass_over_interrupts() -> None:
+    """Do nothing at SIGINT: a terminal's Ctrl-C is the pool's affair.
+
+    A handler that does nothing, and not `SIG_IGN`: programs that are started would inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.siginterrupt(signal.SIGINT, False)
+
+
+def private_bytes() -> int:
+    """The memory of this process that it shares with nobody: not the pages of mapped files."""
+    try:
+        with open("/proc/self/statm") as file:
+            _, resident, shared, *_ = map(int, file.read().split())
+            return (resident - shared) * PAGE_SIZE
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _set_name(name: str) -> None:

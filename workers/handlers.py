@@ -1,24 +1,26 @@
-"""Handlers on their way to worker processes; the only module that serialises code.
+"""Handlers on their way to worker processes, and what they are to their worker.
 
-dill packs a function with its code where it comes from `__main__`, and by name where the worker can
-import it. It happens once, when the pool starts, and is tried back at once: what cannot travel is
-an error there, with its name, and not a worker that hangs.
+What a worker can import travels by name, and all else by value, with its code (`packing`). It is
+packed once, when the pool is made, and read back at once as a worker would: what cannot travel is
+an error there that names it, and not a worker that fails.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import pickle
+import sys
 from collections.abc import Callable
 from io import BytesIO
-from types import CodeType, FunctionType
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
 from eventlog import EventEnvelope
 from workers.errors import InvalidHandler
 
 Handler = Callable[[Any], Any]
+CULPRITS_MAX: Final = 100
+"""How deep to look for what cannot travel."""
 
 
 def packed(handler: object, initializer: object = None) -> bytes:
@@ -45,48 +47,67 @@ def _check(code: object, what: str) -> None:
 
 
 def _tried(code: object, value: object, what: str) -> bytes:
-    import dill
-
     try:
-        data = _dumped(value)
-        dill.loads(data)  # noqa: S301 - our own bytes
+        return _packed(value, code)
     except Exception as error:
+        way, thing, cause = _culprit(code, error)
         raise InvalidHandler(
-            f"the {what} {_name_of(code)} cannot be sent to a worker process"
-            f" ({type(error).__name__}: {error}); move what it holds (a connection, a lock, an open"
-            " file) into an initializer, or make it in the handler"
+            f"the {what} {_name_of(code)} cannot be sent to a worker process:"
+            f" {way}{_kind_of(thing)} cannot leave this process"
+            f" ({type(cause).__name__}: {cause}). Make it in an initializer or in the handler; or"
+            " put the code that needs it into a module, and import it from there"
         ) from error
+
+
+def _packed(value: object, code: object) -> bytes:
+    """The bytes of the value, read back once as a worker would read them.
+
+    Raises:
+        Exception: whatever the objects raise when they are packed, or read.
+    """
+    from workers.packing import dumped
+    from workers.rebuilding import Trial, loaded
+
+    data = dumped(value, code)
+    loaded(Trial(BytesIO(data), _new_names()))
     return data
 
 
-def _dumped(value: object) -> bytes:
-    """As `dill.dumps` with `recurse`; functions of one module keep having their globals in common.
+def _culprit(code: object, error: Exception) -> tuple[str, object, Exception]:
+    """What of the code cannot travel: the way to it, the thing itself, and why not."""
+    from workers.anatomy import parts_of
 
-    dill alone gives each function a dict of its own, with what the function names. What one of
-    them set there, such as an initializer, the others would never see.
-    """
-    import dill
+    way = ""
+    seen: set[int] = set()
+    while len(seen) < CULPRITS_MAX:
+        seen.add(id(code))
+        for name, part in parts_of(code):
+            cause = None if id(part) in seen else _refusal(part)
+            if cause is not None:
+                way, code, error = f"{way}{name} -> ", part, cause
+                break
+        else:
+            break
+    return way, code, error
 
-    shared: dict[tuple[int, str | None], dict[str, Any]] = {}
 
-    class Pickler(dill.Pickler):  # type: ignore[misc]
-        def save_reduce(
-            self, func: Any, args: Any, state: Any = None, *rest: Any, obj: Any = None, **more: Any
-        ) -> None:
-            if not isinstance(obj, FunctionType) or not isinstance(args[0], CodeType):
-                super().save_reduce(func, args, state, *rest, obj=obj, **more)
-                return
-            code, names, *others = args
-            common = shared.setdefault((id(obj.__globals__), obj.__module__), names)
-            super().save_reduce(func, (code, common, *others), state, *rest, obj=obj, **more)
-            if names is not common:  # what dill does to the one is done to the other
-                self.write(self.get(self.memo[id(common)][0]))
-                self.memoize(names)
-                self.write(pickle.POP)
+def _refusal(part: object) -> Exception | None:
+    try:
+        _packed(part, part)
+    except Exception as error:  # noqa: BLE001 - of whatever the user's objects raise
+        return error
+    return None
 
-    file = BytesIO()
-    Pickler(file, dill.settings["protocol"], recurse=True).dump(value)
-    return file.getvalue()
+
+def _kind_of(thing: object) -> str:
+    kind = type(thing)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    name = getattr(thing, "__qualname__", None)
+    return f"{name}, a {module}{kind.__qualname__}," if name else f"a {module}{kind.__qualname__}"
+
+
+def _new_names() -> dict[str, Any]:
+    return {"__name__": "__main__", "__builtins__": __builtins__}
 
 
 def _check_named(name: str, what: str) -> None:
@@ -100,12 +121,29 @@ def _name_of(handler: object) -> str:
     return str(getattr(handler, "__qualname__", repr(handler)))
 
 
-def unpacked(data: bytes) -> tuple[Handler, Callable[[], object] | None]:
-    """Handler and initializer, in the worker. Only ever given what the pool's process packed."""
-    import dill
+def unpacked(
+    data: bytes, script: dict[str, Any] | None = None
+) -> tuple[Handler, Callable[[], object] | None]:
+    """Handler and initializer, in the worker. Only ever given what the pool's process packed.
 
-    handler, initializer = dill.loads(data)  # noqa: S301 - what our own pool packed
+    `script` becomes the globals of those of their functions that stood in the pool's script.
+    """
+    from workers.rebuilding import Rebuilder, loaded
+
+    names = _new_names() if script is None else script
+    handler, initializer = loaded(Rebuilder(BytesIO(data), names))
     return _named(handler), None if initializer is None else _named(initializer)
+
+
+def new_script() -> dict[str, Any]:
+    """An empty `__main__` in place of the one that started this process: its names.
+
+    What a script's code looks up by name (pickle, type hints) is looked for there.
+    """
+    script = ModuleType("__main__")
+    sys.modules["__mp_main__"] = sys.modules["__main__"]  # kept, for its code still runs
+    sys.modules["__main__"] = script
+    return vars(script)
 
 
 def _named(code: Any) -> Any:

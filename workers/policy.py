@@ -21,6 +21,8 @@ START_FAILURES_MAX: Final = 3
 RESTART_FAILURES_MAX: Final = 20
 """The same, once workers were ready in that place: they can start, and something kills them."""
 RECYCLE_JITTER: Final = 0.1
+RETIRE_EARLY: Final = 0.9
+"""A worker says that it will retire when it has done this part of what it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,19 @@ class Recycling:
         if isinstance(self.max_events, float):
             raise InvalidArgumentType(
                 f"max_events_per_worker={self.max_events}; give a whole number, or None"
+            )
+
+    def check_start(self, private_bytes: int) -> None:
+        """Pass if a worker that has handled nothing yet, and has that much memory, may go on.
+
+        Raises:
+            InvalidArgument: it would be replaced at once, and so would the next one.
+        """
+        limit = self.max_rss_bytes
+        if limit is not None and private_bytes >= limit * RETIRE_EARLY:
+            raise InvalidArgument(
+                f"max_rss_bytes={limit} is too small: a worker has {private_bytes} bytes of private"
+                " memory before its first event, and would be replaced after each one; give more"
             )
 
     def for_worker(self, random: Callable[[], float]) -> Recycling:

@@ -40,6 +40,7 @@ from workers import handlers
 from workers.arguments import check_log, check_ordering, path_of, usable_cpus
 from workers.child import WorkerSpec
 from workers.errors import PoolError, PoolFailed
+from workers.importing import check_no_import
 from workers.place import Obituary, Place
 from workers.policy import Backoff, Recycling, check_limit
 from workers.progress import show_progress
@@ -105,6 +106,7 @@ class Pool:
         progress: bool = False,
         stop_s: float = 10.0,
     ) -> None:
+        check_no_import()
         self._log = check_log(log)
         self._group_name = group
         self._processes = usable_cpus() if processes is None else processes

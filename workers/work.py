@@ -8,7 +8,6 @@ a page that says exactly what to do with the event: count a delivery, or nothing
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
@@ -18,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventlog import EventEnvelope, EventLogError, StaleLease
 from eventlog.groups import pack_letter, ranges_of
-from workers.child import ControlEnd, WorkerSpec, describe, now_ns, traceback_of
+from workers import forks
+from workers.child import ControlEnd, WorkerSpec, describe, now_ns, private_bytes, traceback_of
 from workers.handlers import Handler, wants_envelope
 from workers.lease_timer import SETTLE_S, SETTLE_SOON_S, LeaseTimer
-from workers.policy import LeaseSize
+from workers.policy import RETIRE_EARLY, LeaseSize
 
 if TYPE_CHECKING:
     from eventlog.blocking import GroupMember, Lease
@@ -30,15 +30,12 @@ logger = logging.getLogger("workers")
 LOOK_S: Final = 0.05
 """How often a worker looks, between two events, whether it has to say something."""
 LOOK_NS: Final = int(LOOK_S * 1e9)
-RETIRE_EARLY: Final = 0.9
-"""A worker says that it will retire when it has done this part of what it may."""
 NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 """What calling a function gives whose body has not begun to run."""
 _NOT_RUN_MESSAGE: Final = (
     "the handler returned a {}, so nothing of it has run: make the handler itself async, or return"
     " a list"
 )
-PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Worker:
@@ -116,16 +113,14 @@ class Worker:
             try:
                 result = handler(envelope if wants_envelope else envelope.event)
             except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
-                member.show(0, 0, 0)
-                self.failed(lease, envelope, error)
+                self._raised(lease, envelope, error)
             else:
-                if result is None:
+                if result is None and not forks.is_child:
                     member.end(row)
                     note_done(seq_no)
                     self._events += 1
                 else:
-                    member.show(0, 0, 0)
-                    self.succeeded(lease, row, envelope, result)
+                    self._returned(lease, row, envelope, result)
             begun_ns = now_ns()
             if begun_ns - self._looked_ns > LOOK_NS:
                 member.show(0, 0, 0)
@@ -134,6 +129,18 @@ class Worker:
         member.show(0, 0, 0)
         self.settle(lease)
         member.release(lease)
+
+    def _raised(self, lease: Lease, envelope: EventEnvelope, error: BaseException) -> None:
+        if forks.is_child:
+            forks.end(error)
+        self.member.show(0, 0, 0)
+        self.failed(lease, envelope, error)
+
+    def _returned(self, lease: Lease, row: int, envelope: EventEnvelope, result: Any) -> None:
+        if forks.is_child:
+            forks.end()
+        self.member.show(0, 0, 0)
+        self.succeeded(lease, row, envelope, result)
 
     def lease_count(self) -> int:
         """How many events to ask for."""
@@ -300,15 +307,5 @@ class Worker:
         if limits.max_age_s is not None:
             parts.append((time.monotonic() - self._started_s) / limits.max_age_s)
         if limits.max_rss_bytes is not None:
-            parts.append(_rss_bytes() / limits.max_rss_bytes)
+            parts.append(private_bytes() / limits.max_rss_bytes)
         return max(parts)
-
-
-def _rss_bytes() -> int:
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * PAGE_SIZE
-    except OSError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

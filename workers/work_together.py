@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from eventlog import EventEnvelope
+from workers import forks
 from workers.child import now_ns
 from workers.handlers import is_async
 from workers.work import LOOK_S, Worker
@@ -128,8 +128,8 @@ class _Together:
     async def _call(self, argument: Any) -> Any:
         handler: Callable[[Any], Any] = self._worker.handler
         if self._is_async:
-            return await handler(argument)
-        return await trio.to_thread.run_sync(partial(handler, argument))
+            return await forks.wait_for(handler, argument)
+        return await trio.to_thread.run_sync(forks.call, handler, argument)
 
     def _show(self) -> None:
         """The oldest of what runs: a time limit is about that one."""

