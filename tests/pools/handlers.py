@@ -10,6 +10,7 @@ import faulthandler
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -424,3 +425,41 @@ def start_only_twice(record: Record) -> None:
     record.note("started", os.getpid())
     if len(record.numbers("started")) > 2:
         raise RuntimeError("the database has gone away")
+
+
+# --- children --------------------------------------------------------------------------------
+
+
+def fork(record: Record, how: str, event: Any) -> None:
+    """Fork, and end the child in one of the ways in which a handler ends; wait for it."""
+    record.note("began", event, os.getpid())
+    child = os.fork()
+    if child == 0:
+        if how == "exit":
+            sys.exit(3)
+        if how == "raise":
+            raise ValueError("in the child")
+        return
+    _, status = os.waitpid(child, 0)
+    record.note("child", os.waitstatus_to_exitcode(status))
+    record.note("did", event)
+
+
+async def fork_async(record: Record, how: str, event: Any) -> None:
+    fork(record, how, event)
+
+
+def interrupt_a_program(record: Record, event: int) -> None:
+    """Send SIGINT to a program that this handler has started."""
+    with subprocess.Popen(["sleep", "60"]) as program:
+        program.send_signal(signal.SIGINT)
+        record.note("ended", program.wait(GATE_S))
+
+
+LEAKED: Final[list[bytes]] = []
+
+
+def leak(record: Record, event: int) -> None:
+    """Keep 40 MiB more with each event."""
+    LEAKED.append(b"x" * (40 * MIB))
+    record.note("did", event, os.getpid())

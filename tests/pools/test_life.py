@@ -239,12 +239,14 @@ def test_a_replacement_is_started_before_the_old_worker_leaves(
             assert birth_ns < last_sign[old]
 
 
-@pytest.mark.parametrize("limit", [{"max_age_s": 0.3}, {"max_rss_bytes": 1 << 20}])
+@pytest.mark.parametrize("limit", [{"max_age_s": 0.3}, {"max_rss_bytes": 128 << 20}])
 def test_workers_are_replaced_for_age_and_memory(
     log: blocking.EventLog, record: Record, limit: dict[str, Any]
 ) -> None:
     log.append_many(range(12))
     handler = partial(handlers.sleep_pid, record, 0.1)
+    if "max_rss_bytes" in limit:
+        handler = partial(handlers.leak, record)
     with Pool(log, group="g", handler=handler, processes=1, **limit) as pool:
         drained(pool)
         assert list(pool.dead_letters()) == []

@@ -71,7 +71,9 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
     ] = None,
     max_rss: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="A fresh worker when one is that large, as 500M."),
+        typer.Option(
+            metavar="SIZE", help="A fresh worker when one has that much private memory, as 500M."
+        ),
     ] = None,
     max_age: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="A fresh worker after that time.")
