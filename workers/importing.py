@@ -84,7 +84,7 @@ def _is_found(top: str, _: int) -> bool:
 
 def _is_same_file(loaded: str | None, found: str | None) -> bool:
     """Whether both are one file; what is no file is what it says."""
-    if loaded is None:
+    if loaded is None or (found is not None and not os.path.isabs(found)):  # such as "frozen"
         return True
     try:
         return found is not None and os.path.samefile(loaded, found)

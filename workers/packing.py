@@ -46,6 +46,10 @@ ENUM_MADE: Final = {
 }
 """What `enum` makes of the members itself."""
 MEMBER_MADE: Final = {"_value_", "_name_", "__objclass__", "_sort_order_"}
+OPEN_FILES: Final = {
+    *(io.FileIO, io.TextIOWrapper),
+    *(io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair),
+}
 HEAP_TYPE: Final = 1 << 9
 """The flag of classes that Python code made."""
 UNFINISHED_FILE: Final = "<dynamic-code>"
@@ -75,7 +79,7 @@ class Packer(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no t
         reduce = REDUCERS.get(kind)
         if reduce is not None and not is_named(obj):
             return reduce(obj)
-        if isinstance(obj, io.IOBase):
+        if kind in OPEN_FILES:
             return _reduced_file(obj)
         if home := _home_of_sentinel(obj):
             return getattr, home
@@ -236,8 +240,6 @@ def _reduced_file(file: Any) -> Any:
     for name in ("stdin", "stdout", "stderr"):
         if file is getattr(sys, name):
             return getattr, (sys, name)
-    if type(file) in (io.BytesIO, io.StringIO):
-        return NotImplemented
     raise Unpackable(f"an open file cannot be sent: {getattr(file, 'name', file)!r}")
 
 
@@ -277,7 +279,7 @@ REDUCERS: Final[dict[type, Callable[[Any], Any]]] = {
 
 def _home_of_sentinel(obj: Any) -> tuple[types.ModuleType, str] | None:
     """Module and name of an object that has no state and is known by its identity."""
-    kind = type(obj)
+    kind: Any = type(obj)
     if kind.__new__ is not object.__new__ or not (kind is object or kind.__flags__ & HEAP_TYPE):
         return None
     if kind.__getstate__ is not object.__getstate__ or object.__getstate__(obj) is not None:

@@ -191,7 +191,7 @@ def make_with(kind: Callable[..., Any], options: dict[str, Any]) -> Any:
 
 def make_new_type(name: str, qualname: str, module: str, base: Any) -> Any:
     """A `NewType`."""
-    made = typing.NewType(name, base)  # type: ignore[valid-newtype]
+    made = typing.NewType(name, base)  # type: ignore[misc]  # its name comes with it
     made.__qualname__, made.__module__ = qualname, module
     return made
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import operator
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -182,6 +184,42 @@ def test_functions_keep_the_globals_of_their_own_module() -> None:
     initializer()
     assert unpacked(3) == 106
     assert (namespace["count"], own["count"]) == (100, 1)
+
+
+PLUGIN = """
+import enum
+
+class State(enum.Enum):
+    NEW = 1
+
+def handle(record, event):
+    record.note("did", State(event).value)
+    raise ValueError("after that")
+"""
+
+
+def test_what_stands_in_a_module_that_only_this_process_can_import_travels_by_value(
+    log: blocking.EventLog, record: Record, tmp_path: Path
+) -> None:
+    """It went by name, and each worker failed: `No module named 'plugin_of_a_test'`."""
+    path = tmp_path / "plugin.py"
+    path.write_text(PLUGIN)
+    spec = importlib.util.spec_from_file_location("plugin_of_a_test", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        log.append(1)
+        handler = partial(module.handle, record)
+        with Pool(log, group="g", handler=handler, processes=1, max_deliveries=1) as pool:
+            drained(pool)
+            [letter] = pool.dead_letters()
+    finally:
+        del sys.modules[spec.name]
+    assert record.numbers() == [1]
+    assert f'File "{path}", line 9, in handle' in (letter.traceback or ""), "as in the script"
+    assert 'raise ValueError("after that")' in (letter.traceback or "")
 
 
 def test_async_handlers_return_results_and_fail_like_others(
