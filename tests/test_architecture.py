@@ -31,7 +31,7 @@ VALUES: Final = {
     "positions",
     "record_batch",
 } | {"subscription", "system"}
-"""Values, limits and doors to the system at the bottom of the house; they may import one another."""
+"""Values, limits, doors to the system: the bottom of the house; they may import one another."""
 
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "spawn": VALUES,
