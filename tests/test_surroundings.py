@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import blocking, rendezvous, system
+from eventlog import EventLogError, LogNotFound, blocking, rendezvous, system
 from eventlog.demo.main_job import stop_process
 from eventlog.doctor.service import _state_of
 from eventlog.rendezvous import file_system_of, is_network
@@ -259,3 +259,4 @@ def test_a_path_below_a_deleted_directory_is_an_error_of_ours(tmp_path: Path) ->
     assert there == ("/there",)
     assert kind == "LogNotFound"
     assert "deleted" in text
+    assert issubclass(LogNotFound, EventLogError)
