@@ -33,7 +33,7 @@ VALUES: Final = {
     "positions",
     "record_batch",
 } | {"subscription", "system"}
-"""Values and limits at the bottom of the house; they may import one another."""
+"""Values, limits, doors to the system: the bottom of the house; they may import one another."""
 
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "spawn": VALUES,

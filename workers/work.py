@@ -15,13 +15,8 @@ import traceback
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-<<<<<<< HEAD
 from eventlog import EventEnvelope, EventLogError, EventsTruncated, StaleLease
 from eventlog.groups import ranges_of
-=======
-from eventlog import EventEnvelope, EventLogError, StaleLease
-from eventlog.groups import pack_letter, ranges_of
->>>>>>> field-e
 from workers import forks
 from workers.child import ControlEnd, WorkerSpec, describe, now_ns, private_bytes, traceback_of
 from workers.handlers import Handler, wants_envelope
@@ -147,18 +142,6 @@ class Worker:
                 " had not begun",
                 *(self.spec.path, f"{len(lost):,}", lost[0], lost[-1], self.spec.group),
             )
-
-    def _raised(self, lease: Lease, envelope: EventEnvelope, error: BaseException) -> None:
-        if forks.is_child:
-            forks.end(error)
-        self.member.show(0, 0, 0)
-        self.failed(lease, envelope, error)
-
-    def _returned(self, lease: Lease, row: int, envelope: EventEnvelope, result: Any) -> None:
-        if forks.is_child:
-            forks.end()
-        self.member.show(0, 0, 0)
-        self.succeeded(lease, row, envelope, result)
 
     def _raised(self, lease: Lease, envelope: EventEnvelope, error: BaseException) -> None:
         if forks.is_child:

@@ -297,39 +297,27 @@ def translated(error: OSError, path: str, what: str) -> EventLogError:
     kind: type[EventLogError]
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            kind, text = (
-                LogFull,
-                (
-                    f"no room for the log {path} ({reason}); free some space, the log goes on by"
-                    " itself, or make a log with a smaller segment_bytes=" + _small_tmpfs_hint(path)
-                ),
-            )
+            kind, text = LogFull, f"no room for the log {path} ({reason}); {_more_room(path)}"
         case errno.EFBIG:
-            kind, text = (
-                LogFull,
-                (
-                    f"no room for the log {path} ({reason}): {_file_size_limit()}; raise it for the"
-                    " program that starts the writer, or make a log with a smaller segment_bytes="
-                ),
+            kind = LogFull
+            text = (
+                f"no room for the log {path} ({reason}): {_file_size_limit()}; raise it for the"
+                " program that starts the writer, or make a log with a smaller segment_bytes="
             )
         case errno.EROFS:
-            kind, text = (
-                PermissionDenied,
-                (
-                    f"the log {path} lies on a read-only file system ({reason}): it can be read, but"
-                    " nothing can be appended; mount it for writing"
-                ),
+            kind = PermissionDenied
+            text = (
+                f"the log {path} lies on a read-only file system ({reason}): it can be read, but"
+                " nothing can be appended; mount it for writing"
             )
         case errno.EACCES | errno.EPERM:
             kind = PermissionDenied
             text = f"no permission for the log {path} ({reason}); run as its owner"
         case errno.EMFILE | errno.ENFILE:
-            kind, text = (
-                StorageFailed,
-                (
-                    f"no descriptor is left for the log {path} ({reason}); raise the limit of open"
-                    " files (ulimit -n), or close what is not needed"
-                ),
+            kind = StorageFailed
+            text = (
+                f"no descriptor is left for the log {path} ({reason}); raise the limit of open"
+                " files (ulimit -n), or close what is not needed"
             )
         case errno.ENOENT | errno.ENOTDIR:
             kind, text = LogNotFound, f"there is no log at {path} ({reason})"
@@ -344,6 +332,13 @@ def _file_size_limit() -> str:
     if limit == resource.RLIM_INFINITY:
         return "the file system has no files that large"
     return f"a file of this process may have {limit} bytes (ulimit -f)"
+
+
+def _more_room(path: str) -> str:
+    return (
+        "free some space, the log goes on by itself, or make a log with a smaller segment_bytes="
+        + _small_tmpfs_hint(path)
+    )
 
 
 def _small_tmpfs_hint(path: str) -> str:

@@ -71,10 +71,13 @@ def _poison(_folder: str, _envelope: EventEnvelope) -> None:
     os._exit(3)
 
 
-def _flaky(_folder: str, envelope: EventEnvelope) -> None:
+def _flaky(folder: str, envelope: EventEnvelope) -> None:
     """Fail once; the next delivery has to get the event as it was."""
-    if envelope.attempt == 1:
-        raise ConnectionError("a first attempt fails")
+    try:
+        (Path(folder) / f"flaky-{envelope.seq_no}").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    raise ConnectionError("a first attempt fails")
 
 
 def _slow(folder: str, envelope: EventEnvelope) -> None:

@@ -22,7 +22,7 @@ def _no_descriptors() -> None:
     kept = os.fdopen(os.dup(2), "w", buffering=1)
     for stream in range(FIRST_FREE):
         os.close(stream)
-    sys.stdin, sys.stdout, sys.stderr = None, None, kept  # type: ignore[assignment]
+    sys.stdin, sys.stdout, sys.stderr = None, None, kept
     threading.Thread(target=_print_to_nobody, daemon=True).start()
 
 
