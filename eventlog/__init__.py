@@ -20,8 +20,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.config import AskedOptions, Durability, GroupOrdering, OnFull, Retention
-from eventlog.envelope import EventEnvelope
 from eventlog.errors import (
     CorruptLog,
     EventLogError,
@@ -52,11 +52,11 @@ from eventlog.errors import (
     WriterUnavailable,
     WrongEventLoop,
 )
-from eventlog.positions import ConsumerState, SeekPosition
+from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
     from eventlog import blocking
-    from eventlog.backends.interface import (
+    from eventlog.api.log import (
         AppendHandle,
         EventLog,
         EventRange,
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
         LogStatus,
         Publisher,
     )
-    from eventlog.backends.memory import InMemoryEventLog
-    from eventlog.groups.stored import DeadLetter, GroupReport
+    from eventlog.local.groups.stored import DeadLetter, GroupReport
+    from eventlog.memory.log import InMemoryEventLog
 
 __version__ = "0.1.0"
 __all__ = [
@@ -120,16 +120,16 @@ __all__ = [
 ]
 
 _LAZY = {
-    "AppendHandle": "eventlog.backends.interface",
-    "EventLog": "eventlog.backends.interface",
-    "EventRange": "eventlog.backends.interface",
-    "EventStream": "eventlog.backends.interface",
-    "DeadLetter": "eventlog.groups.stored",
-    "Group": "eventlog.backends.interface",
-    "GroupReport": "eventlog.groups.stored",
-    "LogStatus": "eventlog.backends.interface",
-    "Publisher": "eventlog.backends.interface",
-    "InMemoryEventLog": "eventlog.backends.memory",
+    "AppendHandle": "eventlog.api.log",
+    "EventLog": "eventlog.api.log",
+    "EventRange": "eventlog.api.log",
+    "EventStream": "eventlog.api.log",
+    "DeadLetter": "eventlog.local.groups.stored",
+    "Group": "eventlog.api.log",
+    "GroupReport": "eventlog.local.groups.stored",
+    "LogStatus": "eventlog.api.log",
+    "Publisher": "eventlog.api.log",
+    "InMemoryEventLog": "eventlog.memory.log",
 }
 
 
@@ -172,7 +172,7 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
         segment_bytes=segment_bytes,
         max_event_bytes=max_event_bytes,
     )
-    from eventlog.backends import choose
+    from eventlog.api import engines as choose
 
     return choose.open_log(path, asked)
 

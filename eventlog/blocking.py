@@ -23,7 +23,9 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from eventlog.backends.interface import LogStatus, no_groups
+from eventlog.api.log import LogStatus, no_groups
+from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
+from eventlog.api.stream_options import OnTruncated, StreamOptions
 from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
@@ -35,14 +37,12 @@ from eventlog.config import (
     OnFull,
     Retention,
 )
-from eventlog.envelope import EventEnvelope
-from eventlog.event_batches import Headers, Keys
-from eventlog.groups.stored import DeadLetter
-from eventlog.positions import ConsumerState, SeekPosition, check_name, check_position
-from eventlog.subscription import OnTruncated, StreamOptions
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.many_events import Headers, Keys
+from eventlog.local.groups.stored import DeadLetter
 
 if TYPE_CHECKING:
-    from eventlog.client.member import GroupMember, Lease
+    from eventlog.local.client.member import GroupMember, Lease
 
 __all__ = [
     "AppendHandle",
@@ -300,21 +300,21 @@ def open(  # noqa: A001 - the name of the contract
         segment_bytes=segment_bytes,
         max_event_bytes=max_event_bytes,
     )
-    from eventlog.backends.choose import MEMORY, check_path
+    from eventlog.api.engines import MEMORY, check_path
 
     checked = check_path(path)
     if checked.startswith(MEMORY):
-        from eventlog.backends.memory_blocking import BlockingInMemoryEventLog
+        from eventlog.memory.blocking_log import BlockingInMemoryEventLog
 
         return BlockingInMemoryEventLog(checked.removeprefix(MEMORY), asked)
-    from eventlog.backends.local_blocking import BlockingLocalEventLog
+    from eventlog.local.blocking_log import BlockingLocalEventLog
 
     return BlockingLocalEventLog(checked, asked)
 
 
 def __getattr__(name: str) -> object:
     if name in ("GroupMember", "Lease"):
-        from eventlog.client import member
+        from eventlog.local.client import member
 
         return getattr(member, name)
     raise AttributeError(f"module 'eventlog.blocking' has no attribute {name!r}")

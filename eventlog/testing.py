@@ -20,19 +20,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Final, TypeVar
 
-from eventlog.client.conversations import OpenPipe, PipeBroken, Receive, Send
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError
-from eventlog.event_batches import pack_batches
-from eventlog.record_batch import PackedBatch
-from eventlog.storage.files import FILES, Files
-from eventlog.storage.log import WritableLog
-from eventlog.storage.producers import ProducerTable
-from eventlog.storage.reader import LogReader, read_range
-from eventlog.storage.start import make_log, open_log
-from eventlog.storage.times import LogClock
-from eventlog.wire.connection import Connection, Role, frame
-from eventlog.wire.messages import (
+from eventlog.event.many_events import pack_batches
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.client.conversations import OpenPipe, PipeBroken, Receive, Send
+from eventlog.local.storage.files import FILES, Files
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.producers import ProducerTable
+from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.storage.start import make_log, open_log
+from eventlog.local.storage.times import LogClock
+from eventlog.local.wire.connection import Connection, Role, frame
+from eventlog.local.wire.messages import (
     PROTOCOL_VERSION,
     Append,
     Appended,

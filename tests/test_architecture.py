@@ -220,7 +220,7 @@ def test_no_module_serialises_code() -> None:
 POOL_PACKAGE: Final = PACKAGE.parent / "workers"
 POOL_MODULES: Final = sorted(POOL_PACKAGE.rglob("*.py"))
 PUBLIC: Final = {
-    *("eventlog", "eventlog.blocking", "eventlog.errors", "eventlog.groups"),
+    *("eventlog", "eventlog.blocking", "eventlog.errors", "eventlog.local.groups"),
     *("eventlog.spawn", "eventlog.system"),
 }
 
@@ -285,8 +285,8 @@ def loaded_after(program: str, tmp_path: Path) -> set[str]:
         "import eventlog",
         "import eventlog; eventlog.EventEnvelope(1), eventlog.SeekPosition.LATEST",
         "import eventlog.blocking",
-        "import eventlog.storage.log, eventlog.storage.reader, eventlog.storage.start",
-        "import eventlog.wire.connection, eventlog.client.outbox",
+        "import eventlog.local.storage.log, eventlog.local.storage.reader, eventlog.local.storage.start",
+        "import eventlog.local.wire.connection, eventlog.local.client.outbox",
         """
         import eventlog
         with eventlog.blocking.open("memory:") as log:
@@ -305,7 +305,7 @@ def loaded_after(program: str, tmp_path: Path) -> set[str]:
                 assert [e.event for e in stream] == [1]
         """,
         "import workers; workers.Backoff, workers.PoolFailed; import eventlog.errors",
-        "import workers.child, workers.work, eventlog.client.member",
+        "import workers.child, workers.work, eventlog.local.client.member",
     ],
     ids=[
         "package",

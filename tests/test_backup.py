@@ -18,15 +18,15 @@ from typing import Any
 import pytest
 
 from eventlog import Retention, SeekPosition, blocking
-from eventlog.backup import back_up
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import CorruptLog, InvalidArgument, LogFull, LogNotFound
-from eventlog.groups import read_dead_letters, read_groups
-from eventlog.storage.files import Files
-from eventlog.storage.format import segment_name
-from eventlog.storage.reader import LogReader
-from eventlog.storage.verify import verify_log
+from eventlog.local.groups import read_dead_letters, read_groups
+from eventlog.local.storage.files import Files
+from eventlog.local.storage.format import segment_name
+from eventlog.local.storage.reader import LogReader
 from eventlog.testing import FailingFiles, batch_of, open_storage, stored_events
+from eventlog.tools.backup import back_up
+from eventlog.tools.verify import verify_log
 from workers.blocking import Pool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -240,7 +240,7 @@ def test_a_killed_copy_leaves_nothing_under_the_targets_name(place: Path) -> Non
     fill(place / "log")
     program = """
         import sys
-        from eventlog.backup import back_up
+        from eventlog.tools.backup import back_up
         def wait(done, total):
             print(done, flush=True)
             sys.stdin.read(1)

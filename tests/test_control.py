@@ -18,7 +18,7 @@ from eventlog.errors import (
     PermissionDenied,
     UnknownFormat,
 )
-from eventlog.storage.control import (
+from eventlog.local.storage.control import (
     CONTROL,
     FILE_NAME,
     PAGE_BYTES,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog.client.conversations import (
+from eventlog.errors import EventLogError, LogDeleted, SequenceOutOfRange, WriterUnavailable
+from eventlog.local.client.conversations import (
     ATTEMPTS_MAX,
     OPEN_PIPE,
     RECEIVE,
@@ -17,10 +18,8 @@ from eventlog.client.conversations import (
     PipeBroken,
     Send,
 )
-from eventlog.errors import EventLogError, LogDeleted, SequenceOutOfRange, WriterUnavailable
-from eventlog.testing import ScriptedWriter
-from eventlog.wire.connection import frame
-from eventlog.wire.messages import (
+from eventlog.local.wire.connection import frame
+from eventlog.local.wire.messages import (
     PROTOCOL_VERSION,
     Ack,
     Done,
@@ -34,6 +33,7 @@ from eventlog.wire.messages import (
     Welcome,
     failed,
 )
+from eventlog.testing import ScriptedWriter
 
 ID = bytes(16)
 

@@ -19,24 +19,24 @@ from typing import Any
 import pytest
 
 from eventlog import Retention, blocking
+from eventlog.api.positions import ConsumerState
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.demo.main_job import stop_process
-from eventlog.doctor.examine import examine, mend
-from eventlog.doctor.findings import Finding, size
-from eventlog.doctor.place import (
+from eventlog.errors import LogInUse, LogNotFound, NotALog
+from eventlog.local.groups.stored import GroupReport
+from eventlog.local.storage.control import CONTROL
+from eventlog.local.storage.format import segment_name
+from eventlog.testing import batch_of, open_storage, stored_events
+from eventlog.tools.doctor.examine import examine, mend
+from eventlog.tools.doctor.findings import Finding, size
+from eventlog.tools.doctor.place import (
     Access,
     Place,
     access_findings,
     file_system_findings,
     room_findings,
 )
-from eventlog.doctor.readers import consumer_findings, group_findings
-from eventlog.errors import LogInUse, LogNotFound, NotALog
-from eventlog.groups.stored import GroupReport
-from eventlog.positions import ConsumerState
-from eventlog.storage.control import CONTROL
-from eventlog.storage.format import segment_name
-from eventlog.testing import batch_of, open_storage, stored_events
+from eventlog.tools.doctor.readers import consumer_findings, group_findings
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
@@ -276,7 +276,7 @@ def test_unknown_files_are_noted_and_left_alone(log: Path) -> None:
 
 
 def test_while_a_writer_starts_nothing_is_mended(log: Path) -> None:
-    from eventlog import rendezvous
+    from eventlog.local import rendezvous
 
     (log / "writer.lock").touch(0o600)
     tear(log)

@@ -14,15 +14,16 @@ import pytest
 import trio
 
 import eventlog
-from eventlog import LogFull, blocking, rendezvous
-from eventlog.backup import back_up
+from eventlog import LogFull, blocking
 from eventlog.demo.main_job import stop_process
-from eventlog.storage.control import ControlPage
-from eventlog.storage.reader import LogReader
-from eventlog.storage.verify import verify_log
+from eventlog.local import rendezvous
+from eventlog.local.storage.control import ControlPage
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.wire.connection import frame
+from eventlog.local.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Status
 from eventlog.testing import batch_of, open_storage
-from eventlog.wire.connection import frame
-from eventlog.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Status
+from eventlog.tools.backup import back_up
+from eventlog.tools.verify import verify_log
 
 
 @pytest.fixture
@@ -146,8 +147,8 @@ def test_a_copy_with_holes_on_a_full_disk_is_read_and_recovered(small_disk: Path
     program = """
         import sys
         from eventlog.errors import LogFull
-        from eventlog.storage.reader import LogReader
-        from eventlog.storage.verify import verify_log
+        from eventlog.local.storage.reader import LogReader
+        from eventlog.tools.verify import verify_log
         from eventlog.testing import batch_of, open_storage
 
         print(verify_log(LogReader(sys.argv[1])).problems)

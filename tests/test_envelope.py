@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
 from eventlog import EventEnvelope, InvalidArgument, InvalidArgumentType
-from eventlog.envelope import datetime_of, new_id, timestamp_ns_of
+from eventlog.event.envelope import datetime_of, new_id, timestamp_ns_of
 
 texts = st.text(max_size=20)
 envelopes = st.builds(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from eventlog import SeekPosition
-from eventlog.client.feed import EVENTS_AT_ONCE, Feed
-from eventlog.storage.reader import LogReader
-from eventlog.subscription import StreamOptions
+from eventlog.api.stream_options import StreamOptions
+from eventlog.local.client.feed import EVENTS_AT_ONCE, Feed
+from eventlog.local.storage.reader import LogReader
 from eventlog.testing import batch_of, open_storage
 
 

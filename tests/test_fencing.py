@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import EventLogError, SeekPosition, blocking, rendezvous
+from eventlog import EventLogError, SeekPosition, blocking
 from eventlog.demo.main_job import stop_process
-from eventlog.storage.control import ControlPage
-from eventlog.storage.identity import boot_id, is_same_process, process_start
-from eventlog.storage.reader import LogReader
+from eventlog.local import rendezvous
+from eventlog.local.storage.control import ControlPage
+from eventlog.local.storage.identity import boot_id, is_same_process, process_start
+from eventlog.local.storage.reader import LogReader
 from eventlog.testing import open_storage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +57,7 @@ def stopped(pid: int) -> Iterator[None]:
 
 def start_writer(path: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "eventlog.writer", path],
+        [sys.executable, "-m", "eventlog.local.writer", path],
         stdout=subprocess.PIPE,
         env=ENVIRONMENT,
     )

@@ -5,8 +5,8 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog.record_batch import PackedBatch
-from eventlog.storage.format import (
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.storage.format import (
     ALIGNMENT,
     FIRST_BATCH,
     HEADER_BYTES,

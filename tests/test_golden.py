@@ -17,15 +17,15 @@ from crc32c import crc32c
 
 from eventlog import blocking
 from eventlog.demo.main_job import stop_process
-from eventlog.envelope import EventEnvelope
 from eventlog.errors import UnknownFormat
-from eventlog.groups import read_dead_letters, read_groups
-from eventlog.record_batch import key_hash
-from eventlog.storage.control import ControlPage
-from eventlog.storage.reader import LogReader, read_range
-from eventlog.storage.recovery import Damage
-from eventlog.storage.repair import repair_log
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.record_batch import key_hash
+from eventlog.local.groups import read_dead_letters, read_groups
+from eventlog.local.storage.control import ControlPage
+from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.storage.recovery import Damage
 from eventlog.testing import batch_of, open_storage
+from eventlog.tools.repair import repair_log
 from workers.blocking import Pool
 
 GOLDEN: Final = Path(__file__).parent / "golden"
@@ -108,7 +108,7 @@ def test_todays_code_writes_the_same_bytes(tmp_path: Path, maker: dict[str, Any]
     assert names == {path.relative_to(V1) for path in V1.rglob("*")}
 
 
-# --- the rule for versions, as `eventlog.storage.format` has it ---------------------------------
+# --- the rule for versions, as `eventlog.local.storage.format` has it ---------------------------------
 
 COMMAND: Final = [sys.executable, "-m", "eventlog"]
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from eventlog.batch_builder import BatchBuilder
 from eventlog.config import Retention
 from eventlog.errors import (
     EventLogError,
@@ -25,23 +24,16 @@ from eventlog.errors import (
     StaleLease,
     StorageFailed,
 )
-from eventlog.event_batches import pack_batches
-from eventlog.groups.acks import Acks, pack_acks
-from eventlog.groups.ranges import RangeSet, ranges_of
-from eventlog.groups.state import DONE, STARTED, GroupState
-from eventlog.groups.stored import StoredLetters, pack_letter, read_dead_letters
-from eventlog.record_batch import PackedBatch
-from eventlog.storage.files import FILES, Files
-from eventlog.storage.members import LEASE_EVENTS_MAX, MemberPage
-from eventlog.testing import (
-    FailingFiles,
-    Killed,
-    KillingFiles,
-    batch_of,
-    open_storage,
-    stored_events,
-)
-from eventlog.wire.group_messages import (
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.many_events import pack_batches
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.groups.acks import Acks, pack_acks
+from eventlog.local.groups.ranges import RangeSet, ranges_of
+from eventlog.local.groups.state import DONE, STARTED, GroupState
+from eventlog.local.groups.stored import StoredLetters, pack_letter, read_dead_letters
+from eventlog.local.storage.files import FILES, Files
+from eventlog.local.storage.members import LEASE_EVENTS_MAX, MemberPage
+from eventlog.local.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
     Bury,
@@ -62,7 +54,7 @@ from eventlog.wire.group_messages import (
     Revoke,
     Settle,
 )
-from eventlog.wire.messages import (
+from eventlog.local.wire.messages import (
     Ack,
     Append,
     Appended,
@@ -75,7 +67,15 @@ from eventlog.wire.messages import (
     Wake,
     error_of,
 )
-from eventlog.writer.actor import Actor
+from eventlog.local.writer.actor import Actor
+from eventlog.testing import (
+    FailingFiles,
+    Killed,
+    KillingFiles,
+    batch_of,
+    open_storage,
+    stored_events,
+)
 from tests.faults.histories import booted
 from tests.faults.recorder import RecordingFiles
 

@@ -16,9 +16,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from eventlog.groups import order as order_module
-from eventlog.groups.order import FreeOrder, KeyOrder
-from eventlog.groups.ranges import Range, RangeSet, ranges_of
+from eventlog.local.groups import order as order_module
+from eventlog.local.groups.order import FreeOrder, KeyOrder
+from eventlog.local.groups.ranges import Range, RangeSet, ranges_of
 
 A, B, C = 11, 22, 33
 MEMBERS = (1, 2, 3)

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from eventlog.groups.endings import settlement
-from eventlog.groups.ranges import Range, RangeSet, ranges_of
-from eventlog.groups.state import DONE, RECENT_MAX, RETURNED, STARTED, GroupState, Ordering
+from eventlog.local.groups.endings import settlement
+from eventlog.local.groups.ranges import Range, RangeSet, ranges_of
+from eventlog.local.groups.state import DONE, RECENT_MAX, RETURNED, STARTED, GroupState, Ordering
 
 A, B = 11, 22
 MEMBERS = (1, 2, 3)

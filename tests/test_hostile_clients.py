@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import blocking, rendezvous
+from eventlog import blocking
 from eventlog.demo.main_job import stop_process
-from eventlog.testing import batch_of
-from eventlog.wire.connection import frame
-from eventlog.wire.messages import (
+from eventlog.local import rendezvous
+from eventlog.local.wire.connection import frame
+from eventlog.local.wire.messages import (
     HELLO_MAGIC,
     PROTOCOL_VERSION,
     Ack,
@@ -32,6 +32,7 @@ from eventlog.wire.messages import (
     Stage,
     Status,
 )
+from eventlog.testing import batch_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -289,7 +290,7 @@ def test_many_subscribers_and_connections_hold(
 LIMITED = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
-os.execv(sys.executable, [sys.executable, "-m", "eventlog.writer", sys.argv[1]])
+os.execv(sys.executable, [sys.executable, "-m", "eventlog.local.writer", sys.argv[1]])
 """
 
 

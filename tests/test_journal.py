@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.errors import CorruptLog, EventLogError, LogFull, StorageFailed, UnknownFormat
-from eventlog.storage.journal import (
+from eventlog.local.storage.journal import (
     Journal,
     Record,
     framed,

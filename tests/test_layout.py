@@ -4,8 +4,8 @@ from types import ModuleType
 
 import pytest
 
-from eventlog.storage import control, format, members, offsets  # noqa: A004 - the module's name
-from eventlog.storage.layout import Field, Layout
+from eventlog.local.storage import control, format, members, offsets
+from eventlog.local.storage.layout import Field, Layout
 
 LAYOUTS: list[tuple[ModuleType, Layout]] = [
     (format, format.SEGMENT_HEADER),

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import WriterUnavailable, blocking, forks, rendezvous
-from eventlog.client import launch
+from eventlog import WriterUnavailable, blocking
+from eventlog.api import forks
 from eventlog.demo.main_job import stop_process
-from eventlog.doctor.examine import examine
+from eventlog.local import rendezvous
+from eventlog.local.client import launch
+from eventlog.tools.doctor.examine import examine
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -417,7 +419,7 @@ def test_serve_ends_a_writer_of_an_older_protocol_if_clients_started_it(
 def test_a_process_that_holds_the_lock_and_does_not_end_is_named(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eventlog.writer import succession
+    from eventlog.local.writer import succession
 
     stop_writer(path)
     monkeypatch.setattr(succession, "END_S_MAX", 0.3)

@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 
 from eventlog import CorruptLog, Retention, blocking
-from eventlog.doctor.examine import examine
-from eventlog.positions import SeekPosition
-from eventlog.storage import start
-from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME
-from eventlog.storage.log import WritableLog
-from eventlog.storage.missing import missing_files
-from eventlog.storage.reader import LogReader
-from eventlog.storage.repair import repair_log
-from eventlog.storage.verify import verify_log
+from eventlog.api.positions import SeekPosition
+from eventlog.local.storage import start
+from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.missing import missing_files
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.writer.__main__ import describe
 from eventlog.testing import batch_of, open_storage, stored_events
-from eventlog.writer.__main__ import describe
+from eventlog.tools.doctor.examine import examine
+from eventlog.tools.repair import repair_log
+from eventlog.tools.verify import verify_log
 from tests.test_writer_process import stop_writer_of
 
 SMALL: dict[str, Any] = {"segment_bytes": 4096, "max_event_bytes": 2048}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from eventlog.config import LEASE_RANGES_MAX
 from eventlog.errors import CorruptLog, LogFull, LogNotFound, StorageFailed
-from eventlog.groups.state import DONE, NOT_STARTED, STARTED
-from eventlog.storage.members import (
+from eventlog.local.groups.state import DONE, NOT_STARTED, STARTED
+from eventlog.local.storage.members import (
     FILE_NAME,
     LEASE_EVENTS_MAX,
     PAGE,

@@ -146,7 +146,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_forked_child_gives_no_sign_of_life_for_its_parent(path: str) -> None:
-    from eventlog.storage.members import MemberPages
+    from eventlog.local.storage.members import MemberPages
 
     done = subprocess.run(
         [sys.executable, "-c", CHILD_OF_A_MEMBER, path],
@@ -166,8 +166,8 @@ def test_a_forked_child_gives_no_sign_of_life_for_its_parent(path: str) -> None:
 
 SHOWS_WRITER = """
 import os, sys
-from eventlog.doctor.examine import examine
-from eventlog.storage.reader import LogReader
+from eventlog.tools.doctor.examine import examine
+from eventlog.local.storage.reader import LogReader
 log = LogReader(sys.argv[1])
 print(os.getpid(), log.control.running_writer)
 print([one.what for one in examine(sys.argv[1]) if one.about == "writer"])

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import EventLogError, LogNotFound, blocking, rendezvous, system
+from eventlog import EventLogError, LogNotFound, blocking, system
 from eventlog.demo.main_job import stop_process
-from eventlog.doctor.service import _state_of
-from eventlog.rendezvous import file_system_of, is_network
-from eventlog.storage.identity import is_same_process, process_start
-from eventlog.wire.connection import frame
-from eventlog.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello
+from eventlog.local import rendezvous
+from eventlog.local.rendezvous import file_system_of, is_network
+from eventlog.local.storage.identity import is_same_process, process_start
+from eventlog.local.wire.connection import frame
+from eventlog.local.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello
+from eventlog.tools.doctor.service import _state_of
 from tests.odd_places import run
 from workers.cpus import usable_cpus
 
@@ -192,7 +193,7 @@ def test_a_writer_at_its_limit_of_descriptors_stores_on_and_says_so_once(path: s
     writer = subprocess.Popen(
         [
             *("sh", "-c", f'ulimit -n {LIMIT}; exec "$@"', "sh"),
-            *(sys.executable, "-m", "eventlog.writer", path),
+            *(sys.executable, "-m", "eventlog.local.writer", path),
         ],
         stdout=subprocess.PIPE,
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eventlog.config import NAME_CHARACTERS_MAX
 from eventlog.errors import CorruptLog, EventLogError, LogFull, StorageFailed, UnknownFormat
-from eventlog.storage.offsets import (
+from eventlog.local.storage.offsets import (
     FILE_NAME,
     HEADER,
     SLOT,

@@ -10,9 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog.client.conversations import ATTEMPTS_MAX, Channel
-from eventlog.client.outbox import OutBatch, Outbox, copy_of
-from eventlog.client.unsent import PARTS_AT_ONCE, Unsent
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import (
     EventTooLarge,
@@ -22,9 +19,12 @@ from eventlog.errors import (
     SequenceOutOfRange,
     WriterUnavailable,
 )
-from eventlog.record_batch import unpack_body
+from eventlog.event.record_batch import unpack_body
+from eventlog.local.client.conversations import ATTEMPTS_MAX, Channel
+from eventlog.local.client.outbox import OutBatch, Outbox, copy_of
+from eventlog.local.client.unsent import PARTS_AT_ONCE, Unsent
+from eventlog.local.wire.messages import Append
 from eventlog.testing import ScriptedWriter, batch_of
-from eventlog.wire.messages import Append
 
 OPTIONS = LogOptions.of(AskedOptions(segment_bytes=8192))
 
@@ -301,7 +301,7 @@ def test_an_interrupt_while_an_event_is_added_costs_the_open_batch_only(
         raise Interrupted
 
     with monkeypatch.context() as patched:
-        patched.setattr("eventlog.batch_builder.time.time_ns", interrupted)
+        patched.setattr("eventlog.event.batch_builder.time.time_ns", interrupted)
         with pytest.raises(Interrupted):
             outbox.add("half")
     with pytest.raises(LogClosed, match="interrupt"):

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import EventLogError, PermissionDenied, SeekPosition, blocking, rendezvous
-from eventlog.backup import back_up
-from eventlog.client.launch import find_or_start
+from eventlog import EventLogError, PermissionDenied, SeekPosition, blocking
 from eventlog.demo.main_job import stop_process
-from eventlog.doctor.examine import examine, mend
-from eventlog.storage.owner import check_owner, described_user
-from eventlog.writer import __main__ as writer
+from eventlog.local import rendezvous
+from eventlog.local.client.launch import find_or_start
+from eventlog.local.storage.owner import check_owner, described_user
+from eventlog.local.writer import __main__ as writer
+from eventlog.tools.backup import back_up
+from eventlog.tools.doctor.examine import examine, mend
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -126,7 +127,7 @@ def test_root_is_refused_by_the_commands_with_the_owners_name(path: str) -> None
 def test_a_writer_started_as_root_by_hand_leaves_no_file_either(path: str) -> None:
     before = listing(path)
     done = subprocess.run(
-        [sys.executable, "-m", "eventlog.writer", path],
+        [sys.executable, "-m", "eventlog.local.writer", path],
         stdout=subprocess.PIPE,
         timeout=60,
         env=ENVIRONMENT,

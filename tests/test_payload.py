@@ -16,10 +16,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eventlog.batch_builder import BatchBuilder
 from eventlog.errors import InvalidEvent
-from eventlog.payload import PLAIN_OPTIONS, new_packer, pack_plain, unpack
-from eventlog.record_batch import unpack_body
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.payload import PLAIN_OPTIONS, new_packer, pack_plain, unpack
+from eventlog.event.record_batch import unpack_body
 
 scalars = (
     st.none()

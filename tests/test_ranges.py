@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog.groups.ranges import Range, RangeSet, count_of, ranges_of
+from eventlog.local.groups.ranges import Range, RangeSet, count_of, ranges_of
 
 HIGHEST = 30
 numbers = st.integers(1, HIGHEST)

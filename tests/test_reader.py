@@ -14,14 +14,11 @@ from hypothesis import strategies as st
 from eventlog import SeekPosition
 from eventlog.config import Retention
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound, NotALog
-from eventlog.record_batch import PackedBatch
-from eventlog.storage import (
-    batch_reader,
-    format,  # noqa: A004 - the module's name
-)
-from eventlog.storage.format import segment_name
-from eventlog.storage.log import WritableLog
-from eventlog.storage.reader import LogReader, read_range
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.storage import batch_reader, format
+from eventlog.local.storage.format import segment_name
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.testing import CountingFiles, batch_of, open_storage, stored_events
 
 BATCHES = 2000

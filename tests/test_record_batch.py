@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from eventlog.batch_builder import BatchBuilder
 from eventlog.config import BATCH_EVENTS_LIMIT, AskedOptions, LogOptions
-from eventlog.envelope import EventEnvelope
 from eventlog.errors import EventTooLarge, InvalidArgument, InvalidArgumentType, InvalidEvent
-from eventlog.event_batches import pack_batches
-from eventlog.record_batch import FLAG_KEYED, areas_bytes, unpack_body
-from eventlog.storage.format import FIRST_BATCH, HEADER_BYTES
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.many_events import pack_batches
+from eventlog.event.record_batch import FLAG_KEYED, areas_bytes, unpack_body
+from eventlog.local.storage.format import FIRST_BATCH, HEADER_BYTES
 
 LIMIT = 1 << 20
 texts = st.text(max_size=8)

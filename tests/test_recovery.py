@@ -16,10 +16,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventlog.errors import CorruptLog
-from eventlog.record_batch import PackedBatch
-from eventlog.storage import restart, start
-from eventlog.storage.control import ControlPage
-from eventlog.storage.format import (
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.storage import restart, start
+from eventlog.local.storage.control import ControlPage
+from eventlog.local.storage.format import (
     BATCH_HEADER,
     FIRST_BATCH,
     HEADER_BYTES,
@@ -30,13 +30,13 @@ from eventlog.storage.format import (
     segment_name,
     unpack_batch_header,
 )
-from eventlog.storage.log import WritableLog
-from eventlog.storage.range_sums import RangeSums
-from eventlog.storage.reader import LogReader
-from eventlog.storage.recovery import Damage, find_batch_after, has_data, scan_segment
-from eventlog.storage.repair import repair_log
-from eventlog.storage.segment import SegmentReader
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.range_sums import RangeSums
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.recovery import Damage, find_batch_after, has_data, scan_segment
+from eventlog.local.storage.segment import SegmentReader
 from eventlog.testing import Killed, KillingFiles, batch_of, open_storage, stored_events
+from eventlog.tools.repair import repair_log
 
 SEGMENT_BYTES = 4096
 PRODUCER = 77

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 
 from eventlog.errors import LogFull, LogInUse, NotALog, UnknownFormat
-from eventlog.rendezvous import writers_locked_out
-from eventlog.storage.control import CONTROL, ControlPage
-from eventlog.storage.files import Files
-from eventlog.storage.format import index_name, segment_name
-from eventlog.storage.journal import Journal, framed
-from eventlog.storage.keep import KeepingFiles, is_kept_copy
-from eventlog.storage.reader import LogReader
-from eventlog.storage.repair import Repair, repair_log
-from eventlog.storage.verify import Verification, verify_log
+from eventlog.local.rendezvous import writers_locked_out
+from eventlog.local.storage.control import CONTROL, ControlPage
+from eventlog.local.storage.files import Files
+from eventlog.local.storage.format import index_name, segment_name
+from eventlog.local.storage.journal import Journal, framed
+from eventlog.local.storage.reader import LogReader
 from eventlog.testing import Killed, KillingFiles, batch_of, open_storage, stored_events
+from eventlog.tools.keep import KeepingFiles, is_kept_copy
+from eventlog.tools.repair import Repair, repair_log
+from eventlog.tools.verify import Verification, verify_log
 
 EVENTS = {n: f"event {n} " + "." * 300 for n in range(1, 41)}
 

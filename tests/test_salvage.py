@@ -14,17 +14,18 @@ from typing import Any
 
 import pytest
 
-from eventlog import blocking, rendezvous
+from eventlog import blocking
 from eventlog.errors import EventLogError, StorageFailed
-from eventlog.groups.stored import read_dead_letters
-from eventlog.storage.control import ControlPage, boot_word
-from eventlog.storage.identity import boot_id
-from eventlog.storage.log import WritableLog
-from eventlog.storage.reader import LogReader
-from eventlog.storage.salvage import doubtful
-from eventlog.storage.segment import SegmentReader
+from eventlog.local import rendezvous
+from eventlog.local.groups.stored import read_dead_letters
+from eventlog.local.storage.control import ControlPage, boot_word
+from eventlog.local.storage.identity import boot_id
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.salvage import doubtful
+from eventlog.local.storage.segment import SegmentReader
+from eventlog.local.wire.messages import Append, Appended, Failed, error_of
 from eventlog.testing import FailingFiles, batch_of, open_storage, stored_events
-from eventlog.wire.messages import Append, Appended, Failed, error_of
 from tests.faults.disk import PowerCuts
 from tests.faults.histories import booted
 from tests.faults.recorder import ForgetfulFiles, arena, materialise
@@ -366,7 +367,7 @@ def fdatasync(descriptor):
     real(descriptor)
 
 os.fdatasync = fdatasync
-from eventlog.writer.__main__ import main
+from eventlog.local.writer.__main__ import main
 sys.exit(main())
 """
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from eventlog.storage.log import WritableLog
-from eventlog.storage.reader import LogReader, read_range
-from eventlog.storage.verify import verify_log
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.testing import CountingFiles, batch_of, open_storage
+from eventlog.tools.verify import verify_log
 
 FEW, MANY = 40, 160
 LISTS_MAX = 8

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.errors import CorruptLog, LogFull
-from eventlog.storage.files import FILES, Files
-from eventlog.storage.format import (
+from eventlog.local.storage.files import FILES, Files
+from eventlog.local.storage.format import (
     FIRST_BATCH,
     INDEX_ENTRY,
     INDEX_EVERY_BYTES,
@@ -23,8 +23,8 @@ from eventlog.storage.format import (
     pack_index_entry,
     segment_name,
 )
-from eventlog.storage.index import is_due, write_index
-from eventlog.storage.segment import (
+from eventlog.local.storage.index import is_due, write_index
+from eventlog.local.storage.segment import (
     SegmentReader,
     SegmentWriter,
     read_segment_header,

@@ -10,9 +10,9 @@ import pytest
 
 from eventlog import Retention
 from eventlog.errors import EventsTruncated, LogFull
-from eventlog.storage.log import WritableLog
-from eventlog.storage.reader import LogReader
-from eventlog.storage.spare import FILE_NAME
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.spare import FILE_NAME
 from eventlog.testing import (
     CountingFiles,
     FailingFiles,

@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog import Retention, SeekPosition, blocking
-from eventlog.client.staging import ALIGNMENT, StagingRing
 from eventlog.config import STAGED_BYTES_MIN, STAGING_BYTES, STAGING_RINGS_MAX
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import EventLogError, ProtocolError
-from eventlog.event_batches import pack_batches
-from eventlog.record_batch import PackedBatch
-from eventlog.rendezvous import connect
-from eventlog.wire.connection import Connection, Role, frame
-from eventlog.wire.messages import (
+from eventlog.event.many_events import pack_batches
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.client.staging import ALIGNMENT, StagingRing
+from eventlog.local.rendezvous import connect
+from eventlog.local.wire.connection import Connection, Role, frame
+from eventlog.local.wire.messages import (
     HELLO_MAGIC,
     PROTOCOL_VERSION,
     Append,
@@ -39,7 +39,7 @@ from eventlog.wire.messages import (
     Staged,
     Welcome,
 )
-from eventlog.writer.staging import StagingArea
+from eventlog.local.writer.staging import StagingArea
 
 SIZE = 64 * ALIGNMENT
 LARGE = STAGED_BYTES_MIN + 1000

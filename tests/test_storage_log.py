@@ -28,12 +28,12 @@ from eventlog.errors import (
     SequenceOutOfRange,
     StorageFailed,
 )
-from eventlog.record_batch import PackedBatch
-from eventlog.storage.control import ControlPage
-from eventlog.storage.files import Files
-from eventlog.storage.log import WritableLog
-from eventlog.storage.reader import LogReader
-from eventlog.storage.start import make_directory
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.storage.control import ControlPage
+from eventlog.local.storage.files import Files
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.start import make_directory
 from eventlog.testing import (
     FailingFiles,
     Killed,

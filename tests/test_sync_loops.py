@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from eventlog.storage.files import Files
+from eventlog.local.storage.files import Files
+from eventlog.local.writer.server import Server
 from eventlog.testing import batch_of, open_storage
-from eventlog.writer.server import Server
 
 
 class NotingFiles(Files):
@@ -32,7 +32,7 @@ def test_positions_reach_the_disk_while_the_writer_runs(
     tmp_path: Path, durability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With "sync" they did at its end only: a loss of power could make them as old as the writer.
-    monkeypatch.setattr("eventlog.writer.server.SYNC_INTERVAL_S", 0.01)
+    monkeypatch.setattr("eventlog.local.writer.server.SYNC_INTERVAL_S", 0.01)
     files = NotingFiles()
     log = open_storage(str(tmp_path / "log"), files, durability=durability)
     log.append(batch_of("event"))

@@ -27,10 +27,10 @@ import eventlog.cli.app
 import workers.cli.app
 from eventlog import EventEnvelope, blocking
 from eventlog.cli.printing import clean
-from eventlog.client.local import LocalHandle
 from eventlog.config import AskedOptions
-from eventlog.groups import pack_letter
-from eventlog.transfer.json_lines import envelope_of_line
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.groups import pack_letter
+from eventlog.tools.transfer.json_lines import envelope_of_line
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENVIRONMENT: Final = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "dumb"}

@@ -17,14 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog import Retention
-from eventlog.backends.memory_log import MemoryLog
+from eventlog.api.positions import SeekPosition
 from eventlog.config import AskedOptions, LogOptions
-from eventlog.doctor.examine import examine
-from eventlog.positions import SeekPosition
-from eventlog.storage import start
-from eventlog.storage.log import WritableLog
-from eventlog.storage.reader import LogReader
-from eventlog.storage.times import (
+from eventlog.local.storage import start
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.times import (
     SETTLED_NS,
     SLACK_NS,
     LogClock,
@@ -32,7 +30,9 @@ from eventlog.storage.times import (
     first_at,
     went_back,
 )
+from eventlog.memory.model import MemoryLog
 from eventlog.testing import batch_of, open_storage, stored_events
+from eventlog.tools.doctor.examine import examine
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 from eventlog import EventEnvelope, blocking
 from eventlog.demo.main_job import stop_process
-from eventlog.envelope import envelope_of
 from eventlog.errors import InvalidEvent
-from eventlog.payload import new_packer, unpack
-from eventlog.storage.reader import LogReader, read_range
+from eventlog.event.envelope import envelope_of
+from eventlog.event.payload import new_packer, unpack
+from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.testing import batch_of, open_storage
-from eventlog.transfer.json_lines import envelope_of_line, from_plain, line_of, to_plain
-from eventlog.transfer.packed import RecordReader, envelope_of_record, new_record_packer
+from eventlog.tools.transfer.json_lines import envelope_of_line, from_plain, line_of, to_plain
+from eventlog.tools.transfer.packed import RecordReader, envelope_of_record, new_record_packer
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}

@@ -9,9 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventlog.errors import ProtocolError
-from eventlog.testing import ConnectionPair
-from eventlog.wire.connection import HELLO_BYTES_MAX, MAY_SAY, Connection, Role, State, frame
-from eventlog.wire.group_messages import (
+from eventlog.local.wire.connection import HELLO_BYTES_MAX, MAY_SAY, Connection, Role, State, frame
+from eventlog.local.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
     Bury,
@@ -33,7 +32,7 @@ from eventlog.wire.group_messages import (
     Revoke,
     Settle,
 )
-from eventlog.wire.messages import (
+from eventlog.local.wire.messages import (
     TYPES,
     Ack,
     Append,
@@ -55,6 +54,7 @@ from eventlog.wire.messages import (
     Wake,
     Welcome,
 )
+from eventlog.testing import ConnectionPair
 
 HELLO = Hello("eventlog", 1, 100)
 WELCOME = Welcome(1, 200, 3, bytes(16))

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from eventlog import errors
 from eventlog.config import LEASE_RANGES_MAX
 from eventlog.errors import EventLogError, ProtocolError, SequenceOutOfRange
-from eventlog.wire.codec import pack_message, unpack_message
-from eventlog.wire.connection import append_head, frame
-from eventlog.wire.group_messages import Condemned, DropDead, Leased, Settle
-from eventlog.wire.messages import (
+from eventlog.local.wire.codec import pack_message, unpack_message
+from eventlog.local.wire.connection import append_head, frame
+from eventlog.local.wire.group_messages import Condemned, DropDead, Leased, Settle
+from eventlog.local.wire.messages import (
     TYPES,
     Ack,
     Append,

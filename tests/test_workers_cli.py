@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from eventlog import InvalidArgument, blocking
-from eventlog.client.local import LocalHandle
 from eventlog.config import AskedOptions
-from eventlog.groups import pack_letter
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.groups import pack_letter
 from eventlog.testing import batch_of, open_storage
 from workers.cli import app
 from workers.cli.changes import changed, snapshot

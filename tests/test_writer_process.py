@@ -29,12 +29,12 @@ from eventlog import (
     UnknownFormat,
     WriterUnavailable,
     blocking,
-    rendezvous,
 )
 from eventlog.demo.main_job import stop_process
-from eventlog.storage.files import Files
+from eventlog.local import rendezvous
+from eventlog.local.storage.files import Files
+from eventlog.local.writer.server import Server
 from eventlog.testing import batch_of, open_storage, stored_events
-from eventlog.writer.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -68,7 +68,7 @@ def wait_for_end(pid: int) -> None:
 def start_writer(path: str, *options: str) -> subprocess.Popen[bytes]:
     """A writer of our own, which serves when this returns."""
     writer = subprocess.Popen(
-        [sys.executable, "-m", "eventlog.writer", path, *options],
+        [sys.executable, "-m", "eventlog.local.writer", path, *options],
         stdout=subprocess.PIPE,
         env=ENVIRONMENT,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 
 from eventlog import EventEnvelope, EventLog, EventLogError, Group
-from eventlog.groups import fitting_letter
+from eventlog.local.groups import fitting_letter
 
 if TYPE_CHECKING:
     from workers.place import Obituary

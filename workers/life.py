@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from eventlog import EventLogError, ForkedHandle, forks
+from eventlog import EventLogError, ForkedHandle
+from eventlog.api import forks
 from workers.errors import PoolError
 
 

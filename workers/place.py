@@ -19,7 +19,7 @@ import anyio
 import anyio.abc
 
 from eventlog import spawn
-from eventlog.groups import MemberPages
+from eventlog.local.groups import MemberPages
 from eventlog.spawn import CannotStart
 from workers.child import WorkerSpec
 from workers.control import RECEIVE_BYTES, ControlReader, new_pair, packed_message

@@ -35,7 +35,7 @@ from eventlog import (
     InvalidArgumentType,
     SeekPosition,
 )
-from eventlog.groups import MemberPages, pool_of
+from eventlog.local.groups import MemberPages, pool_of
 from workers import handlers
 from workers.arguments import check_log, check_ordering, path_of
 from workers.child import WorkerSpec

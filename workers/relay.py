@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import Any, Final
 
-from eventlog import forks
+from eventlog.api import forks
 
 RECORDS_MAX: Final = 10_000
 FLUSH_S_MAX: Final = 0.1

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from eventlog import forks
+from eventlog.api import forks
 
 NUMBERS: Final = (signal.SIGTERM, signal.SIGINT)
 

@@ -16,7 +16,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog import EventEnvelope, EventLogError, EventsTruncated, StaleLease
-from eventlog.groups import ranges_of
+from eventlog.local.groups import ranges_of
 from workers import forks
 from workers.child import ControlEnd, WorkerSpec, describe, now_ns, private_bytes, traceback_of
 from workers.handlers import Handler, wants_envelope

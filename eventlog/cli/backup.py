@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from eventlog.backup import back_up
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.printing import say
 from eventlog.cli.show import to_json
-from eventlog.storage.control import check_is_log
+from eventlog.local.storage.control import check_is_log
+from eventlog.tools.backup import back_up
 
 EXAMPLES = """
 [bold]Examples[/]

@@ -12,17 +12,17 @@ import typer
 from rich.table import Table
 
 from eventlog import blocking
+from eventlog.api.positions import ConsumerState, SeekPosition, check_name
+from eventlog.api.stream_options import StreamOptions
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.printing import cell, complain, print_table, say
 from eventlog.cli.show import envelope_line, position_of, to_json
 from eventlog.cli.streams import check_output, utf8
-from eventlog.client.feed import Feed
-from eventlog.envelope import EventEnvelope
 from eventlog.errors import InvalidArgument
-from eventlog.positions import ConsumerState, SeekPosition, check_name
-from eventlog.storage.control import check_is_log
-from eventlog.storage.reader import LogReader
-from eventlog.subscription import StreamOptions
+from eventlog.event.envelope import EventEnvelope
+from eventlog.local.client.feed import Feed
+from eventlog.local.storage.control import check_is_log
+from eventlog.local.storage.reader import LogReader
 
 Log = Annotated[str, typer.Argument(help="The log's directory.")]
 Consumer = Annotated[str, typer.Argument(help="The consumer's name.", callback=utf8)]

@@ -11,11 +11,11 @@ import typer
 from eventlog.cli.app import FAILED, app
 from eventlog.cli.printing import say, say_styled
 from eventlog.cli.show import to_json
-from eventlog.doctor.examine import examine, mend
-from eventlog.doctor.findings import Finding
 from eventlog.errors import LogInUse
-from eventlog.storage.repair import Repair
 from eventlog.system import absolute_path
+from eventlog.tools.doctor.examine import examine, mend
+from eventlog.tools.doctor.findings import Finding
+from eventlog.tools.repair import Repair
 
 EXAMPLES = """
 [bold]Examples[/]

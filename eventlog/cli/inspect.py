@@ -13,16 +13,16 @@ from rich.table import Table
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.printing import cell, print_table, say
 from eventlog.cli.show import to_json
-from eventlog.client.local import LocalHandle
 from eventlog.config import AskedOptions
 from eventlog.errors import CorruptLog, NotALog
-from eventlog.rendezvous import writers_locked_out
-from eventlog.storage.control import check_is_log
-from eventlog.storage.files import FILES
-from eventlog.storage.reader import LogReader
-from eventlog.storage.repair import Repair, repair_log, segments_in
-from eventlog.storage.verify import Verification, verify_log
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.rendezvous import writers_locked_out
+from eventlog.local.storage.control import check_is_log
+from eventlog.local.storage.files import FILES
+from eventlog.local.storage.reader import LogReader
 from eventlog.system import absolute_path
+from eventlog.tools.repair import Repair, repair_log, segments_in
+from eventlog.tools.verify import Verification, verify_log
 
 Log = Annotated[str, typer.Argument(help="The log's directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Say it as JSON.")]

@@ -41,9 +41,9 @@ def serve(
     It takes the place of a writer that clients started; they go on without an error. A log that
     another `eventlog serve` serves is an error, unless --wait is given.
     """
-    from eventlog.client.launch import prepare
-    from eventlog.storage.control import ControlPage
-    from eventlog.writer import __main__ as writer
+    from eventlog.local.client.launch import prepare
+    from eventlog.local.storage.control import ControlPage
+    from eventlog.local.writer import __main__ as writer
 
     if linger is not None and not 0 <= linger < math.inf:  # so that NaN is refused too
         raise InvalidArgument(f"--linger {linger}: give seconds, 0 or more")

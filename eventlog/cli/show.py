@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from eventlog.api.positions import SeekPosition
 from eventlog.cli.printing import clean
-from eventlog.envelope import EventEnvelope
 from eventlog.errors import InvalidArgument
-from eventlog.positions import SeekPosition
-from eventlog.transfer.json_lines import encode, fields_of, to_plain
+from eventlog.event.envelope import EventEnvelope
+from eventlog.tools.transfer.json_lines import encode, fields_of, to_plain
 
 NAMED = {
     "beginning": SeekPosition.BEGINNING,

@@ -16,13 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eventlog import blocking
-from eventlog.batch_builder import BatchBuilder
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.printing import complain, say
 from eventlog.cli.show import to_json
 from eventlog.cli.streams import check_output, standard_input
 from eventlog.config import KIB
-from eventlog.envelope import EventEnvelope
 from eventlog.errors import (
     CorruptLog,
     EventLogError,
@@ -30,11 +28,13 @@ from eventlog.errors import (
     InvalidArgument,
     InvalidEvent,
 )
-from eventlog.storage.control import check_is_log
-from eventlog.storage.reader import LogReader, read_range
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.envelope import EventEnvelope
+from eventlog.local.storage.control import check_is_log
+from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.system import absolute_path
-from eventlog.transfer.json_lines import envelope_of_line, line_of
-from eventlog.transfer.packed import RecordReader, envelope_of_record, new_record_packer
+from eventlog.tools.transfer.json_lines import envelope_of_line, line_of
+from eventlog.tools.transfer.packed import RecordReader, envelope_of_record, new_record_packer
 
 BATCH_EVENTS: Final = 1000
 BATCH_BYTES: Final = 256 * KIB

@@ -17,10 +17,10 @@ import trio
 
 from chaos.remaking import RemadeLog
 from eventlog import EventLogError
-from eventlog.rendezvous import connect
-from eventlog.storage.reader import LogReader
-from eventlog.wire.connection import frame
-from eventlog.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Park
+from eventlog.local.rendezvous import connect
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.wire.connection import frame
+from eventlog.local.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Park
 
 KEPT_SOCKETS_MAX = 30
 FAULTS_PER_S = 2.5

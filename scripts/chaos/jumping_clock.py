@@ -48,7 +48,7 @@ def main(path: str) -> None:
     clock = JumpingClock(time.time_ns)
     time.time_ns, time.time = clock.time_ns, clock.time
     from eventlog.errors import EventLogError
-    from eventlog.writer.__main__ import serve
+    from eventlog.local.writer.__main__ import serve
 
     threading.Thread(target=clock.jump, daemon=True).start()
     while True:

@@ -25,7 +25,7 @@ from eventlog import (
     SeekPosition,
     blocking,
 )
-from eventlog.subscription import OnTruncated
+from eventlog.api.stream_options import OnTruncated
 from workers.blocking import Pool
 
 PADDING: Final = (10, 10, 200, 3_000, 100_000)

@@ -17,17 +17,17 @@ import anyio.to_thread
 
 import eventlog.blocking
 from eventlog import AppendHandle, EventLog, EventStream, LogStatus, Publisher
-from eventlog.backends.interface import EventRange
+from eventlog.api.log import EventRange
+from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
 )
-from eventlog.envelope import EventEnvelope
 from eventlog.errors import LogClosed
-from eventlog.event_batches import Headers, Keys
-from eventlog.positions import ConsumerState, SeekPosition
-from eventlog.subscription import StreamOptions
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.many_events import Headers, Keys
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -61,7 +61,9 @@ class Logs:
         except OSError:
             return False  # it ended meanwhile
         folder = os.fsencode(self.folder)
-        return b"eventlog.writer" in command and any(part.startswith(folder) for part in command)
+        return b"eventlog.local.writer" in command and any(
+            part.startswith(folder) for part in command
+        )
 
     def end_writers(self) -> list[int]:
         """Tell all writers to end; those that did not, and had to be killed."""

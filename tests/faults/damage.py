@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from eventlog.errors import CorruptLog, EventLogError, EventsTruncated
-from eventlog.groups.stored import read_dead_letters, read_groups
-from eventlog.storage.reader import LogReader, read_range
-from eventlog.storage.verify import verify_log
+from eventlog.local.groups.stored import read_dead_letters, read_groups
+from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.testing import batch_of
+from eventlog.tools.verify import verify_log
 from tests.faults.disk import Image
 from tests.faults.recorder import image_of, materialise
 from tests.test_group_desk import M1, M2, Member

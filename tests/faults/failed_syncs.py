@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from eventlog.errors import EventLogError
-from eventlog.storage.files import FILES
+from eventlog.local.storage.files import FILES
 from eventlog.testing import batch_of, open_storage, stored_events
 from tests.faults.crashes import Crash, disk_after, kills
 from tests.faults.disk import PowerCuts

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from eventlog.errors import CorruptLog, EventLogError, NotALog
-from eventlog.groups.stored import read_dead_letters
+from eventlog.local.groups.stored import read_dead_letters
 from eventlog.testing import FailingFiles
 from tests.faults.groups import (
     GROUP,

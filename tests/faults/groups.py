@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from eventlog.errors import EventLogError
-from eventlog.groups.ranges import RangeSet
-from eventlog.groups.state import STARTED, GroupState
-from eventlog.groups.stored import read_dead_letters
-from eventlog.storage.members import FILE_NAME as MEMBERS
-from eventlog.storage.members import PAGE_BYTES
+from eventlog.local.groups.ranges import RangeSet
+from eventlog.local.groups.state import STARTED, GroupState
+from eventlog.local.groups.stored import read_dead_letters
+from eventlog.local.storage.members import FILE_NAME as MEMBERS
+from eventlog.local.storage.members import PAGE_BYTES
+from eventlog.local.wire.group_messages import Bury, DropDead, RetryDead
+from eventlog.local.wire.messages import Ack, Seek
 from eventlog.testing import batch_of, stored_events
-from eventlog.wire.group_messages import Bury, DropDead, RetryDead
-from eventlog.wire.messages import Ack, Seek
 from tests.faults.crashes import Crash, disk_after, kills, power_cuts
 from tests.faults.disk import Call, Disk
 from tests.faults.histories import Known, Step, Trace, booted

@@ -17,11 +17,11 @@ import pytest
 
 from eventlog.config import Retention
 from eventlog.errors import LogFull
-from eventlog.record_batch import PackedBatch
-from eventlog.storage import start
-from eventlog.storage.files import Files
-from eventlog.storage.log import WritableLog
-from eventlog.storage.sync_work import SyncWork
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.storage import start
+from eventlog.local.storage.files import Files
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.sync_work import SyncWork
 from eventlog.testing import batch_of, open_storage
 from tests.faults.disk import Call, Disk
 from tests.faults.recorder import RecordingFiles

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from eventlog.storage.files import Words
+from eventlog.local.storage.files import Words
 from eventlog.testing import WatchedFiles
 from tests.faults.disk import Call, Disk, Image
 

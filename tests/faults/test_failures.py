@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from eventlog.storage import files as storage_files
+from eventlog.local.storage import files as storage_files
 from eventlog.testing import FailingFiles
 from tests.faults import failures
 from tests.faults.crashes import check, kills

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from eventlog.storage.journal import DEAD_NAME, GROUPS_NAME
+from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME
+from eventlog.local.writer.server import Server
 from eventlog.testing import FailingFiles, open_storage
-from eventlog.writer.server import Server
 from tests.faults import failures, group_failures, groups
 from tests.faults.crashes import kills, power_cuts
 from tests.faults.histories import Step

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from eventlog.payload import new_packer
-from eventlog.storage.reader import LogReader, read_range
+from eventlog.event.payload import new_packer
+from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.wire.codec import pack_message
+from eventlog.local.wire.connection import frame
+from eventlog.local.wire.messages import Append, Message
 from eventlog.testing import batch_of
-from eventlog.transfer.json_lines import line_of
-from eventlog.transfer.packed import new_record_packer
-from eventlog.wire.codec import pack_message
-from eventlog.wire.connection import frame
-from eventlog.wire.messages import Append, Message
+from eventlog.tools.transfer.json_lines import line_of
+from eventlog.tools.transfer.packed import new_record_packer
 from tests.fuzz.targets import GOLDEN, INDEX, SEGMENT, TARGETS, payloads_in
 from tests.golden.make import ODD
 from tests.test_wire_connection import FROM_CLIENT, FROM_WRITER, HELLO, WELCOME

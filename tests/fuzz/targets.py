@@ -21,11 +21,11 @@ from typing import Any, Final
 from crc32c import crc32c
 
 from eventlog.errors import EventLogError, InvalidEvent, ProtocolError
-from eventlog.groups.stored import read_dead_letters, read_groups
-from eventlog.payload import unpack
-from eventlog.record_batch import unpack_body
-from eventlog.storage.control import CONTROL, OPTIONS_OFFSET
-from eventlog.storage.format import (
+from eventlog.event.payload import unpack
+from eventlog.event.record_batch import unpack_body
+from eventlog.local.groups.stored import read_dead_letters, read_groups
+from eventlog.local.storage.control import CONTROL, OPTIONS_OFFSET
+from eventlog.local.storage.format import (
     BATCH_HEADER,
     FIRST_BATCH,
     HEADER_BYTES,
@@ -33,16 +33,16 @@ from eventlog.storage.format import (
     SEGMENT_HEADER,
     aligned,
 )
-from eventlog.storage.journal import journal_header
-from eventlog.storage.producers import MAGIC as PRODUCERS_MAGIC
-from eventlog.storage.reader import LogReader
-from eventlog.storage.repair import repair_log
+from eventlog.local.storage.journal import journal_header
+from eventlog.local.storage.producers import MAGIC as PRODUCERS_MAGIC
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.wire.connection import Connection, Role, frame
+from eventlog.local.wire.messages import Append, Appended, AppendStaged, Hello, Stage
+from eventlog.local.writer.staging import StagingArea
 from eventlog.testing import batch_of
-from eventlog.transfer.json_lines import envelope_of_line
-from eventlog.transfer.packed import RecordReader, envelope_of_record
-from eventlog.wire.connection import Connection, Role, frame
-from eventlog.wire.messages import Append, Appended, AppendStaged, Hello, Stage
-from eventlog.writer.staging import StagingArea
+from eventlog.tools.repair import repair_log
+from eventlog.tools.transfer.json_lines import envelope_of_line
+from eventlog.tools.transfer.packed import RecordReader, envelope_of_record
 from tests.faults.damage import Damage, check, events_in
 from tests.faults.disk import Image
 from tests.faults.recorder import arena, image_of, materialise

@@ -19,13 +19,13 @@ from typing import Any, Final
 from unittest import mock
 from uuid import UUID
 
-from eventlog.batch_builder import BatchBuilder
-from eventlog.envelope import EventEnvelope
-from eventlog.groups.stored import pack_letter
-from eventlog.record_batch import PackedBatch
-from eventlog.storage.log import WritableLog
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.groups.stored import pack_letter
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.writer.group_store import GroupStore
 from eventlog.testing import open_storage
-from eventlog.writer.group_store import GroupStore
 
 START_NS: Final = 1_700_000_000_000_000_000
 BOOT: Final = "00000000-0000-4000-8000-000000000000"
@@ -55,8 +55,8 @@ def fixed_world() -> Iterator[None]:
             "time.time_ns": lambda: START_NS,
             "os.urandom": lambda size: bytes(range(1, size + 1)),
             "os.getpid": lambda: 4242,
-            "eventlog.storage.start.boot_id": lambda: BOOT,
-            "eventlog.storage.start.process_start": lambda _pid: 777,
+            "eventlog.local.storage.start.boot_id": lambda: BOOT,
+            "eventlog.local.storage.start.process_start": lambda _pid: 777,
         }.items():
             stack.enter_context(mock.patch(target, replacement))
         yield

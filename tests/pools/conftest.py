@@ -47,7 +47,7 @@ def log_path(tmp_path: Path, mark: str) -> Iterator[str]:
 def _others(mark: str) -> dict[int, str]:
     """What runs beside writers, which stay a while."""
     found = marked_processes(mark)
-    return {pid: text for pid, text in found.items() if "eventlog.writer" not in text}
+    return {pid: text for pid, text in found.items() if "eventlog.local.writer" not in text}
 
 
 @pytest.fixture

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
 
-from eventlog.batch_builder import BatchBuilder
-from eventlog.client.feed import Feed
-from eventlog.client.local import LocalHandle
-from eventlog.client.outbox import OutBatch, Outbox
+from eventlog.api.positions import SeekPosition
+from eventlog.api.stream_options import StreamOptions
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, EventsTruncated, WriterUnavailable
-from eventlog.positions import SeekPosition
-from eventlog.record_batch import PackedBatch
-from eventlog.storage.reader import LogReader
-from eventlog.subscription import StreamOptions
-from eventlog.wire.messages import Ack, Park, Seek
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.client.feed import Feed
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.client.outbox import OutBatch, Outbox
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.wire.messages import Ack, Park, Seek
 from tests.simulation.line import Line, OpenLink
 from tests.simulation.writer import Action
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from eventlog.client.conversations import Channel, OpenPipe, PipeBroken, Send, Steps
 from eventlog.errors import EventLogError
+from eventlog.local.client.conversations import Channel, OpenPipe, PipeBroken, Send, Steps
 from tests.simulation.writer import Action, Link, piece_of
 
 OpenLink = Callable[[str], Link | None]

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from eventlog.client.member import GroupMember
-from eventlog.client.member_pipe import Lease, MemberPipe
-from eventlog.client.results import ResultWriter, _with_acks
-from eventlog.envelope import EventEnvelope
 from eventlog.errors import EventLogError, StaleLease
-from eventlog.groups.acks import Acks
-from eventlog.groups.ranges import ranges_of
-from eventlog.wire.connection import frame
-from eventlog.wire.group_messages import Join, Joined, Leave, Settle
-from eventlog.wire.group_messages import Lease as AskLease
-from eventlog.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Failed, Hello, error_of
+from eventlog.event.envelope import EventEnvelope
+from eventlog.local.client.member import GroupMember
+from eventlog.local.client.member_pipe import Lease, MemberPipe
+from eventlog.local.client.results import ResultWriter, _with_acks
+from eventlog.local.groups.acks import Acks
+from eventlog.local.groups.ranges import ranges_of
+from eventlog.local.wire.connection import frame
+from eventlog.local.wire.group_messages import Join, Joined, Leave, Settle
+from eventlog.local.wire.group_messages import Lease as AskLease
+from eventlog.local.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Failed, Hello, error_of
 from tests.simulation.clients import Client, Ways, note_answer
 from tests.simulation.group_checker import RESULT
 from tests.simulation.writer import Action, Link, piece_of

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from eventlog.client.member_pipe import MemberPipe
-from eventlog.client.outbox import Outbox
 from eventlog.errors import LogFull
-from eventlog.groups import endings
-from eventlog.groups.order import _Line
-from eventlog.groups.state import GroupState
-from eventlog.storage.batch_reader import BatchReader
-from eventlog.storage.log import WritableLog
-from eventlog.storage.members import MemberPage
-from eventlog.storage.producers import ProducerTable
-from eventlog.storage.reader import LogReader
-from eventlog.writer import group_leases
-from eventlog.writer.actor import Waiting
-from eventlog.writer.group_desk import GroupDesk
-from eventlog.writer.group_leases import GroupLeases
-from eventlog.writer.group_store import GroupStore
+from eventlog.local.client.member_pipe import MemberPipe
+from eventlog.local.client.outbox import Outbox
+from eventlog.local.groups import endings
+from eventlog.local.groups.order import _Line
+from eventlog.local.groups.state import GroupState
+from eventlog.local.storage.batch_reader import BatchReader
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.members import MemberPage
+from eventlog.local.storage.producers import ProducerTable
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.writer import group_leases
+from eventlog.local.writer.actor import Waiting
+from eventlog.local.writer.group_desk import GroupDesk
+from eventlog.local.writer.group_leases import GroupLeases
+from eventlog.local.writer.group_store import GroupStore
 from tests.simulation.world import simulate
 
 Break = Callable[[pytest.MonkeyPatch], None]

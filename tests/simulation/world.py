@@ -17,11 +17,11 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
-from eventlog.client import conversations, member_pipe, outbox
 from eventlog.config import Retention
-from eventlog.groups.stored import read_dead_letters
-from eventlog.storage.reader import LogReader, read_range
-from eventlog.wire.connection import Connection, Role
+from eventlog.local.client import conversations, member_pipe, outbox
+from eventlog.local.groups.stored import read_dead_letters
+from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.wire.connection import Connection, Role
 from tests.simulation.checker import HistoryChecker
 from tests.simulation.clients import Client, Producer, Subscriber, Ways
 from tests.simulation.group_checker import RESULT

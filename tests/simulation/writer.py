@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eventlog.errors import ProtocolError
-from eventlog.storage.log import WritableLog
-from eventlog.storage.sync_work import SyncWork
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.sync_work import SyncWork
+from eventlog.local.wire.connection import Connection, frame
+from eventlog.local.wire.messages import PROTOCOL_VERSION, Hello, Welcome, WriterMessage
+from eventlog.local.writer.actor import Actor
 from eventlog.testing import Killed, KillingFiles, open_storage
-from eventlog.wire.connection import Connection, frame
-from eventlog.wire.messages import PROTOCOL_VERSION, Hello, Welcome, WriterMessage
-from eventlog.writer.actor import Actor
 
 Action = Callable[[], None]
 CALLS_UNTIL_DEATH = 120

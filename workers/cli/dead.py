@@ -18,8 +18,8 @@ from eventlog.cli.consume import Log
 from eventlog.cli.printing import cell, clean, print_table, say
 from eventlog.cli.show import to_json
 from eventlog.cli.streams import utf8
-from eventlog.groups import read_dead_letters
-from eventlog.storage.control import check_is_log
+from eventlog.local.groups import read_dead_letters
+from eventlog.local.storage.control import check_is_log
 from workers.cli.app import EPILOG, FAILED, dead, fail_with
 from workers.cli.show import letter_fields, letters_table, moment_of, time_text
 

@@ -10,8 +10,8 @@ import typer
 from eventlog.cli.consume import Log
 from eventlog.cli.printing import print_table, say
 from eventlog.cli.show import to_json
-from eventlog.groups import read_groups
-from eventlog.storage.control import check_is_log
+from eventlog.local.groups import read_groups
+from eventlog.local.storage.control import check_is_log
 from workers.cli.app import EPILOG, app
 from workers.cli.show import groups_table
 

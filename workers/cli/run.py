@@ -14,7 +14,7 @@ from eventlog import EventLogError
 from eventlog.cli.consume import Log
 from eventlog.cli.show import position_of
 from eventlog.cli.streams import utf8
-from eventlog.storage.control import check_is_log
+from eventlog.local.storage.control import check_is_log
 from eventlog.system import absolute_path
 from workers.cli.app import app
 from workers.cli.show import bytes_of

@@ -13,7 +13,7 @@ from rich.table import Table
 from eventlog import DeadLetter, GroupReport, InvalidArgument
 from eventlog.cli.printing import cell
 from eventlog.cli.show import aware
-from eventlog.transfer.json_lines import to_plain
+from eventlog.tools.transfer.json_lines import to_plain
 from workers.stats import PoolStats
 
 RATE_S: Final = 5.0

@@ -23,10 +23,10 @@ from benchmark.results import Figures, LimitGoal, RatioGoal
 from benchmark.settings import Settings
 from benchmark.systems.log import end_writer_of, served
 from benchmark.workloads.base import Column, Contender, Workload
-from eventlog.storage.files import FILES
-from eventlog.storage.format import base_of_name, segment_name
-from eventlog.storage.recovery import scan_segment
-from eventlog.storage.segment import SegmentReader
+from eventlog.local.storage.files import FILES
+from eventlog.local.storage.format import base_of_name, segment_name
+from eventlog.local.storage.recovery import scan_segment
+from eventlog.local.storage.segment import SegmentReader
 
 BATCH_EVENTS: Final = 64
 SMALL_BYTES: Final = 100_000_000

@@ -1,0 +1,431 @@
+"""The interface that every backend has: what `eventlog.open` gives, for trio and asyncio.
+
+`eventlog.blocking` has the same names without `async`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
+from eventlog.api.stream_options import OnTruncated, StreamOptions
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_DELIVERIES_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    Durability,
+    GroupOrdering,
+)
+from eventlog.errors import InvalidArgument
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.many_events import Headers, Keys
+from eventlog.local.groups.stored import DeadLetter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStatus:
+    """A log at one moment."""
+
+    path: str
+    writer_pid: int | None
+    """The process that serves it; `None` if none does."""
+    first_seq_no: int | None
+    """The oldest event still stored; `None` if there is none."""
+    last_seq_no: int | None
+    """The last event ever appended; `None` if there was none."""
+    synced_seq_no: int | None
+    """The last event known to be on the disk, with all before it; `None` if there is none."""
+    bytes: int
+    segments: int
+    durability: Durability
+    connections: int
+    """Pipes to the writer, from all processes; this call's own is one of them."""
+
+
+class AppendHandle(ABC):
+    """An event that a publisher has queued; `await` it for its number."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def seq_no(self) -> int | None:
+        """The event's number; `None` until the writer has answered."""
+
+    @abstractmethod
+    async def result(self) -> int:
+        """Wait for the event's number.
+
+        Raises:
+            EventLogError: the event was not stored.
+        """
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        """The same as `result()`."""
+        return self.result().__await__()
+
+
+class Publisher(ABC):
+    """A pipelined producer: what `publisher()` gives inside its block, whose end flushes."""
+
+    @abstractmethod
+    async def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        """Queue an event; waits only while the window is full.
+
+        Raises:
+            InvalidEvent, EventTooLarge, InvalidArgument: nothing of it was queued.
+            EventLogError: an earlier batch could not be stored.
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Wait until everything queued so far is stored.
+
+        Raises:
+            EventLogError: a batch could not be stored.
+        """
+
+
+class EventStream(ABC):
+    """A subscription; `async for` over it, or over `batches()`, but not both."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
+        """Event by event."""
+
+    @abstractmethod
+    async def __anext__(self) -> EventEnvelope:
+        """The next event, waiting for it."""
+
+    @abstractmethod
+    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
+        """The same events as lists, as they were batched; `ack` the last of each."""
+
+
+class EventRange(ABC):
+    """What `read` gives: `async for` over it, or `await` it for a list."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
+        """Event by event."""
+
+    async def to_list(self) -> list[EventEnvelope]:
+        """All of them."""
+        return [envelope async for envelope in self]
+
+    def __await__(self) -> Generator[Any, Any, list[EventEnvelope]]:
+        """The same as `to_list()`."""
+        return self.to_list().__await__()
+
+
+def never_synced(path: str) -> InvalidArgument:
+    """The error for waiting until a log in memory is on the disk."""
+    if path.startswith("memory:"):
+        reason = "lives in the memory of this process, so nothing of it is ever synced; give a"
+        return InvalidArgument(f"the log {path} {reason} directory", path=path)
+    return InvalidArgument(
+        f'the log {path} has durability "memory", so nothing of it is ever synced; make it with'
+        ' "disk" or "sync"',
+        path=path,
+    )
+
+
+def no_groups(path: str) -> InvalidArgument:
+    """The error for who wants members of other processes in a log that they cannot reach."""
+    return InvalidArgument(
+        f"the log {path} lives in the memory of this process, where no worker can reach it; give"
+        " a directory to share work (one in /dev/shm is memory too)",
+        path=path,
+    )
+
+
+class Group(ABC):
+    """Consumers that share one position: what pools of workers stand on.
+
+    Each event goes to one member at a time, which leases it. The group is also a consumer of its
+    name: `consumers()` lists it, `ack`, `seek` and `forget` mean all of its members.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The group's, and the consumer's."""
+
+    @abstractmethod
+    async def wait_drained(self, seq_no: int | None = None) -> None:
+        """Wait until everything up to `seq_no` (default: the last event now) is done, or dead."""
+
+    @abstractmethod
+    async def wait_condemned(self, pool_id: int) -> list[tuple[int, int, int]]:
+        """Wait for events that used up their deliveries by deaths of their members.
+
+        Each is (number, deliveries, id of the last member); those of other pools that are still
+        connected are not among them. `bury` them.
+        """
+
+    @abstractmethod
+    async def bury(self, seq_no: int, letter: bytes) -> None:
+        """Make a condemned event a dead letter (see `eventlog.local.groups.stored.pack_letter`)."""
+
+    @abstractmethod
+    async def dismiss(self, member_id: int) -> None:
+        """Say that a member's process has ended: what it had in its hands goes to others."""
+
+    @abstractmethod
+    async def excuse(self, pool_id: int) -> None:
+        """Say that a pool is left and ends its members: what they have begun has not failed."""
+
+    @property
+    @abstractmethod
+    def letter_bytes_max(self) -> int:
+        """The largest dead letter that `bury` can take."""
+
+    @abstractmethod
+    def copy_in_letter(self, seq_no: int) -> EventEnvelope | None:
+        """The copy of an event in its dead letter, also while that is retried."""
+
+    @abstractmethod
+    def dead_letters(self) -> list[DeadLetter]:
+        """Those stored now, in the order in which they died."""
+
+
+class EventLog(ABC):
+    """A persistent, ordered, replayable log; `async with` opens and closes it."""
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """Where the log is."""
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Open the log."""
+
+    @abstractmethod
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close this handle; the log stays."""
+
+    @abstractmethod
+    async def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        """Append one event and return its sequence number.
+
+        `event` is an `EventEnvelope` or any value that MessagePack can carry, `datetime` (aware)
+        and `UUID` too. When this returns, every subscriber in every process can read the event,
+        and it has reached the durability that the log was made with. A cancelled append leaves the
+        event stored or not, never half.
+
+        Raises:
+            InvalidEvent, EventTooLarge, InvalidArgument: before anything is sent.
+            LogFull: there is no room.
+            WriterUnavailable: no writer could be reached or started.
+        """
+
+    @abstractmethod
+    async def append_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> tuple[int, int]:
+        """Append all the events, in order; the first and the last number.
+
+        Each is stored as it was when the iterable gave it. `keys` has a key, or `None`, for each
+        event; `headers` is one mapping for all of them, or has one, or `None`, for each.
+
+        Up to 1 MiB or 16,384 events are one batch: stored whole or not at all, with contiguous
+        numbers. More are several batches, between which other producers may append. All events are
+        packed before the first is sent; for an endless source use `publisher()`.
+
+        After an error the first `error.stored` events are stored, and no others. (Only with
+        `WriterUnavailable`, and a `LogClosed` from elsewhere, the batch after those may be, too:
+        nobody is there to tell.)
+
+        Raises:
+            InvalidArgument: there are none, or fewer or more of them than keys or headers.
+            InvalidEvent, EventTooLarge: before anything is sent.
+            LogFull, WriterUnavailable: this batch and those after it were not stored.
+        """
+
+    @abstractmethod
+    def publisher(
+        self,
+        linger: float = 0.0,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
+    ) -> AbstractAsyncContextManager[Publisher]:
+        """A pipelined producer that batches by itself and keeps its order.
+
+        `linger`: seconds that a batch waits for more events once the producer is idle.
+        `max_batch_bytes`: where a batch is full. `max_in_flight`: batches sent and unanswered,
+        after which `send` waits. `flush_s`: how long the end of the block waits for the events that
+        were sent in it; one second after Ctrl-C or `sys.exit`, and not at all when the block is
+        cancelled (which is what Ctrl-C does in asyncio). What is not stored by then is told: by
+        `NotFlushed`, or, where the block ends with an exception of its own, by a `ResourceWarning`.
+        `flush` in the block waits as long as it takes.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: an option makes no sense.
+        """
+
+    def subscribe(
+        self,
+        consumer: str,
+        position: SeekPosition = SeekPosition.LATEST,
+        *,
+        follow: bool = True,
+        on_truncated: OnTruncated = "error",
+        type: Any = None,  # noqa: A002 - what it is
+        spin: float = 0.0,
+        verify: bool = True,
+        durable_only: bool = False,
+    ) -> AbstractAsyncContextManager[EventStream]:
+        """The stream of events from `position` on, which is resolved when the block is entered.
+
+        Subscribing neither creates the consumer nor moves it.
+
+        `follow`: wait for new events; without, the stream ends at the last one stored when it was
+        opened. `on_truncated="skip"`: go on from the first stored event where retention ran past
+        the reader. `type`: what payloads are decoded to, straight from the stored bytes: a
+        `msgspec.Struct`, a dataclass, any type that msgspec knows; `memoryview` (of payloads that
+        are bytes) and `msgspec.Raw` (packed ones) are not copied, and keep their segment mapped.
+        `spin`: seconds to look for the next event before sleeping, which costs a processor and
+        saves a wake-up. `verify=False` believes the checksums. `durable_only`: only events that are
+        on the disk.
+
+        Raises:
+            InvalidName, InvalidArgument, InvalidArgumentType: at the call.
+            (when entered) InvalidArgument: `durable_only` where nothing is ever on the disk.
+            (from the stream) EventsTruncated: retention deleted the next event.
+            (from the stream) EventTypeMismatch: a payload is not of the type.
+            (from the stream) CorruptLog: stored bytes are damaged.
+        """
+        options = StreamOptions(
+            follow=follow,
+            on_truncated=on_truncated,
+            type=type,
+            spin=spin,
+            verify=verify,
+            durable_only=durable_only,
+        )
+        return self._subscribe(check_name(consumer), check_position(position), options)
+
+    @abstractmethod
+    def _subscribe(
+        self, consumer: str, position: SeekPosition, options: StreamOptions
+    ) -> AbstractAsyncContextManager[EventStream]:
+        """The same, with all arguments checked."""
+
+    @abstractmethod
+    def read(self, start: int, stop: int | None = None) -> EventRange:
+        """The events from number `start` to before `stop`, like Python's `range`; no consumer.
+
+        It ends at the last event that is stored at the call. `start` 0 is the first one stored.
+
+        Raises:
+            EventsTruncated: `start` was deleted by retention.
+        """
+
+    @abstractmethod
+    async def ack(self, consumer: str, seq_no: int) -> None:
+        """Say that the consumer has processed everything up to and including `seq_no`.
+
+        A smaller number than before changes nothing. The consumer is created if need be.
+
+        Raises:
+            SequenceOutOfRange: there is no such event yet.
+            InvalidName, InvalidArgument: before anything is sent.
+        """
+
+    @abstractmethod
+    async def seek(self, consumer: str, position: SeekPosition) -> None:
+        """Set where the consumer's next `LAST_ACKNOWLEDGED` subscription starts.
+
+        Backward or forward; streams already open are not moved.
+
+        Raises:
+            InvalidName, InvalidArgument, InvalidArgumentType: before anything is sent.
+        """
+
+    @abstractmethod
+    async def last_seq_no(self) -> int | None:
+        """The number of the last event ever appended; `None` on an empty log."""
+
+    @abstractmethod
+    async def synced(self, seq_no: int | None = None) -> None:
+        """Return when event `seq_no`, and all before it, are on the disk; by default, the last one.
+
+        With durability "disk" that is at most a second after the append, with "sync" at once.
+
+        Raises:
+            InvalidArgument: the log lives in memory, and nothing of it ever gets there.
+            SequenceOutOfRange: there is no such event yet.
+        """
+
+    @abstractmethod
+    async def consumers(self) -> list[ConsumerState]:
+        """All consumers, by name."""
+
+    @abstractmethod
+    async def forget(self, consumer: str) -> None:
+        """Remove a consumer; an unknown one is none to remove."""
+
+    @abstractmethod
+    async def status(self) -> LogStatus:
+        """The log at this moment."""
+
+    def group(
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> AbstractAsyncContextManager[Group]:
+        """A group of this log, made when the block is entered if there is none of that name.
+
+        `ordering="key"`: events of one key are handed out one at a time, in order. An event whose
+        handling failed `max_deliveries` times becomes a dead letter. `position` is where a group
+        begins that is made now.
+
+        Raises:
+            InvalidArgument: no other process could reach the log, as with `"memory:"`.
+            (when entered) GroupMismatch: the group has members that work with other options.
+        """
+        raise no_groups(self.path)
+
+    async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        """Hand dead letters of a group out again; how many of the numbers were some.
+
+        A letter is stored until its event is handled: it has a copy, should retention delete that.
+
+        Raises:
+            InvalidArgument: there is no such group, or an event is deleted and its letter has no
+                copy of it; then nothing is retried.
+            InvalidArgumentType: the numbers are none.
+        """
+        raise no_groups(self.path)
+
+    async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        """Forget dead letters of a group; how many of the numbers were some.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: the numbers are none.
+        """
+        raise no_groups(self.path)

@@ -1,0 +1,243 @@
+"""The log of this machine, for processes without an event loop; the twin of `local`.
+
+Conversations, batches and reading are the same code as there; only what waits is written twice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from eventlog.api import forks
+from eventlog.api.log import LogStatus
+from eventlog.api.positions import (
+    ConsumerState,
+    SeekPosition,
+    check_name,
+    check_seq_no,
+)
+from eventlog.api.stream_options import StreamOptions
+from eventlog.blocking import (
+    PUBLISHER_LINGER_S_DEFAULT,
+    EventLog,
+    EventStream,
+    Group,
+    Publisher,
+)
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_DELIVERIES_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+    GroupOrdering,
+)
+from eventlog.errors import EventLogError
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.local.blocking_group import BlockingLocalGroup
+from eventlog.local.blocking_publisher import BlockingLocalPublisher
+from eventlog.local.blocking_stream import BlockingLocalStream
+from eventlog.local.client.feed import Feed
+from eventlog.local.client.group import group_fields, number_ranges
+from eventlog.local.client.handle import LocalHandle, check_publisher, check_range
+from eventlog.local.client.outbox import OutBatch
+from eventlog.local.client.threads import BlockingPipe
+from eventlog.local.storage.reader import read_range
+from eventlog.local.wire.group_messages import DropDead, RetryDead
+from eventlog.local.wire.messages import Ack, AwaitSynced, Forget, Seek, Status, StatusReport
+
+
+class BlockingLocalEventLog(EventLog):
+    """See `eventlog.blocking.EventLog`."""
+
+    def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
+        self._handle = LocalHandle(path, asked)
+        self._handle.open()
+        self._requests = self._handle.adopt(
+            BlockingPipe(self._handle.path, self._handle.new_channel())
+        )
+        outbox = self._handle.new_outbox()
+        self._outbox = outbox
+        self._outbox_lock = threading.Lock()
+        notice = self._handle.notice_of(outbox)
+        self._appends = self._handle.adopt(BlockingPipe(self._handle.path, outbox.channel, notice))
+        if self._handle.can_write:
+            # A log that cannot be written should say so now, not at the first append.
+            try:
+                self._request(Status)
+            except BaseException:
+                self.close()
+                raise
+
+    def __repr__(self) -> str:
+        """The path, and whether the handle is open."""
+        return f"<EventLog {self.path!r} {'open' if self._handle.is_open else 'closed'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets a handle that is opened there."""
+        return (BlockingLocalEventLog, (self.path, self._handle.asked))
+
+    @property
+    def path(self) -> str:
+        return self._handle.path
+
+    def close(self) -> None:
+        if self._handle.generation == forks.generation:
+            self._handle.close()
+
+    def _request(self, kind: Any, *fields: Any) -> Any:
+        self._handle.check_open()
+        pipe = self._requests
+        with pipe.lock:
+            return pipe.run(pipe.channel.request(kind, *fields))
+
+    # --- producing ---------------------------------------------------------------------------
+
+    def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        self._handle.check_open()
+        with self._outbox_lock:
+            batch, row = self._outbox.add(event, key, headers)
+        self._deliver(batch)
+        return batch.seq_no_of(row)
+
+    def append_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> tuple[int, int]:
+        self._handle.check_open()
+        # One after the other: if one is refused, none behind it may be stored.
+        first = last = stored = 0
+        for one in self._handle.many_events(keys, headers).pack(events):
+            try:
+                with self._outbox_lock:
+                    batch = self._outbox.add_packed(one)
+                self._deliver(batch)
+                base = batch.seq_no_of(0)
+            except EventLogError as error:
+                raise stored_before(error, stored) from error.__cause__
+            first, last, stored = first or base, base + one.count - 1, stored + one.count
+        return first, last
+
+    def _deliver(self, batch: OutBatch) -> None:
+        """Wait for the batch's answer; whoever gets the pipe first sends for all that wait."""
+        with self._appends.lock:
+            while not batch.is_done:
+                with self._outbox_lock:
+                    self._outbox.seal()
+                self._appends.run(self._outbox.deliver(0))
+                self._outbox.check_not_lost(batch)
+
+    def publisher(
+        self,
+        linger: float = PUBLISHER_LINGER_S_DEFAULT,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
+    ) -> AbstractContextManager[Publisher]:
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
+        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
+
+    @contextmanager
+    def _publisher(
+        self, linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float
+    ) -> Iterator[Publisher]:
+        handle = self._handle
+        publisher = BlockingLocalPublisher(handle, linger, max_batch_bytes, max_in_flight, flush_s)
+        try:
+            yield publisher
+        except BaseException as error:
+            publisher.leave(error)
+            raise
+        else:
+            publisher.leave(None)
+        finally:
+            publisher.close()
+
+    # --- consuming ---------------------------------------------------------------------------
+
+    @contextmanager
+    def _subscribe(
+        self, consumer: str, position: SeekPosition, options: StreamOptions
+    ) -> Iterator[EventStream]:
+        reader = self._handle.reader
+        feed = self._handle.unless_closed(Feed, reader, consumer, position, options)
+        stream = BlockingLocalStream(self._handle, feed)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
+        start, stop = check_range(start, stop)
+        return self._events_of(
+            self._handle.unless_closed(read_range, self._handle.reader, start, stop)
+        )
+
+    def _events_of(self, batches: Iterator[list[EventEnvelope]]) -> Iterator[EventEnvelope]:
+        while events := self._handle.unless_closed(next, batches, None):
+            yield from events
+
+    def ack(self, consumer: str, seq_no: int) -> None:
+        self._request(Ack, check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+
+    def seek(self, consumer: str, position: SeekPosition) -> None:
+        number = self._handle.unless_closed(self._handle.seek_number, consumer, position)
+        if number is not None:
+            self._request(Seek, consumer, number)
+
+    def forget(self, consumer: str) -> None:
+        self._request(Forget, check_name(consumer))
+
+    def group(
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> Group:
+        fields = self._handle.unless_closed(
+            group_fields, self._handle, name, ordering, max_deliveries, position
+        )
+        group = BlockingLocalGroup(self._handle, fields)
+        try:
+            group.open()
+        except BaseException:
+            group.close()
+            raise
+        return group
+
+    def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return self._count(RetryDead, group, seq_nos)
+
+    def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return self._count(DropDead, group, seq_nos)
+
+    def _count(self, kind: Any, group: str, seq_nos: Iterable[int]) -> int:
+        messages = number_ranges(check_name(group), seq_nos)
+        return sum(self._request(kind, group, ranges).number for ranges in messages)
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def synced(self, seq_no: int | None = None) -> None:
+        wanted = self._handle.unless_closed(self._handle.number_to_sync, seq_no)
+        if wanted is not None:
+            self._request(AwaitSynced, wanted)
+
+    def last_seq_no(self) -> int | None:
+        return self._handle.unless_closed(lambda: self._handle.reader.last_seq_no) or None
+
+    def consumers(self) -> list[ConsumerState]:
+        return self._handle.unless_closed(self._handle.reader.consumers)
+
+    def status(self) -> LogStatus:
+        if not self._handle.can_write:
+            return self._handle.unless_closed(self._handle.status, 0)
+        report = self._request(Status)
+        assert isinstance(report, StatusReport)
+        return self._handle.unless_closed(self._handle.status, report.connections)

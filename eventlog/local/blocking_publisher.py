@@ -1,0 +1,234 @@
+"""Publishing to a local log without an event loop; the twin of `local_publisher`."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from eventlog.api import forks
+from eventlog.blocking import AppendHandle, Publisher
+from eventlog.config import BATCH_EVENTS_LIMIT
+from eventlog.errors import EventLogError
+from eventlog.local.client.feed import closed
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.client.leaving import (
+    INTERRUPTED_FLUSH_S,
+    INTERRUPTS,
+    flush_limit_s,
+    not_flushed,
+    warn_of_unstored,
+)
+from eventlog.local.client.outbox import OutBatch, copy_of
+from eventlog.local.client.threads import BlockingPipe, OutOfTime
+from eventlog.system import start_thread
+
+_LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
+JOIN_S_MAX: Final = 1.0
+
+
+class BlockingLocalPublisher(Publisher):
+    """See `eventlog.Publisher`.
+
+    The caller's thread fills batches and sends those that are full; one more thread seals and sends
+    what is left when the caller pauses for `linger`, and takes the answers then.
+    """
+
+    def __init__(
+        self,
+        handle: LocalHandle,
+        linger: float,
+        max_batch_bytes: int,
+        max_in_flight: int,
+        flush_s: float,
+    ) -> None:
+        self._handle = handle
+        self._linger_s = linger
+        self._flush_s = flush_s
+        self._outbox = handle.new_outbox()
+        self._builder = self._outbox.builder
+        notice = handle.notice_of(self._outbox)
+        self._pipe = handle.adopt(BlockingPipe(handle.path, self._outbox.channel, notice))
+        self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
+        self._max_in_flight = max_in_flight
+        self._lock = threading.Lock()
+        self._opened = threading.Event()
+        self._ended = threading.Event()
+        self._failure: EventLogError | None = None
+        self._generation = handle.generation
+        """Of the process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
+        self._thread = threading.Thread(
+            target=self._look_after, name=f"publisher to {handle.path}", daemon=True
+        )
+        start_thread(self._thread, handle.path)
+        _open_publishers.add(self)
+
+    def __repr__(self) -> str:
+        """What is on its way."""
+        return f"<Publisher to {self._handle.path!r} batches on their way: {self._outbox.pending}>"
+
+    def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        if self._generation != forks.generation:
+            self._refuse()
+        with self._lock:
+            # As `Outbox.add`, written out: this runs for every event.
+            batch, builder = self._outbox.open_batch, self._builder
+            try:
+                row = builder.add(event, key, headers)
+            except Exception:
+                raise
+            except BaseException:
+                self._outbox.drop_half()
+                raise
+            batch.rows = row + 1
+            if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
+                self._outbox.seal()
+                self._pipe.run(self._outbox.deliver(self._max_in_flight))
+            elif row == 0:
+                self._opened.set()
+        return BlockingLocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
+
+    def _refuse(self) -> None:
+        forks.check(self._handle.generation, self._handle.path)
+        if self._failure is not None:
+            raise copy_of(self._failure)
+        raise closed("publisher", self._handle.path)
+
+    def flush(self) -> None:
+        forks.check(self._handle.generation, self._handle.path)
+        with self._lock:
+            self._outbox.seal()
+            self._pipe.run(self._outbox.deliver(0))
+            if self._failure is not None:
+                raise copy_of(self._failure)
+            self._outbox.check_stored()
+
+    def wait_done(self, batch: OutBatch) -> None:
+        """Wait until the writer has answered the batch."""
+        forks.check(self._handle.generation, self._handle.path)
+        with self._lock:
+            if not batch.is_sealed:
+                self._outbox.seal()
+            while not batch.is_done:
+                self._pipe.run(self._outbox.deliver(0))
+                self._outbox.check_not_lost(batch)
+
+    def _look_after(self) -> None:
+        """Send a batch that nobody fills any more, and take the answers of an idle producer."""
+        while True:
+            self._opened.wait()
+            self._opened.clear()
+            if self._ended.wait(self._linger_s):
+                return
+            with self._lock:
+                self._outbox.seal()
+                try:
+                    self._pipe.run(self._outbox.deliver(self._max_in_flight))
+                    if not self._opened.is_set():
+                        self._pipe.run(self._outbox.deliver(0))
+                except (EventLogError, OutOfTime) as error:
+                    if isinstance(error, OutOfTime):
+                        return  # the block is being left
+                    self._failure = error  # raised by the next call of the producer's thread
+                    self._generation = forks.UNUSABLE
+                    return
+
+    def leave(self, error: BaseException | None) -> None:
+        """Flush at the end of the block, which ends with this exception, as `leaving` says.
+
+        Raises:
+            EventLogError: the block ended without an exception, and not all could be stored.
+        """
+        if self._handle.generation != forks.generation:
+            if error is None:
+                forks.check(self._handle.generation, self._handle.path)
+            return
+        limit_s = flush_limit_s(error, self._flush_s)
+        is_told = False
+        try:
+            if limit_s:
+                self._flush_within(limit_s)
+        except EventLogError:
+            is_told = error is None
+            if is_told:
+                raise
+        except INTERRUPTS:
+            if not isinstance(error, INTERRUPTS):  # the first one
+                with suppress(EventLogError):
+                    self._flush_within(INTERRUPTED_FLUSH_S)
+            raise
+        finally:
+            unstored = 0 if is_told else self._outbox.unstored
+            self.close()
+            warn_of_unstored(self._handle.path, unstored)
+
+    def _flush_within(self, limit_s: float) -> None:
+        self._pipe.end_s = time.monotonic() + limit_s
+        # Whoever else has the lock sends, or waits for answers, and gives up with the pipe.
+        if not self._lock.acquire(timeout=limit_s):
+            raise not_flushed(self._handle.path, self._outbox.unstored, limit_s)
+        try:
+            self._outbox.drop_half()
+            self._outbox.seal()
+            self._pipe.run(self._outbox.deliver(0))
+            if self._failure is not None:
+                raise copy_of(self._failure)
+            self._outbox.check_stored()
+        except OutOfTime:
+            raise not_flushed(self._handle.path, self._outbox.unstored, limit_s) from None
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """End the thread and give the pipe back; may be called twice."""
+        _open_publishers.discard(self)
+        self._generation = forks.UNUSABLE
+        self._ended.set()
+        self._opened.set()
+        if self._handle.generation == forks.generation:
+            self._handle.pipes.discard(self._pipe)
+            self._pipe.close()
+            # Not for ever: it may be looking for a writer, which no closed pipe ends. And the
+            # garbage collector, in that very thread, may be what closes a publisher.
+            if threading.current_thread() is not self._thread:
+                self._thread.join(JOIN_S_MAX)
+
+
+class BlockingLocalAppendHandle(msgspec.Struct, eq=False, gc=False):
+    """See `eventlog.blocking.AppendHandle`; a struct, as in `local_publisher`."""
+
+    _publisher: BlockingLocalPublisher
+    _batch: OutBatch
+    _row: int
+
+    @property
+    def seq_no(self) -> int | None:
+        base = self._batch.base_seq_no
+        return None if base is None else base + self._row
+
+    def result(self) -> int:
+        if not self._batch.is_done:
+            self._publisher.wait_done(self._batch)
+        return self._batch.seq_no_of(self._row)
+
+
+AppendHandle.register(BlockingLocalAppendHandle)
+
+_open_publishers: weakref.WeakSet[BlockingLocalPublisher] = weakref.WeakSet()
+"""Those whose blocks have not ended."""
+
+
+@atexit.register
+def _leave_all() -> None:
+    """The program ends, and with it every block that it has not left."""
+    for publisher in list(_open_publishers):
+        with suppress(EventLogError):
+            publisher.leave(SystemExit())

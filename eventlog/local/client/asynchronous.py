@@ -1,0 +1,197 @@
+"""Pipes for trio and asyncio: performs what the conversations ask for, through anyio.
+
+A pipe is used by one task at a time (its lock). A cancelled task leaves it usable: what was to be
+sent and wasn't is kept and goes first, and an answer that nobody waits for is passed over.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from eventlog.local.client.adoption import await_adopted
+from eventlog.local.client.conversations import (
+    Channel,
+    OpenPipe,
+    Operation,
+    PipeBroken,
+    Send,
+    Steps,
+)
+from eventlog.local.client.feed import closed
+from eventlog.local.client.launch import find_or_start
+from eventlog.local.client.room import SLOW_S
+from eventlog.local.client.staging import drop_descriptors, received
+from eventlog.local.client.unsent import Unsent
+from eventlog.local.rendezvous import connect
+
+T = TypeVar("T")
+
+
+class AsyncPipe:
+    """One conversation's pipe, opened when it is first needed and again when it broke."""
+
+    def __init__(
+        self, path: str, channel: Channel, on_slow: Callable[[], None] | None = None
+    ) -> None:
+        self._path = path
+        self.channel = channel
+        self._on_slow = on_slow
+        """Called whenever the pipe has been silent for `SLOW_S`."""
+        # What follows waits for the pipe, so a free lock need not be a checkpoint of its own.
+        self.lock = anyio.Lock(fast_acquire=True)
+        self._socket: socket.socket | None = None
+        self._unsent = Unsent()
+        self._is_closed = False
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Carry a conversation out and return what it returns; the caller holds the lock."""
+        try:
+            operation = next(steps)
+            while True:
+                try:
+                    outcome = await self._perform(operation)
+                except PipeBroken as error:
+                    operation = steps.throw(error)
+                else:
+                    operation = steps.send(outcome)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            steps.close()
+
+    async def _perform(self, operation: Operation) -> bytes | None:
+        match operation:
+            case Send(parts):
+                self._unsent.add(*parts)
+                await self.send_rest()
+                return None
+            case OpenPipe():
+                await self._open()
+                return None
+        return await self.receive()
+
+    async def _open(self) -> None:
+        self._hang_up()
+        self._check_not_closed()
+        found = connect(self._path)
+        pipe = await_adopted(found) if found else await self._start_writer()
+        if self._is_closed:
+            pipe.close()
+            self._check_not_closed()
+        pipe.setblocking(False)
+        self._socket = pipe
+
+    async def _start_writer(self) -> socket.socket:
+        """Find or start the writer in a thread, which is left to itself if this is cancelled.
+
+        The pipe is always somebody's: a cancelled caller closes it, or the thread does, later.
+        """
+        lock, found, is_abandoned = threading.Lock(), list[socket.socket](), threading.Event()
+
+        def find() -> None:
+            pipe = find_or_start(self._path)
+            with lock:
+                if is_abandoned.is_set():
+                    pipe.close()
+                else:
+                    found.append(pipe)
+
+        try:
+            await anyio.to_thread.run_sync(find, abandon_on_cancel=True)
+        except BaseException:
+            with lock:
+                is_abandoned.set()
+                for pipe in found:
+                    pipe.close()
+            raise
+        return found[0]
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise closed("handle", self._path)
+
+    async def send_rest(self) -> None:
+        """Send all that is queued."""
+        while not self.send_now():
+            await self._wait(anyio.wait_writable)
+
+    def queue(self, *parts: bytes | memoryview) -> None:
+        """Put bytes behind those that are not sent yet."""
+        self._unsent.add(*parts)
+
+    def send_now(self) -> bool:
+        """Send what can be sent without waiting; whether that was all.
+
+        Raises:
+            PipeBroken: the other end is gone.
+        """
+        while self._unsent:
+            try:
+                sent = self._open_socket().sendmsg(self._unsent.parts())
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                raise PipeBroken(str(error)) from error
+            self._unsent.sent(sent)
+        return True
+
+    async def receive(self) -> bytes:
+        """The next bytes.
+
+        Raises:
+            PipeBroken: the other end is gone.
+        """
+        while True:
+            if self._on_slow is not None:
+                await self._wait_noting_silence(self._on_slow)
+            else:
+                await self._wait(anyio.wait_readable)
+            try:
+                data = received(self._open_socket(), self.channel)
+            except BlockingIOError:
+                continue  # readiness is a hint
+            except OSError as error:
+                raise PipeBroken(str(error)) from error
+            if not data:
+                raise PipeBroken("the writer closed the pipe")
+            return data
+
+    async def _wait_noting_silence(self, on_slow: Callable[[], None]) -> None:
+        while True:
+            with anyio.move_on_after(SLOW_S) as silence:
+                await self._wait(anyio.wait_readable)
+            if not silence.cancelled_caught:
+                return
+            on_slow()
+
+    async def _wait(self, wait: Callable[..., object]) -> None:
+        try:
+            await wait(self._open_socket())  # type: ignore[misc]
+        except (anyio.ClosedResourceError, OSError) as error:
+            raise PipeBroken(str(error)) from error
+
+    def _open_socket(self) -> socket.socket:
+        if self._socket is None:
+            raise PipeBroken("the pipe is closed")
+        return self._socket
+
+    def close(self) -> None:
+        """Close the pipe for good: who still waits in it gets `LogClosed`."""
+        self._is_closed = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+            self._socket = None
+        self._unsent.clear()
+        drop_descriptors(self.channel)
+        self.channel.is_open = False

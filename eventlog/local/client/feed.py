@@ -1,0 +1,135 @@
+"""What a subscription reads next: the part of a stream that never waits, for all shells."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from eventlog.api.log import never_synced
+from eventlog.api.positions import SeekPosition
+from eventlog.api.stream_options import StreamOptions
+from eventlog.errors import (
+    EventLogError,
+    EventsTruncated,
+    EventTypeMismatch,
+    InvalidArgument,
+    LogClosed,
+)
+from eventlog.event.envelope import EventEnvelope
+from eventlog.local.storage.reader import LogReader, trimmed
+
+EVENTS_AT_ONCE: Final = 512
+"""Small batches are handed to an iterating consumer together, so that one check for cancellation
+serves many events."""
+LARGE_EVENT_BYTES: Final = 4096
+"""Events larger than this in the mean are handed out batch by batch and let go as soon as may be:
+there are too few of them to interest the collector, and memory that is free again at once is given
+to the next ones, instead of fresh pages that the kernel has to clear."""
+
+
+class Feed:
+    """The events of a log from a position on, as far as they are published."""
+
+    def __init__(
+        self,
+        log: LogReader,
+        consumer: str,
+        position: SeekPosition,
+        options: StreamOptions,
+    ) -> None:
+        if options.durable_only and log.options.durability == "memory":
+            raise never_synced(log.directory)
+        self._log = log
+        self.options = options
+        self._reader = log.batches(
+            log.resolve(position, consumer),
+            verify=options.verify,
+            durable_only=options.durable_only,
+        )
+        self._end = None if options.follow else self._reader.last_readable + 1
+        self._mode: str | None = None
+        self._last: list[EventEnvelope] = []
+        """The batch that was handed out last. Its objects are let go right after those of the next
+        one are made: to the garbage collector, which counts both, nothing has happened then. Else
+        it would walk each new batch, for a fifth of a consumer's time."""
+        self._has_large = False
+        """Whether that batch was one of large events."""
+
+    @property
+    def next_seq_no(self) -> int:
+        """The number of the event that comes next."""
+        return self._reader.next_seq_no
+
+    @property
+    def is_finished(self) -> bool:
+        """A stream that does not follow has handed out all that there was when it was opened."""
+        return self._end is not None and self._reader.next_seq_no >= self._end
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next event is there already; a load from shared memory, nothing else."""
+        return self._reader.next_seq_no <= self._reader.last_readable
+
+    def use_as(self, mode: str) -> None:
+        """Fix how the stream is used, by its first use.
+
+        Raises:
+            InvalidArgument: it is already used the other way.
+        """
+        if self._mode not in (None, mode):
+            raise InvalidArgument(
+                "a stream is used one way: event by event, or by `batches()`; open another one"
+            )
+        self._mode = mode
+
+    def next_batch(self) -> list[EventEnvelope] | None:
+        """The events of the next batch; `None` if there is nothing yet, or nothing any more.
+
+        Raises:
+            EventsTruncated, CorruptLog, LogDeleted: see `storage.reader`.
+            EventTypeMismatch: the batch holds an event of another type; the feed stays before it.
+        """
+        if self.is_finished:
+            return None
+        first = self._reader.next_seq_no
+        try:
+            batch = self._reader.next_batch()
+        except EventsTruncated as error:
+            if self.options.on_truncated != "skip" or error.first_available is None:
+                raise
+            self._reader.next_seq_no = error.first_available
+            return self.next_batch()
+        if batch is None:
+            return None
+        try:
+            envelopes = batch.envelopes(self._log.directory, self.options.decode)
+        except EventTypeMismatch:
+            self._reader.close()
+            self._reader.next_seq_no = first
+            raise
+        self._has_large = batch.header.length > LARGE_EVENT_BYTES * len(envelopes)
+        self._last = [] if self._has_large else envelopes
+        end = batch.header.last_seq_no + 1 if self._end is None else self._end
+        return trimmed(envelopes, batch.header.base_seq_no, first, end)
+
+    def next_events(self) -> list[EventEnvelope] | None:
+        """As `next_batch`, with small batches put together."""
+        events = self.next_batch()
+        while events is not None and len(events) < EVENTS_AT_ONCE and not self._has_large:
+            try:
+                more = self.next_batch()
+            except EventLogError:
+                break  # first what came before it; the next call meets it again
+            if more is None:
+                break
+            events = events + more
+        return events
+
+    def close(self) -> None:
+        """Unmap; may be called twice."""
+        self._last = []
+        self._reader.close()
+
+
+def closed(what: str, path: str) -> LogClosed:
+    """The error for a use after the end."""
+    return LogClosed(f"the {what} of the log {path} is closed; open it again", path=path)

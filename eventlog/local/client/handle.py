@@ -1,0 +1,244 @@
+"""A handle of a local log without its pipes: what both shells share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from eventlog.api import forks
+from eventlog.api.log import LogStatus, never_synced
+from eventlog.api.positions import SeekPosition, check_name, check_position, check_seq_no
+from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions, LogOptions
+from eventlog.errors import InvalidArgument, InvalidArgumentType, SequenceOutOfRange
+from eventlog.event.many_events import Headers, Keys, ManyEvents
+from eventlog.local.client.conversations import Channel
+from eventlog.local.client.feed import closed
+from eventlog.local.client.launch import prepare
+from eventlog.local.client.outbox import Outbox
+from eventlog.local.client.room import RoomNotice, notice_of
+from eventlog.local.client.staging import StagingRing
+from eventlog.local.storage.owner import is_owner
+from eventlog.local.storage.reader import LogReader
+from eventlog.system import absolute_path
+
+if TYPE_CHECKING:
+    from eventlog.local.client.loops import LoopOwner
+
+
+class ClosablePipe(Protocol):
+    """What a handle knows of a shell's pipes."""
+
+    def close(self) -> None:
+        """Close for good."""
+
+
+Pipe = TypeVar("Pipe", bound=ClosablePipe)
+T = TypeVar("T")
+
+
+class LocalHandle:
+    """Path, options and the reading side of an open log."""
+
+    def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
+        self.path = absolute_path(os.fspath(path))
+        self.asked = asked
+        self.generation = forks.generation
+        self.loop: LoopOwner | None = None
+        """The event loop that it belongs to; a blocking handle belongs to none."""
+        self._reader: LogReader | None = None
+        self.pipes: set[ClosablePipe] = set()
+        """Of this handle, its streams and its publishers: closed with it, waking who waits."""
+
+    @property
+    def is_open(self) -> bool:
+        """Between `open` and `close`."""
+        return self._reader is not None
+
+    def open(self) -> None:
+        """Make the log if there is none, and map it; blocking, but short.
+
+        Raises:
+            InvalidConfig: the log was made with other options.
+            NotALog, PermissionDenied, UnknownFormat: it cannot be used.
+        """
+        prepare(self.path, self.asked)
+        reader = LogReader(self.path)
+        try:
+            self.asked.check_against(reader.options, self.path)
+        except BaseException:
+            reader.close()
+            raise
+        self.generation = forks.generation
+        self._reader = reader
+
+    def check_open(self) -> None:
+        """Pass if the handle is open, and of this process and event loop.
+
+        Raises:
+            LogClosed, ForkedHandle, WrongEventLoop: it is not.
+        """
+        _ = self.reader
+        if self.loop is not None:
+            self.loop.check(self.path)
+
+    def unless_closed(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call something that reads the maps, which another thread may take away by `close`.
+
+        Raises:
+            LogClosed: it did, whatever the call made of that.
+        """
+        try:
+            return call(*arguments)
+        except Exception:
+            self.check_open()
+            raise
+
+    @property
+    def reader(self) -> LogReader:
+        """The mapped log.
+
+        Raises:
+            LogClosed: before `open` or after `close`.
+            ForkedHandle: in a forked child.
+        """
+        forks.check(self.generation, self.path)
+        if self._reader is None:
+            raise closed("handle", self.path)
+        return self._reader
+
+    @property
+    def options(self) -> LogOptions:
+        """What the log was made with."""
+        return self.reader.options
+
+    @property
+    def can_write(self) -> bool:
+        """Whether this process may start a writer here; else the log can only be read.
+
+        Root may not, where the log is another user's: the writer's files would be root's.
+        """
+        return is_owner(self.path) and os.access(self.path, os.W_OK)
+
+    def adopt(self, pipe: Pipe) -> Pipe:
+        """The pipe, which is closed with the handle from now on."""
+        self.pipes.add(pipe)
+        return pipe
+
+    def new_channel(self) -> Channel:
+        """A conversation with the log's writer, on a pipe of its own."""
+        reader = self.reader
+        return Channel(self.path, reader.control.log_id, reader.options.frame_bytes_max)
+
+    def new_outbox(self) -> Outbox:
+        """A producer with a pipe of its own."""
+        return Outbox(self.new_channel(), self.options, StagingRing)
+
+    def notice_of(self, outbox: Outbox) -> RoomNotice | None:
+        """What is to be called while an outbox's pipe is silent."""
+        return notice_of(self.reader, outbox)
+
+    def many_events(self, keys: Keys, headers: Headers) -> ManyEvents:
+        """What packs the events of an `append_many`."""
+        options = self.options
+        return ManyEvents(
+            options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
+        )
+
+    def seek_number(self, consumer: str, position: SeekPosition) -> int | None:
+        """The last number behind `position`; `None` if there is nothing to set."""
+        check_name(consumer)
+        match check_position(position).kind:
+            case "last_acknowledged":
+                return None
+            case "beginning":
+                return 0
+            case "sequence":
+                return max(position.value - 1, 0)
+        return self.reader.resolve(position, consumer) - 1
+
+    def number_to_sync(self, seq_no: int | None) -> int | None:
+        """The number to wait for until it is on the disk; `None` if it is there already.
+
+        Raises:
+            InvalidArgument: nothing of this log ever gets there.
+            SequenceOutOfRange: there is no such event yet.
+        """
+        reader = self.reader
+        last = reader.last_seq_no
+        wanted = last if seq_no is None else check_seq_no(seq_no)
+        if reader.options.durability == "memory":
+            raise never_synced(self.path)
+        if wanted > last:
+            raise SequenceOutOfRange(
+                f"event {wanted} of the log {self.path} cannot be waited for: the last one is"
+                f" {last}",
+                path=self.path,
+                seq_no=wanted,
+                last_seq_no=last,
+            )
+        return wanted if wanted > reader.control.synced else None
+
+    def status(self, connections: int) -> LogStatus:
+        """The log as it can be seen from here."""
+        reader = self.reader
+        control = reader.control
+        last, first = reader.last_seq_no, reader.first_available
+        return LogStatus(
+            path=self.path,
+            writer_pid=control.running_writer,
+            first_seq_no=first if first <= last else None,
+            last_seq_no=last or None,
+            bytes=reader.stored_bytes(),
+            segments=len(reader.segment_bases()),
+            durability=reader.options.durability,
+            synced_seq_no=min(control.synced, last) or None,
+            connections=connections,
+        )
+
+    def close(self) -> None:
+        """Close all pipes, and unmap; may be called twice."""
+        with suppress(KeyError):  # another thread has closed the last one
+            while self.pipes:
+                self.pipes.pop().close()
+        reader, self._reader = self._reader, None  # in one step: two threads may close at once
+        if reader is not None:
+            reader.close()
+
+
+def check_range(start: object, stop: object) -> tuple[int, int | None]:
+    """The bounds of a `read`.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: they are no numbers.
+    """
+    return check_seq_no(start), None if stop is None else check_seq_no(stop)
+
+
+def check_publisher(
+    linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float, path: str
+) -> None:
+    """Pass if the options of a publisher mean something.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: they don't.
+    """
+    for name, seconds in {"linger": linger, "flush_s": flush_s}.items():
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise InvalidArgumentType(f"{name} is {seconds!r}; give a number of seconds", path=path)
+    for name, value in {"max_batch_bytes": max_batch_bytes, "max_in_flight": max_in_flight}.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidArgumentType(f"{name} is {value!r}; give a whole number", path=path)
+    if not 0 <= linger < 3600:
+        raise InvalidArgument(f"linger is {linger}; give seconds, 0 to less than 3600", path=path)
+    if not 0 <= flush_s < float("inf"):
+        raise InvalidArgument(f"flush_s is {flush_s}; give seconds, 0 or more", path=path)
+    if max_batch_bytes < 1:
+        raise InvalidArgument(f"max_batch_bytes is {max_batch_bytes}; give 1 or more", path=path)
+    if not 1 <= max_in_flight <= MAX_IN_FLIGHT_LIMIT:
+        raise InvalidArgument(
+            f"max_in_flight is {max_in_flight}; give 1 to {MAX_IN_FLIGHT_LIMIT}, which is what the"
+            " writer remembers of a producer",
+            path=path,
+        )

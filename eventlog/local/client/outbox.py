@@ -1,0 +1,343 @@
+"""Events on their way to the writer: batches that callers share, sent in order, repeated safely.
+
+    add -> open batch -> seal -> unsent -> (Append) -> in flight -> (Appended) -> done
+                                   ^                        |
+                                   +---- the pipe broke ----+
+
+A producer's batches are numbered when they are sealed and always sent in that order. After a lost
+pipe all that were not answered are sent again: the writer answers a number that it already stored
+with what it answered, or would have answered, the first time.
+
+Pure, like `conversations`, whose `Channel` it builds on.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
+from eventlog.errors import EventLogError, LogClosed
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.record_batch import BatchParts, PackedBatch
+from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
+from eventlog.local.wire.connection import append_head, frame
+from eventlog.local.wire.messages import (
+    Append,
+    Appended,
+    AppendStaged,
+    Failed,
+    Stage,
+    Staged,
+    WriterMessage,
+    error_of,
+)
+
+
+class Ring(Protocol):
+    """What an outbox knows of a staging ring (see `staging`)."""
+
+    def put(self, parts: Sequence[bytes | memoryview], size: int) -> int | None:
+        """Copy a batch there; its place, or `None` if there is no room."""
+
+    def release(self, place: int) -> None:
+        """The batch there has its answer."""
+
+    def close(self) -> None:
+        """Give it back."""
+
+
+class OutBatch:
+    """A batch from the moment its first event is added until the writer's answer."""
+
+    __slots__ = (
+        "base_seq_no",
+        "error",
+        "is_sealed",
+        "on_done",
+        "packed",
+        "place",
+        "producer_seq",
+        "request_id",
+        "rows",
+    )
+
+    def __init__(self) -> None:
+        self.packed: BatchParts | None = None
+        self.producer_seq = 0
+        self.request_id = 0
+        self.place: int | None = None
+        """Where it lies in the staging ring."""
+        self.is_sealed = False
+        self.rows = 0
+        """Events that were added whole: an interrupt may leave half of one more."""
+        self.base_seq_no: int | None = None
+        self.error: EventLogError | None = None
+        self.on_done: Any = None
+        """Called once, when the answer is there: for a shell that does not wait in `deliver`."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the writer has answered."""
+        return self.base_seq_no is not None or self.error is not None
+
+    def seq_no_of(self, row: int) -> int:
+        """The number of one of its events.
+
+        Raises:
+            EventLogError: the batch was refused.
+        """
+        if self.error is not None:
+            raise copy_of(self.error)
+        assert self.base_seq_no is not None
+        return self.base_seq_no + row
+
+    def finish(self, base_seq_no: int | None, error: EventLogError | None) -> None:
+        """Note the answer."""
+        self.base_seq_no, self.error = base_seq_no, error
+        self.packed = None
+        if self.on_done is not None:
+            self.on_done()
+
+
+def copy_of(error: EventLogError) -> EventLogError:
+    """The same error for another caller: one object raised twice would mix their tracebacks."""
+    twin = type(error)(str(error), **error.fields)
+    twin.__cause__ = error.__cause__
+    return twin
+
+
+class Outbox:
+    """One producer: its open batch, and those on their way."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        options: LogOptions,
+        map_ring: Callable[[int, int], Ring] | None = None,
+    ) -> None:
+        self.channel = channel
+        self._map_ring = map_ring
+        self._ring: Ring | None = None
+        self._ring_request_id = 0
+        """Of the request for a ring on this pipe; 0 if there was none."""
+        self._batch_bytes_max = options.batch_bytes_max
+        self.builder = BatchBuilder(options.max_event_bytes, channel.path)
+        self.open_batch = OutBatch()
+        self._producer_id = secrets.randbits(64) or 1
+        self._producer_seq = 0
+        self.unsent: deque[OutBatch] = deque()
+        self.in_flight: deque[OutBatch] = deque()
+        self._first_error: EventLogError | None = None
+        self._refused = 0
+        """Events that got an error since the last `check_stored`."""
+
+    @property
+    def pending(self) -> int:
+        """Sealed batches that are not answered."""
+        return len(self.unsent) + len(self.in_flight)
+
+    def add(
+        self, event: Any, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[OutBatch, int]:
+        """Put an event into the open batch; the batch, and the event's row in it.
+
+        Raises:
+            InvalidEvent, EventTooLarge, InvalidArgument: the batch is as it was before.
+        """
+        builder = self.builder
+        if builder.bytes >= self._batch_bytes_max or builder.is_full:
+            self.seal()
+        try:
+            row = builder.add(event, key, headers)
+        except Exception:
+            raise
+        except BaseException:
+            self.drop_half()
+            raise
+        self.open_batch.rows = row + 1
+        return self.open_batch, row
+
+    def drop_half(self) -> None:
+        """Drop what an interrupt, as of Ctrl-C, left half added to the open batch."""
+        self.builder.truncate(self.open_batch.rows)
+
+    @property
+    def unstored(self) -> int:
+        """Events that are not answered, and those refused of which `check_stored` has not told."""
+        unanswered = sum(batch.rows for batch in (*self.unsent, *self.in_flight))
+        return self.open_batch.rows + unanswered + self._refused
+
+    def check_not_lost(self, batch: OutBatch) -> None:
+        """Pass if there is still something to wait for, or the batch is answered.
+
+        Raises:
+            LogClosed: another thread's Ctrl-C came between sealing and queueing it.
+        """
+        if not (batch.is_done or self.pending):
+            raise self._interrupted()
+
+    def _interrupted(self) -> LogClosed:
+        return LogClosed(
+            f"an interrupt came while events for the log {self.channel.path} were put together;"
+            " they were not appended",
+            path=self.channel.path,
+        )
+
+    def seal(self) -> None:
+        """Close the open batch, if there is anything in it, and queue it."""
+        if len(self.builder):
+            batch, self.open_batch = self.open_batch, OutBatch()
+            self._queue(batch, self.builder.build_parts())
+
+    def add_packed(self, packed: PackedBatch) -> OutBatch:
+        """Queue a batch that is already packed, behind all that were added before."""
+        self.seal()
+        batch = OutBatch()
+        batch.rows = packed.count
+        self._queue(batch, BatchParts(*packed[:3], [packed.payload]))
+        return batch
+
+    def _queue(self, batch: OutBatch, packed: BatchParts) -> None:
+        self._producer_seq += 1
+        batch.packed, batch.producer_seq, batch.is_sealed = packed, self._producer_seq, True
+        self.unsent.append(batch)
+
+    # --- what goes over the pipe ---------------------------------------------------------------
+
+    def next_frame(self) -> list[bytes | memoryview]:
+        """The bytes, in parts, of the next unsent batch, which is in flight from now on."""
+        batch = self.unsent[0]
+        assert batch.packed is not None
+        batch.request_id = self.channel.next_request_id()
+        self.in_flight.append(batch)  # a Ctrl-C in between must not lose it
+        self.unsent.popleft()
+        count, flags, acks_bytes, parts = batch.packed
+        size = batch.packed.size
+        is_large = size >= STAGED_BYTES_MIN and not acks_bytes
+        if is_large and self._ring is not None:
+            place = self._ring.put(parts, size)
+            if place is not None:
+                batch.place = place
+                fields = (batch.request_id, self._producer_id, batch.producer_seq, count, flags)
+                return [frame(AppendStaged(*fields, place, size))]
+        head = append_head(
+            Append(
+                batch.request_id,
+                self._producer_id,
+                batch.producer_seq,
+                count,
+                flags,
+                acks_bytes,
+                b"",
+            ),
+            size,
+        )
+        return [self._ring_wanted() if is_large else b"", head, *parts]
+
+    def _ring_wanted(self) -> bytes:
+        """The request for a ring, once on each pipe; batches do not wait for the answer."""
+        if self._map_ring is None or self._ring_request_id:
+            return b""
+        self._ring_request_id = self.channel.next_request_id()
+        self.channel.descriptors = []
+        return frame(Stage(self._ring_request_id))
+
+    def _take_ring(self, message: WriterMessage) -> None:
+        """Use the ring from now on, if there is one."""
+        descriptors, self.channel.descriptors = self.channel.descriptors, None
+        if isinstance(message, Staged) and descriptors and self._map_ring is not None:
+            with suppress(OSError):
+                self._ring = self._map_ring(descriptors[0], message.size)
+
+    def take_answers(self, messages: list[WriterMessage]) -> None:
+        """Note the writer's answers to batches in flight."""
+        for message in messages:
+            if message[0] == self._ring_request_id:
+                self._take_ring(message)
+                continue
+            batch = next((b for b in self.in_flight if b.request_id == message[0]), None)
+            if batch is None:
+                continue
+            self._release(batch)
+            if isinstance(message, Appended):
+                batch.finish(message.base_seq_no, None)
+            elif isinstance(message, Failed):
+                error = error_of(message)
+                self._first_error = self._first_error or error
+                self._refused += batch.rows
+                batch.finish(None, error)
+            self.in_flight.remove(batch)
+
+    def _release(self, batch: OutBatch) -> None:
+        if batch.place is not None and self._ring is not None:
+            self._ring.release(batch.place)
+            batch.place = None
+
+    def check_stored(self) -> None:
+        """Pass if all batches answered since the last check were stored.
+
+        Raises:
+            EventLogError: the first refusal.
+        """
+        error, self._first_error = self._first_error, None
+        self._refused = 0
+        if error is not None:
+            raise copy_of(error)
+
+    def pipe_broke(self) -> None:
+        """All that was not answered is to be sent again, in order."""
+        self.channel.is_open = False
+        self.close()
+        for batch in self.in_flight:
+            batch.place = None
+        again = [one for one in self.in_flight if not one.is_done and one not in self.unsent]
+        self.unsent.extendleft(reversed(again))
+        self.in_flight.clear()
+
+    def close(self) -> None:
+        """Give the ring back: it ends with its pipe."""
+        ring, self._ring, self._ring_request_id = self._ring, None, 0
+        if ring is not None:
+            ring.close()
+
+    def give_up(self, error: EventLogError) -> None:
+        """Answer everything on its way with this error: the log cannot be reached."""
+        self.pipe_broke()
+        while self.unsent:
+            self._refused += self.unsent[0].rows
+            self.unsent.popleft().finish(None, error)
+
+    def deliver(self, pending_max: int) -> Steps[None]:
+        """Send everything sealed, and receive until at most `pending_max` batches are unanswered.
+
+        Never are there more of them than the writer remembers: it would not know the others again.
+
+        Raises:
+            EventLogError: the log cannot be reached; everything on its way got that error.
+        """
+        attempt = 0
+        while self.unsent or self.pending > pending_max:
+            try:
+                if not self.channel.is_open:
+                    self.pipe_broke()  # or somebody left in the middle, as with Ctrl-C
+                    yield from self.channel.open()
+                while self.unsent and len(self.in_flight) < MAX_IN_FLIGHT_LIMIT:
+                    yield Send(self.next_frame())
+                if self.unsent or self.pending > pending_max:
+                    messages = yield from self.channel.receive()
+                    self.take_answers(messages)
+                    attempt = 0
+            except PipeBroken as error:
+                self.pipe_broke()
+                gave_up = self.channel.gave_up(attempt, error)
+                attempt += 1
+                if gave_up is not None:
+                    self.give_up(gave_up)
+                    raise gave_up from error
+            except EventLogError as error:
+                self.give_up(error)
+                raise

@@ -1,0 +1,156 @@
+"""Pipes for processes without an event loop: performs what the conversations ask for, blocking.
+
+Imports neither trio nor asyncio. A pipe is used by one thread at a time (its lock); a conversation
+that an exception such as `KeyboardInterrupt` ends leaves it usable, as in `asynchronous`.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from eventlog.errors import EventLogError
+from eventlog.local.client.conversations import (
+    Channel,
+    OpenPipe,
+    Operation,
+    PipeBroken,
+    Send,
+    Steps,
+)
+from eventlog.local.client.feed import closed
+from eventlog.local.client.launch import find_or_start
+from eventlog.local.client.room import SLOW_S
+from eventlog.local.client.staging import drop_descriptors, received
+from eventlog.local.client.unsent import Unsent
+
+T = TypeVar("T")
+
+
+class OutOfTime(Exception):
+    """The pipe's `end_s` has come; never leaves this package."""
+
+
+class BlockingPipe:
+    """One conversation's pipe, opened when it is first needed and again when it broke."""
+
+    def __init__(
+        self, path: str, channel: Channel, on_slow: Callable[[], None] | None = None
+    ) -> None:
+        self._path = path
+        self.channel = channel
+        self._on_slow = on_slow
+        """Called whenever the pipe has been silent for `SLOW_S`."""
+        self.end_s: float | None = None
+        """When to give up, by the monotonic clock."""
+        self.lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._unsent = Unsent()
+        self._is_closed = False
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry a conversation out and return what it returns; the caller holds the lock."""
+        try:
+            operation = next(steps)
+            while True:
+                try:
+                    outcome = self._perform(operation)
+                except PipeBroken as error:
+                    operation = steps.throw(error)
+                else:
+                    operation = steps.send(outcome)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        except (EventLogError, OutOfTime):
+            raise
+        except Exception as error:
+            if self._is_closed:  # by another thread, under this one's feet
+                raise closed("handle", self._path) from error
+            raise
+        except BaseException:
+            self._hang_up()  # as of Ctrl-C, in the middle of it: only another pipe begins anew
+            raise
+        finally:
+            steps.close()
+
+    def _perform(self, operation: Operation) -> bytes | None:
+        match operation:
+            case Send(parts):
+                self._unsent.add(*parts)
+                self._send_all()
+                return None
+            case OpenPipe():
+                self._open()
+                return None
+        return self._receive()
+
+    def _open(self) -> None:
+        self._hang_up()
+        if not self._is_closed:
+            pipe = find_or_start(self._path)
+            if self._on_slow is not None:
+                pipe.settimeout(SLOW_S)
+            self._socket = pipe
+        if self._is_closed:
+            self._hang_up()
+            raise closed("handle", self._path)
+
+    def _send_all(self) -> None:
+        while self._unsent:
+            try:
+                sent = self._socket_in_time().sendmsg(self._unsent.parts())
+            except TimeoutError:
+                self._note_silence()
+                continue
+            except OSError as error:
+                raise PipeBroken(str(error)) from error
+            self._unsent.sent(sent)
+
+    def _receive(self) -> bytes:
+        while True:
+            try:
+                data = received(self._socket_in_time(), self.channel)
+            except TimeoutError:
+                self._note_silence()
+                continue
+            except OSError as error:
+                raise PipeBroken(str(error)) from error
+            if not data:
+                raise PipeBroken("the writer closed the pipe")
+            return data
+
+    def _socket_in_time(self) -> socket.socket:
+        pipe = self._socket
+        if pipe is None:
+            raise PipeBroken("the pipe is closed")
+        if self.end_s is not None:
+            left_s = self.end_s - time.monotonic()
+            if left_s <= 0:
+                raise OutOfTime
+            pipe.settimeout(left_s)
+        return pipe
+
+    def _note_silence(self) -> None:
+        if self._on_slow is not None:
+            self._on_slow()
+
+    def _hang_up(self) -> None:
+        pipe, self._socket = self._socket, None  # in one step: two threads may hang up at once
+        if pipe is not None:
+            # A thread that waits in the pipe is woken by this, and not by `close`.
+            with suppress(OSError):
+                pipe.shutdown(socket.SHUT_RDWR)
+            pipe.close()
+        self._unsent.clear()
+        drop_descriptors(self.channel)
+        self.channel.is_open = False
+
+    def close(self) -> None:
+        """Close the pipe for good: a thread that still waits in it gets `LogClosed`."""
+        self._is_closed = True
+        self._hang_up()

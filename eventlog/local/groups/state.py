@@ -1,0 +1,420 @@
+"""One group as the writer knows it. Pure: no clock, no file, no pipe.
+
+Invariants:
+
+1. Every event up to `position` is done, except those in `again`; every one in `done` is above it.
+2. An event is in at most one lease. Leased, held and done are disjoint.
+3. The state changes by `apply` alone, whose records are in the journal before: replaying them gives
+   the same state, but for what only a running writer needs (waits for a backoff, suspects).
+4. A suspect, which was in a worker's hands when that died, is leased alone.
+
+A delivery is counted when it has failed: `deliveries[n]` have begun and ended without success. That
+is exact although nothing is written when a handler begins, because the member marks its page first
+(see `storage.members`), and the page outlives it. When a worker dies with several events in its
+hands, nobody knows which one killed it: each of them has failed, but none is condemned for that. A
+shared death counts up to one below `max_deliveries`, so that the next delivery, alone, decides.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from eventlog.local.groups.order import FreeOrder, HashesOf, KeyOrder, Order
+from eventlog.local.groups.ranges import Range, RangeSet, numbers_between
+
+Ordering = Literal["", "key"]
+NOT_STARTED: Final = 0
+STARTED: Final = 1
+DONE: Final = 2
+RETURNED: Final = 3
+"""What a member's page says of each event of its lease. `RETURNED`: the handler did its part, and
+the result is not stored yet; should the member die, no delivery has failed."""
+RECENT_MAX: Final = 16
+"""Leases of a member that are through, remembered so that a repeated message does no harm."""
+
+
+@dataclass(slots=True)
+class Member:
+    """A process that takes part."""
+
+    member_id: int
+    pid: int
+    start: int
+    """When the process started; with the pid it names one process (see `storage.identity`)."""
+    slot: int
+    """Of its page."""
+    recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
+
+
+@dataclass(slots=True)
+class Lease:
+    """Events that a member works on."""
+
+    lease_id: int
+    member_id: int
+    given: tuple[Range, ...]
+    """All of them, in the order of the rows in the member's page."""
+    open: RangeSet
+    """Those that were neither done nor given back."""
+
+
+class GroupState:
+    """See the module."""
+
+    def __init__(self, name: str, hashes: HashesOf) -> None:
+        self.name = name
+        self._hashes = hashes
+        self.ordering: Ordering = ""
+        self.max_deliveries = 1
+        self.position = 0
+        self.done = RangeSet()
+        self.again = RangeSet()
+        """Dead letters, at or below the position, that are to be tried once more."""
+        self.deliveries: dict[int, int] = {}
+        self.condemned: dict[int, int] = {}
+        """Events that used up their deliveries and are not buried yet, with their last member."""
+        self.members: dict[int, Member] = {}
+        self.leases: dict[int, Lease] = {}
+        self.replayed_to = 0
+        """The last batch whose acknowledgements are known."""
+        self.suspects: set[int] = set()
+        """Events that were in the hands of a worker when it died."""
+        self._delayed: list[tuple[int, int]] = []
+        self._order: Order | None = None
+
+    def __repr__(self) -> str:
+        """The state in a line."""
+        return (
+            f"<GroupState {self.name!r} position={self.position} leases={len(self.leases)}"
+            f" members={len(self.members)}>"
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """How many events are leased."""
+        return sum(lease.open.count for lease in self.leases.values())
+
+    def is_done(self, seq_no: int) -> bool:
+        """Whether the event needs no handling any more."""
+        if seq_no <= self.position:
+            return seq_no not in self.again
+        return seq_no in self.done
+
+    def is_drained(self, seq_no: int) -> bool:
+        """Whether everything up to the number is done, or is a dead letter."""
+        return self.position >= seq_no and not self.again
+
+    # --- handing out -------------------------------------------------------------------------
+
+    @property
+    def order(self) -> Order:
+        """What may be taken, worked out anew from the rest of the state when need be."""
+        if self._order is None:
+            waiting = (seq_no for _, seq_no in self._delayed if not self.is_done(seq_no))
+            held = RangeSet((seq_no, seq_no) for seq_no in (*self.condemned, *waiting))
+            leased = [(lease.member_id, lease.open) for lease in self.leases.values()]
+            if self.ordering == "key":
+                self._order = KeyOrder(self.position + 1, leased, held, self._hashes)
+            else:
+                taken = RangeSet(held)
+                for _, ranges in leased:
+                    for first, last in ranges:
+                        taken.add(first, last)
+                self._order = FreeOrder(self.position + 1, taken)
+            busy = RangeSet(held)
+            for _, ranges in leased:
+                for first, last in ranges:
+                    busy.add(first, last)
+            self._order.skip_to(self.position + 1)
+            self._order.add((n, n) for n in self.again.numbers() if n not in busy)
+        # What is behind the position is never found as fresh; it comes again only if asked for.
+        self._order.skip_to(self.position + 1)
+        return self._order
+
+    def take(self, member_id: int, count: int, high_water: int) -> list[Range]:
+        """Events for a member; follow it with the record `lease`, or with `untake`."""
+        ranges = self.order.take(member_id, count, high_water, self.done)
+        if not self.suspects or not ranges:
+            return ranges
+        given = self._without_neighbours(ranges)
+        rest = RangeSet(ranges)
+        for first, last in given:
+            rest.remove(first, last)
+        self.order.put_back(list(rest))
+        return given
+
+    def _without_neighbours(self, ranges: list[Range]) -> list[Range]:
+        """The first event if it is a suspect, and else those before the first suspect."""
+        taken = RangeSet(ranges)
+        suspect = min((n for n in self.suspects if n in taken), default=None)
+        if suspect is None:
+            return ranges
+        if suspect == taken.lowest:
+            return [(suspect, suspect)]
+        taken.remove(suspect, ranges[-1][1])
+        return list(taken)
+
+    def untake(self, ranges: list[Range]) -> None:
+        """They were not handed out after all."""
+        self.order.put_back(ranges)
+
+    def fair_share(self, high_water: int) -> int:
+        """What one member may take at most, so that no other that is idle now is left without."""
+        idle = max(len(self.members) - len(self.leases), 1)
+        return max(-(-self.order.available(high_water) // idle), 1)
+
+    def largest_lease(self, not_of: int) -> Lease | None:
+        """Whose lease has the most events that are not done; `None` if none has two."""
+        others = (one for one in self.leases.values() if one.member_id != not_of)
+        largest = max(others, key=lambda one: one.open.count, default=None)
+        return largest if largest is not None and largest.open.count > 1 else None
+
+    def delay(self, seq_no: int, due_ns: int) -> None:
+        """Keep an event that has just failed until that time."""
+        heapq.heappush(self._delayed, (due_ns, seq_no))
+
+    def next_due(self) -> int | None:
+        """When the next wait ends; `None` without one."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def resume_due(self, now_ns: int) -> bool:
+        """Let events go whose wait is over; whether there were any."""
+        order = self.order  # worked out before anything is taken from what it counts as held
+        resumed = False
+        while self._delayed and self._delayed[0][0] <= now_ns:
+            _, seq_no = heapq.heappop(self._delayed)
+            if not self.is_done(seq_no):
+                order.resume(seq_no)
+                resumed = True
+        return resumed
+
+    # --- records -----------------------------------------------------------------------------
+
+    def apply(self, kind: str, *fields: Any) -> None:
+        """Change the state by a record of this group; each kind has its `_apply_` method."""
+        getattr(self, f"_apply_{kind}")(*fields)
+
+    def _apply_options(self, ordering: Ordering, max_deliveries: int) -> None:
+        if ordering != self.ordering:
+            self._order = None
+        self.ordering, self.max_deliveries = ordering, max_deliveries
+
+    def _apply_seek(self, position: int) -> None:
+        """Begin anew after `position`: what is leased now is nobody's any more."""
+        self.suspects.clear()
+        self.position = position
+        self.done, self.again = RangeSet(), RangeSet()
+        self.deliveries.clear()
+        self.condemned.clear()
+        self.leases.clear()
+        self._delayed.clear()
+        self._order = None
+
+    def _apply_skip(self, position: int) -> None:
+        """Everything up to `position` is done, whoever has it, and whatever it was."""
+        if position > self.position:
+            self.done.add(self.position + 1, position)
+        self._advance()
+        self.again.remove(1, position)
+        self.deliveries = {n: times for n, times in self.deliveries.items() if n > position}
+        self.condemned = {n: who for n, who in self.condemned.items() if n > position}
+        self.suspects = {n for n in self.suspects if n > position}
+        for lease in list(self.leases.values()):
+            lease.open.remove(1, position)
+            self._close_if_through(lease)
+        self._delayed = sorted(one for one in self._delayed if one[1] > position)
+        self._order = None
+
+    def _apply_member(self, member_id: int, pid: int, start: int, slot: int) -> None:
+        self.members[member_id] = Member(member_id, pid, start, slot)
+
+    def _apply_gone(self, member_id: int) -> None:
+        self.members.pop(member_id, None)
+
+    def _apply_lease(self, lease_id: int, member_id: int, ranges: list[Range]) -> None:
+        given = tuple((first, last) for first, last in ranges)
+        self.leases[lease_id] = Lease(lease_id, member_id, given, RangeSet(given))
+
+    def _apply_done(self, lease_id: int, ranges: list[Range]) -> None:
+        """A `lease_id` of 0 says that retention deleted the events before anybody handled them."""
+        self._take_from(lease_id, ranges)
+        if self._order is not None:
+            (self.order.settle if lease_id else self.order.lose)(ranges)
+        self._finish(ranges)
+        if not lease_id:
+            self._delayed = sorted(one for one in self._delayed if not self.is_done(one[1]))
+
+    def _apply_results(
+        self, lease_id: int, ranges: list[Range], first_result: int, last_result: int
+    ) -> None:
+        """Events are done, and their results stored in the same step; results are not for us."""
+        if first_result <= self.replayed_to:
+            return
+        self._apply_done(lease_id, ranges)
+        if last_result > self.position:
+            self.done.add(max(first_result, self.position + 1), last_result)
+        self._advance()
+        self.replayed_to = last_result
+
+    def _apply_back(self, lease_id: int, ranges: list[Range]) -> None:
+        self._take_from(lease_id, ranges)
+        if self._order is not None:
+            self.order.put_back(ranges)
+
+    def _apply_failed(self, lease_id: int, seq_no: int) -> None:
+        """A delivery ended without success; the last one condemns the event.
+
+        The event is held: follow it with `delay` (perhaps until now), or bury it.
+        """
+        member_id = self.leases[lease_id].member_id
+        self._take_from(lease_id, [(seq_no, seq_no)])
+        self.deliveries[seq_no] = self.deliveries.get(seq_no, 0) + 1
+        if self.deliveries[seq_no] >= self.max_deliveries:
+            self.condemned[seq_no] = member_id
+        if self._order is not None:
+            self.order.hold(seq_no)
+
+    def _apply_buried(self, lease_id: int, seq_no: int) -> None:
+        """The event is a dead letter now."""
+        if lease_id:
+            self._apply_done(lease_id, [(seq_no, seq_no)])
+            return
+        self.condemned.pop(seq_no, None)
+        if self._order is not None:
+            self.order.drop(seq_no)
+        self._finish([(seq_no, seq_no)])
+
+    def _apply_again(self, seq_nos: list[int]) -> None:
+        """Dead letters are to be tried once more, as if for the first time."""
+        for seq_no in seq_nos:
+            self.deliveries.pop(seq_no, None)
+            if seq_no <= self.position:
+                self.again.add(seq_no, seq_no)
+            else:
+                self.done.remove(seq_no, seq_no)
+        if self._order is not None:
+            self.order.add((seq_no, seq_no) for seq_no in seq_nos)
+
+    def _take_from(self, lease_id: int, ranges: list[Range]) -> None:
+        # A loss of power may leave an earlier lease of events in place of the one that is named.
+        known = self.leases.get(lease_id)
+        for lease in [known] if known is not None else list(self.leases.values()):
+            for first, last in ranges:
+                lease.open.remove(first, last)
+            self._close_if_through(lease)
+
+    def _close_if_through(self, lease: Lease) -> None:
+        if not lease.open:
+            del self.leases[lease.lease_id]
+            member = self.members.get(lease.member_id)
+            if member is not None:
+                member.recent.append(lease.lease_id)
+
+    def _finish(self, ranges: list[Range]) -> None:
+        for first, last in ranges:
+            if self.deliveries:
+                for seq_no in numbers_between(self.deliveries, first, last):
+                    del self.deliveries[seq_no]
+            if self.suspects:
+                self.suspects.difference_update(numbers_between(self.suspects, first, last))
+            if self.again and first <= self.position:
+                self.again.remove(first, min(last, self.position))
+            if last > self.position:
+                self.done.add(max(first, self.position + 1), last)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Move the position over what is done right behind it."""
+        while self.done.lowest == self.position + 1:
+            first, last = next(iter(self.done))
+            self.position = last
+            self.done.remove(first, last)
+
+    # --- decisions ---------------------------------------------------------------------------
+
+    def holds(self, lease_id: int, member_id: int, ranges: list[Range]) -> bool:
+        """Whether the member has all these events; false if it said so before, by a lost pipe.
+
+        Raises:
+            KeyError: the delivery was superseded: the events are, or were, somebody else's.
+        """
+        lease = self.leases.get(lease_id)
+        if lease is not None and lease.member_id == member_id:
+            if all(lease.open.has_all(first, last) for first, last in ranges):
+                return True
+            given = RangeSet(lease.given)
+            if all(given.has_all(first, last) for first, last in ranges):
+                return False
+        member = self.members.get(member_id)
+        if member is not None and lease_id in member.recent:
+            return False
+        raise KeyError(lease_id)
+
+    def still_open(self, lease_id: int, ranges: list[Range]) -> list[Range]:
+        """What of the ranges the lease still has to do."""
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            return []
+        closed = RangeSet(lease.given)
+        for first, last in lease.open:
+            closed.remove(first, last)
+        still = RangeSet(ranges)
+        for first, last in closed:
+            still.remove(first, last)
+        return list(still)
+
+    # --- snapshots ---------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The fields of the record `state`, which stands for all those before it."""
+        return (
+            self.ordering,
+            self.max_deliveries,
+            self.position,
+            list(self.done),
+            list(self.again),
+            list(self.deliveries.items()),
+            list(self.condemned.items()),
+            [(m.member_id, m.pid, m.start, m.slot, list(m.recent)) for m in self.members.values()],
+            [(one.lease_id, one.member_id, one.given, list(one.open)) for one in self._leases()],
+            self.replayed_to,
+        )
+
+    def _leases(self) -> list[Lease]:
+        return list(self.leases.values())
+
+    def _apply_state(  # noqa: PLR0917 - the fields of a record, in their order
+        self,
+        ordering: Ordering,
+        max_deliveries: int,
+        position: int,
+        done: list[Range],
+        again: list[Range],
+        deliveries: list[tuple[int, int]],
+        condemned: list[tuple[int, int]],
+        members: list[tuple[int, int, int, int, list[int]]],
+        leases: list[tuple[int, int, list[Range], list[Range]]],
+        replayed_to: int,
+    ) -> None:
+        self._order = None
+        self.ordering, self.max_deliveries = ordering, max_deliveries
+        self.position, self.replayed_to = position, replayed_to
+        self.done, self.again = RangeSet(done), RangeSet(again)
+        self.deliveries, self.condemned = dict(deliveries), dict(condemned)
+        self.members = {}
+        for member_id, pid, start, slot, recent in members:
+            member = Member(member_id, pid, start, slot)
+            member.recent.extend(recent)
+            self.members[member_id] = member
+        self.leases = {
+            lease_id: Lease(lease_id, member_id, tuple(map(_range, given)), RangeSet(still))
+            for lease_id, member_id, given, still in leases
+        }
+
+
+def _range(pair: Any) -> Range:
+    first, last = pair
+    return first, last

@@ -1,0 +1,315 @@
+"""The log of this machine, for trio and asyncio: a mapped directory, and pipes to its writer.
+
+A handle has a pipe for requests and one for appends; every stream and every publisher has its own.
+All are opened when first needed, so a handle that only reads never needs a writer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Mapping,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import anyio.to_thread
+
+from eventlog.api import forks
+from eventlog.api.log import (
+    EventLog,
+    EventRange,
+    EventStream,
+    Group,
+    LogStatus,
+    Publisher,
+)
+from eventlog.api.positions import (
+    ConsumerState,
+    SeekPosition,
+    check_name,
+    check_seq_no,
+)
+from eventlog.api.stream_options import StreamOptions
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_DELIVERIES_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+    GroupOrdering,
+)
+from eventlog.errors import EventLogError
+from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.local.client.append_pipe import AppendPipe
+from eventlog.local.client.asynchronous import AsyncPipe
+from eventlog.local.client.feed import Feed
+from eventlog.local.client.group import group_fields, number_ranges
+from eventlog.local.client.handle import LocalHandle, check_publisher, check_range
+from eventlog.local.client.loops import LoopOwner
+from eventlog.local.group import LocalGroup
+from eventlog.local.publisher import LocalPublisher
+from eventlog.local.stream import LocalRange, LocalStream
+from eventlog.local.wire.group_messages import DropDead, RetryDead
+from eventlog.local.wire.messages import Ack, AwaitSynced, Forget, Seek, Status, StatusReport
+
+
+class LocalEventLog(EventLog):
+    """See `EventLog`."""
+
+    def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
+        self._handle = LocalHandle(path, asked)
+        self._requests: AsyncPipe | None = None
+        self._appends: AppendPipe | None = None
+        self._reopens = False
+        """Unpickled in another process: the first use opens it, with or without `async with`."""
+
+    def __repr__(self) -> str:
+        """The path, and whether the handle is open."""
+        return f"<EventLog {self.path!r} {'open' if self._handle.is_open else 'closed'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets a handle that opens there."""
+        return (_reopened, (self.path, self._handle.asked))
+
+    @property
+    def path(self) -> str:
+        return self._handle.path
+
+    async def __aenter__(self) -> Self:
+        if self._handle.is_open:
+            self._handle.check_open()
+        await self._open()
+        return self
+
+    async def _open(self) -> None:
+        self._handle.loop = LoopOwner()
+        await anyio.to_thread.run_sync(self._handle.open)
+        if self._handle.can_write:
+            # A log that cannot be written should say so now, not at the first append.
+            try:
+                await self._request(Status)
+            except BaseException:
+                self._close()
+                raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._check_may_close()
+        self._close()
+
+    def _check_may_close(self) -> None:
+        """Pass if nobody waits in another loop with this handle, whom closing would not wake."""
+        loop = self._handle.loop
+        if loop is not None and self._handle.is_open and not loop.is_over():
+            loop.check(self.path)
+
+    def _close(self) -> None:
+        if self._handle.generation != forks.generation:
+            return  # the pipes, and what the event loop watches them with, are the parent's too
+        self._requests = self._appends = None
+        self._reopens = False
+        self._handle.close()
+
+    async def _ready(self) -> LocalHandle:
+        if self._reopens and not self._handle.is_open:
+            self._reopens = False
+            await self._open()
+        forks.check(self._handle.generation, self.path)
+        self._handle.check_open()
+        return self._handle
+
+    async def _request(self, kind: Any, *fields: Any) -> Any:
+        if self._requests is None:
+            self._requests = self._handle.adopt(
+                AsyncPipe(self._handle.path, self._handle.new_channel())
+            )
+        pipe = self._requests
+        async with pipe.lock:
+            return await pipe.run(pipe.channel.request(kind, *fields))
+
+    # --- producing ---------------------------------------------------------------------------
+
+    async def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        pipe = self._appends
+        loop = self._handle.loop
+        if pipe is None or loop is None or self._handle.generation != forks.generation:
+            pipe = await self._producer()
+        else:
+            loop.check(self.path)
+        batch, row = pipe.outbox.add(event, key, headers)
+        await pipe.deliver(batch)
+        return batch.seq_no_of(row)
+
+    async def append_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> tuple[int, int]:
+        pipe = await self._producer()
+        packed = await self._handle.many_events(keys, headers).pack_any(events)
+        # One after the other: if one is refused, none behind it may be stored.
+        first = last = stored = 0
+        for one in packed:
+            batch = pipe.outbox.add_packed(one)
+            try:
+                await pipe.deliver(batch)
+                base = batch.seq_no_of(0)
+            except EventLogError as error:
+                raise stored_before(error, stored) from error.__cause__
+            first, last, stored = first or base, base + one.count - 1, stored + one.count
+        return first, last
+
+    async def _producer(self) -> AppendPipe:
+        handle = await self._ready()
+        if self._appends is None:
+            outbox = handle.new_outbox()
+            pipe = AsyncPipe(handle.path, outbox.channel, handle.notice_of(outbox))
+            self._appends = AppendPipe(handle.adopt(pipe), outbox)
+        return self._appends
+
+    def publisher(
+        self,
+        linger: float = 0.0,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
+    ) -> AbstractAsyncContextManager[Publisher]:
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
+        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
+
+    @asynccontextmanager
+    async def _publisher(
+        self, linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float
+    ) -> AsyncIterator[Publisher]:
+        handle = await self._ready()
+        publisher = LocalPublisher(handle, linger, max_batch_bytes, max_in_flight, flush_s)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publisher.run_sender)
+                tasks.start_soon(publisher.run_receiver)
+                try:
+                    yield publisher
+                except BaseException as error:
+                    await publisher.leave(error)
+                    raise
+                else:
+                    await publisher.leave(None)
+                finally:
+                    publisher.close()
+                    tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # The block's own exception, as it would be without our tasks: they raise none.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise
+
+    # --- consuming ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _subscribe(
+        self, consumer: str, position: SeekPosition, options: StreamOptions
+    ) -> AsyncIterator[EventStream]:
+        handle = await self._ready()
+        feed = Feed(handle.reader, consumer, position, options)
+        stream = LocalStream(handle, feed)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def read(self, start: int, stop: int | None = None) -> EventRange:
+        start, stop = check_range(start, stop)
+        if not self._reopens:
+            stored = self._handle.reader.last_seq_no + 1
+            stop = stored if stop is None else min(stop, stored)
+        return LocalRange(self, start, stop)
+
+    async def ack(self, consumer: str, seq_no: int) -> None:
+        check_name(consumer)
+        check_seq_no(seq_no, consumer=consumer)
+        await self._ready()
+        await self._request(Ack, consumer, seq_no)
+
+    async def seek(self, consumer: str, position: SeekPosition) -> None:
+        number = (await self._ready()).seek_number(consumer, position)
+        if number is not None:
+            await self._request(Seek, consumer, number)
+
+    async def forget(self, consumer: str) -> None:
+        check_name(consumer)
+        await self._ready()
+        await self._request(Forget, consumer)
+
+    def group(
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> AbstractAsyncContextManager[Group]:
+        return self._group(name, ordering, max_deliveries, position)
+
+    @asynccontextmanager
+    async def _group(
+        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: SeekPosition
+    ) -> AsyncIterator[Group]:
+        handle = await self._ready()
+        group = LocalGroup(handle, group_fields(handle, name, ordering, max_deliveries, position))
+        try:
+            await group.open()
+            yield group
+        finally:
+            group.close()
+
+    async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return await self._count(RetryDead, group, seq_nos)
+
+    async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return await self._count(DropDead, group, seq_nos)
+
+    async def _count(self, kind: Any, group: str, seq_nos: Iterable[int]) -> int:
+        messages = number_ranges(check_name(group), seq_nos)
+        await self._ready()
+        return sum([(await self._request(kind, group, ranges)).number for ranges in messages])
+
+    # --- looking -----------------------------------------------------------------------------
+
+    async def synced(self, seq_no: int | None = None) -> None:
+        wanted = (await self._ready()).number_to_sync(seq_no)
+        if wanted is not None:
+            await self._request(AwaitSynced, wanted)
+
+    async def last_seq_no(self) -> int | None:
+        return (await self._ready()).reader.last_seq_no or None
+
+    async def consumers(self) -> list[ConsumerState]:
+        return (await self._ready()).reader.consumers()
+
+    async def status(self) -> LogStatus:
+        handle = await self._ready()
+        if not handle.can_write:
+            return handle.status(0)
+        report = await self._request(Status)
+        assert isinstance(report, StatusReport)
+        return handle.status(report.connections)
+
+
+def _reopened(path: str, asked: AskedOptions) -> LocalEventLog:
+    log = LocalEventLog(path, asked)
+    log._reopens = True
+    return log

@@ -1,0 +1,273 @@
+"""Publishing to a local log on trio and asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import suppress
+from threading import get_ident
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from eventlog.api import forks
+from eventlog.api.log import AppendHandle, Publisher
+from eventlog.config import BATCH_EVENTS_LIMIT
+from eventlog.errors import EventLogError
+from eventlog.local.client.asynchronous import AsyncPipe
+from eventlog.local.client.conversations import PipeBroken
+from eventlog.local.client.feed import closed
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.client.leaving import (
+    INTERRUPTED_FLUSH_S,
+    INTERRUPTS,
+    flush_limit_s,
+    not_flushed,
+    warn_of_unstored,
+)
+from eventlog.local.client.outbox import OutBatch, copy_of
+
+_LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
+
+
+class LocalPublisher(Publisher):
+    """See `Publisher`.
+
+    Two tasks: the sender seals the open batch as soon as the producer lets other tasks run (or
+    `linger` later) and sends; the receiver owns the pipe, takes the answers, and opens a new pipe
+    when it breaks. `send` itself sends a batch that is full, without waiting for a task.
+    """
+
+    def __init__(
+        self,
+        handle: LocalHandle,
+        linger: float,
+        max_batch_bytes: int,
+        max_in_flight: int,
+        flush_s: float,
+    ) -> None:
+        self._handle = handle
+        self._linger_s = linger
+        self._flush_s = flush_s
+        self._thread_id = get_ident()
+        self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
+        self._max_in_flight = max_in_flight
+        self._outbox = handle.new_outbox()
+        self._builder = self._outbox.builder
+        self._channel = self._outbox.channel
+        notice = handle.notice_of(self._outbox)
+        self._pipe = handle.adopt(AsyncPipe(handle.path, self._channel, notice))
+        self._to_send = anyio.Event()
+        self._answered = anyio.Event()
+        self._is_awaited = anyio.Event()
+        self._failure: EventLogError | None = None
+        self._generation = handle.generation
+        """Of the process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
+
+    def __repr__(self) -> str:
+        """What is on its way."""
+        return f"<Publisher to {self._handle.path!r} batches on their way: {self._outbox.pending}>"
+
+    async def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        if self._generation != forks.generation or self._thread_id != get_ident():
+            self._refuse()
+        # As `Outbox.add`, written out: this is the one line that runs for every event.
+        batch, builder = self._outbox.open_batch, self._builder
+        if batch.rows == 0:
+            self._check_usable()  # the whole check, once for each batch
+        row = builder.add(event, key, headers)
+        batch.rows = row + 1
+        if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
+            await self._send_full()
+        elif row == 0:
+            self._to_send.set()
+        return LocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
+
+    def _check_usable(self) -> None:
+        """Pass in the handle's process and event loop."""
+        forks.check(self._handle.generation, self._handle.path)
+        if self._handle.loop is not None:
+            self._handle.loop.check(self._handle.path)
+
+    def _refuse(self) -> None:
+        self._check_usable()
+        if self._failure is not None:
+            raise copy_of(self._failure)
+        raise closed("publisher", self._handle.path)
+
+    async def _send_full(self) -> None:
+        self._outbox.seal()
+        self._pump()
+        await anyio.lowlevel.checkpoint()
+        await self._wait_pending(self._max_in_flight)
+
+    async def flush(self) -> None:
+        self._check_usable()
+        self._outbox.seal()
+        self._pump()
+        await anyio.lowlevel.checkpoint()
+        await self._wait_pending(0)
+        if self._failure is not None:
+            raise copy_of(self._failure)
+        self._outbox.check_stored()
+
+    async def _wait_pending(self, pending_max: int) -> None:
+        while self._outbox.pending > pending_max and self._failure is None:
+            await self._answered.wait()
+
+    def _pump(self) -> None:
+        """Send what the window allows, as far as the pipe takes it without waiting."""
+        outbox = self._outbox
+        if not self._channel.is_open:
+            self._is_awaited.set()
+            return
+        while outbox.unsent and len(outbox.in_flight) < self._max_in_flight:
+            self._pipe.queue(*outbox.next_frame())
+        try:
+            if not self._pipe.send_now():
+                self._to_send.set()
+        except PipeBroken:
+            pass  # the receiver sees it too, and it is the one who opens another pipe
+
+    async def run_sender(self) -> None:
+        """Seal and send whenever the producer pauses."""
+        while True:
+            await self._to_send.wait()
+            self._to_send = anyio.Event()
+            if self._linger_s:
+                await anyio.sleep(self._linger_s)
+            self._outbox.seal()
+            self._pump()
+            if self._channel.is_open:
+                try:
+                    await self._pipe.send_rest()
+                except PipeBroken:
+                    continue  # as in `_pump`
+
+    async def run_receiver(self) -> None:
+        """Open the pipe when there is something to send, and take answers."""
+        while True:
+            if not self._outbox.pending:
+                await self._is_awaited.wait()
+            self._is_awaited = anyio.Event()
+            try:
+                await self._receive_all()
+            except EventLogError as error:
+                self._fail(error)
+                return
+
+    async def _receive_all(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._pipe.run(self._channel.open())
+                self._pump()
+                while True:
+                    data = await self._pipe.receive()
+                    self._outbox.take_answers(self._channel.messages_of(data))
+                    attempt = 0  # a publisher outlives any number of writers that did something
+                    self._note_answers()
+                    self._pump()
+            except PipeBroken as error:
+                self._outbox.pipe_broke()
+                if not self._outbox.pending:
+                    return
+                gave_up = self._channel.gave_up(attempt, error)
+                attempt += 1
+                if gave_up is not None:
+                    raise gave_up from error
+
+    def _fail(self, error: EventLogError) -> None:
+        """Answer all that is on its way, and what is still to be sealed, with this error."""
+        self._failure = error
+        self._generation = forks.UNUSABLE
+        self._outbox.seal()
+        self._outbox.give_up(error)
+        self._note_answers()
+
+    def _note_answers(self) -> None:
+        self._answered.set()
+        self._answered = anyio.Event()
+
+    async def wait_done(self, batch: OutBatch) -> None:
+        """Wait until the writer has answered the batch."""
+        self._check_usable()
+        if not batch.is_sealed:
+            self._outbox.seal()
+            self._pump()
+        await anyio.lowlevel.checkpoint()
+        while not batch.is_done:
+            await self._answered.wait()
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Flush at the end of the block, which ends with this exception, as `leaving` says.
+
+        Raises:
+            EventLogError: the block ended without an exception, and not all could be stored.
+        """
+        if self._handle.generation != forks.generation:
+            if error is None:
+                self._check_usable()
+            return
+        limit_s = flush_limit_s(error, self._flush_s)
+        is_told = False
+        try:
+            if limit_s:
+                await self._flush_within(limit_s)
+        except EventLogError:
+            is_told = error is None
+            if is_told:
+                raise
+        except INTERRUPTS:
+            # Not the second one.
+            if not isinstance(error, INTERRUPTS):
+                with suppress(EventLogError):
+                    await self._flush_within(INTERRUPTED_FLUSH_S)
+            raise
+        finally:
+            unstored = 0 if is_told else self._outbox.unstored
+            self.close()
+            warn_of_unstored(self._handle.path, unstored)
+
+    async def _flush_within(self, limit_s: float) -> None:
+        self._outbox.drop_half()
+        with anyio.move_on_after(limit_s) as limit:
+            await self.flush()
+        if limit.cancelled_caught:
+            raise not_flushed(self._handle.path, self._outbox.unstored, limit_s)
+
+    def close(self) -> None:
+        """Give the pipe back; what was not answered, as the block was cancelled, never will be."""
+        self._generation = forks.UNUSABLE
+        if self._handle.generation != forks.generation:
+            return
+        if len(self._builder) or self._outbox.pending:
+            self._fail(closed("publisher", self._handle.path))
+        self._handle.pipes.discard(self._pipe)
+        self._pipe.close()
+
+
+class LocalAppendHandle(msgspec.Struct, eq=False, gc=False):
+    """See `AppendHandle`. A struct: one is made for every event, in a quarter of a class's time."""
+
+    _publisher: LocalPublisher
+    _batch: OutBatch
+    _row: int
+
+    @property
+    def seq_no(self) -> int | None:
+        base = self._batch.base_seq_no
+        return None if base is None else base + self._row
+
+    async def result(self) -> int:
+        await self._publisher.wait_done(self._batch)
+        return self._batch.seq_no_of(self._row)
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        return self.result().__await__()
+
+
+AppendHandle.register(LocalAppendHandle)

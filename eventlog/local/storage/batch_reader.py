@@ -1,0 +1,216 @@
+"""Walking the batches of a log, segment by segment, never past its mark.
+
+What may stand at a place, and what that means, is drawn in `reader`.
+
+Each look into a map comes after a look at the size of its file, since what lies past the end of a
+file that somebody truncated is no error but a SIGBUS. (What is truncated within the microseconds in
+between, or under a `memoryview` of a payload that was handed out uncopied, still is one.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from eventlog.errors import CorruptLog
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.payload import unpack
+from eventlog.event.record_batch import Decode, mismatch, unpack_body
+from eventlog.local.storage.format import (
+    FIRST_BATCH,
+    BatchHeader,
+    aligned,
+    batch_fault,
+    unpack_batch_header,
+)
+from eventlog.local.storage.segment import SegmentReader
+
+if TYPE_CHECKING:
+    from eventlog.local.storage.reader import LogReader
+
+
+class StoredBatch(NamedTuple):
+    """One batch of a mapped segment, checked; valid until its `BatchReader` goes on."""
+
+    header: BatchHeader
+    segment: SegmentReader
+    position: int
+
+    def envelopes(self, path: str, decode: Decode = unpack) -> list[EventEnvelope]:
+        """The events, decoded.
+
+        Raises:
+            EventTypeMismatch: one is not of the decoder's type.
+            CorruptLog: they cannot be; whoever produced the batch packed something else.
+        """
+        header = self.header
+        start, end = self.position + header.body_offset, self.position + header.length
+        try:
+            # Not released here: what was decoded may still look at it.
+            body = self.segment.view[start:end]
+            return unpack_body(
+                body, header.count, header.base_seq_no, decode, header.append_time_ns
+            )
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise mismatch(error, header.base_seq_no, path) from error
+        except ValueError as error:
+            raise CorruptLog(
+                f"the events {header.base_seq_no} to {header.last_seq_no} of the log {path} cannot"
+                f" be decoded: {error}; they were stored so by their producer",
+                path=path,
+                seq_no=header.base_seq_no,
+                last_seq_no=header.last_seq_no,
+            ) from error
+
+
+class BatchReader:
+    """Walks the batches of a log from one event on. `position` is the offset of the next batch."""
+
+    def __init__(
+        self, log: LogReader, next_seq_no: int, *, verify: bool = True, durable_only: bool = False
+    ) -> None:
+        self._log = log
+        self._verify = verify
+        self._durable_only = durable_only
+        self.next_seq_no = next_seq_no
+        self.position = 0
+        self._segment: SegmentReader | None = None
+        self._known_readable = 0
+        """Looked up when the reader gets there: events that were published stay so."""
+
+    @property
+    def last_readable(self) -> int:
+        """The number that this reader goes up to, for now."""
+        control = self._log.control
+        control.check_whole()
+        return control.synced if self._durable_only else control.high_water
+
+    def next_batch(self) -> StoredBatch | None:
+        """The batch that holds event `next_seq_no`, checked; `None` if it is not there yet.
+
+        Raises:
+            EventsTruncated, CorruptLog, LogDeleted: see the module's table.
+        """
+        if not self._is_readable():
+            return None
+        while True:
+            segment = self._segment
+            if segment is None:
+                self._enter(self._log.open_segment(self.next_seq_no))
+                continue
+            if segment.is_cut_off:
+                raise self._cut_off(segment)
+            there = segment.header_at(self.position)
+            if there is None or there.length == 0:
+                self._go_on(segment, "a batch that is not there")
+                continue
+            header = self._checked(segment, there)
+            if isinstance(header, str):
+                self._go_on(segment, header)
+                continue
+            batch = StoredBatch(header, segment, self.position)
+            self.position = aligned(self.position + header.length)
+            if header.last_seq_no < self.next_seq_no:
+                continue  # still on the way from an index entry to the number asked for
+            self.next_seq_no = header.last_seq_no + 1
+            return batch
+
+    def _is_readable(self) -> bool:
+        if self.next_seq_no > self._known_readable:
+            self._known_readable = self.last_readable
+        return self.next_seq_no <= self._known_readable
+
+    def _cut_off(self, segment: SegmentReader) -> CorruptLog:
+        """The error for a file that is shorter than it was; nothing in its map is looked at."""
+        last = self._log.last_of(segment.base_seq_no)
+        return CorruptLog(
+            f"the events {self.next_seq_no} to {last} of the log {self._log.directory} cannot be"
+            f" read: segment {segment.base_seq_no} was truncated while it was in use; restore a"
+            " backup, or go on after them",
+            path=self._log.directory,
+            seq_no=self.next_seq_no,
+            last_seq_no=last,
+        )
+
+    def _checked(self, segment: SegmentReader, header: BatchHeader) -> BatchHeader | str:
+        """The header of a whole batch, the next one or one before it; or why there is none."""
+        fault = batch_fault(segment.view, self.position, header, verify=self._verify)
+        if fault is not None:
+            # On processors that let a length be seen before what it covers, a second look, after
+            # all that the first one loaded, tells a batch in the making from a damaged one.
+            header = unpack_batch_header(segment.view, self.position)
+            fault = batch_fault(segment.view, self.position, header, verify=self._verify)
+        if fault is None and header.base_seq_no > self.next_seq_no:
+            fault = f"event {header.base_seq_no} in the place of {self.next_seq_no}"
+        return fault or header
+
+    def _corrupt(self, segment: SegmentReader, fault: str) -> CorruptLog:
+        found = segment.find_batch_after(self.position, self.next_seq_no)
+        last = found[1].base_seq_no - 1 if found else self._log.last_of(segment.base_seq_no)
+        return CorruptLog(
+            f"the events {self.next_seq_no} to {last} of the log {self._log.directory} are damaged"
+            f" ({fault} at offset {self.position} of segment {segment.base_seq_no}); all others"
+            " are readable: restore a backup, or go on after them",
+            path=self._log.directory,
+            seq_no=self.next_seq_no,
+            last_seq_no=last,
+        )
+
+    def _enter(self, segment: SegmentReader) -> None:
+        """Begin in a segment, at the batch before `next_seq_no` that its index knows."""
+        self._segment = segment
+        entry = segment.nearest(lambda entry: entry.base_seq_no <= self.next_seq_no)
+        self.position = entry.position if entry else FIRST_BATCH
+
+    def _go_on(self, segment: SegmentReader, fault: str) -> None:
+        """Leave a place where no whole batch stands for where event `next_seq_no` is.
+
+        That is another segment, after the end of this one (or after what a failed write left
+        there), or the copy of this one that a later writer goes on in, or further on in this one,
+        if the damage lies before the event.
+
+        Raises:
+            CorruptLog: the damage took the event.
+        """
+        following = self._log.open_next(self.next_seq_no)
+        if following.base_seq_no == segment.base_seq_no and not segment.is_replaced:
+            following.close()  # by names that may be old: somebody may have put one back
+            following = self._log.open_segment(self.next_seq_no, look=True)
+        if following.base_seq_no != segment.base_seq_no or segment.is_replaced:
+            self.close()
+            self._enter(following)
+            return
+        following.close()
+        if segment.is_cut_off:
+            raise self._cut_off(segment)
+        found = segment.find_batch_after(self.position, segment.base_seq_no)
+        if found is None or found[1].base_seq_no > self.next_seq_no:
+            raise self._corrupt(segment, fault)
+        self.position = found[0]
+
+    def skip_to(self, seq_no: int) -> None:
+        """Go, without decoding, to where event `seq_no` is or will be."""
+        self.next_seq_no = min(seq_no, self._log.last_seq_no)
+        if self.next_seq_no >= max(self._log.first_available, 1):
+            self.next_batch()
+
+    def skip_to_time(self, timestamp_ns: int) -> None:
+        """Go close before the first batch of that time, by the index of this segment."""
+        if self.next_seq_no > self._log.last_seq_no:
+            return
+        segment = self._log.open_segment(self.next_seq_no)
+        entry = segment.nearest(lambda entry: entry.append_time_ns < timestamp_ns)
+        if entry is None:
+            segment.close()
+            return
+        self.close()
+        self._segment = segment
+        self.position = entry.position
+        self.next_seq_no = max(entry.base_seq_no, self.next_seq_no)
+
+    def close(self) -> None:
+        """Unmap the segment; may be called twice, and the reader goes on at its number."""
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None

@@ -1,0 +1,52 @@
+"""The file of a segment's index: written whole at a start, read whole to find a place.
+
+Losing it is no damage: it is made again from the segment.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from eventlog.local.storage.files import Files
+from eventlog.local.storage.format import (
+    INDEX_EVERY_BYTES,
+    IndexEntry,
+    index_name,
+    pack_index_entry,
+)
+
+
+def is_due(entry: IndexEntry, indexed_to: int) -> bool:
+    """Whether a batch gets an index entry: the first one, and then about one for each page."""
+    return not indexed_to or entry.position >= indexed_to + INDEX_EVERY_BYTES
+
+
+def write_index(directory: str, base_seq_no: int, entries: list[IndexEntry], files: Files) -> None:
+    """The index of a sealed segment, made again, whole or not at all.
+
+    On a full disk it stays missing: that makes a seek longer, never wrong, and the next start tries
+    again.
+    """
+    path = os.path.join(directory, index_name(base_seq_no))
+    with suppress(OSError):
+        descriptor = files.create(path + ".new")
+        try:
+            files.write(descriptor, [b"".join(map(pack_index_entry, entries))], 0)
+        finally:
+            files.close(descriptor)
+        files.rename(path + ".new", path)
+
+
+def read_index(directory: str, base_seq_no: int, files: Files) -> bytes:
+    """All entries, packed; a few hundred KiB at most. Nothing, if the file cannot be read."""
+    try:
+        descriptor = files.open_read(os.path.join(directory, index_name(base_seq_no)))
+    except OSError:
+        return b""
+    try:
+        return files.read(descriptor, files.size(descriptor), 0)
+    except OSError:
+        return b""
+    finally:
+        files.close(descriptor)

@@ -1,0 +1,418 @@
+"""The log as its writer has it: append, publish, roll, sync, positions, retention; no pipe.
+
+Rules:
+
+1. One object, in one process, that holds the log's lock (see `rendezvous`).
+2. Numbers are given in the order of `append`, without a gap; a failed append gives none.
+3. The high-water mark is raised after a batch is whole, the synced mark after its sync returned.
+4. The first available number is raised, also on the disk, before a segment is unlinked.
+5. What is old is decided by a clock that never jumps (see `times`).
+6. After a failed sync nothing is appended any more: what the disk has is not known, and the next
+   writer is told so (see `salvage`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from eventlog.config import BATCH_EVENTS_LIMIT
+from eventlog.errors import EventLogError, EventTooLarge, LogFull, StorageFailed
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.storage import producers as producers_file
+from eventlog.local.storage.control import ControlPage
+from eventlog.local.storage.files import Files, os_errors, replace_file, sync_errors
+from eventlog.local.storage.format import (
+    FIRST_BATCH,
+    HEADER_BYTES,
+    IndexEntry,
+    index_name,
+    pack_batch_header,
+    segment_name,
+)
+from eventlog.local.storage.offsets import OffsetTable, beyond
+from eventlog.local.storage.producers import ProducerTable
+from eventlog.local.storage.recovery import Damage, SealedSegment, StoredAcks
+from eventlog.local.storage.retention import full_by_retention, is_older, learn_ages
+from eventlog.local.storage.segment import SegmentWriter
+from eventlog.local.storage.spare import Spare
+from eventlog.local.storage.sync_work import SyncWork
+from eventlog.local.storage.times import SLACK_NS, LogClock
+
+
+class WritableLog:
+    """An open log; `storage.start.open_log` makes one, after recovery."""
+
+    def __init__(
+        self,
+        control: ControlPage,
+        offsets: OffsetTable,
+        producers: ProducerTable,
+        producers_to: int,
+        sealed: list[SealedSegment],
+        active: SegmentWriter | None,
+        *,
+        last_append_ns: int,
+        damages: list[Damage],
+        acks: list[StoredAcks],
+        is_same_boot: bool,
+        files: Files,
+        clock: LogClock,
+        warnings: list[str],
+    ) -> None:
+        self.directory = control.directory
+        self.options = control.options
+        self.control = control
+        self.offsets = offsets
+        self.damages = damages
+        self.warnings = warnings
+        """What else the start found, in words."""
+        self.acks = acks
+        """Those that recovery met, for whoever keeps the groups."""
+        self.is_same_boot = is_same_boot
+        """Whether the machine ran all the time since the last writer started."""
+        self._producers = producers
+        self._producers_to = producers_to
+        """The last event that the snapshot of them stands for."""
+        self._sealed = sealed
+        self._active = active
+        self._last_append_ns = last_append_ns
+        self._epoch = control.epoch
+        self.files = files
+        self._clock = clock
+        self._unsynced: list[SegmentWriter] = []
+        self._failure: EventLogError | None = None
+        self._has_new_names = False
+        self.spare = Spare(self.directory, self.options, files)
+        """The next segment: without it a roll makes one itself, while the append waits."""
+        self.on_spare_wanted: Callable[[], None] = lambda: None
+        """Called when the active segment is half full: `spare.begin` gives the work."""
+
+    @property
+    def last_seq_no(self) -> int:
+        """The number of the last event ever appended; 0 if there was none."""
+        return self.control.high_water
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether another writer has taken over: nothing here may be stored to any more."""
+        return self.control.epoch != self._epoch
+
+    @property
+    def failure(self) -> EventLogError | None:
+        """Why nothing is appended any more; `None` while all is well."""
+        return self._failure
+
+    # --- appending ---------------------------------------------------------------------------
+
+    def append(
+        self,
+        batch: PackedBatch,
+        producer_id: int = 0,
+        producer_seq: int = 0,
+        *,
+        makes_room: bool = False,
+    ) -> int:
+        """Store and publish a batch; the number of its first event.
+
+        A batch that this producer already had stored gets the number that it got then. One that
+        `makes_room`, because retention waits for what it acknowledges, may exceed `max_bytes`.
+
+        Raises:
+            LogFull: no room on the disk, or retention keeps what would have to go.
+            EventTooLarge: the batch does not fit a segment, or has more events than a batch may.
+            StorageFailed: the operating system failed the write, or an earlier sync.
+        """
+        known = self.find(producer_id, producer_seq)
+        if known is not None:
+            return known
+        if batch.count > BATCH_EVENTS_LIMIT:
+            raise EventTooLarge(
+                f"a batch of {batch.count} events; the limit is {BATCH_EVENTS_LIMIT}",
+                path=self.directory,
+            )
+        base_seq_no = self.control.high_water + 1
+        length = HEADER_BYTES + len(batch.payload)
+        segment = self._segment_for(length, base_seq_no, makes_room)
+        now = self._clock.stamp(self._last_append_ns)
+        if now < self._last_append_ns:
+            segment, now = self._step_back(segment, base_seq_no, now, makes_room)
+        header = pack_batch_header(
+            batch,
+            base_seq_no=base_seq_no,
+            append_time_ns=now,
+            producer_id=producer_id,
+            producer_seq=producer_seq,
+            epoch=self._epoch,
+        )
+        segment.append(header, batch.payload, IndexEntry(base_seq_no, now, segment.position))
+        self._last_append_ns = now
+        if producer_id:
+            self._producers.note(producer_id, producer_seq, base_seq_no)
+        self.control.high_water = base_seq_no + batch.count - 1
+        if segment.is_half_full and self.spare.is_wanted:
+            self.on_spare_wanted()
+        return base_seq_no
+
+    def find(self, producer_id: int, producer_seq: int) -> int | None:
+        """The number of the first event of a batch that is stored already; else `None`."""
+        return self._producers.find(producer_id, producer_seq) if producer_id else None
+
+    def _segment_for(self, length: int, base_seq_no: int, may_exceed: bool) -> SegmentWriter:
+        """The segment that takes a batch of that length, a new one if need be."""
+        if self._failure is not None:
+            raise StorageFailed(
+                f"the log {self.directory} takes no more appends: {self._failure}; its writer"
+                " ends and the next one starts from what the disk has",
+                path=self.directory,
+            )
+        if self._active is not None and self._active.has_room(length):
+            if not may_exceed:
+                self._make_room(0)  # the segment may be one that should not be there
+            return self._active
+        room = self.options.segment_bytes - FIRST_BATCH
+        if length > room:
+            raise EventTooLarge(
+                f"a batch of {length} bytes does not fit a segment of the log {self.directory},"
+                f" which takes {room}",
+                path=self.directory,
+            )
+        return self._roll(base_seq_no, may_exceed)
+
+    def _step_back(
+        self, segment: SegmentWriter, base_seq_no: int, now: int, may_exceed: bool
+    ) -> tuple[SegmentWriter, int]:
+        """The segment and the time of an event whose time is before that of the one before it.
+
+        Times never go back within a segment; without room for another one they stay where they are.
+        """
+        try:
+            if segment.position > FIRST_BATCH:
+                segment = self._roll(base_seq_no, may_exceed)
+        except LogFull:
+            return segment, self._last_append_ns
+        self.control.times_from = base_seq_no
+        return segment, now
+
+    def _roll(self, base_seq_no: int, may_exceed: bool) -> SegmentWriter:
+        """Seal the active segment and begin another; on failure all is as it was."""
+        if may_exceed:
+            self.retire()
+        else:
+            self._make_room(self.options.segment_bytes)
+        now = self._clock.stamp(self._last_append_ns)
+        fresh = SegmentWriter.create(
+            self.directory,
+            base_seq_no,
+            self.options.segment_bytes,
+            self._epoch,
+            now,
+            self.files,
+            spare=self.spare.take(),
+            writes_ahead=self.options.durability == "sync",
+        )
+        if self._active is not None:
+            self._seal(self._active, now)
+        self._active = fresh
+        self._note_clock()
+        with suppress(EventLogError):  # an older snapshot only means more to read at the next start
+            self._save_producers()
+        self._has_new_names = True
+        self.retire()
+        return fresh
+
+    def _seal(self, segment: SegmentWriter, now: int) -> None:
+        # Its last time may be one that was ahead.
+        steady_ns = min(self._last_append_ns, now) - self._clock.offset
+        self._sealed.append(SealedSegment(segment.base_seq_no, self._last_append_ns, steady_ns))
+        if self.options.durability == "memory":
+            segment.close()
+        else:
+            self._unsynced.append(segment)
+
+    def _save_producers(self) -> None:
+        """Replace the snapshot with one of all that was appended until now."""
+        snapshot = self._producers.to_bytes(self.control.high_water)
+        replace_file(self.directory, producers_file.FILE_NAME, snapshot, self.files)
+        self._producers_to = self.control.high_water
+
+    # --- syncing -----------------------------------------------------------------------------
+
+    def begin_sync(self) -> SyncWork:
+        """What has to be synced now; run it, in a thread if need be, and then `finish_sync`."""
+        has_new_names, self._has_new_names = self._has_new_names, False
+        sync_names = self._sync_names if has_new_names else None
+        return SyncWork(tuple(self._unsynced), self._active, self.control.high_water, sync_names)
+
+    def _sync_names(self) -> None:
+        with sync_errors(self.directory, "syncing its directory"):
+            self.files.sync_directory(self.directory)
+
+    def finish_sync(self, work: SyncWork) -> None:
+        """Raise the synced mark after `work` ran without an error."""
+        for segment in work.sealed:
+            self._unsynced.remove(segment)
+            segment.close()
+        if self._failure is None:  # another sync failed meanwhile: what this one did is not known
+            self.control.synced = max(self.control.synced, work.last_seq_no)
+
+    def fail(self, error: EventLogError) -> None:
+        """Refuse appends from now on: a sync failed, and a second one could lie about it.
+
+        So could one of the next writer's, which is therefore told.
+        """
+        self.refuse(error)
+        self.control.note_failed_sync(self.control.boot_id)
+
+    def refuse(self, error: EventLogError) -> None:
+        """Refuse appends from now on."""
+        self._failure = error
+
+    def sync_positions(self) -> None:
+        """Return when positions and marks are on the disk."""
+        self.offsets.sync()
+        self.control.sync()
+
+    # --- consumers ---------------------------------------------------------------------------
+
+    def ack(self, consumer: str, seq_no: int) -> None:
+        """Move a consumer's position forward to `seq_no`.
+
+        Raises:
+            SequenceOutOfRange: there is no such event yet.
+        """
+        self.check_ack(consumer, seq_no)
+        known = self.offsets.find(consumer)
+        position = seq_no if known is None else max(seq_no, known.position)
+        self.offsets.set(consumer, position, self._clock.now())
+
+    def check_ack(self, consumer: str, seq_no: int) -> None:
+        """Pass if the event is there to be acknowledged.
+
+        Raises:
+            SequenceOutOfRange: there is no such event yet.
+        """
+        if seq_no > self.last_seq_no:
+            raise beyond(self.directory, consumer, seq_no, self.last_seq_no)
+
+    def seek(self, consumer: str, position: int) -> None:
+        """Set a consumer's position: `position` is the last number behind it, 0 the beginning."""
+        self.offsets.set(consumer, position, self._clock.now())
+
+    # --- retention ---------------------------------------------------------------------------
+
+    def retire(self) -> None:
+        """Delete whole segments that are over a limit, as far as consumers allow it."""
+        retention = self.options.retention
+        if retention.max_bytes is not None:
+            while self._sealed and self._total_bytes() > retention.max_bytes:
+                if not self._retire_oldest():
+                    break
+        if retention.max_age is not None:
+            learn_ages(self._sealed, self._clock)
+            while self._sealed and is_older(self._sealed[0], retention, self._clock):
+                if not self._retire_oldest():
+                    break
+
+    def _note_clock(self) -> None:
+        """Leave the next writer what the wall clock had settled on."""
+        offset = self._clock.offset
+        if abs(self.control.clock_offset - offset) > SLACK_NS and self._clock.is_settled:
+            self.control.clock_offset = max(offset, 0)
+
+    def _make_room(self, size: int) -> None:
+        """What has to go so that so many bytes more are within the limit: a segment, at a roll.
+
+        The active segment is full by then, so whoever has acknowledged all of it lets it go too,
+        right after it is sealed.
+        """
+        limit = self.options.retention.max_bytes
+        if size:
+            self.retire()
+        if limit is None or not self.options.retention.keep_unacked:
+            return
+        while self._sealed and self._total_bytes() + size > limit:
+            if not self._retire_oldest():
+                break
+        if self._active is None or self._total_bytes() + size <= limit:
+            return
+        lowest = self.offsets.lowest()
+        if lowest is not None and lowest < self._base_after_oldest() - 1:
+            raise full_by_retention(self.directory, limit, lowest)
+
+    def _base_after_oldest(self) -> int:
+        """The first number that is not in the oldest segment."""
+        if len(self._sealed) > 1:
+            return self._sealed[1].base_seq_no
+        return self._active.base_seq_no if self._sealed and self._active else self.last_seq_no + 1
+
+    def _retire_oldest(self) -> bool:
+        """Delete the oldest sealed segment; false if a consumer still needs it."""
+        first_kept = self._base_after_oldest()
+        lowest = self.offsets.lowest() if self.options.retention.keep_unacked else None
+        if lowest is not None and lowest < first_kept - 1:
+            return False
+        if self._producers_to < first_kept - 1:
+            # Killed writers saved none since: once the segment is gone, only a snapshot tells that
+            # its batches were stored. Without room for one, deleting is what makes some.
+            with suppress(EventLogError):
+                self._save_producers()
+        base_seq_no = self._sealed[0].base_seq_no
+        self.control.first_available = first_kept
+        if self.options.durability != "memory":
+            # On the disk too, with the synced mark: when the segments are gone, nothing else there
+            # says which numbers the log has given.
+            self.control.sync()
+        path = os.path.join(self.directory, segment_name(base_seq_no))
+        is_synced = all(segment.base_seq_no != base_seq_no for segment in self._unsynced)
+        with os_errors(self.directory, "deleting a retired segment"):
+            if not (is_synced and self.spare.recycle(path)):
+                self.files.unlink(path)
+            self.files.unlink(os.path.join(self.directory, index_name(base_seq_no)))
+        del self._sealed[0]
+        return True
+
+    def _total_bytes(self) -> int:
+        return (len(self._sealed) + (self._active is not None)) * self.options.segment_bytes
+
+    # --- end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """An orderly end: everything synced, and said so in the control page."""
+        if self.control.is_replaced() or self.is_superseded:
+            self.abandon()
+            return
+        try:
+            if self._failure is None:
+                self._end_orderly()
+        finally:
+            self.abandon()
+
+    def _end_orderly(self) -> None:
+        if self.options.durability != "memory":
+            self._sync_all()
+        self._save_producers()
+        self._note_clock()
+        self.spare.discard()
+        self.control.writer_pid = 0
+
+    def _sync_all(self) -> None:
+        work = self.begin_sync()
+        try:
+            work.run()
+            self.finish_sync(work)
+            self.sync_positions()
+        except EventLogError as error:
+            self.fail(error)
+            raise
+
+    def abandon(self) -> None:
+        """Give all descriptors back and leave the files as they are, as a killed process would."""
+        for segment in self._unsynced:
+            segment.close()
+        if self._active is not None:
+            self._active.close()
+        self.spare.abandon()
+        self.offsets.close()
+        self.control.close()

@@ -1,0 +1,39 @@
+"""What retention decides by: the ages of segments, and the words for a log that may not shrink."""
+
+from __future__ import annotations
+
+from eventlog.config import Retention
+from eventlog.errors import LogFull
+from eventlog.local.storage.recovery import SealedSegment
+from eventlog.local.storage.times import LogClock, believable
+
+
+def is_older(segment: SealedSegment, retention: Retention, clock: LogClock) -> bool:
+    """Whether all events of the segment are older than retention keeps them, as far as is known."""
+    if retention.max_age is None or segment.steady_ns is None:
+        return False
+    return segment.steady_ns < clock.steady() - int(retention.max_age.total_seconds() * 1e9)
+
+
+def learn_ages(sealed: list[SealedSegment], clock: LogClock, *, is_trusted: bool = False) -> None:
+    """Find the ages of the segments that were there at the start, once the clock is right.
+
+    If it `is_trusted`, because of what the earlier writer noted, that is at once.
+    """
+    unknown = [segment for segment in sealed if segment.steady_ns is None]
+    if not unknown or not (is_trusted or clock.is_settled):
+        return
+    now = clock.steady() + clock.offset
+    times = believable([segment.newest_ns for segment in unknown], now)
+    for segment, newest_ns in zip(unknown, times, strict=True):
+        segment.steady_ns = newest_ns - clock.offset
+
+
+def full_by_retention(directory: str, limit: int, lowest: int) -> LogFull:
+    """The error for an append while a consumer needs what would have to be deleted."""
+    return LogFull(
+        f"the log {directory} is full: it may keep {limit} bytes and a consumer has not"
+        f" acknowledged event {lowest + 1}; acknowledge, forget the consumer, or raise the limit",
+        path=directory,
+        is_by_retention=True,
+    )

@@ -1,0 +1,220 @@
+"""`python -m eventlog.local.writer PATH`: become the writer of a log, or say why not.
+
+A client starts it with `--detach --lock N --answer M`. N is a descriptor that holds the directory's
+lock (see `rendezvous`). M is the channel on which the starter waits (see `spawn`) for one array in
+MessagePack: ["ready"], or ["error", name, message], or ["broken", error, traceback]. Without a
+channel the writer prints `ready`. What it says later goes to `writer.log`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import logging.handlers
+import os
+import resource
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+import msgpack
+
+from eventlog.config import LINGER_S_DEFAULT
+from eventlog.errors import EventLogError
+from eventlog.local import rendezvous
+from eventlog.local.storage.files import FILES, os_errors
+from eventlog.local.storage.owner import check_owner
+from eventlog.local.storage.recovery import Damage
+from eventlog.local.storage.start import open_log
+from eventlog.local.writer.succession import become_writer
+from eventlog.system import absolute_path, hold_standard_descriptors
+
+logger = logging.getLogger("eventlog.writer")
+LOG_BYTES_MAX = 256 * 1024
+
+
+def begin(start: int) -> NoReturn:
+    """What a client has a new process do; `start` is the file that told it so."""
+    os.close(start)
+    sys.argv.pop(0)  # as with `python -m`, the name of the program comes first
+    sys.exit(main())
+
+
+def main() -> int:
+    """Parse the arguments, become the writer, serve; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m eventlog.local.writer", description=__doc__)
+    parser.add_argument("path")
+    parser.add_argument("--detach", action="store_true", help="go on in the background")
+    parser.add_argument("--lock", type=int, help="a descriptor that holds the directory's lock")
+    parser.add_argument("--answer", type=int, help="the descriptor on which the starter waits")
+    parser.add_argument("--linger", type=float, default=LINGER_S_DEFAULT, help="seconds")
+    arguments = parser.parse_args()
+    directory = absolute_path(arguments.path)
+    starter = Starter(arguments.answer, _detach() if arguments.detach else None)
+    try:
+        check_owner(directory)  # before there is a file of ours in it
+        _log_to_file(directory)
+        serve(
+            directory,
+            linger_s=arguments.linger,
+            lock=None if arguments.lock is None else rendezvous.Lock(arguments.lock),
+            gives_way=arguments.detach,
+            on_ready=starter.say_ready,
+        )
+    except EventLogError as error:
+        logger.error("%s", error)
+        starter.say("error", type(error).__name__, str(error))
+        return 1
+    except Exception as error:
+        logger.exception("the writer failed")
+        starter.say("broken", f"{type(error).__name__}: {error}", traceback.format_exc())
+        raise
+    return 0
+
+
+def serve(
+    directory: str,
+    *,
+    linger_s: float | None,
+    lock: rendezvous.Lock | None = None,
+    gives_way: bool = False,
+    replaces: bool = False,
+    waits: bool = False,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Be the writer of the log until the end; the log must exist.
+
+    A writer that `gives_way` leaves for one that `replaces`; see `succession`.
+
+    Raises:
+        WriterUnavailable: another process is the writer.
+        EventLogError: the log cannot be opened, or nothing more could be stored.
+    """
+    hold_standard_descriptors()
+    rendezvous.check_file_system(directory)
+    _raise_descriptor_limit()
+    check_owner(directory)
+    writer_lock, listener = become_writer(directory, lock, replaces=replaces, waits=waits)
+    try:
+        _run(directory, listener, linger_s, on_ready, gives_way=gives_way)
+    finally:
+        # Only the holder of the lock may remove the socket: it cannot be a later writer's.
+        lock_path = os.path.join(directory, rendezvous.LOCK_NAME)
+        if FILES.has_name(writer_lock.descriptor, lock_path):
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, rendezvous.SOCKET_NAME))
+        writer_lock.release()
+
+
+def _run(
+    directory: str,
+    listener: socket.socket,
+    linger_s: float | None,
+    on_ready: Callable[[], None],
+    *,
+    gives_way: bool,
+) -> None:
+    import trio
+
+    from eventlog.local.writer.server import Server
+
+    log = open_log(directory)
+    logger.info("writer of %s, epoch %d", directory, log.control.epoch)
+    for damage in log.damages:
+        logger.warning("%s", describe(damage, log.last_seq_no))
+    for warning in log.warnings:
+        logger.warning("%s", warning)
+    server = Server(log, listener, linger_s=linger_s, gives_way=gives_way)
+    trio.run(server.run, on_ready)
+    if log.failure is not None:
+        raise log.failure
+    logger.info("ended in order")
+
+
+def describe(damage: Damage, last_seq_no: int) -> str:
+    """A damage in words, for the log file."""
+    if damage.last_seq_no is None:
+        return f"cut a torn tail after event {last_seq_no}: {damage.reason}"
+    return (
+        f"the events {damage.first_seq_no} to {damage.last_seq_no} are damaged and not served:"
+        f" {damage.reason}"
+    )
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many connections as the system does: the usual limit is there for `select`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _detach() -> int:
+    """Go on in a child, before any thread or trio is running; what to close when it serves.
+
+    The parent stays until then, and waits for a child that ends before: nobody else would, if the
+    starter is the first process of a container.
+    """
+    ready, starter = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(starter)
+        if not os.read(ready, 1):
+            os.waitpid(child, 0)
+        os._exit(0)
+    os.close(ready)
+    return starter
+
+
+def _log_to_file(directory: str) -> None:
+    """Log to `writer.log`, which is kept small."""
+    os.umask(0o077)
+    with os_errors(directory, "opening the writer's log file"):
+        handler = logging.handlers.RotatingFileHandler(
+            os.path.join(directory, rendezvous.LOG_NAME), maxBytes=LOG_BYTES_MAX, backupCount=1
+        )
+    logging.basicConfig(
+        level=logging.INFO,
+        handlers=[handler],
+        format="%(asctime)s %(process)d %(levelname)s %(message)s",
+    )
+
+
+class Starter:
+    """Whoever started this writer and waits for its answer."""
+
+    def __init__(self, channel: int | None, parent: int | None) -> None:
+        self._channel = channel
+        self._parent = parent
+        """A pipe to the process that detached this one: it ends when it hears that we serve."""
+
+    def say_ready(self) -> None:
+        """Let the starter go on, and keep nothing of its terminal."""
+        if self._channel is None:
+            with suppress(OSError):  # a starter that was killed is no reason not to serve
+                os.write(1, rendezvous.READY)
+        self.say("ready")
+        if self._parent is not None:
+            with suppress(OSError):
+                os.write(self._parent, rendezvous.READY)
+            os.close(self._parent)
+            self._parent = None
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+        os.chdir("/")
+
+    def say(self, *words: str) -> None:
+        """Answer, once; a starter that is gone needs no answer."""
+        if self._channel is not None:
+            with suppress(OSError):
+                os.write(self._channel, msgpack.packb(words, unicode_errors="surrogateescape"))
+            os.close(self._channel)
+            self._channel = None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

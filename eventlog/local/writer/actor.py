@@ -1,0 +1,294 @@
+"""What each message does: the actor that owns the log. No trio, no sockets.
+
+The shell hands messages in (`handle`) and gives each peer a `say`; the actor decides who is told
+what, and when:
+
+- An append is answered when it has reached the log's durability: at once, or, with "sync", when the
+  shell reports a sync that covers it (`on_synced`).
+- An append that finds the log full waits, if the log's `on_full` says so, until an acknowledgement
+  makes room; and if the disk is full, until the next segment is ready, if that is in the making.
+  Those behind it wait too, so that no producer's order is broken.
+- A parked peer is woken as soon as its number is published: in the same step as the append, or at
+  once if it is already there, so no wake-up can be lost.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+from eventlog.api.positions import SEQ_NO_MAX, check_name, check_seq_no
+from eventlog.config import MAX_IN_FLIGHT_LIMIT
+from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
+from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.wire.messages import (
+    Ack,
+    Append,
+    Appended,
+    AwaitSynced,
+    ClientMessage,
+    Done,
+    Forget,
+    Park,
+    Seek,
+    Status,
+    StatusReport,
+    Wake,
+    WriterMessage,
+    failed,
+)
+from eventlog.local.writer.group_desk import GroupDesk
+
+
+class Peer(Protocol):
+    """A client as the actor sees it."""
+
+    is_gone: bool
+
+    def say(self, message: WriterMessage) -> None:
+        """Send, or queue, an answer; never blocks."""
+
+
+class Waiting:
+    """Peers that wait for a mark to reach a number of theirs."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Peer, int]] = []
+        self._tickets = count()
+
+    def add(self, peer: Peer, request_id: int, seq_no: int) -> None:
+        """Wake the peer once the mark is there."""
+        heapq.heappush(self._heap, (seq_no, next(self._tickets), peer, request_id))
+
+    def wake(self, mark: int) -> None:
+        """Answer all who waited for the mark to be where it is now."""
+        while self._heap and self._heap[0][0] <= mark:
+            _, _, peer, request_id = heapq.heappop(self._heap)
+            peer.say(Wake(request_id, mark))
+
+    def forget(self, peer: Peer) -> None:
+        """Drop what a peer that is gone was waiting for."""
+        kept = [ticket for ticket in self._heap if ticket[2] is not peer]
+        if len(kept) != len(self._heap):
+            heapq.heapify(kept)
+            self._heap = kept
+
+
+class Actor:
+    """The log's owner.
+
+    `on_dirty` is called whenever something is to be synced, `on_due` when the next backoff of a
+    group may end earlier than before.
+    """
+
+    def __init__(
+        self,
+        log: WritableLog,
+        connections: Callable[[], int],
+        on_dirty: Callable[[], None],
+        on_due: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.log = log
+        self._connections = connections
+        self._on_dirty = on_dirty
+        self._answers_when_synced = log.options.durability == "sync"
+        self._waits_when_full = log.options.on_full == "wait"
+        self._parked = Waiting()
+        self._awaiting_sync = Waiting()
+        self._unsynced: deque[tuple[int, Peer, Appended]] = deque()
+        self._waiting: deque[tuple[Peer, Append]] = deque()
+        self.groups = GroupDesk(log, on_due, self._on_group_moved)
+
+    def handle(self, peer: Peer, message: ClientMessage) -> None:
+        """Carry out one message and say the answer, now or later.
+
+        Raises:
+            ProtocolError: the message makes no sense; the peer is to be dropped.
+        """
+        try:
+            self._carry_out(peer, message)
+        except ProtocolError:
+            raise
+        except EventLogError as error:
+            peer.say(failed(_request_id(message), error))
+
+    def _carry_out(self, peer: Peer, message: ClientMessage) -> None:
+        match message:
+            case Append():
+                self._take(peer, message)
+            case Park():
+                self._park(peer, message)
+            case AwaitSynced():
+                self._await_synced(peer, message)
+            case Ack(request_id, consumer, seq_no):
+                self.log.check_ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+                if not self.groups.take_ack(consumer, seq_no):  # its journal before the table
+                    self.log.ack(consumer, seq_no)
+                self._moved(peer, request_id)
+            case Seek(request_id, consumer, position):
+                check_seq_no(position, consumer=check_name(consumer))
+                if not self.groups.take_seek(consumer, position):
+                    self.log.seek(consumer, position)
+                self._moved(peer, request_id)
+            case Forget(request_id, consumer):
+                self.groups.forget(check_name(consumer))
+                self.log.offsets.forget(consumer)
+                self._moved(peer, request_id)
+            case Status(request_id):
+                peer.say(StatusReport(request_id, self._connections()))
+            case _:
+                self.groups.handle(peer, message)
+
+    def _moved(self, peer: Peer, request_id: int) -> None:
+        """A position was set: on the disk soon, and perhaps there is room now."""
+        peer.say(Done(request_id))
+        self._on_dirty()
+        self.retry_waiting()
+
+    def _on_group_moved(self) -> None:
+        self._on_dirty()
+        if self._waiting:
+            self.retry_waiting()
+
+    # --- appends -----------------------------------------------------------------------------
+
+    def _take(self, peer: Peer, message: Append) -> None:
+        _check_append(message)
+        if self._waiting and not message.acks_bytes:
+            self._wait_for_room(peer, message)
+        else:
+            self._append(peer, message)  # what it acknowledges may be what the others wait for
+
+    def _append(self, peer: Peer, message: Append) -> None:
+        # One that is stored already is only to be answered again, whosever its events are by now.
+        is_known = self.log.find(message.producer_id, message.producer_seq) is not None
+        batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
+        try:
+            acks = None if is_known else self.groups.acks_of(message)
+            base_seq_no = self.log.append(
+                batch,
+                message.producer_id,
+                message.producer_seq,
+                makes_room=acks is not None and self.groups.store.holds_retention(acks.group),
+            )
+        except LogFull as error:
+            # A segment in the making has room in its hands: whether there is any is known then.
+            will_change = (
+                self._waits_when_full if error.is_by_retention else self.log.spare.is_making
+            )
+            if not will_change:
+                raise
+            self._wait_for_room(peer, message)
+            return
+        answer = Appended(message.request_id, base_seq_no)
+        last_seq_no = base_seq_no + message.count - 1
+        self._parked.wake(self.log.last_seq_no)
+        if self._answers_when_synced and last_seq_no > self.log.control.synced:
+            self._unsynced.append((last_seq_no, peer, answer))
+        else:
+            peer.say(answer)
+        if acks is not None:
+            self.groups.take_acks(acks, base_seq_no, last_seq_no)
+        self._on_dirty()
+        self.groups.on_published()
+
+    def _wait_for_room(self, peer: Peer, message: Append) -> None:
+        if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
+            raise ProtocolError(f"more than {MAX_IN_FLIGHT_LIMIT} batches in flight")
+        # Until then its bytes may lie where the next message is received.
+        self._waiting.append((peer, message._replace(payload=bytes(message.payload))))
+
+    def retry_waiting(self) -> None:
+        """Append what waited for room, in the order in which it came, as far as there is some."""
+        results = [entry for entry in self._waiting if entry[1].acks_bytes]
+        waiting = deque(entry for entry in self._waiting if not entry[1].acks_bytes)
+        self._waiting = deque()
+        for entry in results:  # what they acknowledge may be what the others wait for
+            self._append_waiting(*entry)
+        still, self._waiting = self._waiting, deque()
+        while waiting and not self._waiting:  # one that went back says that there is no room
+            self._append_waiting(*waiting.popleft())
+        self._waiting = deque([*still, *self._waiting, *waiting])
+
+    def _append_waiting(self, peer: Peer, message: Append) -> None:
+        if peer.is_gone:
+            return  # it will repeat the batch on its next connection, if it lives
+        try:
+            self._append(peer, message)
+        except EventLogError as error:
+            peer.say(failed(message.request_id, error))
+
+    def on_synced(self) -> None:
+        """Answer the appends that a finished sync covers."""
+        synced = self.log.control.synced
+        self._awaiting_sync.wake(synced)
+        while self._unsynced and self._unsynced[0][0] <= synced:
+            _, peer, answer = self._unsynced.popleft()
+            peer.say(answer)
+
+    def on_sync_failed(self, error: EventLogError) -> None:
+        """Refuse what was not synced, and everything from now on."""
+        self.log.fail(error)
+        while self._unsynced:
+            _, peer, answer = self._unsynced.popleft()
+            peer.say(failed(answer.request_id, error))
+
+    def end(self) -> None:
+        """End in order, if the log is still this writer's and all is on the disk.
+
+        First what groups did: after an orderly end, nobody looks for that in batches.
+
+        Raises:
+            StorageFailed: a sync failed just now, so this was an end as a killed writer's.
+        """
+        is_ours = not (self.log.control.is_replaced() or self.log.is_superseded)
+        try:
+            if is_ours and not self.log.failure and self.log.options.durability != "memory":
+                self.groups.store.sync()
+        except EventLogError as error:
+            self.log.fail(error)
+            raise
+        finally:
+            self.log.close()
+            self.groups.store.close()
+
+    # --- waiting readers ---------------------------------------------------------------------
+
+    def _park(self, peer: Peer, message: Park) -> None:
+        if message.seq_no <= self.log.last_seq_no:
+            peer.say(Wake(message.request_id, self.log.last_seq_no))
+        else:
+            self._parked.add(peer, message.request_id, message.seq_no)
+
+    def _await_synced(self, peer: Peer, message: AwaitSynced) -> None:
+        if message.seq_no <= self.log.control.synced:
+            peer.say(Wake(message.request_id, self.log.control.synced))
+        else:
+            self._awaiting_sync.add(peer, message.request_id, message.seq_no)
+
+    def forget_peer(self, peer: Peer) -> None:
+        """Drop what a peer that is gone was waiting for."""
+        self._parked.forget(peer)
+        self._awaiting_sync.forget(peer)
+        self._waiting = deque(entry for entry in self._waiting if entry[0] is not peer)
+        self.groups.forget_peer(peer)
+
+
+def _request_id(message: ClientMessage) -> int:
+    request_id: int = message[0]  # type: ignore[assignment]  # only Hello has another first field
+    return request_id
+
+
+def _check_append(message: Append) -> None:
+    """Refuse what no client of ours sends, before it reaches the log."""
+    before_body = areas_bytes(message.count, message.flags, message.acks_bytes)
+    if message.count < 1 or before_body >= len(message.payload):
+        raise ProtocolError(f"a batch of {message.count} events that are not there")
+    if message.flags & ~FLAGS_KNOWN:
+        raise ProtocolError(f"a batch with unknown flags ({message.flags:#x})")
+    if message.producer_seq > SEQ_NO_MAX:
+        raise InvalidArgument("a producer's count that no producer can reach")

@@ -1,0 +1,206 @@
+"""The reference backend for threads and scripts; a shell around `memory_log`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from eventlog import blocking
+from eventlog.api.log import LogStatus, never_synced
+from eventlog.api.positions import (
+    ConsumerState,
+    SeekPosition,
+    check_name,
+    check_position,
+    check_seq_no,
+)
+from eventlog.api.stream_options import StreamOptions
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+)
+from eventlog.errors import EventLogError, LogFull
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.client.feed import closed
+from eventlog.local.client.handle import check_publisher, check_range
+from eventlog.local.client.room import SLOW_S, warn_of_wait
+from eventlog.memory.feed import MemoryFeed, read_range
+from eventlog.memory.model import MemoryHandle
+
+
+class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
+    """See `eventlog.blocking.EventLog`."""
+
+    def __init__(self, name: str, asked: AskedOptions) -> None:
+        super().__init__(name, asked)
+        self.open_handle()
+
+    def close(self) -> None:
+        self.close_handle()
+
+    def wait_changed(self, seen: int, *, is_for_room: bool = False) -> None:
+        """Wait until the log is not what it was when `version` was `seen`."""
+        changed = threading.Event()
+        self.log.call_when_changed(changed.set, seen)
+        if is_for_room and not changed.wait(SLOW_S):
+            warn_of_wait(self.path, self.log.last_consumer())
+        changed.wait()
+
+    def _append(self, packed: PackedBatch) -> int:
+        while True:
+            seen = self.log.version
+            try:
+                return self.log.append(packed)
+            except LogFull as error:
+                if not self.is_worth_waiting(error):
+                    raise
+            self.wait_changed(seen, is_for_room=True)
+
+    def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        return self._append(self.packed(event, key, headers))
+
+    def append_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> tuple[int, int]:
+        first = last = stored = 0
+        for one in self.many_events(keys, headers).pack(events):
+            try:
+                base = self._append(one)
+            except EventLogError as error:
+                raise stored_before(error, stored) from error.__cause__
+            first, last, stored = first or base, base + one.count - 1, stored + one.count
+        return first, last
+
+    def publisher(
+        self,
+        linger: float = blocking.PUBLISHER_LINGER_S_DEFAULT,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
+    ) -> AbstractContextManager[blocking.Publisher]:
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
+        return self._publisher()
+
+    @contextmanager
+    def _publisher(self) -> Iterator[blocking.Publisher]:
+        _ = self.log
+        publisher = BlockingInMemoryPublisher(self)
+        try:
+            yield publisher
+        finally:
+            publisher.is_closed = True
+
+    @contextmanager
+    def _subscribe(
+        self, consumer: str, position: SeekPosition, options: StreamOptions
+    ) -> Iterator[blocking.EventStream]:
+        stream = BlockingInMemoryStream(self, MemoryFeed(self, consumer, position, options))
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
+        return read_range(self.log, *check_range(start, stop))
+
+    def ack(self, consumer: str, seq_no: int) -> None:
+        self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+
+    def seek(self, consumer: str, position: SeekPosition) -> None:
+        self.log.seek(check_name(consumer), check_position(position))
+
+    def synced(self, seq_no: int | None = None) -> None:
+        raise never_synced(self.log.path)
+
+    def last_seq_no(self) -> int | None:
+        return self.log.last or None
+
+    def consumers(self) -> list[ConsumerState]:
+        return self.log.consumers()
+
+    def forget(self, consumer: str) -> None:
+        self.log.forget(check_name(consumer))
+
+    def status(self) -> LogStatus:
+        return self.log.status()
+
+
+class BlockingInMemoryPublisher(blocking.Publisher):
+    """Every `send` is stored at once; there is no pipe to fill."""
+
+    def __init__(self, log: BlockingInMemoryEventLog) -> None:
+        self._log = log
+        self.is_closed = False
+
+    def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> blocking.AppendHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        return BlockingInMemoryAppendHandle(self._log.append(event, key=key, headers=headers))
+
+    def flush(self) -> None:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+
+
+class BlockingInMemoryAppendHandle(blocking.AppendHandle):
+    """Known from the start."""
+
+    def __init__(self, seq_no: int) -> None:
+        self._seq_no = seq_no
+
+    @property
+    def seq_no(self) -> int:
+        return self._seq_no
+
+    def result(self) -> int:
+        return self._seq_no
+
+
+class BlockingInMemoryStream(blocking.EventStream):
+    """See `eventlog.blocking.EventStream`."""
+
+    def __init__(self, log: BlockingInMemoryEventLog, feed: MemoryFeed) -> None:
+        self._log = log
+        self._feed = feed
+        self._events: Iterator[EventEnvelope] = iter(())
+
+    def __iter__(self) -> Iterator[EventEnvelope]:
+        self._feed.use_as("events")
+        return self
+
+    def __next__(self) -> EventEnvelope:
+        for envelope in self._events:
+            return envelope
+        self._feed.use_as("events")
+        events = self._next_batch()
+        if events is None:
+            raise StopIteration
+        self._events = iter(events)
+        return next(self._events)
+
+    def batches(self) -> Iterator[list[EventEnvelope]]:
+        self._feed.use_as("batches")
+        return iter(self._next_batch, None)
+
+    def close(self) -> None:
+        """Hand nothing out any more."""
+        self._feed.is_closed = True
+        self._events = iter(())
+
+    def _next_batch(self) -> list[EventEnvelope] | None:
+        while True:
+            seen = self._log.log.version
+            events = self._feed.next_batch()
+            if events is not None or self._feed.is_finished:
+                return events
+            self._log.wait_changed(seen)

@@ -1,0 +1,77 @@
+"""What a stream of a log in memory reads next; the same for both kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from eventlog.api.log import never_synced
+from eventlog.api.positions import SeekPosition
+from eventlog.api.stream_options import StreamOptions
+from eventlog.errors import InvalidArgument
+from eventlog.event.envelope import EventEnvelope
+from eventlog.local.client.feed import closed
+from eventlog.memory.model import MemoryHandle, MemoryLog
+
+
+class MemoryFeed:
+    """Where a stream is, and what it reads next; the same for both kinds."""
+
+    def __init__(
+        self,
+        handle: MemoryHandle,
+        consumer: str,
+        position: SeekPosition,
+        options: StreamOptions,
+    ) -> None:
+        if options.durable_only:
+            raise never_synced(handle.log.path)
+        self._handle = handle
+        self.next_seq_no = handle.log.resolve(position, consumer)
+        self._end = None if options.follow else handle.log.last + 1
+        self._skips = options.on_truncated == "skip"
+        self._decode = options.decode
+        self._mode: str | None = None
+        self.is_closed = False
+
+    def use_as(self, mode: str) -> None:
+        """Fix how the stream is used, by its first use."""
+        if self._mode not in (None, mode):
+            raise InvalidArgument(
+                "a stream is used one way: event by event, or by `batches()`; open another one"
+            )
+        self._mode = mode
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a stream that does not follow is at its end."""
+        return self._end is not None and self.next_seq_no >= self._end
+
+    def next_batch(self) -> list[EventEnvelope] | None:
+        """The next events; `None` if there are none yet, or none any more."""
+        log = self._handle.log
+        if self.is_closed:
+            raise closed("stream", log.path)
+        if self._skips:
+            self.next_seq_no = max(self.next_seq_no, log.first_available)
+        if self.is_finished:
+            return None
+        events = log.next_batch(self.next_seq_no, self._decode)
+        if events is None:
+            return None
+        if self._end is not None:
+            events = events[: self._end - self.next_seq_no]
+        self.next_seq_no += len(events)
+        return events
+
+
+def read_range(log: MemoryLog, start: int, stop: int | None) -> Iterator[EventEnvelope]:
+    """The events from `start` to before `stop`, or to the last one there is at the call."""
+    end = log.last + 1 if stop is None else min(stop, log.last + 1)
+    return _events_between(log, start or log.first_available, end)
+
+
+def _events_between(log: MemoryLog, seq_no: int, end: int) -> Iterator[EventEnvelope]:
+    while seq_no < end:
+        events = (log.next_batch(seq_no) or [])[: end - seq_no]
+        yield from events
+        seq_no += len(events)

@@ -1,0 +1,283 @@
+"""`InMemoryEventLog`: the reference backend for trio and asyncio; a shell around `memory_log`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Self
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from eventlog.api.log import (
+    AppendHandle,
+    EventLog,
+    EventRange,
+    EventStream,
+    LogStatus,
+    Publisher,
+    never_synced,
+)
+from eventlog.api.positions import (
+    ConsumerState,
+    SeekPosition,
+    check_name,
+    check_position,
+    check_seq_no,
+)
+from eventlog.api.stream_options import StreamOptions
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
+)
+from eventlog.errors import EventLogError, LogFull
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.event.record_batch import PackedBatch
+from eventlog.local.client.feed import closed
+from eventlog.local.client.handle import check_publisher, check_range
+from eventlog.local.client.loops import LoopOwner, call_in_this_loop
+from eventlog.local.client.room import SLOW_S, warn_of_wait
+from eventlog.memory.feed import MemoryFeed, read_range
+from eventlog.memory.model import MemoryHandle, MemoryLog
+
+
+class InMemoryEventLog(MemoryHandle, EventLog):
+    """See `EventLog`; the reference that the others are tested against.
+
+    `InMemoryEventLog()` is the same as `eventlog.open("memory:")`.
+    """
+
+    def __init__(self, name: str = "", asked: AskedOptions | None = None) -> None:
+        super().__init__(name, asked or AskedOptions())
+        self._loop: LoopOwner | None = None
+
+    async def __aenter__(self) -> Self:
+        if self.is_open:
+            _ = self.log  # in another event loop: `WrongEventLoop`
+        self._loop = LoopOwner()
+        self.open_handle()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self.is_open and self._loop is not None and not self._loop.is_over():
+            self._loop.check(self.path)
+        self.close_handle()
+
+    @property
+    def log(self) -> MemoryLog:
+        found = super().log
+        if self._loop is not None:
+            self._loop.check(self.path)
+        return found
+
+    async def wait_changed(self, seen: int, *, is_for_room: bool = False) -> None:
+        """Wait until the log is not what it was when `version` was `seen`."""
+        changed = anyio.Event()
+        self.log.call_when_changed(call_in_this_loop(changed.set), seen)
+        if is_for_room:
+            with anyio.move_on_after(SLOW_S):
+                await changed.wait()
+            if not changed.is_set():
+                warn_of_wait(self.path, self.log.last_consumer())
+        await changed.wait()
+
+    async def _append(self, packed: PackedBatch) -> int:
+        await checkpoint()
+        while True:
+            seen = self.log.version
+            try:
+                return self.log.append(packed)
+            except LogFull as error:
+                if not self.is_worth_waiting(error):
+                    raise
+            await self.wait_changed(seen, is_for_room=True)
+
+    async def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        return await self._append(self.packed(event, key, headers))
+
+    async def append_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> tuple[int, int]:
+        first = last = stored = 0
+        for one in await self.many_events(keys, headers).pack_any(events):
+            try:
+                base = await self._append(one)
+            except EventLogError as error:
+                raise stored_before(error, stored) from error.__cause__
+            first, last, stored = first or base, base + one.count - 1, stored + one.count
+        return first, last
+
+    def publisher(
+        self,
+        linger: float = 0.0,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
+    ) -> AbstractAsyncContextManager[Publisher]:
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
+        return self._publisher()
+
+    @asynccontextmanager
+    async def _publisher(self) -> AsyncIterator[Publisher]:
+        _ = self.log
+        publisher = InMemoryPublisher(self)
+        try:
+            yield publisher
+        finally:
+            publisher.is_closed = True
+
+    @asynccontextmanager
+    async def _subscribe(
+        self, consumer: str, position: SeekPosition, options: StreamOptions
+    ) -> AsyncIterator[EventStream]:
+        stream = InMemoryStream(self, MemoryFeed(self, consumer, position, options))
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def read(self, start: int, stop: int | None = None) -> EventRange:
+        start, stop = check_range(start, stop)
+        stored = self.log.last + 1
+        return InMemoryRange(self, start, stored if stop is None else min(stop, stored))
+
+    async def ack(self, consumer: str, seq_no: int) -> None:
+        self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+
+    async def seek(self, consumer: str, position: SeekPosition) -> None:
+        self.log.seek(check_name(consumer), check_position(position))
+
+    async def synced(self, seq_no: int | None = None) -> None:
+        raise never_synced(self.log.path)
+
+    async def last_seq_no(self) -> int | None:
+        return self.log.last or None
+
+    async def consumers(self) -> list[ConsumerState]:
+        return self.log.consumers()
+
+    async def forget(self, consumer: str) -> None:
+        self.log.forget(check_name(consumer))
+
+    async def status(self) -> LogStatus:
+        return self.log.status()
+
+
+class InMemoryPublisher(Publisher):
+    """Every `send` is stored at once; there is no pipe to fill."""
+
+    def __init__(self, log: InMemoryEventLog) -> None:
+        self._log = log
+        self.is_closed = False
+
+    async def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        return InMemoryAppendHandle(await self._log.append(event, key=key, headers=headers))
+
+    async def flush(self) -> None:
+        _ = self._log.log
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+
+
+class InMemoryAppendHandle(AppendHandle):
+    """Known from the start."""
+
+    def __init__(self, seq_no: int) -> None:
+        self._seq_no = seq_no
+
+    @property
+    def seq_no(self) -> int:
+        return self._seq_no
+
+    async def result(self) -> int:
+        return self._seq_no
+
+
+class InMemoryStream(EventStream):
+    """See `EventStream`."""
+
+    def __init__(self, log: InMemoryEventLog, feed: MemoryFeed) -> None:
+        self._log = log
+        self._feed = feed
+        self._events: Iterator[EventEnvelope] = iter(())
+        self._turn = anyio.Lock()
+
+    def __aiter__(self) -> InMemoryStream:
+        self._feed.use_as("events")
+        return self
+
+    async def __anext__(self) -> EventEnvelope:
+        for envelope in self._events:
+            return envelope
+        self._feed.use_as("events")
+        async with self._turn:  # others wait, and then have the rest of the batch
+            for envelope in self._events:
+                return envelope
+            self._events = iter(await self.next_batch())
+            return next(self._events)
+
+    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
+        self._feed.use_as("batches")
+        return _Batches(self)
+
+    def close(self) -> None:
+        """Hand nothing out any more."""
+        self._feed.is_closed = True
+        self._events = iter(())
+
+    async def next_batch(self) -> list[EventEnvelope]:
+        """The next batch, waiting for it if need be."""
+        await checkpoint()
+        while True:
+            seen = self._log.log.version
+            events = self._feed.next_batch()
+            if events is not None:
+                return events
+            if self._feed.is_finished:
+                raise StopAsyncIteration
+            await self._log.wait_changed(seen)
+
+
+class _Batches:
+    """A stream, batch by batch."""
+
+    def __init__(self, stream: InMemoryStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _Batches:
+        return self
+
+    async def __anext__(self) -> list[EventEnvelope]:
+        return await self._stream.next_batch()
+
+
+class InMemoryRange(EventRange):
+    """See `EventRange`."""
+
+    def __init__(self, log: InMemoryEventLog, start: int, stop: int | None) -> None:
+        self._log = log
+        self._bounds = start, stop
+        self._events: Iterator[EventEnvelope] | None = None
+
+    def __aiter__(self) -> InMemoryRange:
+        return InMemoryRange(self._log, *self._bounds)
+
+    async def __anext__(self) -> EventEnvelope:
+        if self._events is None:
+            self._events = read_range(self._log.log, *self._bounds)
+        for envelope in self._events:
+            return envelope
+        raise StopAsyncIteration

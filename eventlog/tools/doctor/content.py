@@ -1,0 +1,118 @@
+"""What lies in a log's directory: known or not, of which format, whole or not."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from eventlog.errors import CorruptLog
+from eventlog.local import rendezvous
+from eventlog.local.storage import control, journal, members, offsets, producers, spare
+from eventlog.local.storage.format import VERSION, base_of_name, index_name
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.segment import SegmentReader
+from eventlog.tools.doctor.findings import Finding, size
+from eventlog.tools.doctor.times import time_findings
+from eventlog.tools.keep import is_kept_copy
+from eventlog.tools.survey import find_tail, survey
+
+KNOWN: Final = frozenset(
+    {
+        control.FILE_NAME,
+        offsets.FILE_NAME,
+        producers.FILE_NAME,
+        members.FILE_NAME,
+        spare.FILE_NAME,
+        journal.GROUPS_NAME,
+        journal.DEAD_NAME,
+        rendezvous.LOCK_NAME,
+        rendezvous.SOCKET_NAME,
+        rendezvous.LOG_NAME,
+        rendezvous.LOG_NAME + ".1",
+    }
+)
+REPAIR: Final = "eventlog verify --repair {log}"
+
+
+def content_findings(log: LogReader) -> Iterator[Finding]:
+    """Format, segments, and all that `survey` sees."""
+    bases = log.segment_bases()
+    first, last = log.first_available, log.last_seq_no
+    events = f"the events {first:,} to {last:,}" if first <= last else "no events"
+    what = f"version {VERSION}: {events} in {len(bases):,} segments"
+    yield Finding(level="ok", about="format", what=what)
+    yield from _event_findings(log, bases)
+    yield from time_findings(log.sample_times(), time.time_ns())
+    yield from _survey_findings(log)
+
+
+def _event_findings(log: LogReader, bases: list[int]) -> Iterator[Finding]:
+    """What can be seen of the events without reading them all."""
+    first, last = log.first_available, log.last_seq_no
+    for base in bases:
+        try:
+            SegmentReader(log.directory, base, log.files).close()
+        except FileNotFoundError:
+            continue  # retention has just deleted it
+        except CorruptLog as error:
+            yield Finding(
+                level="problem", about="files", what=str(error), do=REPAIR, remedy="repair"
+            )
+    if first <= last and bases and bases[0] > first:
+        what = f"the segment of event {first} is missing; the first one there has event {bases[0]}"
+        yield Finding(level="problem", about="files", what=what, do="restore a backup")
+    for hole in find_tail(log.directory, bases, log.files).holes_up_to(last):
+        yield Finding(
+            level="problem",
+            about="files",
+            what=f"the events {hole.first_seq_no} to {hole.last_seq_no} are damaged: {hole.reason}",
+            do="restore a backup; `eventlog export --skip-damaged` saves all others",
+        )
+
+
+def _survey_findings(log: LogReader) -> Iterator[Finding]:
+    faults = survey(log)
+    for fault in faults:
+        if fault.kind == "ahead":
+            yield Finding(level="warning", about="consumers", what=fault.text, do=fault.do)
+        elif fault.kind == "missing":
+            do = "before the next writer starts, which makes an empty one"
+            yield Finding(level="problem", about="files", what=fault.text, do=do)
+        else:
+            yield Finding(
+                level="problem" if fault.is_problem else "note",
+                about="files",
+                what=fault.text + ("" if fault.is_problem else "; the next writer mends that"),
+                do=REPAIR,
+                remedy="repair",
+            )
+    if not faults:
+        yield Finding(
+            level="ok", about="files", what="nothing is torn; `eventlog verify` checks every event"
+        )
+
+
+def name_findings(directory: str) -> Iterator[Finding]:
+    """Files that are no part of a log."""
+    names = sorted(os.listdir(directory))
+    owned = {index_name(base) for base in map(base_of_name, names) if base is not None}
+    kept = [name for name in names if is_kept_copy(name)]
+    if kept:
+        total = sum(os.path.getsize(os.path.join(directory, name)) for name in kept)
+        yield Finding(
+            level="note",
+            about="files",
+            what=f"{len(kept)} file(s) that a repair kept a copy of ({size(total)}), as {kept[0]}",
+            do="remove them when you no longer need them",
+        )
+    for name in names:
+        if name in KNOWN or name in kept or name in owned or base_of_name(name) is not None:
+            continue
+        if name.endswith((".new", ".idx")):
+            what = f"{name} was left by a writer that died; the next one removes it"
+            yield Finding(level="note", about="files", what=what)
+        else:
+            what = f"{name} is no file of the log, which takes no notice of it"
+            yield Finding(level="note", about="files", what=what)

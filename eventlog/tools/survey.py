@@ -1,0 +1,270 @@
+"""What can be said of a log's files without reading every event: for `verify`, `repair`, `doctor`.
+
+A fault names what is wrong in words; whether it is a problem (something is lost, or not served) or
+a note (the writer's next start mends it by itself) is a part of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from crc32c import crc32c
+
+from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
+from eventlog.local.storage import offsets
+from eventlog.local.storage.files import FILES, Files, os_errors
+from eventlog.local.storage.format import (
+    FIRST_BATCH,
+    INDEX_ENTRY,
+    index_name,
+    unpack_index_entry,
+)
+from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
+from eventlog.local.storage.missing import ahead, ahead_remedy, missing_files
+from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.recovery import Damage, whole_batches
+from eventlog.local.storage.segment import SegmentReader
+
+JOURNALS: Final = (GROUPS_NAME, DEAD_NAME)
+EVERYTHING: Final = 2**63
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong."""
+
+    text: str
+    is_problem: bool
+    kind: str
+    """tail, marks, index, positions, ahead, journal or missing."""
+    do: str | None = None
+    """What to do about it, where a repair does nothing; `{log}` stands for the path."""
+
+
+class Tail(NamedTuple):
+    """Where a log ends, by what its segments hold."""
+
+    last_seq_no: int
+    is_torn: bool
+    reason: str
+    holes: tuple[Damage, ...] = ()
+    """Damage in the last segment, before events that are whole."""
+
+    def holes_up_to(self, seq_no: int) -> list[Damage]:
+        """Those that are no batch which a writer was just storing.
+
+        `seq_no` is a high-water mark from before the segment was read.
+        """
+        return [hole for hole in self.holes if hole.last_seq_no and hole.last_seq_no <= seq_no]
+
+    def holes_after(self, seq_no: int) -> list[Damage]:
+        """The others."""
+        return [hole for hole in self.holes if hole not in self.holes_up_to(seq_no)]
+
+
+def survey(log: LogReader) -> list[Fault]:
+    """Everything that is wrong with a log but for its events."""
+    is_served = log.control.running_writer is not None
+    faults = [*_index_faults(log), *_position_faults(log), *_journal_faults(log), *_missing(log)]
+    if is_served:  # which may be in the middle of a batch or record
+        return [fault for fault in faults if fault.is_problem or fault.kind != "journal"]
+    return [*_tail_faults(log), *faults]
+
+
+def _missing(log: LogReader) -> Iterator[Fault]:
+    """Files that are not there although others say that they were."""
+    with os_errors(log.directory, "looking into the directory"):
+        names = log.files.names(log.directory)
+    for text in missing_files(names, log.control.epoch):
+        yield Fault(text, True, "missing")
+
+
+# --- the tail -----------------------------------------------------------------------------------
+
+
+def find_tail(directory: str, bases: list[int], files: Files = FILES) -> Tail:
+    """The last event that is stored whole, whatever the high-water mark says."""
+    if not bases:
+        return Tail(0, False, "there is no segment")
+    base = bases[-1]
+    try:
+        segment = SegmentReader(directory, base, files)
+    except (CorruptLog, FileNotFoundError):  # reported with its events
+        return Tail(base - 1, False, "the last segment cannot be read")
+    try:
+        scan = segment.scan(EVERYTHING)
+    finally:
+        segment.close()
+    # The last damage is always the open end, here: what lies behind is called trusted.
+    *holes, end = scan.damages
+    return Tail(scan.next_seq_no - 1, scan.is_torn, end.reason, tuple(holes))
+
+
+def _tail_faults(log: LogReader) -> Iterator[Fault]:
+    """What a killed writer left."""
+    tail = find_tail(log.directory, log.segment_bases(), log.files)
+    last, first = log.last_seq_no, log.first_available
+    if tail.is_torn:
+        text = f"a torn tail after event {tail.last_seq_no} ({tail.reason}); it is to be cut"
+        yield Fault(text, False, "tail")
+    if tail.last_seq_no > last:
+        text = f"{tail.last_seq_no - last} event(s) from {last + 1} on are whole and not published"
+        yield Fault(text, False, "marks")
+    bases = log.segment_bases()
+    if bases and bases[0] < first <= tail.last_seq_no and first not in bases:
+        text = f"the control page says that event {first} is the first one, where no segment begins"
+        yield Fault(text, True, "marks")
+    elif first > max(last, tail.last_seq_no) + 1:
+        text = f"the control page says that event {first} is the first one, and {last} the last"
+        yield Fault(text, True, "marks")
+
+
+# --- indexes ------------------------------------------------------------------------------------
+
+
+def wrong_indexes(log: LogReader) -> dict[int, str]:
+    """What is wrong with the indexes, by the number of their segment."""
+    found: dict[int, str] = {}
+    for base in log.segment_bases():
+        if not os.path.exists(os.path.join(log.directory, index_name(base))):
+            found[base] = f"segment {base} has no index"
+            continue
+        try:
+            segment = SegmentReader(log.directory, base, log.files)
+        except (OSError, CorruptLog):
+            continue  # reported with its events
+        try:
+            fault = _index_fault(log, segment)
+        finally:
+            segment.close()
+        if fault is not None:
+            found[base] = f"the index of segment {base} {fault}"
+    return found
+
+
+def _index_fault(log: LogReader, segment: SegmentReader) -> str | None:
+    entries = segment.entries()
+    wrong = [entry for entry in entries if not segment.leads_to_batch(entry)]
+    if wrong:
+        return f"has {len(wrong)} wrong entries"
+    path = os.path.join(log.directory, index_name(segment.base_seq_no))
+    with os_errors(log.directory, "reading an index"), open(path, "rb") as file:
+        packed = file.read()
+    place = len(entries) * INDEX_ENTRY.size
+    if packed[place:].strip(b"\0"):
+        # A writer may be in the middle of an entry, which then stands at the very end.
+        later = range(
+            place + INDEX_ENTRY.size, len(packed) - INDEX_ENTRY.size + 1, INDEX_ENTRY.size
+        )
+        if any(unpack_index_entry(packed, offset) for offset in later) or not entries:
+            return "is damaged"
+    if entries or log.last_seq_no < segment.base_seq_no:
+        return None
+    view = segment.view
+    first = next(whole_batches(view, FIRST_BATCH, segment.base_seq_no, len(view)), None)
+    return None if first is None else "is empty"
+
+
+def _index_faults(log: LogReader) -> Iterator[Fault]:
+    """An index that is missing or wrong only makes a seek longer: a note."""
+    for text in wrong_indexes(log).values():
+        yield Fault(text, False, "index")
+
+
+# --- positions ----------------------------------------------------------------------------------
+
+
+def damaged_rows(data: bytes) -> dict[int, str]:
+    """The rows of an offset table that are no consumer's any more: what is left of each."""
+    found: dict[int, str] = {}
+    for slot in range((len(data) - offsets.HEADER.size) // offsets.SLOT.size):
+        fields = offsets.SLOT.to_dict(data, offsets.HEADER.size + slot * offsets.SLOT.size)
+        name = fields["name"][: fields["name_bytes"]]
+        is_whole = crc32c(name) == fields["name_crc"] and name
+        if fields["state"] and not (is_whole and fields["state"] == 1):
+            shown = fields["name"].rstrip(b"\0")[:60].decode(errors="replace")
+            found[slot] = f"the consumer {shown!r}, at event {fields['position']}"
+    return found
+
+
+def _position_faults(log: LogReader) -> Iterator[Fault]:
+    """A position ahead of the log is allowed, and worth a note."""
+    try:
+        states = log.consumers()
+    except EventLogError as error:
+        yield Fault(str(error), True, "positions")
+        return
+    for state in states:
+        if (state.last_acked or 0) > log.last_seq_no:
+            text = ahead(state.name, state.last_acked or 0, log.last_seq_no)
+            do = ahead_remedy("{log}", state.name, log.last_seq_no)
+            yield Fault(text, False, "ahead", do)
+    # A writer that makes a row just now is seen at work once, and not twice.
+    rows, again = (
+        damaged_rows(read_whole(log.directory, offsets.FILE_NAME, log.files) or b"")
+        for _ in range(2)
+    )
+    for what in [rows[slot] for slot in rows if slot in again]:
+        yield Fault(f"a row of the offset table is damaged: {what}", True, "positions")
+
+
+# --- journals -----------------------------------------------------------------------------------
+
+
+def _journal_faults(log: LogReader) -> Iterator[Fault]:
+    for name in JOURNALS:
+        data = read_whole(log.directory, name, log.files)
+        if data is None:
+            continue
+        try:
+            records, end = parse(data, log.directory)
+        except (CorruptLog, UnknownFormat) as error:
+            yield Fault(f"the file {name!r}: {error}", True, "journal")
+            continue
+        lost = later_records(data, end)
+        if lost:
+            text = f"the file {name!r} is damaged after {len(records)} records; {len(lost)} follow"
+            yield Fault(text, True, "journal")
+        elif data[end:].strip(b"\0"):
+            yield Fault(f"the file {name!r} ends in a torn record", False, "journal")
+
+
+def read_whole(directory: str, name: str, files: Files) -> bytes | None:
+    """All of a file; `None` if there is none."""
+    with os_errors(directory, f"reading its file {name}"):
+        try:
+            descriptor = files.open_read(os.path.join(directory, name))
+        except FileNotFoundError:
+            return None
+        try:
+            return files.read(descriptor, files.size(descriptor), 0)
+        finally:
+            files.close(descriptor)
+
+
+def later_records(data: bytes, position: int) -> list[list[Any]]:
+    """Whole records after the place where a journal is damaged, wherever they begin."""
+    found: list[list[Any]] = []
+    while position < len(data):
+        record = whole_record(data, position)
+        if record is None:
+            position += 1
+        else:
+            found.append(record[0])
+            position = record[1]
+    return found
+
+
+def lease_ids(record: list[Any]) -> list[int]:
+    """The numbers of leases that a record of the groups' journal names; see `groups.state`."""
+    with suppress(LookupError, TypeError, ValueError):
+        kind, _, *fields = record
+        if kind in ("lease", "done", "results", "back", "failed", "buried"):
+            return [int(fields[0])]
+        if kind == "state":
+            *_, members, leases, _ = fields
+            recent = [int(lease_id) for member in members for lease_id in member[4]]
+            return recent + [int(lease[0]) for lease in leases]
+    return []

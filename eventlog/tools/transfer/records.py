@@ -1,0 +1,70 @@
+"""The fields of an exported event, and what makes an envelope of them again; pure.
+
+    seq_no      its number in the log that it is from; not read
+    id          16 bytes
+    timestamp   nanoseconds since 1970
+    key         str, or left out
+    headers     map of str to str, or left out
+    event       the payload
+
+On import only `event` is needed; a missing `id` or `timestamp` is made then.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from eventlog.errors import InvalidEvent
+from eventlog.event.envelope import (
+    ID_BYTES,
+    EventEnvelope,
+    check_headers,
+    check_key,
+    envelope_of,
+    new_id,
+)
+
+FIELDS: Final = ("seq_no", "id", "timestamp", "key", "headers", "event")
+
+
+def check_fields(record: object) -> dict[str, Any]:
+    """The record itself, if its fields are those of an event.
+
+    Raises:
+        InvalidEvent: it is something else.
+    """
+    if not isinstance(record, dict):
+        raise InvalidEvent(f"it is no object with the field 'event': {record!r:.60}")
+    if "event" not in record:
+        raise InvalidEvent(
+            f"it has no field 'event', only {', '.join(map(repr, record)) or 'none'}"
+        )
+    for name in record:
+        if name not in FIELDS:
+            raise InvalidEvent(f"it has an unknown field {name!r}; known are {', '.join(FIELDS)}")
+    return record
+
+
+def envelope_from(record: dict[str, Any], id_bytes: bytes | None, ns: int | None) -> EventEnvelope:
+    """The envelope, without a number.
+
+    Raises:
+        InvalidEvent, InvalidArgument, InvalidArgumentType: a field has no meaning.
+    """
+    if ns is None:
+        ns = time.time_ns()
+    if not 0 <= ns < 2**63:
+        raise InvalidEvent(f"its timestamp is {ns} ns, outside of the years 1970 to 2262")
+    if id_bytes is None:
+        id_bytes = new_id(ns)
+    if len(id_bytes) != ID_BYTES:
+        raise InvalidEvent(f"its id has {len(id_bytes)} bytes instead of {ID_BYTES}")
+    key, headers = record.get("key"), record.get("headers")
+    return envelope_of(
+        record["event"],
+        id_bytes=id_bytes,
+        timestamp_ns=ns,
+        key=None if key is None else check_key(key),
+        headers=None if headers is None else check_headers(headers),
+    )
