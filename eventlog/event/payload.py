@@ -38,7 +38,7 @@ import msgpack
 import msgspec
 import ormsgpack
 
-from eventlog.bad_values import type_name
+from eventlog.event.bad_values import type_name
 
 UUID_EXTENSION: Final = 1
 LEVELS_AROUND: Final = 4
