@@ -42,6 +42,7 @@ from eventlog.errors import (
     LogNotFound,
     NotALog,
     NotFlushed,
+    NotSupported,
     PermissionDenied,
     ProtocolError,
     SequenceOutOfRange,
@@ -56,16 +57,15 @@ from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
     from eventlog import blocking
+    from eventlog.api.group import DeadLetter, Group, GroupReport
     from eventlog.api.log import (
         AppendHandle,
         EventLog,
         EventRange,
         EventStream,
-        Group,
-        LogStatus,
         Publisher,
     )
-    from eventlog.local.groups.stored import DeadLetter, GroupReport
+    from eventlog.api.status import LogStatus
     from eventlog.memory.log import InMemoryEventLog
 
 __version__ = "0.1.0"
@@ -102,6 +102,7 @@ __all__ = [
     "LogStatus",
     "NotALog",
     "NotFlushed",
+    "NotSupported",
     "OnFull",
     "PermissionDenied",
     "ProtocolError",
@@ -124,10 +125,10 @@ _LAZY = {
     "EventLog": "eventlog.api.log",
     "EventRange": "eventlog.api.log",
     "EventStream": "eventlog.api.log",
-    "DeadLetter": "eventlog.local.groups.stored",
-    "Group": "eventlog.api.log",
-    "GroupReport": "eventlog.local.groups.stored",
-    "LogStatus": "eventlog.api.log",
+    "DeadLetter": "eventlog.api.group",
+    "Group": "eventlog.api.group",
+    "GroupReport": "eventlog.api.group",
+    "LogStatus": "eventlog.api.status",
     "Publisher": "eventlog.api.log",
     "InMemoryEventLog": "eventlog.memory.log",
 }
@@ -172,9 +173,9 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
         segment_bytes=segment_bytes,
         max_event_bytes=max_event_bytes,
     )
-    from eventlog.api import engines as choose
+    from eventlog.api import engines
 
-    return choose.open_log(path, asked)
+    return engines.open_log(path, asked)
 
 
 def _check_event_loop() -> None:

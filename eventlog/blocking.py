@@ -17,34 +17,24 @@ Importing this module imports neither trio nor asyncio.
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
-from eventlog.api.log import LogStatus, no_groups
-from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
-from eventlog.api.stream_options import OnTruncated, StreamOptions
-from eventlog.config import (
-    FLUSH_S_DEFAULT,
-    MAX_DELIVERIES_DEFAULT,
-    MAX_IN_FLIGHT_DEFAULT,
-    PUBLISHER_BATCH_BYTES_DEFAULT,
-    AskedOptions,
-    Durability,
-    GroupOrdering,
-    OnFull,
-    Retention,
+from eventlog.api import engines
+from eventlog.api.blocking_log import (
+    PUBLISHER_LINGER_S_DEFAULT,
+    AppendHandle,
+    EventLog,
+    EventStream,
+    Publisher,
 )
-from eventlog.event.envelope import EventEnvelope
-from eventlog.event.many_events import Headers, Keys
-from eventlog.local.groups.stored import DeadLetter
+from eventlog.api.group import BlockingGroup as Group
+from eventlog.config import AskedOptions, Durability, OnFull, Retention
 
 if TYPE_CHECKING:
     from eventlog.local.client.member import GroupMember, Lease
 
 __all__ = [
+    "PUBLISHER_LINGER_S_DEFAULT",
     "AppendHandle",
     "EventLog",
     "EventStream",
@@ -54,223 +44,6 @@ __all__ = [
     "Publisher",
     "open",
 ]
-
-PUBLISHER_LINGER_S_DEFAULT = 0.002
-"""Without an event loop nobody notices that a producer pauses, so a thread looks after it."""
-
-
-class AppendHandle(ABC):
-    """An event that a publisher has queued."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def seq_no(self) -> int | None:
-        """The event's number; `None` until the writer has answered."""
-
-    @abstractmethod
-    def result(self) -> int:
-        """Wait for the event's number; raises the error if it was not stored."""
-
-
-class Publisher(ABC):
-    """What `publisher()` gives inside its block, whose end flushes; see `eventlog.Publisher`."""
-
-    @abstractmethod
-    def send(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
-    ) -> AppendHandle:
-        """Queue an event; waits only while the window is full."""
-
-    @abstractmethod
-    def flush(self) -> None:
-        """Wait until everything queued so far is stored."""
-
-
-class EventStream(ABC):
-    """See `eventlog.EventStream`; `for` over it, or over `batches()`, but not both."""
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[EventEnvelope]:
-        """Event by event. A later loop goes on where an earlier one ended, also with an error."""
-
-    @abstractmethod
-    def __next__(self) -> EventEnvelope:
-        """The next event, waiting for it."""
-
-    @abstractmethod
-    def batches(self) -> Iterator[list[EventEnvelope]]:
-        """The same events as lists, as they were batched."""
-
-
-class Group(ABC):
-    """See `eventlog.Group`; a context manager, whose end closes the handle."""
-
-    def __enter__(self) -> Self:
-        """The group itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close this handle; the group stays."""
-        self.close()
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The group's, and the consumer's."""
-
-    @abstractmethod
-    def join(self, pool_id: int = 0) -> GroupMember:
-        """Become a member, in this process; `pool_id` says which pool looks after it."""
-
-    @abstractmethod
-    def wait_drained(self, seq_no: int | None = None) -> None:
-        """Wait until everything up to `seq_no` (default: the last event now) is done, or dead."""
-
-    @abstractmethod
-    def dead_letters(self) -> list[DeadLetter]:
-        """Those stored now, in the order in which they died."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close this handle; may be called twice."""
-
-
-class EventLog(ABC):
-    """See `eventlog.EventLog`: every method promises the same, and waits by blocking its thread."""
-
-    @property
-    @abstractmethod
-    def path(self) -> str:
-        """Where the log is."""
-
-    def __enter__(self) -> Self:
-        """The log itself: `open` has opened it."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close this handle; the log stays."""
-        self.close()
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close this handle; may be called twice."""
-
-    @abstractmethod
-    def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
-    ) -> int:
-        """Append one event and return its sequence number; see `eventlog.EventLog.append`."""
-
-    @abstractmethod
-    def append_many(
-        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
-    ) -> tuple[int, int]:
-        """Append all the events, in order; the first and the last number.
-
-        `keys` and `headers`, and what an error says: see `eventlog.EventLog.append_many`.
-        """
-
-    @abstractmethod
-    def publisher(
-        self,
-        linger: float = PUBLISHER_LINGER_S_DEFAULT,
-        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
-        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
-        flush_s: float = FLUSH_S_DEFAULT,
-    ) -> AbstractContextManager[Publisher]:
-        """A pipelined producer that batches by itself and keeps its order."""
-
-    def subscribe(
-        self,
-        consumer: str,
-        position: SeekPosition = SeekPosition.LATEST,
-        *,
-        follow: bool = True,
-        on_truncated: OnTruncated = "error",
-        type: Any = None,  # noqa: A002 - what it is
-        spin: float = 0.0,
-        verify: bool = True,
-        durable_only: bool = False,
-    ) -> AbstractContextManager[EventStream]:
-        """The stream of events from `position` on; see `eventlog.EventLog.subscribe`."""
-        options = StreamOptions(
-            follow=follow,
-            on_truncated=on_truncated,
-            type=type,
-            spin=spin,
-            verify=verify,
-            durable_only=durable_only,
-        )
-        return self._subscribe(check_name(consumer), check_position(position), options)
-
-    @abstractmethod
-    def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
-    ) -> AbstractContextManager[EventStream]:
-        """The same, with all arguments checked."""
-
-    @abstractmethod
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        """The events from number `start` to before `stop`, or to the last one stored."""
-
-    @abstractmethod
-    def ack(self, consumer: str, seq_no: int) -> None:
-        """Say that the consumer has processed everything up to and including `seq_no`."""
-
-    @abstractmethod
-    def seek(self, consumer: str, position: SeekPosition) -> None:
-        """Set where the consumer's next `LAST_ACKNOWLEDGED` subscription starts."""
-
-    @abstractmethod
-    def last_seq_no(self) -> int | None:
-        """The number of the last event ever appended; `None` on an empty log."""
-
-    @abstractmethod
-    def synced(self, seq_no: int | None = None) -> None:
-        """Return when event `seq_no`, and all before it, are on the disk."""
-
-    @abstractmethod
-    def consumers(self) -> list[ConsumerState]:
-        """All consumers, by name."""
-
-    @abstractmethod
-    def forget(self, consumer: str) -> None:
-        """Remove a consumer; an unknown one is none to remove."""
-
-    @abstractmethod
-    def status(self) -> LogStatus:
-        """The log at this moment."""
-
-    def group(
-        self,
-        name: str,
-        *,
-        ordering: GroupOrdering = None,
-        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
-        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
-    ) -> Group:
-        """A group of this log, made if there is none of that name; see `eventlog.EventLog.group`.
-
-        Raises:
-            InvalidArgument: no other process could reach the log, as with `"memory:"`.
-            GroupMismatch: the group has members that work with other options.
-        """
-        raise no_groups(self.path)
-
-    def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
-        """Hand dead letters of a group out again; how many of the numbers were some."""
-        raise no_groups(self.path)
-
-    def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
-        """Forget dead letters of a group; how many of the numbers were some."""
-        raise no_groups(self.path)
 
 
 def open(  # noqa: A001 - the name of the contract
@@ -289,6 +62,7 @@ def open(  # noqa: A001 - the name of the contract
     Raises:
         InvalidConfig: an option makes no sense, or is not what the log was made with.
         InvalidArgument, InvalidArgumentType: the path or an option is nothing of the kind.
+        NotSupported: no engine has that address, or the engine does not take an option.
         NotALog, PermissionDenied, UnsupportedFileSystem: the path is of no use.
         UnknownFormat, CorruptLog: what is stored there cannot be used.
         LogFull, StorageFailed, WriterUnavailable: no writer could be started.
@@ -300,16 +74,7 @@ def open(  # noqa: A001 - the name of the contract
         segment_bytes=segment_bytes,
         max_event_bytes=max_event_bytes,
     )
-    from eventlog.api.engines import MEMORY, check_path
-
-    checked = check_path(path)
-    if checked.startswith(MEMORY):
-        from eventlog.memory.blocking_log import BlockingInMemoryEventLog
-
-        return BlockingInMemoryEventLog(checked.removeprefix(MEMORY), asked)
-    from eventlog.local.blocking_log import BlockingLocalEventLog
-
-    return BlockingLocalEventLog(checked, asked)
+    return engines.open_blocking_log(path, asked)
 
 
 def __getattr__(name: str) -> object:

@@ -235,15 +235,20 @@ class AskedOptions:
             if self.max_event_bytes < 1:
                 raise InvalidConfig(f"max_event_bytes={self.max_event_bytes}; give 1 or more")
 
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were given."""
+        return [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
+
     def check_against(self, stored: LogOptions, path: str) -> None:
         """Refuse options that contradict the ones that the log at `path` was made with.
 
         Raises:
             InvalidConfig: naming the option, the stored value and the one asked for.
         """
-        for name in self.__dataclass_fields__:
+        for name in self.given:
             asked, has = getattr(self, name), getattr(stored, name)
-            if asked is not None and asked != has:
+            if asked != has:
                 raise InvalidConfig(
                     f"the log {path} was made with {name}={has!r}, and {name}={asked!r} was asked"
                     f" for; open it without {name}, or with the value that it has",

@@ -9,7 +9,8 @@ who has to act         errors
 =====================  ==================================================================
 the caller's code      `InvalidEvent`, `EventTooLarge`, `InvalidName`, `InvalidArgument`,
                        `InvalidArgumentType`, `InvalidConfig`, `SequenceOutOfRange`,
-                       `LogClosed`, `ForkedHandle`, `WrongEventLoop`, `GroupMismatch`
+                       `LogClosed`, `ForkedHandle`, `WrongEventLoop`, `GroupMismatch`,
+                       `NotSupported`
 whoever chose the path `LogNotFound`, `NotALog`, `PermissionDenied`, `UnsupportedFileSystem`
 whoever runs it        `LogFull`, `NotFlushed`, `WriterUnavailable`, `LogInUse`,
                        `LogDeleted`, `StorageFailed`, `UnknownFormat`, `CorruptLog`
@@ -42,6 +43,7 @@ __all__ = [
     "LogNotFound",
     "NotALog",
     "NotFlushed",
+    "NotSupported",
     "PermissionDenied",
     "ProtocolError",
     "SequenceOutOfRange",
@@ -141,6 +143,17 @@ class GroupMismatch(EventLogError, ValueError):
 
     All pools of one group say the same; the options can be changed once the others have left.
     """
+
+
+class NotSupported(EventLogError, ValueError):
+    """The engine cannot do this (`engine`, `option`); the log and its events are as they were."""
+
+    def __init__(
+        self, message: str, *, engine: str | None = None, option: str | None = None, **fields: Any
+    ) -> None:
+        super().__init__(message, **fields)
+        self.engine = engine
+        self.option = option
 
 
 # --- whoever chose the path ------------------------------------------------------------------

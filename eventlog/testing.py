@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Final, TypeVar
 
+from eventlog.api.times import LogClock
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import pack_batches
@@ -30,7 +31,6 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.local.storage.start import make_log, open_log
-from eventlog.local.storage.times import LogClock
 from eventlog.local.wire.connection import Connection, Role, frame
 from eventlog.local.wire.messages import (
     PROTOCOL_VERSION,

@@ -108,7 +108,7 @@ def test_todays_code_writes_the_same_bytes(tmp_path: Path, maker: dict[str, Any]
     assert names == {path.relative_to(V1) for path in V1.rglob("*")}
 
 
-# --- the rule for versions, as `eventlog.local.storage.format` has it ---------------------------------
+# --- the rule for versions, as `eventlog.local.storage.format` has it -----------------------------
 
 COMMAND: Final = [sys.executable, "-m", "eventlog"]
 

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from eventlog.local.storage import control, format, members, offsets
+from eventlog.local.storage import control, format, members, offsets  # noqa: A004 - its name
 from eventlog.local.storage.layout import Field, Layout
 
 LAYOUTS: list[tuple[ModuleType, Layout]] = [

@@ -15,7 +15,7 @@ from eventlog import SeekPosition
 from eventlog.config import Retention
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound, NotALog
 from eventlog.event.record_batch import PackedBatch
-from eventlog.local.storage import batch_reader, format
+from eventlog.local.storage import batch_reader, format  # noqa: A004 - its name
 from eventlog.local.storage.format import segment_name
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.reader import LogReader, read_range

@@ -18,11 +18,7 @@ from hypothesis import strategies as st
 
 from eventlog import Retention
 from eventlog.api.positions import SeekPosition
-from eventlog.config import AskedOptions, LogOptions
-from eventlog.local.storage import start
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.reader import LogReader
-from eventlog.local.storage.times import (
+from eventlog.api.times import (
     SETTLED_NS,
     SLACK_NS,
     LogClock,
@@ -30,6 +26,10 @@ from eventlog.local.storage.times import (
     first_at,
     went_back,
 )
+from eventlog.config import AskedOptions, LogOptions
+from eventlog.local.storage import start
+from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.reader import LogReader
 from eventlog.memory.model import MemoryLog
 from eventlog.testing import batch_of, open_storage, stored_events
 from eventlog.tools.doctor.examine import examine

@@ -171,7 +171,8 @@ def _join(log: eventlog.blocking.EventLog, spec: WorkerSpec) -> GroupMember:
         ordering="key" if spec.ordering else None,
         max_deliveries=spec.max_deliveries,
     ) as group:
-        return group.join(spec.pool_id)
+        member: GroupMember = group.join(spec.pool_id)
+        return member
 
 
 def _worker(

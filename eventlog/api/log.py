@@ -1,6 +1,6 @@
-"""The interface that every backend has: what `eventlog.open` gives, for trio and asyncio.
+"""A log as every engine has it: what `eventlog.open` gives, for trio and asyncio.
 
-`eventlog.blocking` has the same names without `async`.
+`blocking_log` has the same names without `async`.
 """
 
 from __future__ import annotations
@@ -8,44 +8,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from eventlog.api.group import Group
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
+from eventlog.api.refusals import no_groups
+from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
 from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
-    Durability,
     GroupOrdering,
 )
-from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
-from eventlog.local.groups.stored import DeadLetter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogStatus:
-    """A log at one moment."""
-
-    path: str
-    writer_pid: int | None
-    """The process that serves it; `None` if none does."""
-    first_seq_no: int | None
-    """The oldest event still stored; `None` if there is none."""
-    last_seq_no: int | None
-    """The last event ever appended; `None` if there was none."""
-    synced_seq_no: int | None
-    """The last event known to be on the disk, with all before it; `None` if there is none."""
-    bytes: int
-    segments: int
-    durability: Durability
-    connections: int
-    """Pipes to the writer, from all processes; this call's own is one of them."""
 
 
 class AppendHandle(ABC):
@@ -124,77 +103,6 @@ class EventRange(ABC):
     def __await__(self) -> Generator[Any, Any, list[EventEnvelope]]:
         """The same as `to_list()`."""
         return self.to_list().__await__()
-
-
-def never_synced(path: str) -> InvalidArgument:
-    """The error for waiting until a log in memory is on the disk."""
-    if path.startswith("memory:"):
-        reason = "lives in the memory of this process, so nothing of it is ever synced; give a"
-        return InvalidArgument(f"the log {path} {reason} directory", path=path)
-    return InvalidArgument(
-        f'the log {path} has durability "memory", so nothing of it is ever synced; make it with'
-        ' "disk" or "sync"',
-        path=path,
-    )
-
-
-def no_groups(path: str) -> InvalidArgument:
-    """The error for who wants members of other processes in a log that they cannot reach."""
-    return InvalidArgument(
-        f"the log {path} lives in the memory of this process, where no worker can reach it; give"
-        " a directory to share work (one in /dev/shm is memory too)",
-        path=path,
-    )
-
-
-class Group(ABC):
-    """Consumers that share one position: what pools of workers stand on.
-
-    Each event goes to one member at a time, which leases it. The group is also a consumer of its
-    name: `consumers()` lists it, `ack`, `seek` and `forget` mean all of its members.
-    """
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The group's, and the consumer's."""
-
-    @abstractmethod
-    async def wait_drained(self, seq_no: int | None = None) -> None:
-        """Wait until everything up to `seq_no` (default: the last event now) is done, or dead."""
-
-    @abstractmethod
-    async def wait_condemned(self, pool_id: int) -> list[tuple[int, int, int]]:
-        """Wait for events that used up their deliveries by deaths of their members.
-
-        Each is (number, deliveries, id of the last member); those of other pools that are still
-        connected are not among them. `bury` them.
-        """
-
-    @abstractmethod
-    async def bury(self, seq_no: int, letter: bytes) -> None:
-        """Make a condemned event a dead letter (see `eventlog.local.groups.stored.pack_letter`)."""
-
-    @abstractmethod
-    async def dismiss(self, member_id: int) -> None:
-        """Say that a member's process has ended: what it had in its hands goes to others."""
-
-    @abstractmethod
-    async def excuse(self, pool_id: int) -> None:
-        """Say that a pool is left and ends its members: what they have begun has not failed."""
-
-    @property
-    @abstractmethod
-    def letter_bytes_max(self) -> int:
-        """The largest dead letter that `bury` can take."""
-
-    @abstractmethod
-    def copy_in_letter(self, seq_no: int) -> EventEnvelope | None:
-        """The copy of an event in its dead letter, also while that is retried."""
-
-    @abstractmethod
-    def dead_letters(self) -> list[DeadLetter]:
-        """Those stored now, in the order in which they died."""
 
 
 class EventLog(ABC):

@@ -1,1 +1,11 @@
-"""Placeholder."""
+"""The bytes of an event. Pure.
+
+================  ===========================================================
+`envelope`        an event with its id, times, key, headers and number
+`payload`         values as MessagePack
+`record_batch`    many events as one batch: what is appended, stored and read
+`batch_builder`   a batch in the making
+`many_events`     the batches of one `append_many`
+`bad_values`      where in an event a value is that cannot be stored
+================  ===========================================================
+"""

@@ -11,9 +11,9 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Any, Final
 
-from eventlog.event.bad_values import bad_place
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventTooLarge, InvalidEvent
+from eventlog.event.bad_values import bad_place
 from eventlog.event.envelope import (
     ID_BYTES,
     TIMESTAMP_BYTES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventlog.api import forks
-from eventlog.blocking import Group
+from eventlog.api.group import BlockingGroup as Group
 from eventlog.local.client.group import check_pool_id, number_to_drain
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.member import GroupMember

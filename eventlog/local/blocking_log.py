@@ -12,21 +12,17 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from eventlog.api import forks
-from eventlog.api.log import LogStatus
+from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.blocking_log import PUBLISHER_LINGER_S_DEFAULT, EventLog, EventStream, Publisher
+from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
     check_name,
     check_seq_no,
 )
+from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
-from eventlog.blocking import (
-    PUBLISHER_LINGER_S_DEFAULT,
-    EventLog,
-    EventStream,
-    Group,
-    Publisher,
-)
 from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
@@ -43,7 +39,7 @@ from eventlog.local.blocking_publisher import BlockingLocalPublisher
 from eventlog.local.blocking_stream import BlockingLocalStream
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.group import group_fields, number_ranges
-from eventlog.local.client.handle import LocalHandle, check_publisher, check_range
+from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.outbox import OutBatch
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.storage.reader import read_range

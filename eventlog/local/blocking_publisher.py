@@ -13,10 +13,10 @@ from typing import Any, Final
 import msgspec
 
 from eventlog.api import forks
-from eventlog.blocking import AppendHandle, Publisher
+from eventlog.api.blocking_log import AppendHandle, Publisher
+from eventlog.api.refusals import closed
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
-from eventlog.local.client.feed import closed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.leaving import (
     INTERRUPTED_FLUSH_S,

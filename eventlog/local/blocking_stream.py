@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 
 from eventlog.api import forks
-from eventlog.blocking import EventStream
+from eventlog.api.blocking_log import EventStream
+from eventlog.api.refusals import closed
 from eventlog.event.envelope import EventEnvelope
-from eventlog.local.client.feed import Feed, closed
+from eventlog.local.client.feed import Feed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.wire.messages import AwaitSynced, Park

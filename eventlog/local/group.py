@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventlog.api import forks
-from eventlog.api.log import Group
+from eventlog.api.group import Group
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.group import letter_bytes_max, number_to_drain

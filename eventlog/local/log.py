@@ -21,20 +21,17 @@ import anyio
 import anyio.to_thread
 
 from eventlog.api import forks
-from eventlog.api.log import (
-    EventLog,
-    EventRange,
-    EventStream,
-    Group,
-    LogStatus,
-    Publisher,
-)
+from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.group import Group
+from eventlog.api.log import EventLog, EventRange, EventStream, Publisher
+from eventlog.api.loops import LoopOwner
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
     check_name,
     check_seq_no,
 )
+from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
     FLUSH_S_DEFAULT,
@@ -50,8 +47,7 @@ from eventlog.local.client.append_pipe import AppendPipe
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.group import group_fields, number_ranges
-from eventlog.local.client.handle import LocalHandle, check_publisher, check_range
-from eventlog.local.client.loops import LoopOwner
+from eventlog.local.client.handle import LocalHandle
 from eventlog.local.group import LocalGroup
 from eventlog.local.publisher import LocalPublisher
 from eventlog.local.stream import LocalRange, LocalStream

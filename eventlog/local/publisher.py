@@ -13,11 +13,11 @@ import msgspec
 
 from eventlog.api import forks
 from eventlog.api.log import AppendHandle, Publisher
+from eventlog.api.refusals import closed
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.conversations import PipeBroken
-from eventlog.local.client.feed import closed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.leaving import (
     INTERRUPTED_FLUSH_S,

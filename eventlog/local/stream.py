@@ -11,9 +11,10 @@ import anyio.lowlevel
 
 from eventlog.api import forks
 from eventlog.api.log import EventRange, EventStream
+from eventlog.api.refusals import closed
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.asynchronous import AsyncPipe
-from eventlog.local.client.feed import Feed, closed
+from eventlog.local.client.feed import Feed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.storage.reader import read_range
 from eventlog.local.wire.messages import AwaitSynced, Park

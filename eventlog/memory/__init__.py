@@ -1,6 +1,35 @@
-"""What a log can be: one interface, and a module for each kind.
+"""The engine in this process's memory: the reference that other engines are tested against.
 
-`interface` says what every log promises, `local` is the log of this machine (with `local_stream`,
-`local_publisher` and `local_group`), `memory` the reference, each with a twin for threads; `choose`
-knows which one a path means.
+=================  ==================================================
+`model`            the log itself; nothing in it waits
+`feed`             what a stream reads next
+`log`              the shell for trio and asyncio
+`blocking_log`     the shell for threads
+=================  ==================================================
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eventlog.api.blocking_log import EventLog as BlockingEventLog
+    from eventlog.api.log import EventLog
+    from eventlog.config import AskedOptions
+
+NAME = "memory"
+OPTIONS = frozenset({"durability", "retention", "on_full", "segment_bytes", "max_event_bytes"})
+
+
+def open_log(address: str, asked: AskedOptions) -> EventLog:
+    """A handle, not entered yet, of the log that `memory:NAME` means."""
+    from eventlog.memory.log import InMemoryEventLog
+
+    return InMemoryEventLog(address.partition(":")[2], asked)
+
+
+def open_blocking_log(address: str, asked: AskedOptions) -> BlockingEventLog:
+    """The open log that `memory:NAME` means, for threads."""
+    from eventlog.memory.blocking_log import BlockingInMemoryEventLog
+
+    return BlockingInMemoryEventLog(address.partition(":")[2], asked)

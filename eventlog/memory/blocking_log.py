@@ -7,8 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from eventlog import blocking
-from eventlog.api.log import LogStatus, never_synced
+from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.blocking_log import (
+    PUBLISHER_LINGER_S_DEFAULT,
+    AppendHandle,
+    EventLog,
+    EventStream,
+    Publisher,
+)
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -16,7 +22,10 @@ from eventlog.api.positions import (
     check_position,
     check_seq_no,
 )
+from eventlog.api.refusals import closed, never_synced
+from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
+from eventlog.api.waiting import SLOW_S, warn_of_wait
 from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
@@ -27,14 +36,11 @@ from eventlog.errors import EventLogError, LogFull
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
-from eventlog.local.client.feed import closed
-from eventlog.local.client.handle import check_publisher, check_range
-from eventlog.local.client.room import SLOW_S, warn_of_wait
 from eventlog.memory.feed import MemoryFeed, read_range
 from eventlog.memory.model import MemoryHandle
 
 
-class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
+class BlockingInMemoryEventLog(MemoryHandle, EventLog):
     """See `eventlog.blocking.EventLog`."""
 
     def __init__(self, name: str, asked: AskedOptions) -> None:
@@ -81,16 +87,16 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
 
     def publisher(
         self,
-        linger: float = blocking.PUBLISHER_LINGER_S_DEFAULT,
+        linger: float = PUBLISHER_LINGER_S_DEFAULT,
         max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
         max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
         flush_s: float = FLUSH_S_DEFAULT,
-    ) -> AbstractContextManager[blocking.Publisher]:
+    ) -> AbstractContextManager[Publisher]:
         check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
         return self._publisher()
 
     @contextmanager
-    def _publisher(self) -> Iterator[blocking.Publisher]:
+    def _publisher(self) -> Iterator[Publisher]:
         _ = self.log
         publisher = BlockingInMemoryPublisher(self)
         try:
@@ -101,7 +107,7 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
     @contextmanager
     def _subscribe(
         self, consumer: str, position: SeekPosition, options: StreamOptions
-    ) -> Iterator[blocking.EventStream]:
+    ) -> Iterator[EventStream]:
         stream = BlockingInMemoryStream(self, MemoryFeed(self, consumer, position, options))
         try:
             yield stream
@@ -133,7 +139,7 @@ class BlockingInMemoryEventLog(MemoryHandle, blocking.EventLog):
         return self.log.status()
 
 
-class BlockingInMemoryPublisher(blocking.Publisher):
+class BlockingInMemoryPublisher(Publisher):
     """Every `send` is stored at once; there is no pipe to fill."""
 
     def __init__(self, log: BlockingInMemoryEventLog) -> None:
@@ -142,7 +148,7 @@ class BlockingInMemoryPublisher(blocking.Publisher):
 
     def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
-    ) -> blocking.AppendHandle:
+    ) -> AppendHandle:
         if self.is_closed:
             raise closed("publisher", self._log.path)
         return BlockingInMemoryAppendHandle(self._log.append(event, key=key, headers=headers))
@@ -152,7 +158,7 @@ class BlockingInMemoryPublisher(blocking.Publisher):
             raise closed("publisher", self._log.path)
 
 
-class BlockingInMemoryAppendHandle(blocking.AppendHandle):
+class BlockingInMemoryAppendHandle(AppendHandle):
     """Known from the start."""
 
     def __init__(self, seq_no: int) -> None:
@@ -166,7 +172,7 @@ class BlockingInMemoryAppendHandle(blocking.AppendHandle):
         return self._seq_no
 
 
-class BlockingInMemoryStream(blocking.EventStream):
+class BlockingInMemoryStream(EventStream):
     """See `eventlog.blocking.EventStream`."""
 
     def __init__(self, log: BlockingInMemoryEventLog, feed: MemoryFeed) -> None:

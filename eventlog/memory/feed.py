@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eventlog.api.log import never_synced
 from eventlog.api.positions import SeekPosition
+from eventlog.api.refusals import closed, mixed_use, never_synced
 from eventlog.api.stream_options import StreamOptions
-from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
-from eventlog.local.client.feed import closed
 from eventlog.memory.model import MemoryHandle, MemoryLog
 
 
@@ -36,9 +34,7 @@ class MemoryFeed:
     def use_as(self, mode: str) -> None:
         """Fix how the stream is used, by its first use."""
         if self._mode not in (None, mode):
-            raise InvalidArgument(
-                "a stream is used one way: event by event, or by `batches()`; open another one"
-            )
+            raise mixed_use()
         self._mode = mode
 
     @property

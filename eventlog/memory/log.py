@@ -9,15 +9,9 @@ from typing import Any, Self
 import anyio
 from anyio.lowlevel import checkpoint
 
-from eventlog.api.log import (
-    AppendHandle,
-    EventLog,
-    EventRange,
-    EventStream,
-    LogStatus,
-    Publisher,
-    never_synced,
-)
+from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, Publisher
+from eventlog.api.loops import LoopOwner, call_in_this_loop
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -25,7 +19,10 @@ from eventlog.api.positions import (
     check_position,
     check_seq_no,
 )
+from eventlog.api.refusals import closed, never_synced
+from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
+from eventlog.api.waiting import SLOW_S, warn_of_wait
 from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
@@ -36,10 +33,6 @@ from eventlog.errors import EventLogError, LogFull
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
-from eventlog.local.client.feed import closed
-from eventlog.local.client.handle import check_publisher, check_range
-from eventlog.local.client.loops import LoopOwner, call_in_this_loop
-from eventlog.local.client.room import SLOW_S, warn_of_wait
 from eventlog.memory.feed import MemoryFeed, read_range
 from eventlog.memory.model import MemoryHandle, MemoryLog
 

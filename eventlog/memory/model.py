@@ -22,8 +22,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from eventlog.api import forks
-from eventlog.api.log import LogStatus
 from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.refusals import closed
+from eventlog.api.status import LogStatus
+from eventlog.api.times import LogClock, first_at
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import (
     EventsTruncated,
@@ -36,8 +38,6 @@ from eventlog.event.envelope import EventEnvelope, datetime_of
 from eventlog.event.many_events import Headers, Keys, ManyEvents
 from eventlog.event.payload import unpack
 from eventlog.event.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
-from eventlog.local.client.feed import closed
-from eventlog.local.storage.times import LogClock, first_at
 
 
 class Batch(NamedTuple):
@@ -291,15 +291,15 @@ _named: dict[str, MemoryLog] = {}
 _named_lock = threading.Lock()
 
 
-def find_log(name: str, asked: AskedOptions) -> MemoryLog:
+def find_log(prefix: str, name: str, asked: AskedOptions) -> MemoryLog:
     """The process's log of that name, made if need be; without a name, a new one."""
-    path = f"memory:{name}"
+    path = f"{prefix}{name}"
     if not name:
         return MemoryLog(path, LogOptions.of(asked))
     with _named_lock:
-        if name not in _named:
-            _named[name] = MemoryLog(path, LogOptions.of(asked))
-        log = _named[name]
+        if path not in _named:
+            _named[path] = MemoryLog(path, LogOptions.of(asked))
+        log = _named[path]
     asked.check_against(log.options, path)
     return log
 
@@ -307,8 +307,11 @@ def find_log(name: str, asked: AskedOptions) -> MemoryLog:
 class MemoryHandle:
     """What both kinds of handle have: the log while they are open, and checks."""
 
+    prefix = "memory:"
+    """What stands before the name in the log's address."""
+
     def __init__(self, name: str, asked: AskedOptions) -> None:
-        self._log = find_log(name, asked)
+        self._log = find_log(self.prefix, name, asked)
         self._is_open = False
         self._generation = forks.generation
 

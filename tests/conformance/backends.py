@@ -48,6 +48,15 @@ class Flavour:
 _IN_MEMORY = "a log in memory lives in one process and ends with it"
 _NO_LOOP = "a thread that waits in a call cannot be cancelled"
 
+_LACKS_IN_MEMORY: Mapping[Ability, str] = {
+    "processes": _IN_MEMORY,
+    "restart": _IN_MEMORY,
+    "writer process": _IN_MEMORY,
+    "offline reading": _IN_MEMORY,
+    "pickled handles": _IN_MEMORY,
+    "directory": _IN_MEMORY,
+}
+
 BACKENDS = (
     Backend(
         "local",
@@ -57,15 +66,9 @@ BACKENDS = (
     Backend(
         "memory",
         path_of=lambda folder, name: f"memory:{folder}/{name}",
-        lacks={
-            "processes": _IN_MEMORY,
-            "restart": _IN_MEMORY,
-            "writer process": _IN_MEMORY,
-            "offline reading": _IN_MEMORY,
-            "pickled handles": _IN_MEMORY,
-            "directory": _IN_MEMORY,
-        },
+        lacks=_LACKS_IN_MEMORY,
     ),
+    Backend("toy", path_of=lambda folder, name: f"toy://{folder}/{name}", lacks=_LACKS_IN_MEMORY),
 )
 
 FLAVOURS = (

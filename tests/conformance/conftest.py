@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from .backends import BACKENDS, FLAVOURS, Backend, Flavour, reason_to_skip
 from .logs import Logs
 
 HERE: Final = Path(__file__).parent
+sys.path.append(str(HERE / "engines"))  # a package that ships an engine, as if it was installed
 TEST_S: Final = 60.0
 """No test may take longer; the longest takes a few seconds on a small machine."""
 

@@ -12,8 +12,7 @@
 `append_pipe`      the appends of all tasks of a handle, through one pipe
 `leaving`          how long a publisher's block is flushed at its end
 `room`             the word in the program's log that appends wait for room
-`loops`            the event loop that an asynchronous handle belongs to
-`local`            an open log without its pipes
+`handle`           an open log without its pipes
 `feed`             what a subscription reads next
 `group`            checks and messages of a group's handle
 `member`           a process's part in a group

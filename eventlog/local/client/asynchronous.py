@@ -14,6 +14,8 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
+from eventlog.api.refusals import closed
+from eventlog.api.waiting import SLOW_S
 from eventlog.local.client.adoption import await_adopted
 from eventlog.local.client.conversations import (
     Channel,
@@ -23,9 +25,7 @@ from eventlog.local.client.conversations import (
     Send,
     Steps,
 )
-from eventlog.local.client.feed import closed
 from eventlog.local.client.launch import find_or_start
-from eventlog.local.client.room import SLOW_S
 from eventlog.local.client.staging import drop_descriptors, received
 from eventlog.local.client.unsent import Unsent
 from eventlog.local.rendezvous import connect

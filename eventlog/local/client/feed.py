@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from eventlog.api.log import never_synced
 from eventlog.api.positions import SeekPosition
+from eventlog.api.refusals import mixed_use, never_synced
 from eventlog.api.stream_options import StreamOptions
 from eventlog.errors import (
     EventLogError,
     EventsTruncated,
     EventTypeMismatch,
-    InvalidArgument,
-    LogClosed,
 )
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.storage.reader import LogReader, trimmed
@@ -76,9 +74,7 @@ class Feed:
             InvalidArgument: it is already used the other way.
         """
         if self._mode not in (None, mode):
-            raise InvalidArgument(
-                "a stream is used one way: event by event, or by `batches()`; open another one"
-            )
+            raise mixed_use()
         self._mode = mode
 
     def next_batch(self) -> list[EventEnvelope] | None:
@@ -128,8 +124,3 @@ class Feed:
         """Unmap; may be called twice."""
         self._last = []
         self._reader.close()
-
-
-def closed(what: str, path: str) -> LogClosed:
-    """The error for a use after the end."""
-    return LogClosed(f"the {what} of the log {path} is closed; open it again", path=path)

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from eventlog.api import forks
+from eventlog.api.refusals import closed
 from eventlog.errors import (
     EventLogError,
     LogDeleted,
@@ -29,7 +30,6 @@ from eventlog.errors import (
     WriterUnavailable,
 )
 from eventlog.local.client.conversations import ATTEMPTS_MAX, PipeBroken
-from eventlog.local.client.feed import closed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.launch import find_or_start
 from eventlog.local.groups.ranges import Range, ranges_of

@@ -9,12 +9,10 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from eventlog.api.waiting import warn_of_wait
 from eventlog.local.client.outbox import OutBatch, Outbox
 from eventlog.local.storage.reader import LogReader
 
-SLOW_S: Final = 1.5
-"""How long a pipe waits before it calls its notice. A batch that is unanswered at two calls in a
-row has waited at least that long."""
 AGAIN_S: Final = 60.0
 """How often one notice speaks."""
 
@@ -55,16 +53,3 @@ def _last_consumer(reader: LogReader) -> tuple[str, int] | None:
         return None
     behind, name = min(consumers)
     return name, behind + 1
-
-
-def warn_of_wait(path: str, consumer: tuple[str, int] | None) -> None:
-    """Log that appends wait, and for whom."""
-    import logging  # a program whose appends never wait need not load it
-
-    reason = "its writer has not answered"
-    if consumer is not None:
-        reason = (
-            f"retention keeps what the consumer {consumer[0]!r} has not acknowledged, from event"
-            f" {consumer[1]} on; acknowledge, forget the consumer, or raise the limit"
-        )
-    logging.getLogger("eventlog").warning("appends to the log %s wait for room: %s", path, reason)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from eventlog.api.refusals import closed
+from eventlog.api.waiting import SLOW_S
 from eventlog.errors import EventLogError
 from eventlog.local.client.conversations import (
     Channel,
@@ -22,9 +24,7 @@ from eventlog.local.client.conversations import (
     Send,
     Steps,
 )
-from eventlog.local.client.feed import closed
 from eventlog.local.client.launch import find_or_start
-from eventlog.local.client.room import SLOW_S
 from eventlog.local.client.staging import drop_descriptors, received
 from eventlog.local.client.unsent import Unsent
 

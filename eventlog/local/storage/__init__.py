@@ -12,7 +12,6 @@
 `segment`      one segment, as its writer and its readers have it
 `index`        the file of its index
 `spare`        the file that becomes the next segment
-`times`        the writer's clock, and what stored times mean
 `start`        making a log, and opening it for its writer
 `restart`      what a start makes of the files that an earlier writer left
 `missing`      which files are not there although others say so; pure
@@ -24,10 +23,6 @@
 `members`      the pages of the groups' members
 `reader`       the log as everybody else sees it
 `batch_reader` its batches, one after the other
-`survey`       what is wrong with a log but for its events
-`keep`         copies of what a repair changes
-`repair`       mending what can be, for `eventlog verify --repair`
-`verify`       every checksum and the sequence, for `eventlog verify`
 `identity`     who a process is
 `owner`        whose a log is
 =============  ========================================================================

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
+from eventlog.api.times import SLACK_NS, LogClock
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError, EventTooLarge, LogFull, StorageFailed
 from eventlog.event.record_batch import PackedBatch
@@ -38,7 +39,6 @@ from eventlog.local.storage.retention import full_by_retention, is_older, learn_
 from eventlog.local.storage.segment import SegmentWriter
 from eventlog.local.storage.spare import Spare
 from eventlog.local.storage.sync_work import SyncWork
-from eventlog.local.storage.times import SLACK_NS, LogClock
 
 
 class WritableLog:

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 
 from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.times import first_at
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound
 from eventlog.event.envelope import EventEnvelope, datetime_of
 from eventlog.local.storage.batch_reader import BatchReader
@@ -38,7 +39,6 @@ from eventlog.local.storage.format import (
 )
 from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.segment import SegmentReader, with_numbers
-from eventlog.local.storage.times import first_at
 
 
 class LogReader:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 
+from eventlog.api.times import LogClock, went_back
 from eventlog.errors import CorruptLog
 from eventlog.local.storage import producers as producers_file
 from eventlog.local.storage.control import ControlPage
@@ -29,7 +30,6 @@ from eventlog.local.storage.recovery import Damage, Scan, SealedSegment, StoredA
 from eventlog.local.storage.retention import learn_ages
 from eventlog.local.storage.salvage import sync_segments
 from eventlog.local.storage.segment import SegmentReader, SegmentWriter, read_segment_header
-from eventlog.local.storage.times import LogClock, went_back
 
 
 class Restart:

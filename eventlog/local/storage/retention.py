@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from eventlog.api.times import LogClock, believable
 from eventlog.config import Retention
 from eventlog.errors import LogFull
 from eventlog.local.storage.recovery import SealedSegment
-from eventlog.local.storage.times import LogClock, believable
 
 
 def is_older(segment: SealedSegment, retention: Retention, clock: LogClock) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from eventlog.api.times import LogClock
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import CorruptLog, NotALog, PermissionDenied, StorageFailed
 from eventlog.local.storage.control import (
@@ -21,7 +22,6 @@ from eventlog.local.storage.offsets import open_or_make
 from eventlog.local.storage.owner import advice, described_user
 from eventlog.local.storage.restart import Restart
 from eventlog.local.storage.salvage import salvage
-from eventlog.local.storage.times import LogClock
 
 OWN_FILES = ("writer.lock", "writer.sock", "writer.log", FILE_NAME + ".new")
 """What may lie in the directory of a log that is not made yet."""

@@ -13,6 +13,7 @@
 `processes`      waiting for a member's end
 `server`         the trio loop: pipes, syncs, signals, leaving when idle
 `entrance`       lets clients in, as long as there are descriptors
+`place`          looks whether the log is still there
 `pipe`           one client's pipe
 `staging`        the memory through which its large batches come
 ===============  ====================================================================

@@ -29,7 +29,6 @@ import trio
 from eventlog.config import SYNC_INTERVAL_S
 from eventlog.errors import (
     EventLogError,
-    LogDeleted,
     PermissionDenied,
     ProtocolError,
     WriterUnavailable,
@@ -38,25 +37,20 @@ from eventlog.local import rendezvous
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.connection import Connection, Role
-from eventlog.local.wire.group_messages import Bury, Dismiss, DropDead, Join, OpenGroup, RetryDead
 from eventlog.local.wire.messages import (
     PROTOCOL_VERSION,
-    Ack,
-    Append,
     AppendStaged,
     Done,
-    Forget,
     Hello,
-    Seek,
     Stage,
     StandDown,
-    Status,
     Welcome,
     failed,
 )
 from eventlog.local.writer.actor import Actor
 from eventlog.local.writer.entrance import Entrance
 from eventlog.local.writer.pipe import Pipe
+from eventlog.local.writer.place import CHECKED, Place
 from eventlog.local.writer.processes import wait_member_end
 from eventlog.local.writer.staging import StagingArea
 
@@ -65,12 +59,6 @@ logger = logging.getLogger("eventlog.writer")
 RECEIVE_BYTES: Final = 256 * 1024
 LEAVE_LOCK_S: Final = 0.3
 LOOK_AGAIN_S: Final = 0.01
-PLACE_LOOK_S: Final = 1.0
-"""How long those who only wait may not know that the log was deleted."""
-CHECKED: Final = frozenset(
-    {Append, Ack, Seek, Forget, Status, OpenGroup, Join, Bury, RetryDead, DropDead, Dismiss}
-)
-"""Requests that are refused at once when the log was deleted: each has to last."""
 INLINE_SYNC_S_MAX: Final = 0.001
 """On a disk whose last sync took less, the next one is made in the loop: going to a thread and back
 costs as much again, and appends can be handled only after it anyway. When one turns out to be slow,
@@ -95,6 +83,7 @@ class Server:
         self._pipes: set[Pipe] = set()
         self.to_flush: dict[Pipe, None] = {}
         """In the order of the answers: whoever waits for an event comes before its producer."""
+        self.place = Place(log)
         self.staging = StagingArea()
         self.buffer = bytearray(RECEIVE_BYTES)
         self._dirty = trio.Event()
@@ -211,10 +200,10 @@ class Server:
         if isinstance(message, Hello):
             control = self.log.control
             pipe.say(Welcome(PROTOCOL_VERSION, control.writer_pid, control.epoch, control.log_id))
-        elif type(message) in CHECKED and self._is_deleted():
+        elif type(message) in CHECKED and self.place.is_deleted():
             self._end_of_deleted()
             request_id: int = message[0]  # type: ignore[index]  # all of them begin with it
-            pipe.say(failed(request_id, self._deleted()))
+            pipe.say(failed(request_id, self.place.deleted()))
         elif isinstance(message, AppendStaged):
             self._answer(pipe, self.staging.take(pipe.raw, message))
         elif isinstance(message, Stage):
@@ -247,32 +236,14 @@ class Server:
         pipe.say(failed(request_id, error))
 
     async def _watch_place(self) -> None:
-        """End when the log was deleted: nobody but its writer can tell those who only wait.
-
-        They lose their pipes, look for the log, and find none or another one.
-        """
-        while not self._is_deleted():  # noqa: ASYNC110 - no event tells it
-            await trio.sleep(PLACE_LOOK_S)
+        await self.place.wait_deleted()
         self._end_of_deleted()
 
-    def _is_deleted(self) -> bool:
-        try:
-            return self.log.control.is_replaced()
-        except OSError:
-            return False  # nobody can look just now, which says nothing of the log
-
     def _end_of_deleted(self) -> None:
-        error = self._deleted()
+        error = self.place.deleted()
         logger.error("%s", error)
         self.log.refuse(error)
         self.nursery.cancel_scope.cancel()
-
-    def _deleted(self) -> LogDeleted:
-        return LogDeleted(
-            f"the log {self.log.directory} was deleted while its writer was running; open it again"
-            " to make a new one",
-            path=self.log.directory,
-        )
 
     # --- syncing and expiry ------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from eventlog.api.times import AHEAD_NS
 from eventlog.event.envelope import datetime_of
-from eventlog.local.storage.times import AHEAD_NS
 from eventlog.tools.doctor.findings import Finding
 
 

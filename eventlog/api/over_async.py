@@ -1,0 +1,346 @@
+"""A blocking log over an engine that has only the asynchronous one.
+
+::
+
+    a thread of the program          the portal's thread
+    -----------------------          -------------------
+    log.append(event)      --call--> await log.append(event)
+                           <-------- number, or its error
+
+One event loop in one thread serves a log and all its streams and publishers. A call that waits ends
+when the log is closed, as it does in the asynchronous log; Ctrl-C cancels it there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+)
+from types import CoroutineType
+from typing import Any, Final, Literal, ParamSpec, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from eventlog.api import forks
+from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.blocking_log import (
+    PUBLISHER_LINGER_S_DEFAULT,
+    AppendHandle,
+    EventLog,
+    EventStream,
+    Publisher,
+)
+from eventlog.api.log import AppendHandle as AsyncAppendHandle
+from eventlog.api.log import EventLog as AsyncEventLog
+from eventlog.api.log import EventRange as AsyncEventRange
+from eventlog.api.log import EventStream as AsyncEventStream
+from eventlog.api.log import Publisher as AsyncPublisher
+from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.refusals import closed, mixed_use
+from eventlog.api.status import LogStatus
+from eventlog.api.stream_options import StreamOptions
+from eventlog.config import FLUSH_S_DEFAULT, MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.many_events import Headers, Keys
+
+T = TypeVar("T")
+P = ParamSpec("P")
+EVENTS_AT_ONCE: Final = 512
+"""Events of a range that cross from one thread to the other together."""
+
+
+class Portal:
+    """The thread with the event loop, and calls into it."""
+
+    def __init__(self, path: str, loop: Literal["asyncio", "trio"]) -> None:
+        self.path = path
+        self._stack = ExitStack()
+        self._portal: BlockingPortal | None = None
+        self._loop = loop
+        self._closing = threading.Lock()
+        self.generation = forks.generation
+
+    @property
+    def is_open(self) -> bool:
+        """Between `open` and `close`."""
+        return self._portal is not None
+
+    def open(self) -> None:
+        """Start the thread."""
+        self._portal = self._stack.enter_context(start_blocking_portal(self._loop))
+
+    def call(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+        """What the function, or coroutine function, gives in the event loop.
+
+        Raises:
+            LogClosed, ForkedHandle: the log is of no use here.
+        """
+        forks.check(self.generation, self.path)
+        portal = self._portal
+        if portal is None:
+            raise closed("handle", self.path)
+        try:
+            future: Future[Any] = portal.start_task_soon(_bound(function, args, kwargs))
+        except RuntimeError:  # closed by another thread since
+            raise closed("handle", self.path) from None
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # by Ctrl-C: the call is not to go on without us
+            raise
+
+    @contextmanager
+    def entered(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
+        """An asynchronous context manager as a blocking one."""
+        forks.check(self.generation, self.path)
+        portal = self._portal
+        if portal is None:
+            raise closed("handle", self.path)
+        with portal.wrap_async_context_manager(manager) as value:
+            yield value
+
+    def close(self) -> None:
+        """End the thread; may be called twice."""
+        with self._closing:
+            portal, self._portal = self._portal, None
+        if portal is not None and self.generation == forks.generation:
+            self._stack.close()
+
+
+def _bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Callable[[], Any]:
+    async def run() -> Any:
+        result = function(*args, **kwargs)
+        # Handles and ranges can be awaited as well, and are what was asked for.
+        return await result if isinstance(result, CoroutineType) else result
+
+    return run
+
+
+class LogOverAsync(EventLog):
+    """See `EventLog`; `make` gives the asynchronous log, in the portal's event loop."""
+
+    def __init__(
+        self,
+        path: str,
+        make: Callable[[], AsyncEventLog],
+        loop: Literal["asyncio", "trio"] = "asyncio",
+    ) -> None:
+        self._portal = Portal(path, loop)
+        self._portal.open()
+        self._leaving: Future[None] | None = None
+        try:
+            self._log: AsyncEventLog = self._portal.call(make)
+            self._portal.call(self._log.__aenter__)
+        except BaseException:
+            self._portal.close()
+            raise
+
+    def __repr__(self) -> str:
+        """The path, and whether the handle is open."""
+        return f"<EventLog {self.path!r} {'open' if self._portal.is_open else 'closed'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets what the asynchronous handle becomes there."""
+        return (_reopened, (self._log,))
+
+    @property
+    def path(self) -> str:
+        return self._log.path
+
+    def close(self) -> None:
+        if self._portal.is_open and self._portal.generation == forks.generation:
+            try:
+                self._portal.call(self._log.__aexit__, None, None, None)
+            finally:
+                self._portal.close()
+
+    # --- producing ---------------------------------------------------------------------------
+
+    def append(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        number: int = self._portal.call(self._log.append, event, key=key, headers=headers)
+        return number
+
+    def append_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> tuple[int, int]:
+        numbers: tuple[int, int] = self._portal.call(
+            self._log.append_many, events, keys=keys, headers=headers
+        )
+        return numbers
+
+    def publisher(
+        self,
+        linger: float = PUBLISHER_LINGER_S_DEFAULT,
+        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
+        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
+        flush_s: float = FLUSH_S_DEFAULT,
+    ) -> AbstractContextManager[Publisher]:
+        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
+        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
+
+    @contextmanager
+    def _publisher(self, *options: Any) -> Iterator[Publisher]:
+        manager = self._portal.call(self._log.publisher, *options)
+        with self._portal.entered(manager) as publisher:
+            yield _Publisher(self._portal, publisher)
+
+    # --- consuming ---------------------------------------------------------------------------
+
+    @contextmanager
+    def _subscribe(
+        self, consumer: str, position: SeekPosition, options: StreamOptions
+    ) -> Iterator[EventStream]:
+        manager = self._portal.call(self._log._subscribe, consumer, position, options)
+        with self._portal.entered(manager) as stream:
+            over = _Stream(self._portal, stream)
+            try:
+                yield over
+            finally:
+                over.close()
+
+    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
+        check_range(start, stop)
+        events: AsyncEventRange = self._portal.call(self._log.read, start, stop)
+        return _events_of(self._portal, events)
+
+    def ack(self, consumer: str, seq_no: int) -> None:
+        self._portal.call(self._log.ack, consumer, seq_no)
+
+    def seek(self, consumer: str, position: SeekPosition) -> None:
+        self._portal.call(self._log.seek, consumer, position)
+
+    def forget(self, consumer: str) -> None:
+        self._portal.call(self._log.forget, consumer)
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def last_seq_no(self) -> int | None:
+        number: int | None = self._portal.call(self._log.last_seq_no)
+        return number
+
+    def synced(self, seq_no: int | None = None) -> None:
+        self._portal.call(self._log.synced, seq_no)
+
+    def consumers(self) -> list[ConsumerState]:
+        states: list[ConsumerState] = self._portal.call(self._log.consumers)
+        return states
+
+    def status(self) -> LogStatus:
+        status: LogStatus = self._portal.call(self._log.status)
+        return status
+
+
+class _Publisher(Publisher):
+    """See `Publisher`."""
+
+    def __init__(self, portal: Portal, publisher: AsyncPublisher) -> None:
+        self._portal = portal
+        self._publisher = publisher
+
+    def send(
+        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AppendHandle:
+        handle = self._portal.call(self._publisher.send, event, key=key, headers=headers)
+        return _AppendHandle(self._portal, handle)
+
+    def flush(self) -> None:
+        self._portal.call(self._publisher.flush)
+
+
+class _AppendHandle(AppendHandle):
+    """See `AppendHandle`."""
+
+    def __init__(self, portal: Portal, handle: AsyncAppendHandle) -> None:
+        self._portal = portal
+        self._handle = handle
+
+    @property
+    def seq_no(self) -> int | None:
+        return self._handle.seq_no
+
+    def result(self) -> int:
+        number: int = self._portal.call(self._handle.result)
+        return number
+
+
+class _Stream(EventStream):
+    """See `EventStream`. Events come by the batch: to cross to another thread costs more than they.
+
+    So the stream below is always read in batches, and this one knows how it is used itself.
+    """
+
+    def __init__(self, portal: Portal, stream: AsyncEventStream) -> None:
+        self._portal = portal
+        self._batches = stream.batches()
+        self._mode: str | None = None
+        self._events: Iterator[EventEnvelope] = iter(())
+        self._is_closed = False
+
+    def _use_as(self, mode: str) -> None:
+        if self._mode not in (None, mode):
+            raise mixed_use()
+        self._mode = mode
+
+    def _next_batch(self) -> list[EventEnvelope] | None:
+        if self._is_closed:
+            raise closed("stream", self._portal.path)
+        events: list[EventEnvelope] | None = self._portal.call(_next_of, self._batches)
+        return events
+
+    def __iter__(self) -> Iterator[EventEnvelope]:
+        """Event by event."""
+        self._use_as("events")
+        return self
+
+    def __next__(self) -> EventEnvelope:
+        """The next event, waiting for it."""
+        self._use_as("events")
+        while True:
+            for envelope in self._events:
+                return envelope
+            events = self._next_batch()
+            if events is None:
+                raise StopIteration
+            self._events = iter(events)
+
+    def batches(self) -> Iterator[list[EventEnvelope]]:
+        self._use_as("batches")
+        return iter(self._next_batch, None)
+
+    def close(self) -> None:
+        """Hand nothing out any more."""
+        self._is_closed = True
+        self._events = iter(())
+
+
+async def _next_of(iterator: Any) -> Any:
+    """The next item, or `None`: a `StopAsyncIteration` would not cross to another thread."""
+    try:
+        return await iterator.__anext__()
+    except StopAsyncIteration:
+        return None
+
+
+def _events_of(portal: Portal, events: AsyncEventRange) -> Iterator[EventEnvelope]:
+    iterator = events.__aiter__()
+    while some := portal.call(_some_of, iterator):
+        yield from some
+
+
+async def _some_of(iterator: Any) -> list[EventEnvelope]:
+    some: list[EventEnvelope] = []
+    while len(some) < EVENTS_AT_ONCE and (envelope := await _next_of(iterator)) is not None:
+        some.append(envelope)
+    return some
+
+
+def _reopened(log: AsyncEventLog) -> LogOverAsync:
+    return LogOverAsync(log.path, lambda: log)

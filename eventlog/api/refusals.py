@@ -1,0 +1,49 @@
+"""The wording of what every engine refuses, each in one place."""
+
+from __future__ import annotations
+
+from eventlog.errors import InvalidArgument, LogClosed, NotSupported
+
+
+def never_synced(path: str) -> InvalidArgument:
+    """The error for waiting until a log in memory is on the disk."""
+    if path.startswith("memory:"):
+        reason = "lives in the memory of this process, so nothing of it is ever synced; give a"
+        return InvalidArgument(f"the log {path} {reason} directory", path=path)
+    return InvalidArgument(
+        f'the log {path} has durability "memory", so nothing of it is ever synced; make it with'
+        ' "disk" or "sync"',
+        path=path,
+    )
+
+
+def no_groups(path: str) -> InvalidArgument:
+    """The error for who wants members of other processes in a log that they cannot reach."""
+    return InvalidArgument(
+        f"the log {path} lives in the memory of this process, where no worker can reach it; give"
+        " a directory to share work (one in /dev/shm is memory too)",
+        path=path,
+    )
+
+
+def closed(what: str, path: str) -> LogClosed:
+    """The error for a use after the end."""
+    return LogClosed(f"the {what} of the log {path} is closed; open it again", path=path)
+
+
+def mixed_use() -> InvalidArgument:
+    """The error for a stream that is used event by event and by batches."""
+    return InvalidArgument(
+        "a stream is used one way: event by event, or by `batches()`; open another one"
+    )
+
+
+def not_supported(engine: str, option: str, path: str, instead: str = "") -> NotSupported:
+    """The error for what an engine cannot do; `instead` says what to do about it."""
+    advice = f"; {instead}" if instead else "; leave it out, or use another engine"
+    return NotSupported(
+        f"the engine {engine!r} does not support {option} (log {path}){advice}",
+        path=path,
+        engine=engine,
+        option=option,
+    )

@@ -1,0 +1,27 @@
+"""What a log tells of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eventlog.config import Durability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogStatus:
+    """A log at one moment."""
+
+    path: str
+    writer_pid: int | None
+    """The process that serves it; `None` if none does."""
+    first_seq_no: int | None
+    """The oldest event still stored; `None` if there is none."""
+    last_seq_no: int | None
+    """The last event ever appended; `None` if there was none."""
+    synced_seq_no: int | None
+    """The last event known to be on the disk, with all before it; `None` if there is none."""
+    bytes: int
+    segments: int
+    durability: Durability
+    connections: int
+    """Pipes to the writer, from all processes; this call's own is one of them."""
