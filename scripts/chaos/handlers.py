@@ -28,12 +28,14 @@ def handle(folder: str, hurry: bool, envelope: EventEnvelope) -> dict[str, int] 
     event: dict[str, Any] = envelope.event
     if "r" in event:
         return None
-    record, number = _record_in(folder), envelope.seq_no or 0
-    record.note("got", number, event["p"], event["n"], os.getpid())
+    record, number, pid = _record_in(folder), envelope.seq_no or 0, os.getpid()
+    record.note("got", number, event["p"], event["n"], pid)
     kind = event.get("k", "")
     _spoil(event)
     if kind in KINDS and not (hurry and kind == "slow"):
         KINDS[kind](folder, envelope)
+    if os.getpid() != pid:
+        return {"r": number}  # the forked child of a handler: nobody may store what it returns
     record.note("did", number, envelope.key or "-", time.monotonic_ns(), os.getpid())
     return {"r": number}
 
