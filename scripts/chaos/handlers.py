@@ -19,6 +19,8 @@ from eventlog import EventEnvelope
 SLOW_TIMES: Final = 14
 """A slow event ends when it was begun so often: more often than it may be delivered."""
 SLOW_S: Final = 30.0
+REJECTED: Final = {"poison", "flaky"}
+"""What `reject` fails with, until it is healed."""
 LEAVE_NAME: Final = "leave"
 HEALED_NAME: Final = "healed"
 
@@ -47,7 +49,7 @@ def reject(folder: str, envelope: EventEnvelope) -> None:
     producer, counter, number = event["p"], event["n"], envelope.seq_no
     kind = event.get("k", "")
     _spoil(event)
-    if kind == "poison" and not (Path(folder) / HEALED_NAME).exists():
+    if kind in REJECTED and not (Path(folder) / HEALED_NAME).exists():
         raise ValueError("not healed yet")
     record.note("got", number, producer, counter, os.getpid())
     record.note("did", number, envelope.key or "-", time.monotonic_ns(), os.getpid())
