@@ -228,7 +228,7 @@ def test_event_loops_stay_in_the_shells() -> None:
     shells = {
         *("local.client.asynchronous", "local.client.append_pipe"),
         *("local.log", "local.stream", "local.publisher"),
-        *("memory.log", "api.over_async", "api.loops", "__init__"),
+        *("memory.log", "api.portal", "api.loops", "__init__"),
     }
     for name in MODULES:
         found = {top_of(one) for one in imports_of(name)} & loops
