@@ -65,6 +65,12 @@ if TYPE_CHECKING:
         EventStream,
         Publisher,
     )
+    from eventlog.api.statistics import (
+        LogStatistics,
+        PublisherStatistics,
+        StreamStatistics,
+        WriterStatistics,
+    )
     from eventlog.api.status import LogStatus
     from eventlog.memory.log import InMemoryEventLog
 
@@ -99,6 +105,7 @@ __all__ = [
     "LogFull",
     "LogInUse",
     "LogNotFound",
+    "LogStatistics",
     "LogStatus",
     "NotALog",
     "NotFlushed",
@@ -107,13 +114,16 @@ __all__ = [
     "PermissionDenied",
     "ProtocolError",
     "Publisher",
+    "PublisherStatistics",
     "Retention",
     "SeekPosition",
     "SequenceOutOfRange",
     "StaleLease",
     "StorageFailed",
+    "StreamStatistics",
     "UnknownFormat",
     "UnsupportedFileSystem",
+    "WriterStatistics",
     "WriterUnavailable",
     "WrongEventLoop",
     "blocking",
@@ -128,7 +138,11 @@ _LAZY = {
     "DeadLetter": "eventlog.api.group",
     "Group": "eventlog.api.group",
     "GroupReport": "eventlog.api.group",
+    "LogStatistics": "eventlog.api.statistics",
     "LogStatus": "eventlog.api.status",
+    "PublisherStatistics": "eventlog.api.statistics",
+    "StreamStatistics": "eventlog.api.statistics",
+    "WriterStatistics": "eventlog.api.statistics",
     "Publisher": "eventlog.api.log",
     "InMemoryEventLog": "eventlog.memory.log",
 }
