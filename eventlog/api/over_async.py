@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     ExitStack,
     contextmanager,
 )
+from functools import partial
 from types import CoroutineType
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
@@ -92,6 +93,8 @@ class Portal:
             raise closed("handle", self.path) from None
         try:
             return future.result()
+        except CancelledError:
+            raise closed("handle", self.path) from None  # by another thread, meanwhile
         except BaseException:
             future.cancel()  # by Ctrl-C: the call is not to go on without us
             raise
@@ -103,14 +106,36 @@ class Portal:
         portal = self._portal
         if portal is None:
             raise closed("handle", self.path)
-        with portal.wrap_async_context_manager(manager) as value:
+        with self._unless_closed(portal.wrap_async_context_manager(manager)) as value:
             yield value
 
+    @contextmanager
+    def _unless_closed(self, manager: AbstractContextManager[T]) -> Iterator[T]:
+        """The manager, whose end the closing thread sees to if there is one."""
+        with ExitStack() as stack:
+            try:
+                value = manager.__enter__()
+            except (CancelledError, RuntimeError):
+                if self._portal is None:
+                    raise closed("handle", self.path) from None
+                raise
+            stack.push(partial(self._leave, manager))
+            yield value
+
+    def _leave(self, manager: AbstractContextManager[Any], *exception: Any) -> bool | None:
+        try:
+            return manager.__exit__(*exception)
+        except (CancelledError, RuntimeError):
+            if self._portal is None:
+                return None
+            raise
+
     def close(self) -> None:
-        """End the thread; may be called twice."""
+        """End the thread, and what other threads still do in it; may be called twice."""
         with self._closing:
             portal, self._portal = self._portal, None
         if portal is not None and self.generation == forks.generation:
+            portal.call(portal.stop, True)
             self._stack.close()
 
 
