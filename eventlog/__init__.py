@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         EventLog,
         EventRange,
         EventStream,
+        ManyHandle,
         Publisher,
     )
     from eventlog.api.statistics import (
@@ -109,6 +110,7 @@ __all__ = [
     "LogNotFound",
     "LogStatistics",
     "LogStatus",
+    "ManyHandle",
     "NotALog",
     "NotFlushed",
     "NotSupported",
@@ -142,6 +144,7 @@ _LAZY = {
     "GroupReport": "eventlog.api.group",
     "LogStatistics": "eventlog.api.statistics",
     "LogStatus": "eventlog.api.status",
+    "ManyHandle": "eventlog.api.log",
     "PublisherStatistics": "eventlog.api.statistics",
     "StreamStatistics": "eventlog.api.statistics",
     "WriterStatistics": "eventlog.api.statistics",
