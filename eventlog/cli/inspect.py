@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from eventlog.cli.address import Log, LogFiles, check_directory
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.printing import cell, print_table, say
 from eventlog.cli.show import to_json
@@ -20,11 +21,9 @@ from eventlog.local.rendezvous import writers_locked_out
 from eventlog.local.storage.control import check_is_log
 from eventlog.local.storage.files import FILES
 from eventlog.local.storage.reader import LogReader
-from eventlog.system import absolute_path
 from eventlog.tools.repair import Repair, repair_log, segments_in
 from eventlog.tools.verify import Verification, verify_log
 
-Log = Annotated[str, typer.Argument(help="The log's directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Say it as JSON.")]
 
 
@@ -81,7 +80,7 @@ VERIFY_EPILOG = (
 
 @app.command(epilog=VERIFY_EXAMPLES + "\n\n" + VERIFY_EPILOG)
 def verify(
-    log: Log,
+    log: LogFiles,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -89,7 +88,7 @@ def verify(
 
     Without --repair nothing is changed, and a writer may be at work.
     """
-    directory = absolute_path(log)
+    directory = check_directory(log, "verify")
     report = _repaired(directory) if repair else None
     found = _verified(directory)
     _report(log, found, report, as_json=as_json)
