@@ -66,6 +66,12 @@ if TYPE_CHECKING:
         ManyHandle,
         Publisher,
     )
+    from eventlog.api.statistics import (
+        LogStatistics,
+        PublisherStatistics,
+        StreamStatistics,
+        WriterStatistics,
+    )
     from eventlog.api.status import LogStatus
     from eventlog.memory.log import InMemoryEventLog
 
@@ -100,6 +106,7 @@ __all__ = [
     "LogFull",
     "LogInUse",
     "LogNotFound",
+    "LogStatistics",
     "LogStatus",
     "ManyHandle",
     "NotALog",
@@ -109,13 +116,16 @@ __all__ = [
     "PermissionDenied",
     "ProtocolError",
     "Publisher",
+    "PublisherStatistics",
     "Retention",
     "SeekPosition",
     "SequenceOutOfRange",
     "StaleLease",
     "StorageFailed",
+    "StreamStatistics",
     "UnknownFormat",
     "UnsupportedFileSystem",
+    "WriterStatistics",
     "WriterUnavailable",
     "WrongEventLoop",
     "blocking",
@@ -130,8 +140,12 @@ _LAZY = {
     "DeadLetter": "eventlog.api.group",
     "Group": "eventlog.api.group",
     "GroupReport": "eventlog.api.group",
+    "LogStatistics": "eventlog.api.statistics",
     "LogStatus": "eventlog.api.status",
     "ManyHandle": "eventlog.api.log",
+    "PublisherStatistics": "eventlog.api.statistics",
+    "StreamStatistics": "eventlog.api.statistics",
+    "WriterStatistics": "eventlog.api.statistics",
     "Publisher": "eventlog.api.log",
     "InMemoryEventLog": "eventlog.memory.log",
 }

@@ -59,6 +59,7 @@ PURE: Final = {
     "api.arguments": set[str](),
     "api.group": set[str](),
     "api.refusals": set[str](),
+    "api.statistics": set[str](),
     "api.status": set[str](),
     "api.stream_options": set[str](),
     "config": set[str](),

@@ -15,7 +15,8 @@ from typing import Any, Self
 from eventlog.api.arguments import Bounds, check_follow
 from eventlog.api.group import DeadLetter, Group, GroupReport
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
-from eventlog.api.refusals import no_groups
+from eventlog.api.refusals import no_groups, no_statistics
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
 from eventlog.config import (
@@ -118,6 +119,14 @@ class Publisher(ABC):
             EventLogError: a batch could not be stored.
         """
 
+    def statistics(self) -> PublisherStatistics:
+        """What it has done until now; also after its block.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()
+
 
 class EventStream(ABC):
     """A subscription; `async for` over it, or over `batches()`, but not both."""
@@ -146,6 +155,14 @@ class EventStream(ABC):
             InvalidArgumentType: it is neither an envelope nor a number.
             SequenceOutOfRange: there is no such event yet.
         """
+
+    def statistics(self) -> StreamStatistics:
+        """What it has done until now; also after its block.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()
 
 
 class EventRange(ABC):
@@ -431,6 +448,16 @@ class EventLog(ABC):
     @abstractmethod
     async def status(self) -> LogStatus:
         """The log at this moment."""
+
+    async def statistics(self) -> LogStatistics:
+        """What this handle has appended, and what the log's writer has done since it started.
+
+        Publishers and streams count for themselves: see their `statistics`.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()
 
     def group(
         self,

@@ -25,6 +25,7 @@ from eventlog.api import forks
 from eventlog.api.arguments import Bounds
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import closed, not_opened
+from eventlog.api.statistics import Counters, PublisherStatistics, WriterStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.times import LogClock, first_at
 from eventlog.config import AskedOptions, LogOptions
@@ -87,6 +88,8 @@ class MemoryLog:
         self._clock = LogClock.of_system()
         self._lock = threading.RLock()
         self._waiting: list[Callable[[], object]] = []
+        self.counters = Counters(WriterStatistics)
+        self._made_s = time.monotonic()
 
     @property
     def first_available(self) -> int:
@@ -111,6 +114,7 @@ class MemoryLog:
     def _changed(self) -> None:
         self.version += 1
         waiting, self._waiting = self._waiting, []
+        self.counters.wake_ups += len(waiting)
         for call in waiting:
             call()
 
@@ -129,6 +133,7 @@ class MemoryLog:
             now, steady = self._clock.stamp(newest), self._clock.steady()
             self._batches.append(Batch(base_seq_no, now, steady, packed))
             self.last += packed.count
+            self.counters.add_batch(packed.count, len(packed.payload))
             self._changed()
             return base_seq_no
 
@@ -261,12 +266,14 @@ class MemoryLog:
 
     def _set(self, consumer: str, position: int) -> None:
         self._offsets[consumer] = Offset(position, self._clock.now())
+        self.counters.positions += 1
         self._changed()
 
     def forget(self, consumer: str) -> None:
         """Remove the consumer."""
         with self._lock:
             self._offsets.pop(consumer, None)
+            self.counters.positions += 1
             self._changed()
 
     def consumers(self) -> list[ConsumerState]:
@@ -281,6 +288,12 @@ class MemoryLog:
                 )
                 for name, offset in sorted(self._offsets.items())
             ]
+
+    def statistics(self) -> WriterStatistics:
+        """What was counted since the log was made."""
+        with self._lock:
+            now_s, parked = time.monotonic() - self._made_s, len(self._waiting)
+            return self.counters.statistics(uptime_s=now_s, parked=parked, connections=self.handles)
 
     def status(self) -> LogStatus:
         """The log at this moment."""
@@ -325,6 +338,7 @@ class MemoryHandle:
         self._log = find_log(self.prefix, name, asked)
         self._is_open = False
         self._was_opened = False
+        self.counters = Counters(PublisherStatistics)
         self._generation = forks.generation
 
     def __repr__(self) -> str:
@@ -384,6 +398,18 @@ class MemoryHandle:
         return ManyEvents(
             options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
         )
+
+    def store(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int | None:
+        """Store a batch and count it; the first number, or `None` if it is to wait for room."""
+        try:
+            base = self.log.append(packed)
+        except LogFull as error:
+            if self.is_worth_waiting(error):
+                return None
+            counters.refused += packed.count
+            raise
+        counters.add_batch(packed.count, len(packed.payload))
+        return base
 
     def is_worth_waiting(self, error: LogFull) -> bool:
         return error.is_by_retention and self._log.options.on_full == "wait"

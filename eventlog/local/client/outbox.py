@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
@@ -69,6 +70,7 @@ class OutBatch:
         "producer_seq",
         "request_id",
         "rows",
+        "size",
     )
 
     def __init__(self) -> None:
@@ -78,6 +80,8 @@ class OutBatch:
         self.place: int | None = None
         """Where it lies in the staging ring."""
         self.is_sealed = False
+        self.size = 0
+        """Its bytes, once it is sent."""
         self.rows = 0
         """Events that were added whole: an interrupt may leave half of one more."""
         self.base_seq_no: int | None = None
@@ -180,8 +184,13 @@ class Outbox:
         self.unsent: deque[OutBatch] = deque()
         self.in_flight: deque[OutBatch] = deque()
         self._first_error: EventLogError | None = None
+        self._counters = Counters(PublisherStatistics)
         self._refused = 0
         """Events that got an error since the last `check_stored`."""
+
+    def statistics(self) -> PublisherStatistics:
+        """What was counted."""
+        return self._counters.statistics(in_flight=self.pending)
 
     @property
     def pending(self) -> int:
@@ -282,7 +291,7 @@ class Outbox:
         count, flags, acks_bytes, parts = batch.packed
         if batch.before is not None:
             flags |= FOLLOWS
-        size = batch.packed.size
+        size = batch.size = batch.packed.size
         is_large = size >= STAGED_BYTES_MIN and not acks_bytes
         if is_large and self._ring is not None:
             place = self._ring.put(parts, size)
@@ -331,10 +340,12 @@ class Outbox:
             self._release(batch)
             if isinstance(message, Appended):
                 batch.finish(message.base_seq_no, None)
+                self._counters.add_batch(batch.rows, batch.size)
             elif isinstance(message, Failed):
                 error = error_of(message)
                 self._first_error = self._first_error or error
                 self._refused += batch.rows
+                self._counters.refused += batch.rows
                 batch.finish(None, error)
                 self._refuse_followers()
             self.in_flight.remove(batch)
@@ -346,6 +357,7 @@ class Outbox:
             if before is not None and before.error is not None:
                 self.unsent.remove(batch)
                 self._refused += batch.rows
+                self._counters.refused += batch.rows
                 batch.finish(None, copy_of(before.error))
 
     def _release(self, batch: OutBatch) -> None:
@@ -372,6 +384,7 @@ class Outbox:
             batch.place = None
         again = [one for one in self.in_flight if not one.is_done and one not in self.unsent]
         self.unsent.extendleft(reversed(again))
+        self._counters.repeated += len(again)
         self.in_flight.clear()
         self._refuse_followers()
 
@@ -386,6 +399,7 @@ class Outbox:
         self.pipe_broke()
         while self.unsent:
             self._refused += self.unsent[0].rows
+            self._counters.refused += self.unsent[0].rows
             self.unsent.popleft().finish(None, error)
 
     def deliver(self, pending_max: int) -> Steps[None]:
