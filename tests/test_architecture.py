@@ -83,6 +83,7 @@ PURE: Final = {
     "local.wire.codec": set[str](),
     "local.wire.messages": set[str](),
     "local.client.conversations": {"os.getpid"},
+    "local.client.out_batch": set[str](),
     "local.client.outbox": set[str](),
     "local.client.unsent": set[str](),
     "tools.doctor.findings": set[str](),

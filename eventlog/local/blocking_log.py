@@ -42,7 +42,7 @@ from eventlog.local.blocking_stream import BlockingLocalStream
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.group import group_fields, number_ranges
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.outbox import OutBatch
+from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.reader import read_range

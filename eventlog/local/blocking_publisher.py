@@ -27,7 +27,7 @@ from eventlog.local.client.leaving import (
     not_flushed,
     warn_of_unstored,
 )
-from eventlog.local.client.outbox import ManyBatches, OutBatch, copy_of
+from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
 from eventlog.local.client.threads import BlockingPipe, OutOfTime
 from eventlog.system import start_thread
 

@@ -83,17 +83,20 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
     def append_many(
         self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
     ) -> tuple[int, int]:
-        return self.append_packed(self.many_events(keys, headers).pack(events), self.counters)
+        packed = self.many_events(keys, headers).pack(events)
+        return self.append_packed(packed, self.counters)
 
     def append_packed(
         self, packed: list[PackedBatch], counters: Counters[PublisherStatistics]
     ) -> tuple[int, int]:
         """Store batch after batch, until one is refused."""
         first = last = stored = 0
+        count = sum(one.count for one in packed)
         for one in packed:
             try:
                 base = self._append(one, counters)
             except EventLogError as error:
+                counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
@@ -170,9 +173,9 @@ class BlockingInMemoryPublisher(Publisher):
 
     def __init__(self, log: BlockingInMemoryEventLog) -> None:
         self._log = log
-        self._counters = Counters(PublisherStatistics)
         self._error: EventLogError | None = None
         """Of a list that was not stored whole: the next `flush` tells of it."""
+        self._counters = Counters(PublisherStatistics)
         self.is_closed = False
 
     def statistics(self) -> PublisherStatistics:

@@ -113,10 +113,12 @@ class InMemoryEventLog(MemoryHandle, EventLog):
     ) -> tuple[int, int]:
         """Store batch after batch, until one is refused."""
         first = last = stored = 0
+        count = sum(one.count for one in packed)
         for one in packed:
             try:
                 base = await self._append(one, counters)
             except EventLogError as error:
+                counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
@@ -192,9 +194,9 @@ class InMemoryPublisher(Publisher):
 
     def __init__(self, log: InMemoryEventLog) -> None:
         self._log = log
-        self._counters = Counters(PublisherStatistics)
         self._error: EventLogError | None = None
         """Of a list that was not stored whole: the next `flush` tells of it."""
+        self._counters = Counters(PublisherStatistics)
         self.is_closed = False
 
     def statistics(self) -> PublisherStatistics:

@@ -4,6 +4,7 @@
 `launch`           finding the log's writer, or starting one; blocking
 `adoption`         waiting for writers that became this process's children
 `conversations`    what is said, in which order, and again after a lost pipe; pure
+`out_batch`        a batch on its way, and those of one call; pure
 `outbox`           events on their way: shared batches, numbers, repeats; pure
 `unsent`           bytes between one `send` on a pipe and the next; pure
 `staging`          the memory through which large batches go
