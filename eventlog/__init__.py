@@ -53,6 +53,7 @@ from eventlog.errors import (
     WriterUnavailable,
     WrongEventLoop,
 )
+from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AppendHandle",
+    "Cause",
     "ConsumerState",
     "CorruptLog",
     "DeadLetter",

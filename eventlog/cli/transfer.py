@@ -239,7 +239,7 @@ def import_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say the numbers as JSON.")] = False,
 ) -> None:
-    """Append what `eventlog export` has written; id, timestamp, key, headers and event stay.
+    """Append what `eventlog export` has written; id, timestamp, key, headers, cause and event stay.
 
     Events get new numbers, after those that the log has. They are appended in batches: a line that
     is wrong is named, and nothing of its batch is stored.
