@@ -18,6 +18,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -76,6 +77,7 @@ class MemoryLog:
 
     def __init__(self, path: str, options: LogOptions) -> None:
         self.path = path
+        self.log_id = UUID(bytes=os.urandom(16))
         self.options = options
         self.last = 0
         self.handles = 0
@@ -276,6 +278,7 @@ class MemoryLog:
         with self._lock:
             return LogStatus(
                 path=self.path,
+                log_id=self.log_id,
                 writer_pid=os.getpid(),
                 synced_seq_no=None,
                 first_seq_no=self.first_available if self._batches else None,
