@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from eventlog import DeadLetter
     from workers import blocking
-    from workers.errors import InvalidHandler, PoolError, PoolFailed
+    from workers.errors import InvalidHandler, PoolError, PoolFailed, Reject
     from workers.policy import Backoff
     from workers.pool import Pool
     from workers.stats import PoolStats, WorkerStats
@@ -34,6 +34,7 @@ __all__ = [
     "PoolError",
     "PoolFailed",
     "PoolStats",
+    "Reject",
     "WorkerStats",
     "blocking",
 ]
@@ -46,6 +47,7 @@ _LAZY = {
     "PoolError": "workers.errors",
     "PoolFailed": "workers.errors",
     "PoolStats": "workers.stats",
+    "Reject": "workers.errors",
     "WorkerStats": "workers.stats",
 }
 

@@ -48,7 +48,7 @@ _LOW_MASK: Final = (1 << _LOW_BITS) - 1
 class Columns:
     """What a batch stores of its events beside the payloads, each read only when asked for."""
 
-    __slots__ = ("base_seq_no", "headers", "ids", "keys", "stored_ns", "timestamps")
+    __slots__ = ("attempts", "base_seq_no", "headers", "ids", "keys", "stored_ns", "timestamps")
 
     def __init__(
         self,
@@ -65,6 +65,13 @@ class Columns:
         self.timestamps = timestamps
         self.keys = keys
         self.headers = headers
+        self.attempts: dict[int, int] | None = None
+
+    def note_attempt(self, seq_no: int, attempt: int) -> None:
+        """Say that a group hands the event out for the second time, or a later one."""
+        if self.attempts is None:
+            self.attempts = {}
+        self.attempts[seq_no] = attempt
 
     def timestamp_ns(self, row: int) -> int:
         """The producer's clock, nanoseconds since 1970."""
@@ -122,6 +129,12 @@ class _Fields:
         """What the producer noted beside the event."""
         headers = self.columns.headers
         return None if headers is None else headers[self._row]
+
+    @property
+    def attempt(self) -> int:
+        """The how manieth delivery this is, where a group hands out the event; else 1."""
+        attempts = self.columns.attempts
+        return 1 if attempts is None else attempts.get(self.seq_no or 0, 1)
 
     @property
     def _row(self) -> int:

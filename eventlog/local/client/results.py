@@ -16,7 +16,7 @@ ROOM_FOR_ACKS_BYTES = 64 * 1024
 
 
 class ResultWriter:
-    """Collects results, one for each event, and stores them in one batch.
+    """Collects the results of events, and stores them in one batch.
 
     With `acks` the batch also says which events of a lease are done: both or neither are stored.
     """
@@ -47,6 +47,20 @@ class ResultWriter:
             InvalidEvent, EventTooLarge: it is none that a log can store.
         """
         self._builder.add(result)
+
+    def add_all(self, results: list[Any]) -> None:
+        """Take all results of one event, or none.
+
+        Raises:
+            InvalidEvent, EventTooLarge: one of them is none that a log can store.
+        """
+        rows = len(self._builder)
+        try:
+            for result in results:
+                self._builder.add(result)
+        except BaseException:
+            self._builder.truncate(rows)
+            raise
 
     def store(self, lease_id: int, ranges: list[Range]) -> None:
         """Store what was added, and that the events of these ranges are done.

@@ -29,6 +29,8 @@ from a client
 22    AppendStaged  as `Append`, of a batch that lies in the ring
 23    AwaitSynced  answer with `Wake` once event `seq_no` is on the disk
 24    StandDown   leave for a writer that was told to serve: answered with `Done`, or refused
+25    Excuse      a pool is left, and what its members have begun has not failed
+26    FailDelivery  an event's handler failed: it is tried again, or a dead letter (version 2)
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
 66    Appended    the number of the batch's first event
@@ -60,6 +62,7 @@ from eventlog.local.wire.group_messages import (
     Dismiss,
     DropDead,
     Excuse,
+    FailDelivery,
     Join,
     Joined,
     Lease,
@@ -75,6 +78,10 @@ from eventlog.local.wire.group_messages import (
 )
 
 PROTOCOL_VERSION: Final = 1
+MEMBER_VERSION: Final = 2
+"""What members of groups say of themselves: a writer that knows `FailDelivery` takes both versions,
+and answers in the one that it was greeted with; an earlier one refuses the greeting."""
+VERSIONS: Final = (PROTOCOL_VERSION, MEMBER_VERSION)
 HELLO_MAGIC: Final = "eventlog"
 
 
@@ -247,6 +254,7 @@ ClientMessage = (
     | AwaitSynced
     | StandDown
     | Excuse
+    | FailDelivery
 )
 WriterMessage = (
     Welcome
@@ -291,6 +299,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     23: AwaitSynced,
     24: StandDown,
     25: Excuse,
+    26: FailDelivery,
     65: Welcome,
     66: Appended,
     67: Done,
