@@ -58,7 +58,17 @@ from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
     from eventlog import blocking
-    from eventlog.api.group import DeadLetter, Group, GroupReport
+    from eventlog.api.group import (
+        DeadLetter,
+        Exhausted,
+        ExitReport,
+        Failure,
+        Group,
+        GroupReport,
+        Lease,
+        Member,
+        MemberReport,
+    )
     from eventlog.api.log import (
         AppendHandle,
         EventLog,
@@ -92,6 +102,9 @@ __all__ = [
     "EventTooLarge",
     "EventTypeMismatch",
     "EventsTruncated",
+    "Exhausted",
+    "ExitReport",
+    "Failure",
     "ForkedHandle",
     "Group",
     "GroupMismatch",
@@ -103,6 +116,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidEvent",
     "InvalidName",
+    "Lease",
     "LogClosed",
     "LogDeleted",
     "LogFull",
@@ -111,6 +125,8 @@ __all__ = [
     "LogStatistics",
     "LogStatus",
     "ManyHandle",
+    "Member",
+    "MemberReport",
     "NotALog",
     "NotFlushed",
     "NotSupported",
@@ -140,9 +156,15 @@ _LAZY = {
     "EventRange": "eventlog.api.log",
     "EventStream": "eventlog.api.log",
     "DeadLetter": "eventlog.api.group",
+    "ExitReport": "eventlog.api.group",
+    "Exhausted": "eventlog.api.group",
+    "Failure": "eventlog.api.group",
     "Group": "eventlog.api.group",
     "GroupReport": "eventlog.api.group",
     "LogStatistics": "eventlog.api.statistics",
+    "Lease": "eventlog.api.group",
+    "Member": "eventlog.api.group",
+    "MemberReport": "eventlog.api.group",
     "LogStatus": "eventlog.api.status",
     "ManyHandle": "eventlog.api.log",
     "PublisherStatistics": "eventlog.api.statistics",

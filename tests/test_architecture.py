@@ -42,7 +42,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "local.writer": LOCAL | {"local.wire", "local.groups", "local.rendezvous"},
     "local.client": LOCAL | {"local.wire", "local.groups", "local.rendezvous", "spawn"},
     "memory": GROUND | {"blocking"},
-    "blocking": GROUND | {"local.client.member"},
+    "blocking": GROUND,
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
     "demo": GROUND | {"blocking"},
@@ -231,7 +231,7 @@ def test_event_loops_stay_in_the_shells() -> None:
     loops = {"trio", "anyio", "asyncio", "sniffio"}
     shells = {
         *("local.client.asynchronous", "local.client.append_pipe"),
-        *("local.log", "local.stream", "local.publisher"),
+        *("local.log", "local.stream", "local.publisher", "local.group", "local.member"),
         *("memory.log", "api.portal", "api.loops", "__init__"),
     }
     for name in MODULES:

@@ -18,6 +18,10 @@
 `feed`             what a subscription reads next
 `group`            checks and messages of a group's handle
 `member`           a process's part in a group
+`member_events`    the events that it works on, from the log or from letters
+`lease`            what it does with them, one by one
+`lease_timer`      a thread that says what is done while a handler runs
+`known_members`    a group's members, as their pages tell
 `member_pipe`      its pipe: leases asked for, given, taken back
 `results`          what handlers return, on its way to a log
 =================  =====================================================================
