@@ -341,6 +341,21 @@ def test_serve_replaces_a_writer_that_clients_started_without_an_error_for_them(
         assert log.append("after") == len(numbers) + 1
 
 
+def test_a_serve_that_waits_or_starts_ends_in_order_on_sigterm(path: str) -> None:
+    # Between its first words and its first pipe, SIGTERM killed it, and its socket stayed.
+    for _ in range(3):
+        server = serve(path)
+        first_line(server, ", epoch")
+        end(server)
+        assert not rendezvous.has_socket(path)
+    server = serve(path)
+    first_line(server, ", epoch")
+    waiting = serve(path, "--wait")
+    wait_until(lambda: f"{waiting.pid}" in waiting_for(path))
+    end(waiting)
+    end(server)
+
+
 def test_another_serve_is_an_error_or_waited_for(path: str) -> None:
     server = serve(path)
     first_line(server, ", epoch")

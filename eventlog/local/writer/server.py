@@ -390,6 +390,7 @@ class Server:
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # held back until now
             async for number in signals:
                 logger.info("ending on %s", signal.Signals(number).name)
                 self.nursery.start_soon(self._leave)
