@@ -484,4 +484,4 @@ def die_once_behind_stored_results(mark: str) -> None:
             with open(mark, "x", encoding="utf-8"):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    ResultWriter.store = store_and_die  # type: ignore[method-assign]
+    ResultWriter.store = store_and_die  # type: ignore[method-assign,assignment]
