@@ -111,7 +111,12 @@ class _Fields:
     @property
     def id(self) -> UUID:
         """A UUID of version 7, unless the producer set another."""
-        return UUID(bytes=self.columns.id_bytes(self._row))
+        return UUID(bytes=self.id_bytes)
+
+    @property
+    def id_bytes(self) -> bytes:
+        """The 16 bytes of `id`."""
+        return self.columns.id_bytes(self._row)
 
     @property
     def timestamp(self) -> datetime:
