@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final, Literal
 
 from eventlog.api import forks
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.blocking_log import (
     PUBLISHER_LINGER_S_DEFAULT,
     AppendHandle,
@@ -27,6 +27,7 @@ from eventlog.api.blocking_log import (
     EventStream,
     Publisher,
 )
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import AppendHandle as AsyncAppendHandle
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.log import EventRange as AsyncEventRange
@@ -60,7 +61,7 @@ class LogOverAsync(EventLog):
         self._leaving: Future[None] | None = None
         try:
             self._log: AsyncEventLog = self._portal.call(make)
-            self._portal.call(self._log.__aenter__)
+            self._portal.call(self._log.open)
         except BaseException:
             self._portal.close()
             raise
@@ -81,7 +82,7 @@ class LogOverAsync(EventLog):
         if self._portal.is_open and self._portal.generation == forks.generation:
             try:
                 with suppress(LogClosed):  # by another thread meanwhile
-                    self._portal.call(self._log.__aexit__, None, None, None)
+                    self._portal.call(self._log.aclose)
             finally:
                 self._portal.close()
 
@@ -121,7 +122,7 @@ class LogOverAsync(EventLog):
 
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
         manager = self._portal.call(self._log._subscribe, consumer, position, options)
         with self._portal.entered(manager) as stream:
@@ -131,9 +132,8 @@ class LogOverAsync(EventLog):
             finally:
                 over.close()
 
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        check_range(start, stop)
-        events: AsyncEventRange = self._portal.call(self._log.read, start, stop)
+    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+        events: AsyncEventRange = self._portal.call(self._log._read, bounds)
         return _events_of(self._portal, events)
 
     def ack(self, consumer: str, seq_no: int) -> None:
@@ -144,6 +144,16 @@ class LogOverAsync(EventLog):
 
     def forget(self, consumer: str) -> None:
         self._portal.call(self._log.forget, consumer)
+
+    # --- groups ------------------------------------------------------------------------------
+
+    def groups(self) -> list[GroupReport]:
+        reports: list[GroupReport] = self._portal.call(self._log.groups)
+        return reports
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        letters: list[DeadLetter] = self._portal.call(self._log.dead_letters, group)
+        return letters
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -204,6 +214,7 @@ class _Stream(EventStream):
 
     def __init__(self, portal: Portal, stream: AsyncEventStream) -> None:
         self._portal = portal
+        self._stream = stream
         self._batches = stream.batches()
         self._mode: str | None = None
         self._events: Iterator[EventEnvelope] = iter(())
@@ -239,6 +250,9 @@ class _Stream(EventStream):
     def batches(self) -> Iterator[list[EventEnvelope]]:
         self._use_as("batches")
         return iter(self._next_batch, None)
+
+    def ack(self, event: EventEnvelope | int) -> None:
+        self._portal.call(self._stream.ack, event)
 
     def close(self) -> None:
         """Hand nothing out any more."""

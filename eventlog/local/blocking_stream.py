@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from eventlog.api import forks
+from eventlog.api.arguments import check_stream_ack
 from eventlog.api.blocking_log import EventStream
 from eventlog.api.refusals import closed
 from eventlog.event.envelope import EventEnvelope
@@ -15,13 +17,20 @@ from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.wire.messages import AwaitSynced, Park
 
+if TYPE_CHECKING:
+    from eventlog.local.blocking_log import BlockingLocalEventLog
+
 
 class BlockingLocalStream(EventStream):
     """See `eventlog.blocking.EventStream`."""
 
-    def __init__(self, handle: LocalHandle, feed: Feed) -> None:
+    def __init__(
+        self, log: BlockingLocalEventLog, handle: LocalHandle, feed: Feed, consumer: str | None
+    ) -> None:
+        self._log = log
         self._handle = handle
         self._feed = feed
+        self._consumer = consumer
         self._pipe = handle.adopt(BlockingPipe(handle.path, handle.new_channel()))
         self._events: Iterator[EventEnvelope] = iter(())
         self._is_closed = False
@@ -61,6 +70,9 @@ class BlockingLocalStream(EventStream):
     def batches(self) -> Iterator[list[EventEnvelope]]:
         self._feed.use_as("batches")
         return iter(lambda: self._next(self._feed.next_batch), None)
+
+    def ack(self, event: EventEnvelope | int) -> None:
+        self._log.ack(*check_stream_ack(self._consumer, event, self._handle.path))
 
     def _next(self, read: Callable[[], list[EventEnvelope] | None]) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""

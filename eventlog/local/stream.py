@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 
 from eventlog.api import forks
+from eventlog.api.arguments import Bounds, check_stream_ack
 from eventlog.api.log import EventRange, EventStream
 from eventlog.api.refusals import closed
 from eventlog.event.envelope import EventEnvelope
@@ -26,21 +27,23 @@ if TYPE_CHECKING:
 class LocalRange(EventRange):
     """See `EventRange`."""
 
-    def __init__(self, log: LocalEventLog, start: int, stop: int | None) -> None:
+    def __init__(self, log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | None) -> None:
         self._log = log
-        self._start = start
-        self._stop = stop
+        self._bounds = bounds
+        self._numbers = numbers
+        """What the bounds meant at the call; `None` for a handle that only its use opens."""
 
     def __aiter__(self) -> AsyncIterator[EventEnvelope]:
-        return _RangeIterator(self._log, self._start, self._stop)
+        return _RangeIterator(self._log, self._bounds, self._numbers)
 
 
 class _RangeIterator:
     """No generator: one that is left half-way could not be cleaned up without a warning."""
 
-    def __init__(self, log: LocalEventLog, start: int, stop: int | None) -> None:
+    def __init__(self, log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | None) -> None:
         self._log = log
-        self._bounds = start, stop
+        self._bounds = bounds
+        self._numbers = numbers
         self._batches: Iterator[list[EventEnvelope]] | None = None
         self._events: Iterator[EventEnvelope] = iter(())
 
@@ -53,7 +56,8 @@ class _RangeIterator:
         handle = await self._log._ready()
         await anyio.lowlevel.checkpoint()
         if self._batches is None:
-            self._batches = read_range(handle.reader, *self._bounds)
+            numbers = self._numbers or handle.numbers_of(self._bounds)
+            self._batches = read_range(handle.reader, *numbers)
         for events in self._batches:
             self._events = iter(events)
             return next(self._events)
@@ -63,9 +67,13 @@ class _RangeIterator:
 class LocalStream(EventStream):
     """See `EventStream`."""
 
-    def __init__(self, handle: LocalHandle, feed: Feed) -> None:
+    def __init__(
+        self, log: LocalEventLog, handle: LocalHandle, feed: Feed, consumer: str | None
+    ) -> None:
+        self._log = log
         self._handle = handle
         self._feed = feed
+        self._consumer = consumer
         self._pipe = handle.adopt(AsyncPipe(handle.path, handle.new_channel()))
         self._events: Iterator[EventEnvelope] = iter(())
         self._turn = anyio.Lock(fast_acquire=True)
@@ -96,6 +104,9 @@ class LocalStream(EventStream):
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         self._feed.use_as("batches")
         return _BatchIterator(self)
+
+    async def ack(self, event: EventEnvelope | int) -> None:
+        await self._log.ack(*check_stream_ack(self._consumer, event, self._handle.path))
 
     async def next_batch(self) -> list[EventEnvelope] | None:
         """The next batch, waiting for it if need be; `None` at the end."""

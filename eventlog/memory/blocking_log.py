@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
 from eventlog.api.blocking_log import (
     PUBLISHER_LINGER_S_DEFAULT,
     AppendHandle,
@@ -15,6 +15,7 @@ from eventlog.api.blocking_log import (
     EventStream,
     Publisher,
 )
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -36,7 +37,7 @@ from eventlog.errors import EventLogError, LogFull
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
-from eventlog.memory.feed import MemoryFeed, read_range
+from eventlog.memory.feed import MemoryFeed, events_between
 from eventlog.memory.model import MemoryHandle
 
 
@@ -106,22 +107,31 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
 
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
-        stream = BlockingInMemoryStream(self, MemoryFeed(self, consumer, position, options))
+        feed = MemoryFeed(self, consumer, position, options)
+        stream = BlockingInMemoryStream(self, feed, consumer)
         try:
             yield stream
         finally:
             stream.close()
 
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        return read_range(self.log, *check_range(start, stop))
+    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+        return events_between(self.log, *self.log.numbers_of(bounds))
 
     def ack(self, consumer: str, seq_no: int) -> None:
         self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
+
+    def groups(self) -> list[GroupReport]:
+        _ = self.log
+        return []
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        _ = check_name(group), self.log
+        return []
 
     def synced(self, seq_no: int | None = None) -> None:
         raise never_synced(self.log.path)
@@ -175,9 +185,12 @@ class BlockingInMemoryAppendHandle(AppendHandle):
 class BlockingInMemoryStream(EventStream):
     """See `eventlog.blocking.EventStream`."""
 
-    def __init__(self, log: BlockingInMemoryEventLog, feed: MemoryFeed) -> None:
+    def __init__(
+        self, log: BlockingInMemoryEventLog, feed: MemoryFeed, consumer: str | None
+    ) -> None:
         self._log = log
         self._feed = feed
+        self._consumer = consumer
         self._events: Iterator[EventEnvelope] = iter(())
 
     def __iter__(self) -> Iterator[EventEnvelope]:
@@ -197,6 +210,9 @@ class BlockingInMemoryStream(EventStream):
     def batches(self) -> Iterator[list[EventEnvelope]]:
         self._feed.use_as("batches")
         return iter(self._next_batch, None)
+
+    def ack(self, event: EventEnvelope | int) -> None:
+        self._log.ack(*check_stream_ack(self._consumer, event, self._log.path))
 
     def close(self) -> None:
         """Hand nothing out any more."""

@@ -17,14 +17,14 @@ class MemoryFeed:
     def __init__(
         self,
         handle: MemoryHandle,
-        consumer: str,
+        consumer: str | None,
         position: SeekPosition,
         options: StreamOptions,
     ) -> None:
         if options.durable_only:
             raise never_synced(handle.log.path)
         self._handle = handle
-        self.next_seq_no = handle.log.resolve(position, consumer)
+        self.next_seq_no = handle.log.resolve(position, consumer or "")
         self._end = None if options.follow else handle.log.last + 1
         self._skips = options.on_truncated == "skip"
         self._decode = options.decode
@@ -60,14 +60,10 @@ class MemoryFeed:
         return events
 
 
-def read_range(log: MemoryLog, start: int, stop: int | None) -> Iterator[EventEnvelope]:
-    """The events from `start` to before `stop`, or to the last one there is at the call."""
-    end = log.last + 1 if stop is None else min(stop, log.last + 1)
-    return _events_between(log, start or log.first_available, end)
-
-
-def _events_between(log: MemoryLog, seq_no: int, end: int) -> Iterator[EventEnvelope]:
-    while seq_no < end:
-        events = (log.next_batch(seq_no) or [])[: end - seq_no]
+def events_between(log: MemoryLog, start: int, stop: int) -> Iterator[EventEnvelope]:
+    """The events from `start`, or the first one stored, to before `stop`, which is there."""
+    seq_no = start or log.first_available
+    while seq_no < stop:
+        events = (log.next_batch(seq_no) or [])[: stop - seq_no]
         yield from events
         seq_no += len(events)

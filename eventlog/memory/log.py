@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, Publisher
 from eventlog.api.loops import LoopOwner, call_in_this_loop
 from eventlog.api.positions import (
@@ -33,7 +34,7 @@ from eventlog.errors import EventLogError, LogFull
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
-from eventlog.memory.feed import MemoryFeed, read_range
+from eventlog.memory.feed import MemoryFeed, events_between
 from eventlog.memory.model import MemoryHandle, MemoryLog
 
 
@@ -47,14 +48,13 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         super().__init__(name, asked or AskedOptions())
         self._loop: LoopOwner | None = None
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
         if self.is_open:
             _ = self.log  # in another event loop: `WrongEventLoop`
         self._loop = LoopOwner()
         self.open_handle()
-        return self
 
-    async def __aexit__(self, *exception: object) -> None:
+    async def aclose(self) -> None:
         if self.is_open and self._loop is not None and not self._loop.is_over():
             self._loop.check(self.path)
         self.close_handle()
@@ -130,24 +130,30 @@ class InMemoryEventLog(MemoryHandle, EventLog):
 
     @asynccontextmanager
     async def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> AsyncIterator[EventStream]:
-        stream = InMemoryStream(self, MemoryFeed(self, consumer, position, options))
+        stream = InMemoryStream(self, MemoryFeed(self, consumer, position, options), consumer)
         try:
             yield stream
         finally:
             stream.close()
 
-    def read(self, start: int, stop: int | None = None) -> EventRange:
-        start, stop = check_range(start, stop)
-        stored = self.log.last + 1
-        return InMemoryRange(self, start, stored if stop is None else min(stop, stored))
+    def _read(self, bounds: Bounds) -> EventRange:
+        return InMemoryRange(self, *self.log.numbers_of(bounds))
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
+
+    async def groups(self) -> list[GroupReport]:
+        _ = self.log
+        return []
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        _ = check_name(group), self.log
+        return []
 
     async def synced(self, seq_no: int | None = None) -> None:
         raise never_synced(self.log.path)
@@ -202,9 +208,10 @@ class InMemoryAppendHandle(AppendHandle):
 class InMemoryStream(EventStream):
     """See `EventStream`."""
 
-    def __init__(self, log: InMemoryEventLog, feed: MemoryFeed) -> None:
+    def __init__(self, log: InMemoryEventLog, feed: MemoryFeed, consumer: str | None) -> None:
         self._log = log
         self._feed = feed
+        self._consumer = consumer
         self._events: Iterator[EventEnvelope] = iter(())
         self._turn = anyio.Lock()
 
@@ -225,6 +232,9 @@ class InMemoryStream(EventStream):
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         self._feed.use_as("batches")
         return _Batches(self)
+
+    async def ack(self, event: EventEnvelope | int) -> None:
+        await self._log.ack(*check_stream_ack(self._consumer, event, self._log.path))
 
     def close(self) -> None:
         """Hand nothing out any more."""
@@ -260,7 +270,7 @@ class _Batches:
 class InMemoryRange(EventRange):
     """See `EventRange`."""
 
-    def __init__(self, log: InMemoryEventLog, start: int, stop: int | None) -> None:
+    def __init__(self, log: InMemoryEventLog, start: int, stop: int) -> None:
         self._log = log
         self._bounds = start, stop
         self._events: Iterator[EventEnvelope] | None = None
@@ -270,7 +280,7 @@ class InMemoryRange(EventRange):
 
     async def __anext__(self) -> EventEnvelope:
         if self._events is None:
-            self._events = read_range(self._log.log, *self._bounds)
+            self._events = events_between(self._log.log, *self._bounds)
         for envelope in self._events:
             return envelope
         raise StopAsyncIteration

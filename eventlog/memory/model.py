@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from eventlog.api import forks
+from eventlog.api.arguments import Bounds
 from eventlog.api.positions import ConsumerState, SeekPosition
-from eventlog.api.refusals import closed
+from eventlog.api.refusals import closed, not_opened
 from eventlog.api.status import LogStatus
 from eventlog.api.times import LogClock, first_at
 from eventlog.config import AskedOptions, LogOptions
@@ -200,10 +201,20 @@ class MemoryLog:
                 case "last_acknowledged" if self.position_of(consumer):
                     return self.position_of(consumer) + 1
                 case "timestamp":
-                    times = ((one.base_seq_no, one.append_time_ns) for one in self._batches)
-                    found = first_at(times, position.value, time.time_ns())
-                    return self.last + 1 if found is None else found
+                    return self.find_time(position.value)
             return self.first_available
+
+    def find_time(self, timestamp_ns: int) -> int:
+        """The first event stored at or after that time; the next one to come if there is none."""
+        with self._lock:
+            times = ((one.base_seq_no, one.append_time_ns) for one in self._batches)
+            found = first_at(times, timestamp_ns, time.time_ns())
+            return self.last + 1 if found is None else found
+
+    def numbers_of(self, bounds: Bounds) -> tuple[int, int]:
+        """Where a range begins, and before which event it ends."""
+        with self._lock:
+            return bounds.numbers(self.first_available, self.last, self.find_time)
 
     # --- consumers ---------------------------------------------------------------------------
 
@@ -313,6 +324,7 @@ class MemoryHandle:
     def __init__(self, name: str, asked: AskedOptions) -> None:
         self._log = find_log(self.prefix, name, asked)
         self._is_open = False
+        self._was_opened = False
         self._generation = forks.generation
 
     def __repr__(self) -> str:
@@ -338,8 +350,9 @@ class MemoryHandle:
         return self._is_open
 
     def open_handle(self) -> None:
-        self._is_open = True
-        self._log.handles += 1
+        if not self._is_open:
+            self._is_open = self._was_opened = True
+            self._log.handles += 1
 
     def close_handle(self) -> None:
         if self._is_open:
@@ -356,7 +369,8 @@ class MemoryHandle:
         """
         forks.check(self._generation, self._log.path)
         if not self._is_open:
-            raise closed("handle", self._log.path)
+            path = self._log.path
+            raise closed("handle", path) if self._was_opened else not_opened(path)
         return self._log
 
     def packed(self, event: Any, key: str | None, headers: Mapping[str, str] | None) -> PackedBatch:

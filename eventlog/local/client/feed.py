@@ -30,7 +30,7 @@ class Feed:
     def __init__(
         self,
         log: LogReader,
-        consumer: str,
+        consumer: str | None,
         position: SeekPosition,
         options: StreamOptions,
     ) -> None:
@@ -39,7 +39,7 @@ class Feed:
         self._log = log
         self.options = options
         self._reader = log.batches(
-            log.resolve(position, consumer),
+            log.resolve(position, consumer or ""),
             verify=options.verify,
             durable_only=options.durable_only,
         )
