@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         EventLog,
         EventRange,
         EventStream,
+        ManyHandle,
         Publisher,
     )
     from eventlog.api.status import LogStatus
@@ -100,6 +101,7 @@ __all__ = [
     "LogInUse",
     "LogNotFound",
     "LogStatus",
+    "ManyHandle",
     "NotALog",
     "NotFlushed",
     "NotSupported",
@@ -129,6 +131,7 @@ _LAZY = {
     "Group": "eventlog.api.group",
     "GroupReport": "eventlog.api.group",
     "LogStatus": "eventlog.api.status",
+    "ManyHandle": "eventlog.api.log",
     "Publisher": "eventlog.api.log",
     "InMemoryEventLog": "eventlog.memory.log",
 }

@@ -25,6 +25,7 @@ from eventlog.api.blocking_log import (
     AppendHandle,
     EventLog,
     EventStream,
+    ManyHandle,
     Publisher,
 )
 from eventlog.api.group import BlockingGroup as Group
@@ -41,6 +42,7 @@ __all__ = [
     "Group",
     "GroupMember",
     "Lease",
+    "ManyHandle",
     "Publisher",
     "open",
 ]

@@ -13,6 +13,7 @@ from eventlog.api.blocking_log import (
     AppendHandle,
     EventLog,
     EventStream,
+    ManyHandle,
     Publisher,
 )
 from eventlog.api.group import DeadLetter, GroupReport
@@ -77,8 +78,12 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
     def append_many(
         self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
     ) -> tuple[int, int]:
+        return self.append_packed(self.many_events(keys, headers).pack(events))
+
+    def append_packed(self, packed: list[PackedBatch]) -> tuple[int, int]:
+        """Store batch after batch, until one is refused."""
         first = last = stored = 0
-        for one in self.many_events(keys, headers).pack(events):
+        for one in packed:
             try:
                 base = self._append(one)
             except EventLogError as error:
@@ -102,6 +107,7 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
         publisher = BlockingInMemoryPublisher(self)
         try:
             yield publisher
+            publisher.check_stored()
         finally:
             publisher.is_closed = True
 
@@ -154,6 +160,8 @@ class BlockingInMemoryPublisher(Publisher):
 
     def __init__(self, log: BlockingInMemoryEventLog) -> None:
         self._log = log
+        self._error: EventLogError | None = None
+        """Of a list that was not stored whole: the next `flush` tells of it."""
         self.is_closed = False
 
     def send(
@@ -163,9 +171,32 @@ class BlockingInMemoryPublisher(Publisher):
             raise closed("publisher", self._log.path)
         return BlockingInMemoryAppendHandle(self._log.append(event, key=key, headers=headers))
 
+    def send_many(
+        self,
+        events: Iterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        packed = self._log.many_events(keys, headers).pack(events)
+        try:
+            return BlockingInMemoryManyHandle(self._log.append_packed(packed))
+        except EventLogError as error:
+            self._error = error
+            return BlockingInMemoryManyHandle(error)
+
     def flush(self) -> None:
         if self.is_closed:
             raise closed("publisher", self._log.path)
+        self.check_stored()
+
+    def check_stored(self) -> None:
+        """Pass if all lists were stored since the last look."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 class BlockingInMemoryAppendHandle(AppendHandle):
@@ -180,6 +211,22 @@ class BlockingInMemoryAppendHandle(AppendHandle):
 
     def result(self) -> int:
         return self._seq_no
+
+
+class BlockingInMemoryManyHandle(ManyHandle):
+    """Known from the start."""
+
+    def __init__(self, answer: tuple[int, int] | EventLogError) -> None:
+        self._answer = answer
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return None if isinstance(self._answer, EventLogError) else self._answer
+
+    def result(self) -> tuple[int, int]:
+        if isinstance(self._answer, EventLogError):
+            raise self._answer
+        return self._answer
 
 
 class BlockingInMemoryStream(EventStream):

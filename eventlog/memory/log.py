@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, Publisher
+from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, ManyHandle, Publisher
 from eventlog.api.loops import LoopOwner, call_in_this_loop
 from eventlog.api.positions import (
     ConsumerState,
@@ -100,8 +100,12 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         keys: Keys = None,
         headers: Headers = None,
     ) -> tuple[int, int]:
+        return await self.append_packed(await self.many_events(keys, headers).pack_any(events))
+
+    async def append_packed(self, packed: list[PackedBatch]) -> tuple[int, int]:
+        """Store batch after batch, until one is refused."""
         first = last = stored = 0
-        for one in await self.many_events(keys, headers).pack_any(events):
+        for one in packed:
             try:
                 base = await self._append(one)
             except EventLogError as error:
@@ -125,6 +129,7 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         publisher = InMemoryPublisher(self)
         try:
             yield publisher
+            publisher.check_stored()
         finally:
             publisher.is_closed = True
 
@@ -176,6 +181,8 @@ class InMemoryPublisher(Publisher):
 
     def __init__(self, log: InMemoryEventLog) -> None:
         self._log = log
+        self._error: EventLogError | None = None
+        """Of a list that was not stored whole: the next `flush` tells of it."""
         self.is_closed = False
 
     async def send(
@@ -185,10 +192,33 @@ class InMemoryPublisher(Publisher):
             raise closed("publisher", self._log.path)
         return InMemoryAppendHandle(await self._log.append(event, key=key, headers=headers))
 
+    async def send_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        packed = await self._log.many_events(keys, headers).pack_any(events)
+        try:
+            return InMemoryManyHandle(await self._log.append_packed(packed))
+        except EventLogError as error:
+            self._error = error
+            return InMemoryManyHandle(error)
+
     async def flush(self) -> None:
         _ = self._log.log
         if self.is_closed:
             raise closed("publisher", self._log.path)
+        self.check_stored()
+
+    def check_stored(self) -> None:
+        """Pass if all lists were stored since the last look."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 class InMemoryAppendHandle(AppendHandle):
@@ -203,6 +233,22 @@ class InMemoryAppendHandle(AppendHandle):
 
     async def result(self) -> int:
         return self._seq_no
+
+
+class InMemoryManyHandle(ManyHandle):
+    """Known from the start."""
+
+    def __init__(self, answer: tuple[int, int] | EventLogError) -> None:
+        self._answer = answer
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return None if isinstance(self._answer, EventLogError) else self._answer
+
+    async def result(self) -> tuple[int, int]:
+        if isinstance(self._answer, EventLogError):
+            raise self._answer
+        return self._answer
 
 
 class InMemoryStream(EventStream):

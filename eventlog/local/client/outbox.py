@@ -8,6 +8,9 @@ A producer's batches are numbered when they are sealed and always sent in that o
 pipe all that were not answered are sent again: the writer answers a number that it already stored
 with what it answered, or would have answered, the first time.
 
+Batches of one call follow each other: the writer refuses those behind a refused one, and if the
+pipe breaks before it has told of all of them, they are not sent again.
+
 Pure, like `conversations`, whose `Channel` it builds on.
 """
 
@@ -22,10 +25,12 @@ from typing import Any, Protocol
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.many_events import stored_before
 from eventlog.event.record_batch import BatchParts, PackedBatch
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
 from eventlog.local.wire.connection import append_head, frame
 from eventlog.local.wire.messages import (
+    FOLLOWS,
     Append,
     Appended,
     AppendStaged,
@@ -55,6 +60,7 @@ class OutBatch:
 
     __slots__ = (
         "base_seq_no",
+        "before",
         "error",
         "is_sealed",
         "on_done",
@@ -76,6 +82,8 @@ class OutBatch:
         """Events that were added whole: an interrupt may leave half of one more."""
         self.base_seq_no: int | None = None
         self.error: EventLogError | None = None
+        self.before: OutBatch | None = None
+        """The batch of the same call that it follows."""
         self.on_done: Any = None
         """Called once, when the answer is there: for a shell that does not wait in `deliver`."""
 
@@ -98,9 +106,49 @@ class OutBatch:
     def finish(self, base_seq_no: int | None, error: EventLogError | None) -> None:
         """Note the answer."""
         self.base_seq_no, self.error = base_seq_no, error
-        self.packed = None
+        self.packed = self.before = None
         if self.on_done is not None:
             self.on_done()
+
+
+class ManyBatches:
+    """The batches of one `append_many` or `send_many`, in order."""
+
+    __slots__ = ("batches",)
+
+    def __init__(self, batches: list[OutBatch]) -> None:
+        self.batches = batches
+
+    @property
+    def stored(self) -> int:
+        """How many events are known to be stored: always the first ones."""
+        stored = 0
+        for batch in self.batches:
+            if batch.base_seq_no is None:
+                break
+            stored += batch.rows
+        return stored
+
+    @property
+    def numbers(self) -> tuple[int, int] | None:
+        """The first and the last number; `None` if not all are stored."""
+        first, last = self.batches[0].base_seq_no, self.batches[-1].base_seq_no
+        if first is None or last is None:
+            return None
+        return first, last + self.batches[-1].rows - 1
+
+    def result(self) -> tuple[int, int]:
+        """The first and the last number, once all are answered.
+
+        Raises:
+            EventLogError: the first `error.stored` events are stored, the others are not.
+        """
+        for batch in self.batches:
+            if batch.error is not None:
+                raise stored_before(batch.error, self.stored) from batch.error.__cause__
+        numbers = self.numbers
+        assert numbers is not None
+        return numbers
 
 
 def copy_of(error: EventLogError) -> EventLogError:
@@ -193,13 +241,29 @@ class Outbox:
             batch, self.open_batch = self.open_batch, OutBatch()
             self._queue(batch, self.builder.build_parts())
 
-    def add_packed(self, packed: PackedBatch) -> OutBatch:
-        """Queue a batch that is already packed, behind all that were added before."""
+    def add_packed(self, packed: PackedBatch, before: OutBatch | None = None) -> OutBatch:
+        """Queue a batch that is already packed, behind all that were added before.
+
+        If it follows one of the same call, `before`, and that is refused, it is not stored either.
+        """
         self.seal()
         batch = OutBatch()
-        batch.rows = packed.count
+        batch.rows, batch.before = packed.count, before
         self._queue(batch, BatchParts(*packed[:3], [packed.payload]))
         return batch
+
+    def add_many(self, packed: Sequence[PackedBatch]) -> ManyBatches:
+        """Queue the batches of one call: if one is refused, none behind it is stored."""
+        batches: list[OutBatch] = []
+        for one in packed:
+            batches.append(self.add_packed(one, batches[-1] if batches else None))
+        return ManyBatches(batches)
+
+    def withdraw(self, many: ManyBatches) -> None:
+        """Drop what is not sent yet of a call that was interrupted or cancelled."""
+        for batch in many.batches:
+            if batch in self.unsent and batch not in self.in_flight:
+                self.unsent.remove(batch)
 
     def _queue(self, batch: OutBatch, packed: BatchParts) -> None:
         self._producer_seq += 1
@@ -216,6 +280,8 @@ class Outbox:
         self.in_flight.append(batch)  # a Ctrl-C in between must not lose it
         self.unsent.popleft()
         count, flags, acks_bytes, parts = batch.packed
+        if batch.before is not None:
+            flags |= FOLLOWS
         size = batch.packed.size
         is_large = size >= STAGED_BYTES_MIN and not acks_bytes
         if is_large and self._ring is not None:
@@ -270,7 +336,17 @@ class Outbox:
                 self._first_error = self._first_error or error
                 self._refused += batch.rows
                 batch.finish(None, error)
+                self._refuse_followers()
             self.in_flight.remove(batch)
+
+    def _refuse_followers(self) -> None:
+        """Answer what is still to be sent behind a refused batch of the same call."""
+        for batch in list(self.unsent):  # in place: another thread may add to it meanwhile
+            before = batch.before
+            if before is not None and before.error is not None:
+                self.unsent.remove(batch)
+                self._refused += batch.rows
+                batch.finish(None, copy_of(before.error))
 
     def _release(self, batch: OutBatch) -> None:
         if batch.place is not None and self._ring is not None:
@@ -297,6 +373,7 @@ class Outbox:
         again = [one for one in self.in_flight if not one.is_done and one not in self.unsent]
         self.unsent.extendleft(reversed(again))
         self.in_flight.clear()
+        self._refuse_followers()
 
     def close(self) -> None:
         """Give the ring back: it ends with its pipe."""

@@ -75,6 +75,9 @@ from eventlog.local.wire.group_messages import (
 )
 
 PROTOCOL_VERSION: Final = 1
+FOLLOWS: Final = 0x80
+"""A flag of `Append` and `AppendStaged` that is never stored: the batch is of one call with the
+producer's batch before it, and is refused if that was refused on this connection."""
 HELLO_MAGIC: Final = "eventlog"
 
 
