@@ -29,7 +29,7 @@ from a client
 22    AppendStaged  as `Append`, of a batch that lies in the ring
 23    AwaitSynced  answer with `Wake` once event `seq_no` is on the disk
 24    StandDown   leave for a writer that was told to serve: answered with `Done`, or refused
-26    Statistics  what the writer has counted: answered with `StatisticsReport`; an older
+27    Statistics  what the writer has counted: answered with `StatisticsReport`; an older
             writer, which does not know it, hangs up
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
@@ -312,7 +312,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     23: AwaitSynced,
     24: StandDown,
     25: Excuse,
-    26: Statistics,
+    27: Statistics,
     65: Welcome,
     66: Appended,
     67: Done,
