@@ -279,6 +279,19 @@ def test_pools_use_only_public_names_of_the_log(path: Path) -> None:
     assert of_log <= PUBLIC
 
 
+@pytest.mark.parametrize(
+    "path", sorted((POOL_PACKAGE / "cli").glob("*.py")), ids=lambda path: f"cli-{path.stem}"
+)
+def test_the_command_line_of_pools_knows_no_engine(path: Path) -> None:
+    """The two commands share their looks; what a log holds they ask through `eventlog.cli.address`.
+
+    So `workers groups` and `workers dead` do on any engine what they do with a directory.
+    """
+    of_log = {name for name in full_imports(path) if name.split(".")[0] == "eventlog"}
+    shared = {name for name in of_log if name.startswith("eventlog.cli.")}
+    assert of_log - shared <= {"eventlog", "eventlog.blocking", "eventlog.system"}
+
+
 def test_the_log_knows_nothing_of_pools() -> None:
     """But for the demonstration, which is a program that uses both."""
     for name, path in MODULES.items():
