@@ -53,6 +53,7 @@ from eventlog.errors import (
     WriterUnavailable,
     WrongEventLoop,
 )
+from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
@@ -73,7 +74,14 @@ if TYPE_CHECKING:
         EventLog,
         EventRange,
         EventStream,
+        ManyHandle,
         Publisher,
+    )
+    from eventlog.api.statistics import (
+        LogStatistics,
+        PublisherStatistics,
+        StreamStatistics,
+        WriterStatistics,
     )
     from eventlog.api.status import LogStatus
     from eventlog.memory.log import InMemoryEventLog
@@ -81,6 +89,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AppendHandle",
+    "Cause",
     "ConsumerState",
     "CorruptLog",
     "DeadLetter",
@@ -113,7 +122,9 @@ __all__ = [
     "LogFull",
     "LogInUse",
     "LogNotFound",
+    "LogStatistics",
     "LogStatus",
+    "ManyHandle",
     "Member",
     "MemberReport",
     "NotALog",
@@ -123,13 +134,16 @@ __all__ = [
     "PermissionDenied",
     "ProtocolError",
     "Publisher",
+    "PublisherStatistics",
     "Retention",
     "SeekPosition",
     "SequenceOutOfRange",
     "StaleLease",
     "StorageFailed",
+    "StreamStatistics",
     "UnknownFormat",
     "UnsupportedFileSystem",
+    "WriterStatistics",
     "WriterUnavailable",
     "WrongEventLoop",
     "blocking",
@@ -150,7 +164,12 @@ _LAZY = {
     "Lease": "eventlog.api.group",
     "Member": "eventlog.api.group",
     "MemberReport": "eventlog.api.group",
+    "LogStatistics": "eventlog.api.statistics",
     "LogStatus": "eventlog.api.status",
+    "ManyHandle": "eventlog.api.log",
+    "PublisherStatistics": "eventlog.api.statistics",
+    "StreamStatistics": "eventlog.api.statistics",
+    "WriterStatistics": "eventlog.api.statistics",
     "Publisher": "eventlog.api.log",
     "InMemoryEventLog": "eventlog.memory.log",
 }

@@ -24,6 +24,7 @@ from eventlog.api.blocking_log import (
     AppendHandle,
     EventLog,
     EventStream,
+    ManyHandle,
     Publisher,
 )
 from eventlog.api.group import BlockingGroup as Group
@@ -38,6 +39,7 @@ __all__ = [
     "EventStream",
     "Group",
     "Lease",
+    "ManyHandle",
     "Member",
     "Publisher",
     "open",

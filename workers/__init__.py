@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workers.errors import InvalidHandler, PoolError, PoolFailed, Reject
     from workers.policy import Backoff
     from workers.pool import Pool
+    from workers.results import Results
     from workers.stats import PoolStats, WorkerStats
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "PoolFailed",
     "PoolStats",
     "Reject",
+    "Results",
     "WorkerStats",
     "blocking",
 ]
@@ -48,6 +50,7 @@ _LAZY = {
     "PoolFailed": "workers.errors",
     "PoolStats": "workers.stats",
     "Reject": "workers.errors",
+    "Results": "workers.results",
     "WorkerStats": "workers.stats",
 }
 

@@ -20,6 +20,7 @@ from workers.child import ControlEnd, WorkerSpec, describe, private_bytes, trace
 from workers.errors import Reject
 from workers.handlers import Code, wants_envelope
 from workers.policy import RETIRE_EARLY, LeaseSize
+from workers.results import results_of
 
 if TYPE_CHECKING:
     from eventlog.blocking import EventLog, Lease, Member
@@ -132,7 +133,7 @@ class Worker:
             self.failed(lease, envelope, attempt, error)
             return
         try:
-            lease.done_with(envelope, [] if result is None else [result])
+            lease.done_with(envelope, list(results_of(result)))
         except EventLogError as error:
             self.failed(lease, envelope, attempt, error)
         else:

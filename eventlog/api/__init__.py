@@ -5,12 +5,14 @@
 `blocking_log`     the same without an event loop
 `group`            groups, members, leases, dead letters and reports, in both colours
 `status`           what a log tells of itself: `LogStatus`
+`statistics`       what a log, its streams, publishers and writer have counted
 `positions`        where a consumer is, and where a subscription starts
 `stream_options`   how a subscription reads
 `arguments`        checks of arguments that several engines take
 `refusals`         the wording of what every engine refuses
 `engines`          which engine an address means, and which options it takes
 `over_async`       a blocking log over an engine that has only the asynchronous one
+`portal`           a thread with an event loop, for programs without one
 `loops`            the event loop that an asynchronous handle belongs to
 `times`            the clock for what is stored, which no jump misleads
 `waiting`          what is said of appends that wait for room

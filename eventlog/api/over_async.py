@@ -13,113 +13,41 @@ when the log is closed, as it does in the asynchronous log; Ctrl-C cancels it th
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    ExitStack,
-    contextmanager,
-)
-from types import CoroutineType
-from typing import Any, Final, Literal, ParamSpec, TypeVar
-
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Final, Literal
 
 from eventlog.api import forks
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.blocking_log import (
     PUBLISHER_LINGER_S_DEFAULT,
     AppendHandle,
     EventLog,
     EventStream,
+    ManyHandle,
     Publisher,
 )
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import AppendHandle as AsyncAppendHandle
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.log import EventRange as AsyncEventRange
 from eventlog.api.log import EventStream as AsyncEventStream
+from eventlog.api.log import ManyHandle as AsyncManyHandle
 from eventlog.api.log import Publisher as AsyncPublisher
+from eventlog.api.portal import Portal
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import closed, mixed_use
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import FLUSH_S_DEFAULT, MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
+from eventlog.errors import LogClosed
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
 
-T = TypeVar("T")
-P = ParamSpec("P")
 EVENTS_AT_ONCE: Final = 512
 """Events of a range that cross from one thread to the other together."""
-
-
-class Portal:
-    """The thread with the event loop, and calls into it."""
-
-    def __init__(self, path: str, loop: Literal["asyncio", "trio"]) -> None:
-        self.path = path
-        self._stack = ExitStack()
-        self._portal: BlockingPortal | None = None
-        self._loop = loop
-        self._closing = threading.Lock()
-        self.generation = forks.generation
-
-    @property
-    def is_open(self) -> bool:
-        """Between `open` and `close`."""
-        return self._portal is not None
-
-    def open(self) -> None:
-        """Start the thread."""
-        self._portal = self._stack.enter_context(start_blocking_portal(self._loop))
-
-    def call(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
-        """What the function, or coroutine function, gives in the event loop.
-
-        Raises:
-            LogClosed, ForkedHandle: the log is of no use here.
-        """
-        forks.check(self.generation, self.path)
-        portal = self._portal
-        if portal is None:
-            raise closed("handle", self.path)
-        try:
-            future: Future[Any] = portal.start_task_soon(_bound(function, args, kwargs))
-        except RuntimeError:  # closed by another thread since
-            raise closed("handle", self.path) from None
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # by Ctrl-C: the call is not to go on without us
-            raise
-
-    @contextmanager
-    def entered(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """An asynchronous context manager as a blocking one."""
-        forks.check(self.generation, self.path)
-        portal = self._portal
-        if portal is None:
-            raise closed("handle", self.path)
-        with portal.wrap_async_context_manager(manager) as value:
-            yield value
-
-    def close(self) -> None:
-        """End the thread; may be called twice."""
-        with self._closing:
-            portal, self._portal = self._portal, None
-        if portal is not None and self.generation == forks.generation:
-            self._stack.close()
-
-
-def _bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Callable[[], Any]:
-    async def run() -> Any:
-        result = function(*args, **kwargs)
-        # Handles and ranges can be awaited as well, and are what was asked for.
-        return await result if isinstance(result, CoroutineType) else result
-
-    return run
 
 
 class LogOverAsync(EventLog):
@@ -136,7 +64,7 @@ class LogOverAsync(EventLog):
         self._leaving: Future[None] | None = None
         try:
             self._log: AsyncEventLog = self._portal.call(make)
-            self._portal.call(self._log.__aenter__)
+            self._portal.call(self._log.open)
         except BaseException:
             self._portal.close()
             raise
@@ -156,7 +84,8 @@ class LogOverAsync(EventLog):
     def close(self) -> None:
         if self._portal.is_open and self._portal.generation == forks.generation:
             try:
-                self._portal.call(self._log.__aexit__, None, None, None)
+                with suppress(LogClosed):  # by another thread meanwhile
+                    self._portal.call(self._log.aclose)
             finally:
                 self._portal.close()
 
@@ -196,7 +125,7 @@ class LogOverAsync(EventLog):
 
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
         manager = self._portal.call(self._log._subscribe, consumer, position, options)
         with self._portal.entered(manager) as stream:
@@ -206,9 +135,8 @@ class LogOverAsync(EventLog):
             finally:
                 over.close()
 
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        check_range(start, stop)
-        events: AsyncEventRange = self._portal.call(self._log.read, start, stop)
+    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+        events: AsyncEventRange = self._portal.call(self._log._read, bounds)
         return _events_of(self._portal, events)
 
     def ack(self, consumer: str, seq_no: int) -> None:
@@ -219,6 +147,16 @@ class LogOverAsync(EventLog):
 
     def forget(self, consumer: str) -> None:
         self._portal.call(self._log.forget, consumer)
+
+    # --- groups ------------------------------------------------------------------------------
+
+    def groups(self) -> list[GroupReport]:
+        reports: list[GroupReport] = self._portal.call(self._log.groups)
+        return reports
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        letters: list[DeadLetter] = self._portal.call(self._log.dead_letters, group)
+        return letters
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -237,6 +175,10 @@ class LogOverAsync(EventLog):
         status: LogStatus = self._portal.call(self._log.status)
         return status
 
+    def statistics(self) -> LogStatistics:
+        statistics: LogStatistics = self._portal.call(self._log.statistics)
+        return statistics
+
 
 class _Publisher(Publisher):
     """See `Publisher`."""
@@ -251,8 +193,17 @@ class _Publisher(Publisher):
         handle = self._portal.call(self._publisher.send, event, key=key, headers=headers)
         return _AppendHandle(self._portal, handle)
 
+    def send_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> ManyHandle:
+        handle = self._portal.call(self._publisher.send_many, events, keys=keys, headers=headers)
+        return _ManyHandle(self._portal, handle)
+
     def flush(self) -> None:
         self._portal.call(self._publisher.flush)
+
+    def statistics(self) -> PublisherStatistics:
+        return self._publisher.statistics()
 
 
 class _AppendHandle(AppendHandle):
@@ -271,6 +222,22 @@ class _AppendHandle(AppendHandle):
         return number
 
 
+class _ManyHandle(ManyHandle):
+    """See `ManyHandle`."""
+
+    def __init__(self, portal: Portal, handle: AsyncManyHandle) -> None:
+        self._portal = portal
+        self._handle = handle
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return self._handle.seq_nos
+
+    def result(self) -> tuple[int, int]:
+        numbers: tuple[int, int] = self._portal.call(self._handle.result)
+        return numbers
+
+
 class _Stream(EventStream):
     """See `EventStream`. Events come by the batch: to cross to another thread costs more than they.
 
@@ -279,6 +246,7 @@ class _Stream(EventStream):
 
     def __init__(self, portal: Portal, stream: AsyncEventStream) -> None:
         self._portal = portal
+        self._stream = stream
         self._batches = stream.batches()
         self._mode: str | None = None
         self._events: Iterator[EventEnvelope] = iter(())
@@ -314,6 +282,12 @@ class _Stream(EventStream):
     def batches(self) -> Iterator[list[EventEnvelope]]:
         self._use_as("batches")
         return iter(self._next_batch, None)
+
+    def ack(self, event: EventEnvelope | int) -> None:
+        self._portal.call(self._stream.ack, event)
+
+    def statistics(self) -> StreamStatistics:
+        return self._stream.statistics()
 
     def close(self) -> None:
         """Hand nothing out any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import suppress
+from uuid import UUID
 
 from eventlog.api import forks
 from eventlog.api.group import BlockingMember, Failure, OnRefused
@@ -59,9 +60,10 @@ class LocalMember(BlockingMember):
         try:
             handle.open()
             self._output = handle
-            is_same = handle.reader.control.log_id == self._handle.reader.control.log_id
+            log_id = self._handle.reader.control.log_id
+            is_same = handle.reader.control.log_id == log_id
             acks = Acks(self.group, self.member_id, 0, []) if is_same else None
-            return ResultWriter(handle, acks)
+            return ResultWriter(handle, UUID(bytes=log_id), self.group, acks)
         except BaseException:
             self.pipe.close()
             raise

@@ -30,7 +30,9 @@ from a client
 23    AwaitSynced  answer with `Wake` once event `seq_no` is on the disk
 24    StandDown   leave for a writer that was told to serve: answered with `Done`, or refused
 25    Excuse      a pool is left, and what its members have begun has not failed
-26    FailDelivery  an event's handler failed: it is tried again, or a dead letter (version 2)
+26    Statistics  what the writer has counted: answered with `StatisticsReport`; an older
+            writer, which does not know it, hangs up
+27    FailDelivery  an event's handler failed: it is tried again, or a dead letter (version 2)
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
 66    Appended    the number of the batch's first event
@@ -44,6 +46,7 @@ from the writer
 74    Condemned   events, with how often they failed and whose they were last
 75    Counted     how many there were
 76    Staged      the size of the ring, whose descriptor comes with the first byte of this frame
+78    StatisticsReport  numbers by name, as `eventlog.api.statistics` declares them
 ====  ==========  ==================================================================================
 """
 
@@ -82,6 +85,9 @@ MEMBER_VERSION: Final = 2
 """What members of groups say of themselves: a writer that knows `FailDelivery` takes both versions,
 and answers in the one that it was greeted with; an earlier one refuses the greeting."""
 VERSIONS: Final = (PROTOCOL_VERSION, MEMBER_VERSION)
+FOLLOWS: Final = 0x80
+"""A flag of `Append` and `AppendStaged` that is never stored: the batch is of one call with the
+producer's batch before it, and is refused if that was refused on this connection."""
 HELLO_MAGIC: Final = "eventlog"
 
 
@@ -176,6 +182,12 @@ class StandDown(NamedTuple):
     request_id: int
 
 
+class Statistics(NamedTuple):
+    """Ask for what the writer has counted."""
+
+    request_id: int
+
+
 class Welcome(NamedTuple):
     """The first message of the writer."""
 
@@ -219,6 +231,13 @@ class StatusReport(NamedTuple):
     connections: int
 
 
+class StatisticsReport(NamedTuple):
+    """The fields of `WriterStatistics` that the writer knows."""
+
+    request_id: int
+    numbers: dict[str, Any]
+
+
 class Failed(NamedTuple):
     """The request was refused, for this reason; the connection goes on."""
 
@@ -255,6 +274,7 @@ ClientMessage = (
     | StandDown
     | Excuse
     | FailDelivery
+    | Statistics
 )
 WriterMessage = (
     Welcome
@@ -270,6 +290,7 @@ WriterMessage = (
     | Counted
     | Staged
     | Passed
+    | StatisticsReport
 )
 Message = ClientMessage | WriterMessage
 
@@ -299,7 +320,8 @@ TYPES: Final[dict[int, type[Message]]] = {
     23: AwaitSynced,
     24: StandDown,
     25: Excuse,
-    26: FailDelivery,
+    26: Statistics,
+    27: FailDelivery,
     65: Welcome,
     66: Appended,
     67: Done,
@@ -313,6 +335,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     75: Counted,
     76: Staged,
     77: Passed,
+    78: StatisticsReport,
 }
 
 
