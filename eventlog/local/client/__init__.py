@@ -20,6 +20,7 @@
 `member`           a process's part in a group
 `member_events`    the events that it works on, from the log or from letters
 `lease`            what it does with them, one by one
+`held_events`      its numbers, as the member's threads share them
 `lease_timer`      a thread that says what is done while a handler runs
 `known_members`    a group's members, as their pages tell
 `member_pipe`      its pipe: leases asked for, given, taken back

@@ -25,7 +25,7 @@ from eventlog.api.refusals import closed
 from eventlog.errors import EventLogError, EventsTruncated, StaleLease
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import key_hash
-from eventlog.local.client.member_pipe import HeldEvents
+from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.groups.ranges import ranges_of
 from eventlog.local.groups.state import DONE, NOT_STARTED, RETURNED, STARTED
 from eventlog.local.storage.members import PAGE, MemberPage

@@ -415,11 +415,8 @@ class GroupState:
             member.recent.extend(recent)
             self.members[member_id] = member
         self.leases = {
-            lease_id: Lease(lease_id, member_id, tuple(map(_range, given)), RangeSet(still))
+            lease_id: Lease(
+                lease_id, member_id, tuple((first, last) for first, last in given), RangeSet(still)
+            )
             for lease_id, member_id, given, still in leases
         }
-
-
-def _range(pair: Any) -> Range:
-    first, last = pair
-    return first, last

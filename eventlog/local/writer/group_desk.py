@@ -46,6 +46,7 @@ from eventlog.local.wire.group_messages import (
     Settle,
 )
 from eventlog.local.wire.messages import Append, ClientMessage, Done
+from eventlog.local.writer.group_failures import end_failed
 from eventlog.local.writer.group_leases import GroupLeases, Seat, checked, failures_of
 from eventlog.local.writer.group_store import GroupStore
 from eventlog.local.writer.group_watches import GroupWatches
@@ -95,9 +96,9 @@ class GroupDesk:
             Lease: self._ask,
             Settle: self._settle,
             Release: self._release,
-            Nack: self._nack,
+            Nack: self._end_failed,
             Bury: self._bury,
-            FailDelivery: self._fail_delivery,
+            FailDelivery: self._end_failed,
             Leave: self._leave,
             AwaitCondemned: self._await_condemned,
             AwaitDrained: self._await_drained,
@@ -259,36 +260,18 @@ class GroupDesk:
                 self._changed(seat.state)
         peer.say(Done(message.request_id))
 
-    def _fail_delivery(self, peer: Peer, message: FailDelivery) -> None:
-        """Decide what becomes of an event whose handler failed; nobody else does."""
-        if message.is_final and not message.letter:
-            raise ProtocolError("a last failure without a dead letter")
+    def _end_failed(self, peer: Peer, said: FailDelivery | Nack) -> None:
+        """A handler failed; members of earlier releases say `Nack`, and decide by themselves."""
+        letter, is_final = b"", False
+        if isinstance(said, FailDelivery):
+            letter, is_final = said.letter, bool(said.is_final)
         state, member_id = self._seat(peer)
-        lease_id, seq_no = message.lease_id, message.seq_no
-        if self._leases.holds(state, lease_id, member_id, [(seq_no, seq_no)]):
-            is_last = message.is_final or state.is_last_delivery(seq_no)
-            if is_last and message.letter:
-                self.store.bury(state, lease_id, seq_no, message.letter)
-            else:  # without a letter the last failure condemns the event, and a pool rejects it
-                self._try_again(state, lease_id, seq_no, message.delay_ns)
+        if self._leases.holds(state, said.lease_id, member_id, [(said.seq_no, said.seq_no)]):
+            end = (said.lease_id, said.seq_no, letter, self._clock() + said.delay_ns)
+            if end_failed(self.store, state, *end, is_final=is_final):
+                self._on_due()
             self._changed(state)
-        peer.say(Done(message.request_id))
-
-    def _try_again(self, state: GroupState, lease_id: int, seq_no: int, delay_ns: int) -> None:
-        self.store.commit(state, "failed", lease_id, seq_no)
-        state.suspects.discard(seq_no)  # its worker has outlived it
-        if seq_no not in state.condemned:
-            state.delay(seq_no, self._clock() + delay_ns)
-            self._on_due()
-
-    def _nack(self, peer: Peer, message: Nack) -> None:
-        """As members of earlier releases say it, which decide themselves; so do they in `_bury`."""
-        state, member_id = self._seat(peer)
-        seq_no = message.seq_no
-        if self._leases.holds(state, message.lease_id, member_id, [(seq_no, seq_no)]):
-            self._try_again(state, message.lease_id, seq_no, message.delay_ns)
-            self._changed(state)
-        peer.say(Done(message.request_id))
+        peer.say(Done(said.request_id))
 
     def _bury(self, peer: Peer, message: Bury) -> None:
         state, seq_no = self._known(message.group), message.seq_no
