@@ -59,13 +59,11 @@ if TYPE_CHECKING:
     from eventlog import blocking
     from eventlog.api.group import DeadLetter, Group, GroupReport
     from eventlog.api.log import (
-        AppendHandle,
         EventLog,
         EventRange,
         EventStream,
-        ManyHandle,
-        Publisher,
     )
+    from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
     from eventlog.api.status import LogStatus
     from eventlog.memory.log import InMemoryEventLog
 
@@ -123,7 +121,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "AppendHandle": "eventlog.api.log",
+    "AppendHandle": "eventlog.api.publisher",
     "EventLog": "eventlog.api.log",
     "EventRange": "eventlog.api.log",
     "EventStream": "eventlog.api.log",
@@ -131,8 +129,8 @@ _LAZY = {
     "Group": "eventlog.api.group",
     "GroupReport": "eventlog.api.group",
     "LogStatus": "eventlog.api.status",
-    "ManyHandle": "eventlog.api.log",
-    "Publisher": "eventlog.api.log",
+    "ManyHandle": "eventlog.api.publisher",
+    "Publisher": "eventlog.api.publisher",
     "InMemoryEventLog": "eventlog.memory.log",
 }
 
