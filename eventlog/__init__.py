@@ -70,13 +70,11 @@ if TYPE_CHECKING:
         MemberReport,
     )
     from eventlog.api.log import (
-        AppendHandle,
         EventLog,
         EventRange,
         EventStream,
-        ManyHandle,
-        Publisher,
     )
+    from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
     from eventlog.api.statistics import (
         LogStatistics,
         PublisherStatistics,
@@ -151,7 +149,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "AppendHandle": "eventlog.api.log",
+    "AppendHandle": "eventlog.api.publisher",
     "EventLog": "eventlog.api.log",
     "EventRange": "eventlog.api.log",
     "EventStream": "eventlog.api.log",
@@ -166,11 +164,11 @@ _LAZY = {
     "Member": "eventlog.api.group",
     "MemberReport": "eventlog.api.group",
     "LogStatus": "eventlog.api.status",
-    "ManyHandle": "eventlog.api.log",
+    "ManyHandle": "eventlog.api.publisher",
+    "Publisher": "eventlog.api.publisher",
     "PublisherStatistics": "eventlog.api.statistics",
     "StreamStatistics": "eventlog.api.statistics",
     "WriterStatistics": "eventlog.api.statistics",
-    "Publisher": "eventlog.api.log",
     "InMemoryEventLog": "eventlog.memory.log",
 }
 

@@ -29,14 +29,14 @@ from eventlog.api.blocking_log import (
     Publisher,
 )
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.log import AppendHandle as AsyncAppendHandle
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.log import EventRange as AsyncEventRange
 from eventlog.api.log import EventStream as AsyncEventStream
-from eventlog.api.log import ManyHandle as AsyncManyHandle
-from eventlog.api.log import Publisher as AsyncPublisher
 from eventlog.api.portal import Portal
 from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.publisher import AppendHandle as AsyncAppendHandle
+from eventlog.api.publisher import ManyHandle as AsyncManyHandle
+from eventlog.api.publisher import Publisher as AsyncPublisher
 from eventlog.api.refusals import closed, mixed_use
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus

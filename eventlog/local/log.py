@@ -22,7 +22,7 @@ import anyio.to_thread
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.group import DeadLetter, Group, GroupReport
-from eventlog.api.log import EventLog, EventRange, EventStream, Publisher
+from eventlog.api.log import EventLog, EventRange, EventStream
 from eventlog.api.loops import LoopOwner
 from eventlog.api.positions import (
     ConsumerState,
@@ -30,6 +30,7 @@ from eventlog.api.positions import (
     check_name,
     check_seq_no,
 )
+from eventlog.api.publisher import Publisher
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, log_statistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions

@@ -12,7 +12,7 @@ import anyio.lowlevel
 import msgspec
 
 from eventlog.api import forks
-from eventlog.api.log import AppendHandle, ManyHandle, Publisher
+from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
 from eventlog.api.refusals import closed
 from eventlog.api.statistics import PublisherStatistics
 from eventlog.config import BATCH_EVENTS_LIMIT

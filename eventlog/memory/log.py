@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, ManyHandle, Publisher
+from eventlog.api.log import EventLog, EventRange, EventStream
 from eventlog.api.loops import LoopOwner, call_in_this_loop
 from eventlog.api.positions import (
     ConsumerState,
@@ -20,6 +20,7 @@ from eventlog.api.positions import (
     check_position,
     check_seq_no,
 )
+from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
 from eventlog.api.refusals import closed, never_synced
 from eventlog.api.statistics import (
     Counters,
