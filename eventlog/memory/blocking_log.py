@@ -36,11 +36,11 @@ from eventlog.errors import EventLogError, LogFull
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
+from eventlog.memory.blocking_group import GroupsForThreads
 from eventlog.memory.feed import MemoryFeed, read_range
-from eventlog.memory.model import MemoryHandle
 
 
-class BlockingInMemoryEventLog(MemoryHandle, EventLog):
+class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc] # until api.group is new
     """See `eventlog.blocking.EventLog`."""
 
     def __init__(self, name: str, asked: AskedOptions) -> None:

@@ -34,10 +34,11 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
 from eventlog.memory.feed import MemoryFeed, read_range
-from eventlog.memory.model import MemoryHandle, MemoryLog
+from eventlog.memory.group import GroupsForLoops
+from eventlog.memory.model import MemoryLog
 
 
-class InMemoryEventLog(MemoryHandle, EventLog):
+class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until api.group is new
     """See `EventLog`; the reference that the others are tested against.
 
     `InMemoryEventLog()` is the same as `eventlog.open("memory:")`.

@@ -38,6 +38,8 @@ from eventlog.event.envelope import EventEnvelope, datetime_of
 from eventlog.event.many_events import Headers, Keys, ManyEvents
 from eventlog.event.payload import unpack
 from eventlog.event.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
+from eventlog.memory.coordinator import Groups
+from eventlog.memory.member import MemberCore
 
 
 class Batch(NamedTuple):
@@ -86,6 +88,7 @@ class MemoryLog:
         self._clock = LogClock.of_system()
         self._lock = threading.RLock()
         self._waiting: list[Callable[[], object]] = []
+        self.groups = Groups(self, self._lock)
 
     @property
     def first_available(self) -> int:
@@ -147,6 +150,7 @@ class MemoryLog:
                     is_by_retention=True,
                 )
             del self._batches[0]
+            self.groups.pass_deleted()
 
     def _is_over(self, oldest: Batch, size: int) -> bool:
         age = self.options.retention.max_age
@@ -233,7 +237,8 @@ class MemoryLog:
                     seq_no=seq_no,
                     last_seq_no=self.last,
                 )
-            self._set(consumer, max(seq_no, self.position_of(consumer)))
+            position = max(seq_no, self.position_of(consumer))
+            self._set(consumer, self.groups.skip(consumer, position))
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         """Set the position."""
@@ -247,6 +252,12 @@ class MemoryLog:
                     self._set(consumer, max(position.value - 1, 0))
                 case _:
                     self._set(consumer, self.resolve(position, consumer) - 1)
+            self.groups.seek(consumer, self.position_of(consumer))
+
+    def note_position(self, group: str, position: int) -> None:
+        """A group is a consumer of its name, and is there."""
+        if group not in self._offsets or self._offsets[group].position != position:
+            self._offsets[group] = Offset(position, self._clock.now())
 
     def _set(self, consumer: str, position: int) -> None:
         self._offsets[consumer] = Offset(position, self._clock.now())
@@ -256,6 +267,7 @@ class MemoryLog:
         """Remove the consumer."""
         with self._lock:
             self._offsets.pop(consumer, None)
+            self.groups.forget(consumer)
             self._changed()
 
     def consumers(self) -> list[ConsumerState]:
@@ -314,6 +326,8 @@ class MemoryHandle:
         self._log = find_log(self.prefix, name, asked)
         self._is_open = False
         self._generation = forks.generation
+        self.members: list[MemberCore] = []
+        """Members of groups, through this handle: they leave when it is closed."""
 
     def __repr__(self) -> str:
         """The path, and whether the handle is open."""
@@ -345,7 +359,14 @@ class MemoryHandle:
         if self._is_open:
             self._is_open = False
             self._log.handles -= 1
+            for member in list(self.members):
+                member.leave()
             self._log.wake()
+
+    def forget_member(self, member: MemberCore) -> None:
+        """It has left."""
+        if member in self.members:
+            self.members.remove(member)
 
     @property
     def log(self) -> MemoryLog:
