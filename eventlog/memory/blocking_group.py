@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from eventlog.api.arguments import check_group, check_numbers, check_owner
 from eventlog.api.blocking_log import EventLog
 from eventlog.api.engines import open_blocking_log
-from eventlog.api.group_new import BlockingGroup, BlockingMember, DeadLetter, Lease, MemberReport
+from eventlog.api.group_new import (
+    BlockingGroup,
+    BlockingMember,
+    DeadLetter,
+    Lease,
+    MemberReport,
+    OnRefused,
+)
 from eventlog.api.positions import SeekPosition, check_name, check_seq_no
 from eventlog.config import MAX_DELIVERIES_DEFAULT, GroupOrdering
 from eventlog.errors import EventLogError
@@ -56,12 +63,16 @@ class BlockingInMemoryGroup(BlockingGroup):
     def name(self) -> str:
         return self._name
 
-    def open_member(self, owner: int = 0, output: str | None = None) -> BlockingMember:
+    def open_member(
+        self, owner: int = 0, output: str | None = None, on_refused: OnRefused | None = None
+    ) -> BlockingMember:
         check_owner(owner)
         is_own = output == self._log.path
         log = None if output is None or is_own else open_blocking_log(output, UNASKED)
         try:
-            core = MemberCore(self._log.log.groups, self._name, owner, is_own_output=is_own)
+            core = MemberCore(
+                self._log.log.groups, self._name, owner, on_refused, is_own_output=is_own
+            )
         except BaseException:
             if log is not None:
                 log.close()
@@ -70,6 +81,12 @@ class BlockingInMemoryGroup(BlockingGroup):
 
     def members(self) -> list[MemberReport]:
         return self._log.log.groups.get(self._name).member_reports()
+
+    def member(self, member_id: int) -> MemberReport | None:
+        return self._log.log.groups.get(self._name).member_report(member_id)
+
+    def lag(self) -> int:
+        return self._log.log.groups.lag(self._name)
 
     def wait_drained(self, seq_no: int | None = None) -> None:
         groups = self._log.log.groups
@@ -121,14 +138,14 @@ class BlockingInMemoryMember(BlockingMember):
         self._core.groups.wake()
 
     def flush(self) -> None:
-        for lease, envelope, results in self._core.take_pending():
+        for pending in self._core.take_pending():
             assert self._output is not None
             try:
-                self._output.append_many(results)
+                self._output.append_many(pending.results)
             except EventLogError as error:
-                lease.refused(envelope, error)
+                self._core.refused(pending, error)
             else:
-                lease.done(envelope)
+                pending.lease.done(pending.envelope)
 
     def close(self) -> None:
         try:

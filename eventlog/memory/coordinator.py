@@ -94,6 +94,11 @@ class Groups:
         with self._lock:
             return [self._models[name].report(self._log.last) for name in sorted(self._models)]
 
+    def lag(self, name: str) -> int:
+        """How many events are after the group's position."""
+        with self._lock:
+            return self._log.last - self.get(name).position
+
     # --- members and leases ------------------------------------------------------------------
 
     def join(self, name: str, owner: int) -> Seat:
@@ -155,12 +160,14 @@ class Groups:
                 with self._changing():
                     model.finish(held, seq_no)
 
-    def begin(self, name: str, held: Held, seq_no: int) -> None:
-        """The event's handler begins."""
+    def begin(self, name: str, held: Held, seq_no: int) -> bool:
+        """The event's handler begins; false if the event is not the lease's any more."""
         with self._lock:
             model = self._models.get(name)
-            if model is not None and model.holds(held, seq_no):
-                model.begin(held, seq_no, time.monotonic_ns())
+            if model is None or not model.holds(held, seq_no):
+                return False
+            model.begin(held, seq_no, time.monotonic_ns())
+            return True
 
     def end(self, name: str, member_id: int) -> None:
         """A member has left, or is dead."""

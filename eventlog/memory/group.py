@@ -18,6 +18,7 @@ from eventlog.api.group_new import (
     Lease,
     Member,
     MemberReport,
+    OnRefused,
 )
 from eventlog.api.log import EventLog
 from eventlog.api.loops import call_in_this_loop
@@ -75,18 +76,28 @@ class InMemoryGroup(Group):
     def name(self) -> str:
         return self._name
 
-    async def open_member(self, owner: int = 0, output: str | None = None) -> Member:
+    async def open_member(
+        self, owner: int = 0, output: str | None = None, on_refused: OnRefused | None = None
+    ) -> Member:
         check_owner(owner)
         is_own = output == self._log.path
         async with AsyncExitStack() as stack:
             log = None
             if output is not None and not is_own:
                 log = await stack.enter_async_context(open_log(output, UNASKED))
-            core = MemberCore(self._log.log.groups, self._name, owner, is_own_output=is_own)
+            core = MemberCore(
+                self._log.log.groups, self._name, owner, on_refused, is_own_output=is_own
+            )
             return InMemoryMember(self._log, core, log, stack.pop_all())
 
     def members(self) -> list[MemberReport]:
         return self._log.log.groups.get(self._name).member_reports()
+
+    def member(self, member_id: int) -> MemberReport | None:
+        return self._log.log.groups.get(self._name).member_report(member_id)
+
+    def lag(self) -> int:
+        return self._log.log.groups.lag(self._name)
 
     async def wait_drained(self, seq_no: int | None = None) -> None:
         groups = self._log.log.groups
@@ -157,14 +168,14 @@ class InMemoryMember(Member):
         self._core.groups.wake()
 
     async def flush(self) -> None:
-        for lease, envelope, results in self._core.take_pending():
+        for pending in self._core.take_pending():
             assert self._output is not None
             try:
-                await self._output.append_many(results)
+                await self._output.append_many(pending.results)
             except EventLogError as error:
-                lease.refused(envelope, error)
+                self._core.refused(pending, error)
             else:
-                lease.done(envelope)
+                pending.lease.done(pending.envelope)
 
     async def aclose(self) -> None:
         with anyio.CancelScope(shield=True):

@@ -20,11 +20,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from typing import Final
 
 from eventlog.api.group_new import DeadLetter, Exhausted, GroupReport, MemberReport
 from eventlog.event.envelope import EventEnvelope
 
 KeyOf = Callable[[int], str | None]
+FORMER_KEPT: Final = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +113,8 @@ class GroupModel:
         self.position = position
         self.letters = letters
         self.members: dict[int, Seat] = {}
+        self.former: dict[int, MemberReport] = {}
+        """Members that have ended lately."""
         self.excused: set[int] = set()
         """Owners that end their members: what those have begun has not failed."""
         self.done: set[int] = set()
@@ -120,8 +124,7 @@ class GroupModel:
         self.holders: dict[int, Held] = {}
         self.waiting: dict[int, int] = {}
         """When each of them may be tried again, in nanoseconds."""
-        self.exhausted: dict[int, tuple[int, Exhausted]] = {}
-        """With the owner of the member that had it last."""
+        self.exhausted: dict[int, Exhausted] = {}
         self.suspects: set[int] = set()
 
     def is_drained(self, seq_no: int) -> bool:
@@ -232,9 +235,10 @@ class GroupModel:
         """With key order, the later events of its key wait for the one that failed."""
         key = key_of(seq_no) if self.ordering == "key" else None
         if key is not None:
-            later = [n for n in held.todo if key_of(n) == key]
+            later = {n for n in [*held.out, *held.todo] if key_of(n) == key}
             held.todo = deque(n for n in held.todo if n not in later)
-            self._put_back(later)
+            held.out -= later
+            self._put_back(list(later))
 
     def bury(self, seq_no: int, letter: Letter) -> None:
         """The event is a dead letter now."""
@@ -278,11 +282,16 @@ class GroupModel:
 
     def end(self, member_id: int) -> None:
         """A member has left, or died: what it has goes to others, and what it has begun failed."""
-        seat = self.members.pop(member_id, None)
-        owner = 0 if seat is None else seat.owner
+        seat = self.members.get(member_id)
+        if seat is None:
+            return
+        self.former[member_id] = self._report_of(seat)
+        if len(self.former) > FORMER_KEPT:
+            del self.former[next(iter(self.former))]
+        del self.members[member_id]
         for held in self._leases():
             if held.member_id == member_id:
-                self._end_lease(held, owner)
+                self._end_lease(held, seat.owner)
 
     def _end_lease(self, held: Held, owner: int) -> None:
         begun = [n for n in held.begun if n not in held.returned]
@@ -298,20 +307,25 @@ class GroupModel:
             self.failures[seq_no] = max(min(before + 1, limit), before)
             self.suspects.add(seq_no)
             if self.failures[seq_no] >= self.max_deliveries:
-                self.exhausted[seq_no] = (
-                    owner,
-                    Exhausted(
-                        seq_no=seq_no, deliveries=self.failures[seq_no], member_id=held.member_id
-                    ),
+                self.exhausted[seq_no] = Exhausted(
+                    seq_no=seq_no,
+                    deliveries=self.failures[seq_no],
+                    member_id=held.member_id,
+                    owner=owner,
                 )
 
     def exhausted_for(self, owner: int) -> list[Exhausted]:
         """Those that the owner is to reject: not those of others that still have members."""
         others = {seat.owner for seat in self.members.values()} - {owner}
-        return [one for whose, one in self.exhausted.values() if not whose or whose not in others]
+        return [one for one in self.exhausted.values() if not one.owner or one.owner not in others]
 
     def _leases(self) -> list[Held]:
         return list({id(held): held for held in self.holders.values()}.values())
+
+    def member_report(self, member_id: int) -> MemberReport | None:
+        """One of them, also if it has ended lately."""
+        seat = self.members.get(member_id)
+        return self.former.get(member_id) if seat is None else self._report_of(seat)
 
     def member_reports(self) -> list[MemberReport]:
         """One for each member."""

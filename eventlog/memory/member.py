@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventlog.api.arguments import check_count
-from eventlog.api.group_new import Failure, Lease
+from eventlog.api.group_new import Failure, Lease, OnRefused
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
@@ -29,7 +29,15 @@ class Pending(NamedTuple):
 class MemberCore:
     """See the module; `is_own_output`: results go to the group's own log."""
 
-    def __init__(self, groups: Groups, name: str, owner: int, *, is_own_output: bool) -> None:
+    def __init__(
+        self,
+        groups: Groups,
+        name: str,
+        owner: int,
+        on_refused: OnRefused | None,
+        *,
+        is_own_output: bool,
+    ) -> None:
         self.groups = groups
         self.name = name
         self.is_own_output = is_own_output
@@ -37,6 +45,8 @@ class MemberCore:
         self.is_stopped = False
         self.member_id = groups.join(name, owner).member_id
         self.pending: list[Pending] = []
+        self._on_refused = on_refused or _failed_now
+        self._lease: MemoryLease | None = None
 
     def __repr__(self) -> str:
         """Which member, of which group."""
@@ -44,10 +54,18 @@ class MemberCore:
 
     def take(self, count: int, least: int) -> MemoryLease | None:
         """A lease, if there is one now."""
-        held = self.groups.take(
-            self.name, self.member_id, check_count("count", count), check_count("least", least)
-        )
-        return None if held is None else MemoryLease(self, held)
+        check_count("count", count)
+        check_count("least", least)
+        if self._lease is not None:
+            self._lease.give_back()
+        held = self.groups.take(self.name, self.member_id, count, least)
+        self._lease = None if held is None else MemoryLease(self, held)
+        return self._lease
+
+    def refused(self, pending: Pending, error: EventLogError) -> None:
+        """The output did not take an event's results."""
+        attempt = pending.lease.attempts[pending.envelope.seq_no or 0]
+        pending.lease.failed(pending.envelope, self._on_refused(pending.envelope, attempt, error))
 
     def take_pending(self) -> list[Pending]:
         """What is to be stored in another log now."""
@@ -60,6 +78,10 @@ class MemberCore:
         self.groups.end(self.name, self.member_id)
 
 
+def _failed_now(_envelope: EventEnvelope, _attempt: int, error: EventLogError) -> Failure:
+    return Failure(error=f"{type(error).__name__}: {error}")
+
+
 class MemoryLease(Lease):
     """See `Lease`."""
 
@@ -70,6 +92,7 @@ class MemoryLease(Lease):
         self._held = held
         self._count = len(held.todo)
         self._unpacked: dict[int, EventEnvelope] = {}
+        self.attempts: dict[int, int] = {}
 
     @property
     def count(self) -> int:
@@ -82,10 +105,12 @@ class MemoryLease(Lease):
     def __iter__(self) -> Iterator[tuple[int, EventEnvelope]]:
         """The events that were not begun, each with its attempt."""
         while (found := self._groups.next_of(self._name, self._held, self._unpacked)) is not None:
-            yield found
+            attempt, envelope = found
+            self.attempts[envelope.seq_no or 0] = attempt
+            yield attempt, envelope
 
-    def begin(self, envelope: EventEnvelope) -> None:
-        self._groups.begin(self._name, self._held, envelope.seq_no or 0)
+    def begin(self, envelope: EventEnvelope) -> bool:
+        return self._groups.begin(self._name, self._held, envelope.seq_no or 0)
 
     def done(self, envelope: EventEnvelope) -> None:
         self._groups.done(self._name, self._held, envelope.seq_no or 0)
@@ -101,10 +126,6 @@ class MemoryLease(Lease):
 
     def failed(self, envelope: EventEnvelope, failure: Failure) -> None:
         self._groups.failed(self._name, self._held, envelope.seq_no or 0, failure)
-
-    def refused(self, envelope: EventEnvelope, error: EventLogError) -> None:
-        """The output did not take the event's results."""
-        self.failed(envelope, Failure(error=f"{type(error).__name__}: {error}"))
 
     def give_back(self) -> None:
         self._groups.give_back(self._name, self._held)
