@@ -37,6 +37,17 @@ def packed(handler: object, initializer: object = None) -> bytes:
     return _tried(handler, (handler, initializer), "handler")
 
 
+def check(handler: object, initializer: object = None) -> None:
+    """Pass if both can be called, or are names of what may be.
+
+    Raises:
+        InvalidHandler: one of them is neither.
+    """
+    _check(handler, "handler")
+    if initializer is not None:
+        _check(initializer, "initializer")
+
+
 def _check(code: object, what: str) -> None:
     if isinstance(code, str):
         _check_named(code, what)
@@ -132,7 +143,7 @@ def unpacked(
 
     names = _new_names() if script is None else script
     handler, initializer = loaded(Rebuilder(BytesIO(data), names))
-    return _named(handler), None if initializer is None else _named(initializer)
+    return named(handler), None if initializer is None else named(initializer)
 
 
 def new_script() -> dict[str, Any]:
@@ -146,7 +157,7 @@ def new_script() -> dict[str, Any]:
     return vars(script)
 
 
-def _named(code: Any) -> Any:
+def named(code: Any) -> Any:
     """What stands under that name; a callable is itself."""
     if not isinstance(code, str):
         return code

@@ -42,6 +42,7 @@ from workers.child import WorkerSpec
 from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
 from workers.importing import check_no_import
+from workers.in_process import InProcessPlace, check_needs_no_process
 from workers.letters import letter_of
 from workers.life import PoolLife
 from workers.place import Obituary, Place
@@ -71,8 +72,9 @@ class Pool:
     failed delivery: the event is tried again, up to `max_deliveries` times, and becomes a dead
     letter then.
 
-    `processes`: workers (default: one per CPU, within the quota). `concurrency`: events at a
-    time in each. `ordering="key"`: events of one key one at a time, in order. `broadcast`: every
+    `processes`: workers (default: one per CPU, within the quota); with 0, handlers run in this
+    process, plain ones in a thread, for tests and debuggers. `concurrency`: events at a time in
+    each. `ordering="key"`: events of one key one at a time, in order. `broadcast`: every
     worker handles every event, as a group of its own, `group/0` and so on. `timeout`: seconds for
     an event, after which its worker is killed. `backoff`: waits after exceptions. `output`: a log,
     or its path; on the pool's own log a result and its event's acknowledgement are one step, so
@@ -115,6 +117,7 @@ class Pool:
         self._log = check_log(log)
         self._group_name = group
         self._processes = usable_cpus() if processes is None else processes
+        self._is_in_process = processes == 0
         self._ordering = check_ordering(ordering)
         self._broadcast = broadcast
         self._max_deliveries = max_deliveries
@@ -131,8 +134,8 @@ class Pool:
             index=0,
             pool_id=self._pool_id,
             parent_pid=os.getpid(),
-            code=handlers.packed(handler, initializer),
-            output=path_of(output),
+            code=self._code_of(handler, initializer),
+            output=path_of(output, is_in_process=self._is_in_process),
             ordering=ordering,
             max_deliveries=max_deliveries,
             backoff=backoff or Backoff(),
@@ -140,7 +143,8 @@ class Pool:
             recycling=self._recycling,
             log_level=0,
         )
-        self._places: list[Place] = []
+        self._handler, self._initializer = handler, initializer
+        self._places: list[Place | InProcessPlace] = []
         self._groups: list[Group] = []
         self._obituaries: dict[int, Obituary] = {}
         self._obituary_order: deque[int] = deque()
@@ -154,9 +158,24 @@ class Pool:
         self._stop_asked = anyio.Event()
         self._life = PoolLife(log.path)
 
+    def _code_of(
+        self, handler: handlers.Handler | str, initializer: Callable[[], object] | str | None
+    ) -> bytes:
+        """What travels to the workers: without any, it need not be fit to."""
+        if not self._is_in_process:
+            return handlers.packed(handler, initializer)
+        handlers.check(handler, initializer)
+        check_needs_no_process(
+            timeout=self._timeout_s,
+            max_events_per_worker=self._recycling.max_events,
+            max_rss_bytes=self._recycling.max_rss_bytes,
+            max_age_s=self._recycling.max_age_s,
+        )
+        return b""
+
     def _check(self, concurrency: object, backoff: object) -> None:
         counts = {
-            "processes": self._processes,
+            "processes": 1 if self._is_in_process else self._processes,
             "max_deliveries": self._max_deliveries,
             "concurrency": concurrency,
         }
@@ -260,6 +279,8 @@ class Pool:
                 position=self._position,
             )
             self._groups.append(await stack.enter_async_context(context))
+        if self._is_in_process:
+            return
         # Marks, positions and pages are read from the maps, without waiting: that is `stats`.
         self._view = await anyio.to_thread.run_sync(eventlog.blocking.open, self._log.path)
         stack.callback(self._view.close)
@@ -269,28 +290,41 @@ class Pool:
     def _names(self) -> list[str]:
         if not self._broadcast:
             return [self._group_name]
-        return [f"{self._group_name}/{index}" for index in range(self._processes)]
+        return [f"{self._group_name}/{index}" for index in range(max(self._processes, 1))]
 
     async def _start(self, tasks: anyio.abc.TaskGroup) -> None:
-        for index in range(self._processes):
-            name = self._names()[index if self._broadcast else 0]
-            place = Place(
-                replace(self._template, group=name, index=index),
-                timeout_s=self._timeout_s,
-                on_end=self._note_end,
-                on_failure=self._fail,
-                pages=self._pages,
-            )
+        for index in range(max(self._processes, 1)):
+            place = self._in_process_place() if self._is_in_process else self._place(index)
             self._places.append(place)
             tasks.start_soon(self._run_place, place)
         for group in self._groups:
-            tasks.start_soon(self._life.noting_failure, self._bury_condemned, group)
+            if not self._is_in_process:
+                tasks.start_soon(self._life.noting_failure, self._bury_condemned, group)
         for place in self._places:
             await self._life.unless_it_ends(place.ready.wait)
         if self._progress:
             tasks.start_soon(show_progress, self.stats, self._group_name)
 
-    async def _run_place(self, place: Place) -> None:
+    def _place(self, index: int) -> Place:
+        name = self._names()[index if self._broadcast else 0]
+        return Place(
+            replace(self._template, group=name, index=index),
+            timeout_s=self._timeout_s,
+            on_end=self._note_end,
+            on_failure=self._fail,
+            pages=self._pages,
+        )
+
+    def _in_process_place(self) -> InProcessPlace:
+        return InProcessPlace(
+            self._template,
+            self._groups[0],
+            self._handler,
+            self._initializer,
+            on_failure=self._fail,
+        )
+
+    async def _run_place(self, place: Place | InProcessPlace) -> None:
         # Not cancelled with what is around the pool: leaving it stops the place in order.
         with anyio.CancelScope(shield=True):
             await self._life.noting_failure(place.run)
@@ -413,6 +447,8 @@ class Pool:
         )
 
     def _lag(self) -> int:
+        if self._is_in_process:
+            return max((group.lag() for group in self._groups), default=0)
         assert self._view is not None
         names = set(self._names())
         return max((one.lag for one in self._view.consumers() if one.name in names), default=0)
@@ -421,7 +457,12 @@ class Pool:
         """The group's dead letters that are stored now, in the order in which they died."""
         self._life.check_begun()
         for group in self._groups:
-            for letter in await anyio.to_thread.run_sync(group.dead_letters):
+            in_process = self._is_in_process
+            for letter in (
+                await group.dead_letters()
+                if in_process
+                else await anyio.to_thread.run_sync(group.dead_letters)
+            ):
                 yield letter
 
     # --- events that kill --------------------------------------------------------------------

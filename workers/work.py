@@ -38,6 +38,15 @@ _NOT_RUN_MESSAGE: Final = (
 )
 
 
+def not_run(result: object) -> TypeError | None:
+    """The error of a handler that returned what has not begun to run."""
+    if not isinstance(result, NOT_RUN):
+        return None
+    if isinstance(result, CoroutineType):
+        result.close()  # or Python warns that nobody awaited it
+    return TypeError(_NOT_RUN_MESSAGE.format(type(result).__name__))
+
+
 class Worker:
     """One worker: its member, its handler, and what it has done."""
 
@@ -207,10 +216,8 @@ class Worker:
         """The handler returned."""
         seq_no = envelope.seq_no
         assert seq_no is not None
-        if isinstance(result, NOT_RUN):
-            if isinstance(result, CoroutineType):
-                result.close()  # or Python warns that nobody awaited it
-            self.failed(lease, envelope, TypeError(_NOT_RUN_MESSAGE.format(type(result).__name__)))
+        if (not_begun := not_run(result)) is not None:
+            self.failed(lease, envelope, not_begun)
             return
         if result is not None and self._results is not None:
             try:

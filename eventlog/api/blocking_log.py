@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
+from eventlog.api.engines import open_log
 from eventlog.api.group import BlockingGroup as Group
+from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.refusals import no_groups
 from eventlog.api.status import LogStatus
@@ -18,6 +20,7 @@ from eventlog.config import (
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
     GroupOrdering,
 )
 from eventlog.event.envelope import EventEnvelope
@@ -182,6 +185,10 @@ class EventLog(ABC):
     @abstractmethod
     def status(self) -> LogStatus:
         """The log at this moment."""
+
+    def for_event_loop(self) -> AsyncEventLog:
+        """A handle of the same log for trio and asyncio, not entered yet."""
+        return open_log(self.path, AskedOptions())
 
     def group(
         self,

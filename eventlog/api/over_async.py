@@ -13,19 +13,13 @@ when the log is closed, as it does in the asynchronous log; Ctrl-C cancels it th
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import (
-    AbstractAsyncContextManager,
     AbstractContextManager,
-    ExitStack,
     contextmanager,
 )
-from types import CoroutineType
 from typing import Any, Final, Literal, ParamSpec, TypeVar
-
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from eventlog.api import forks
 from eventlog.api.arguments import check_publisher, check_range
@@ -41,11 +35,19 @@ from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.log import EventRange as AsyncEventRange
 from eventlog.api.log import EventStream as AsyncEventStream
 from eventlog.api.log import Publisher as AsyncPublisher
+from eventlog.api.over_async_groups import GroupOverAsync
+from eventlog.api.portal import Portal
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import closed, mixed_use
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
-from eventlog.config import FLUSH_S_DEFAULT, MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_DELIVERIES_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    GroupOrdering,
+)
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
 
@@ -53,73 +55,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 EVENTS_AT_ONCE: Final = 512
 """Events of a range that cross from one thread to the other together."""
-
-
-class Portal:
-    """The thread with the event loop, and calls into it."""
-
-    def __init__(self, path: str, loop: Literal["asyncio", "trio"]) -> None:
-        self.path = path
-        self._stack = ExitStack()
-        self._portal: BlockingPortal | None = None
-        self._loop = loop
-        self._closing = threading.Lock()
-        self.generation = forks.generation
-
-    @property
-    def is_open(self) -> bool:
-        """Between `open` and `close`."""
-        return self._portal is not None
-
-    def open(self) -> None:
-        """Start the thread."""
-        self._portal = self._stack.enter_context(start_blocking_portal(self._loop))
-
-    def call(self, function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
-        """What the function, or coroutine function, gives in the event loop.
-
-        Raises:
-            LogClosed, ForkedHandle: the log is of no use here.
-        """
-        forks.check(self.generation, self.path)
-        portal = self._portal
-        if portal is None:
-            raise closed("handle", self.path)
-        try:
-            future: Future[Any] = portal.start_task_soon(_bound(function, args, kwargs))
-        except RuntimeError:  # closed by another thread since
-            raise closed("handle", self.path) from None
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # by Ctrl-C: the call is not to go on without us
-            raise
-
-    @contextmanager
-    def entered(self, manager: AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """An asynchronous context manager as a blocking one."""
-        forks.check(self.generation, self.path)
-        portal = self._portal
-        if portal is None:
-            raise closed("handle", self.path)
-        with portal.wrap_async_context_manager(manager) as value:
-            yield value
-
-    def close(self) -> None:
-        """End the thread; may be called twice."""
-        with self._closing:
-            portal, self._portal = self._portal, None
-        if portal is not None and self.generation == forks.generation:
-            self._stack.close()
-
-
-def _bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Callable[[], Any]:
-    async def run() -> Any:
-        result = function(*args, **kwargs)
-        # Handles and ranges can be awaited as well, and are what was asked for.
-        return await result if isinstance(result, CoroutineType) else result
-
-    return run
 
 
 class LogOverAsync(EventLog):
@@ -219,6 +154,31 @@ class LogOverAsync(EventLog):
 
     def forget(self, consumer: str) -> None:
         self._portal.call(self._log.forget, consumer)
+
+    def group(  # type: ignore[override] # until api.group is new
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> GroupOverAsync:
+        manager = self._portal.call(
+            self._log.group,
+            name,
+            ordering=ordering,
+            max_deliveries=max_deliveries,
+            position=position,
+        )
+        return GroupOverAsync(self._portal, manager)
+
+    def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        number: int = self._portal.call(self._log.retry_dead, group, seq_nos)
+        return number
+
+    def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        number: int = self._portal.call(self._log.drop_dead, group, seq_nos)
+        return number
 
     # --- looking -----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from eventlog.api.blocking_log import (
     EventStream,
     Publisher,
 )
+from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -38,6 +39,7 @@ from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
 from eventlog.memory.blocking_group import GroupsForThreads
 from eventlog.memory.feed import MemoryFeed, read_range
+from eventlog.memory.log import InMemoryEventLog
 
 
 class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc] # until api.group is new
@@ -49,6 +51,10 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc
 
     def close(self) -> None:
         self.close_handle()
+
+    def for_event_loop(self) -> AsyncEventLog:
+
+        return InMemoryEventLog(beside=self)
 
     def wait_changed(self, seen: int, *, is_for_room: bool = False) -> None:
         """Wait until the log is not what it was when `version` was `seen`."""

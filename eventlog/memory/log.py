@@ -35,7 +35,7 @@ from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
 from eventlog.memory.feed import MemoryFeed, read_range
 from eventlog.memory.group import GroupsForLoops
-from eventlog.memory.model import MemoryLog
+from eventlog.memory.model import MemoryHandle, MemoryLog
 
 
 class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until api.group is new
@@ -44,8 +44,13 @@ class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until 
     `InMemoryEventLog()` is the same as `eventlog.open("memory:")`.
     """
 
-    def __init__(self, name: str = "", asked: AskedOptions | None = None) -> None:
-        super().__init__(name, asked or AskedOptions())
+    def __init__(
+        self,
+        name: str = "",
+        asked: AskedOptions | None = None,
+        beside: MemoryHandle | None = None,
+    ) -> None:
+        super().__init__(name, asked or AskedOptions(), beside)
         self._loop: LoopOwner | None = None
 
     async def __aenter__(self) -> Self:

@@ -322,8 +322,8 @@ class MemoryHandle:
     prefix = "memory:"
     """What stands before the name in the log's address."""
 
-    def __init__(self, name: str, asked: AskedOptions) -> None:
-        self._log = find_log(self.prefix, name, asked)
+    def __init__(self, name: str, asked: AskedOptions, beside: MemoryHandle | None = None) -> None:
+        self._log = beside.log if beside is not None else find_log(self.prefix, name, asked)
         self._is_open = False
         self._generation = forks.generation
         self.members: list[MemberCore] = []
