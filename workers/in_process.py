@@ -130,7 +130,7 @@ class InProcessPlace:
 
     async def _prepared(self) -> Handler | None:
         try:
-            handler = named(self._handler)
+            handler: Handler = named(self._handler)
             if self._initializer is not None:
                 await anyio.to_thread.run_sync(named(self._initializer))
         except Exception as error:  # noqa: BLE001 - of whatever the user's code raises

@@ -39,7 +39,6 @@ from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
 from eventlog.memory.blocking_group import GroupsForThreads
 from eventlog.memory.feed import MemoryFeed, read_range
-from eventlog.memory.log import InMemoryEventLog
 
 
 class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc] # until api.group is new
@@ -53,6 +52,7 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc
         self.close_handle()
 
     def for_event_loop(self) -> AsyncEventLog:
+        from eventlog.memory.log import InMemoryEventLog  # it needs an event loop
 
         return InMemoryEventLog(beside=self)
 
