@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from eventlog.api.engines import open_log
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
@@ -20,7 +19,6 @@ from eventlog.config import (
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
-    AskedOptions,
     GroupOrdering,
 )
 from eventlog.event.envelope import EventEnvelope
@@ -186,9 +184,9 @@ class EventLog(ABC):
     def status(self) -> LogStatus:
         """The log at this moment."""
 
+    @abstractmethod
     def for_event_loop(self) -> AsyncEventLog:
         """A handle of the same log for trio and asyncio, not entered yet."""
-        return open_log(self.path, AskedOptions())
 
     def group(
         self,

@@ -69,6 +69,7 @@ class LogOverAsync(EventLog):
         self._portal = Portal(path, loop)
         self._portal.open()
         self._leaving: Future[None] | None = None
+        self._make = make
         try:
             self._log: AsyncEventLog = self._portal.call(make)
             self._portal.call(self._log.__aenter__)
@@ -87,6 +88,9 @@ class LogOverAsync(EventLog):
     @property
     def path(self) -> str:
         return self._log.path
+
+    def for_event_loop(self) -> AsyncEventLog:
+        return self._make()
 
     def close(self) -> None:
         if self._portal.is_open and self._portal.generation == forks.generation:
