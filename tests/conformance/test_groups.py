@@ -457,12 +457,12 @@ class InProcess:
     """A pool with `processes=0` of either kind, to be entered, drained and asked."""
 
     def __init__(self, log: EventLog, **options: Any) -> None:
-        options = {"group": "g", "processes": 0, "backoff": workers.Backoff(0.01)} | options
+        given: Any = {"group": "g", "processes": 0, "backoff": workers.Backoff(0.01)} | options
         self._is_blocking = isinstance(log, ThreadedEventLog)
         self.pool: Any = (
-            blocking_workers.Pool(log.blocking, **options)
+            blocking_workers.Pool(log.blocking, **given)
             if isinstance(log, ThreadedEventLog)
-            else workers.Pool(log, **options)
+            else workers.Pool(log, **given)
         )
 
     async def drain(self) -> list[workers.DeadLetter]:
