@@ -136,7 +136,7 @@ def test_a_client_that_sends_byte_by_byte_gets_its_answer(log: blocking.EventLog
 
 HALF_A_FRAME = """
 import os, sys, time
-from eventlog import rendezvous
+from eventlog.local import rendezvous
 pipe = rendezvous.connect(sys.argv[1])
 pipe.sendall(bytes.fromhex(sys.argv[2]))
 print("sent", flush=True)

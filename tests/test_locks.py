@@ -123,7 +123,7 @@ def test_a_released_lock_is_free_whoever_has_a_copy(
 
 HOLDER = """
 import os, signal, sys, time
-from eventlog import rendezvous
+from eventlog.local import rendezvous
 lock = rendezvous.lock_directory(sys.argv[1])
 child = os.fork()
 if child == 0:
@@ -367,7 +367,7 @@ def waiting_for(path: str) -> list[str]:
 
 OLDER = """
 import os, signal, socket, sys
-from eventlog import rendezvous
+from eventlog.local import rendezvous
 directory = sys.argv[1]
 lock = rendezvous.lock_directory(directory)
 writer_lock = rendezvous.try_lock_writer(directory)
@@ -414,6 +414,28 @@ def test_serve_ends_a_writer_of_an_older_protocol_if_clients_started_it(
         server.stderr.close()
         older.terminate()
         assert older.wait(HANGS_S) == 0
+
+
+STUBBORN = OLDER.replace("SIGTERM, end", "SIGTERM, signal.SIG_IGN").replace("pipe.close()", "")
+
+
+def test_a_writer_of_an_older_protocol_that_does_not_end_is_named(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The limit of another wait ended this one early: it passed for ended, and was asked for ever.
+    from eventlog.local.writer import succession
+
+    stop_writer(path)
+    monkeypatch.setattr(succession, "ANSWER_S_MAX", 0.1)
+    monkeypatch.setattr(succession, "END_S_MAX", 0.3)
+    with subprocess.Popen(
+        [sys.executable, "-c", STUBBORN, path, "--detach"], stdout=subprocess.PIPE, env=ENVIRONMENT
+    ) as older:
+        assert older.stdout is not None
+        assert older.stdout.readline() == b"ready\n"
+        with pytest.raises(WriterUnavailable, match=f"process {older.pid} .* by force"):
+            succession.become_writer(path, replaces=True)
+        older.kill()
 
 
 def test_a_process_that_holds_the_lock_and_does_not_end_is_named(

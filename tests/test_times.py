@@ -105,6 +105,19 @@ def test_a_jump_counts_when_the_clock_has_stayed_there(world: World, jump: int) 
     assert clock.is_settled
 
 
+def test_a_jump_back_and_forth_is_not_settled_at_once(world: World) -> None:
+    # A writer that started under a clock that was ahead met that time once more, ten seconds
+    # later, and took it for right: events that an earlier writer had stored were deleted.
+    world.wall_ns += 2 * HOUR
+    clock = world.clock()
+    world.wall_ns -= 2 * HOUR
+    world.go_on(SETTLED_NS // 2)
+    clock.now()
+    world.go_on(SETTLED_NS // 2)
+    world.wall_ns += 2 * HOUR
+    assert not clock.is_settled
+
+
 def test_a_correction_counts_at_once(world: World) -> None:
     clock = world.clock()
     for correction in (SLACK_NS, -SLACK_NS, SLACK_NS // 2):
@@ -341,3 +354,18 @@ def test_memory_and_disk_find_the_same_event(
     assert reader.resolve(kind, "") == memory.resolve(kind, "")
     reader.close()
     disk.abandon()
+
+
+def test_a_writer_that_starts_while_the_clock_is_ahead_deletes_nothing_early(
+    directory: str, world: World
+) -> None:
+    # Its first roll took the age of the segment from the last time that was stored there.
+    log = open_storage(directory, clock=world.clock(), retention=FOR_AN_HOUR, **SMALL)
+    fill(log, world, 1)
+    log.abandon()
+    world.wall_ns += 2 * HOUR
+    log = open_storage(directory, clock=world.clock())
+    world.wall_ns -= 2 * HOUR
+    fill(log, world, 2)
+    assert len(stored_events(directory)) == 6
+    log.close()

@@ -321,11 +321,12 @@ def test_another_user_cannot_connect(path: str) -> None:
                 parent.chmod(before[parent] | 0o055)
             program = (
                 "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
-                "s.connect(sys.argv[1]); sys.exit(len(s.recv(1)))"
+                "os.chdir(sys.argv[1]); s.connect(sys.argv[2]); sys.exit(len(s.recv(1)))"
             )
-            socket_path = os.path.join(path, rendezvous.SOCKET_NAME)
+            # A name in the directory: the path of a socket may not be long, that of TMPDIR may.
+            arguments = [path, rendezvous.SOCKET_NAME]
             done = subprocess.run(
-                [sys.executable, "-c", program, socket_path], timeout=30, check=False
+                [sys.executable, "-c", program, *arguments], timeout=30, check=False
             )
         finally:
             for parent in parents:

@@ -15,11 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import (
-    AbstractContextManager,
-    contextmanager,
-)
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Final, Literal
 
 from eventlog.api import forks
 from eventlog.api.arguments import check_publisher, check_range
@@ -48,11 +45,10 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     GroupOrdering,
 )
+from eventlog.errors import LogClosed
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
 
-T = TypeVar("T")
-P = ParamSpec("P")
 EVENTS_AT_ONCE: Final = 512
 """Events of a range that cross from one thread to the other together."""
 
@@ -95,7 +91,8 @@ class LogOverAsync(EventLog):
     def close(self) -> None:
         if self._portal.is_open and self._portal.generation == forks.generation:
             try:
-                self._portal.call(self._log.__aexit__, None, None, None)
+                with suppress(LogClosed):  # by another thread meanwhile
+                    self._portal.call(self._log.__aexit__, None, None, None)
             finally:
                 self._portal.close()
 

@@ -64,6 +64,8 @@ class LogClock:
         steady = self._steady()
         offset = self._wall() - steady
         if -SLACK_NS <= offset - self.offset <= SLACK_NS:
+            if self._jump is not None:
+                self._agreed_since = steady  # it is not known which of the two is wrong
             self.offset, self._jump = offset, None
         elif self._jump is None or abs(offset - self._jump[0]) > SLACK_NS:
             self._jump = offset, steady

@@ -80,7 +80,7 @@ class Faults:
             (self._stop, 2),
             (self._talk_garbage, 2),
             (self._never_read, 1),
-            (self._delete, 1),
+            (self._delete, 2),
             (self._fill, 1 if self._room else 0),
         ]
         weights = [weight for _, weight in kinds]

@@ -19,6 +19,8 @@ from eventlog import EventEnvelope
 SLOW_TIMES: Final = 14
 """A slow event ends when it was begun so often: more often than it may be delivered."""
 SLOW_S: Final = 30.0
+REJECTED: Final = {"poison", "flaky"}
+"""What `reject` fails with, until it is healed."""
 LEAVE_NAME: Final = "leave"
 HEALED_NAME: Final = "healed"
 
@@ -28,12 +30,14 @@ def handle(folder: str, hurry: bool, envelope: EventEnvelope) -> dict[str, int] 
     event: dict[str, Any] = envelope.event
     if "r" in event:
         return None
-    record, number = _record_in(folder), envelope.seq_no or 0
-    record.note("got", number, event["p"], event["n"], os.getpid())
+    record, number, pid = _record_in(folder), envelope.seq_no or 0, os.getpid()
+    record.note("got", number, event["p"], event["n"], pid)
     kind = event.get("k", "")
     _spoil(event)
     if kind in KINDS and not (hurry and kind == "slow"):
         KINDS[kind](folder, envelope)
+    if os.getpid() != pid:
+        return {"r": number}  # the forked child of a handler: nobody may store what it returns
     record.note("did", number, envelope.key or "-", time.monotonic_ns(), os.getpid())
     return {"r": number}
 
@@ -45,7 +49,7 @@ def reject(folder: str, envelope: EventEnvelope) -> None:
     producer, counter, number = event["p"], event["n"], envelope.seq_no
     kind = event.get("k", "")
     _spoil(event)
-    if kind == "poison" and not (Path(folder) / HEALED_NAME).exists():
+    if kind in REJECTED and not (Path(folder) / HEALED_NAME).exists():
         raise ValueError("not healed yet")
     record.note("got", number, producer, counter, os.getpid())
     record.note("did", number, envelope.key or "-", time.monotonic_ns(), os.getpid())

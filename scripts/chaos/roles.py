@@ -11,6 +11,8 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,7 @@ from eventlog import (
     blocking,
 )
 from eventlog.api.stream_options import OnTruncated
+from workers import PoolFailed
 from workers.blocking import Pool
 
 PADDING: Final = (10, 10, 200, 3_000, 100_000)
@@ -170,19 +173,32 @@ def work(
     with blocking.open(log_path) as log:
         while True:
             leave.unlink(missing_ok=True)
-            with Pool(
-                log,
-                group=group,
-                handler=partial(handle, record_folder, hurry),
-                processes=2,
-                concurrency=1 if ordering else chance.choice([1, 8]),
-                stop_s=10.0 if hurry else STOP_S,
-                **options,
-            ) as pool:
+            with (
+                _killed_at_its_start(hurry),
+                Pool(
+                    log,
+                    group=group,
+                    handler=partial(handle, record_folder, hurry),
+                    processes=2,
+                    concurrency=1 if ordering else chance.choice([1, 8]),
+                    stop_s=10.0 if hurry else STOP_S,
+                    **options,
+                ) as pool,
+            ):
                 if hurry:
                     pool.drained()
                     return
                 _stay(leave, chance.uniform(STAY_S / 2, STAY_S))
+
+
+@contextmanager
+def _killed_at_its_start(hurry: bool) -> Iterator[None]:
+    """Go on if a pool failed because all its first workers were killed, as may be in bad times."""
+    try:
+        yield
+    except PoolFailed as error:
+        if hurry or "SIGKILL" not in str(error):
+            raise
 
 
 def _stay(leave: Path, seconds: float) -> None:
@@ -194,21 +210,23 @@ def _stay(leave: Path, seconds: float) -> None:
 
 def work_and_reject(log_path: str, group: str, record_folder: str, until: str = "") -> None:
     """A pool on a log with short retention, whose letters outlive their events."""
-    with (
-        blocking.open(log_path) as log,
-        Pool(
-            log,
-            group=group,
-            handler=partial(reject, record_folder),
-            processes=1,
-            max_deliveries=1,
-        ) as pool,
-    ):
-        if until == "drained":
-            pool.drained()
-            return
+    hurry = until == "drained"
+    with blocking.open(log_path) as log:
         while True:
-            time.sleep(3600)  # until it is killed
+            with (
+                _killed_at_its_start(hurry),
+                Pool(
+                    log,
+                    group=group,
+                    handler=partial(reject, record_folder),
+                    processes=1,
+                    max_deliveries=1,
+                ) as pool,
+            ):
+                if hurry:
+                    pool.drained()
+                    return
+                pool.run_forever()
 
 
 def follow(log_path: str, name: str, record_path: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from eventlog.api.times import LogClock
 from eventlog.config import Retention
 from eventlog.errors import LogFull
 from eventlog.event.record_batch import PackedBatch
@@ -27,6 +28,8 @@ from tests.faults.disk import Call, Disk
 from tests.faults.recorder import RecordingFiles
 
 SEGMENT_BYTES: Final = 4096
+BEGINNING_NS: Final = 10**18
+YEARS_S: Final = 3 * 365 * 86_400
 CONSUMERS: Final = ("alpha", "beta", "gamma")
 PRODUCERS: Final = (7, 8)
 Step = tuple[Any, ...]
@@ -108,7 +111,13 @@ class World:
         self.known = Known()
         self.events: dict[int, str] = {}
         self.batch_ends = {0}
-        self.now_ns = 10**18
+        self.steady_ns = 0
+        self.ahead_ns = 0
+        """How far the wall clock is from where it was at the beginning, beside the time that went
+        by."""
+        self.believed_ns = 0
+        """By how much the wall clock was set forward for good: so much older events may seem."""
+        self.born_ns: dict[int, int] = {}
         self.serial = 0
         self.log: WritableLog | None = None
         self.work: SyncWork | None = None
@@ -123,7 +132,24 @@ class World:
         else:
             action(*arguments)
         if self.log is not None:
-            self.known = replace(self.known, first=self.log.control.first_available)
+            first = self.log.control.first_available
+            self._check_ages(range(self.known.first, first))
+            self.known = replace(self.known, first=first)
+
+    @property
+    def now_ns(self) -> int:
+        """What the wall clock says."""
+        return BEGINNING_NS + self.steady_ns + self.ahead_ns
+
+    def _check_ages(self, deleted: range) -> None:
+        """What retention deleted for its age is old, whatever the wall clock said meanwhile."""
+        retention = self._log.options.retention
+        if retention.max_age is None or retention.max_bytes is not None:
+            return
+        old_ns = int(retention.max_age.total_seconds() * 1e9) - self.believed_ns
+        for number in deleted:
+            age_ns = self.steady_ns - self.born_ns[number]
+            assert age_ns >= old_ns, f"event {number} was deleted when it was {age_ns} ns old"
 
     @property
     def _log(self) -> WritableLog:
@@ -140,7 +166,8 @@ class World:
         return Batch(producer, known[1].producer_seq + 1 if known else 1, tuple(events))
 
     def do_open(self) -> None:
-        self.log = open_storage(self.directory, self.files, lambda: self.now_ns, **self.options)
+        clock = LogClock(lambda: self.now_ns, lambda: self.steady_ns)
+        self.log = open_storage(self.directory, self.files, clock, **self.options)
         self.log.on_spare_wanted = self._prepare
 
     def _prepare(self) -> None:
@@ -157,6 +184,7 @@ class World:
             return
         assert base == self.known.last + 1
         self.events.update(enumerate(batch.events, base))
+        self.born_ns.update(dict.fromkeys(range(base, base + count), self.steady_ns))
         last = base + count - 1
         self.batch_ends.add(last)
         producers = {**self.known.producers, producer: (base, batch)}
@@ -180,11 +208,23 @@ class World:
         self.known = replace(self.known, positions=positions)
 
     def do_retire(self, seconds: int) -> None:
-        self.now_ns += seconds * 10**9
+        """Let time go by."""
+        self.steady_ns += seconds * 10**9
         self._log.retire()
 
     def do_clock(self, seconds: int) -> None:
-        self.now_ns += seconds * 10**9
+        """Set the wall clock for good."""
+        self.ahead_ns += seconds * 10**9
+        self.believed_ns += max(seconds, 0) * 10**9
+
+    def do_jump(self, seconds: int, *meanwhile: Any) -> None:
+        """The wall clock is wrong for a moment, in which something else is done."""
+        self.ahead_ns += seconds * 10**9
+        try:
+            kind, *arguments = meanwhile
+            getattr(self, f"do_{kind}")(*arguments)
+        finally:
+            self.ahead_ns -= seconds * 10**9
 
     # --- syncs, in one go or with other steps in between ---
 
@@ -337,6 +377,24 @@ SHORT: Final[dict[str, tuple[list[Step], dict[str, Any]]]] = {
         ],
         {"retention": Retention(max_age=timedelta(seconds=50))},
     ),
+    "clocks": (
+        [
+            ("open",),
+            *[("append", 1, 1900)] * 3,
+            ("retire", 20),
+            *[("append", 1, 1900)] * 3,
+            ("jump", YEARS_S, "retire", 0),
+            ("jump", YEARS_S, "append", 1, 1900),
+            ("jump", -600, "append", 1, 1900),
+            ("retire", 35),
+            ("jump", YEARS_S, "kill"),
+            *[("append", 1, 1900)] * 3,
+            ("retire", 20),
+            ("append", 1, 1900),
+            ("retire", 1000),
+        ],
+        {"retention": Retention(max_age=timedelta(seconds=50))},
+    ),
     "restarts": (
         [
             ("open",),
@@ -373,6 +431,10 @@ SHORT: Final[dict[str, tuple[list[Step], dict[str, Any]]]] = {
 """Short enough for every crash of each, but each with something that the others lack."""
 
 
+MOMENTS: Final[list[Step]] = [("retire", 0), ("retire", 5), ("append", 1, 100)]
+"""What may be done while the wall clock is wrong."""
+
+
 def random_history(seed: object, length: int) -> tuple[list[Step], dict[str, Any]]:
     """Steps and options from a seed."""
     rng = random.Random(str(seed))
@@ -407,6 +469,8 @@ def _random_step(rng: random.Random) -> Step:
         (1, ("positions",)),
         (1, ("retire", rng.choice([1, 60, 300]))),
         (1, ("clock", rng.choice([-1000, -1, 5]))),
+        (1, ("jump", rng.choice([YEARS_S, 7200]), "kill")),
+        (2, ("jump", rng.choice([YEARS_S, 7200, -600]), *rng.choice(MOMENTS))),
         (1, ("kill",)),
         (1, ("close",)),
     ]

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from eventlog.testing import FailingFiles
-from tests.faults import damage, failures, group_failures, groups
+from tests.faults import damage, failures, group_failures, groups, letters
 from tests.faults.crashes import Crash, check, crashes_of_recovery, is_in_memory, kills, power_cuts
 from tests.faults.histories import random_history, run
 from tests.faults.recorder import arena
 
 THOROUGH_EVERY = 4
+LETTERS_EACH = 300
 
 
 def one_seed(seed: int, share: float) -> Counter[str]:
@@ -30,6 +31,7 @@ def one_seed(seed: int, share: float) -> Counter[str]:
     with arena() as place:
         done += _crashes(place, seed, rng, share)
         done += _groups(place, seed, rng, share)
+        done += _letters(place, seed, rng, share)
         done += _group_failures(place, seed, rng, share)
         done += _failures(place, seed, rng, share)
         done += _damages(place, rng, share / 10)
@@ -88,6 +90,18 @@ def _check_groups(  # noqa: PLR0917 - one loop, for three kinds of crashes
         if rng.random() < share:
             groups.check(place, history, crash, is_thorough=number % THOROUGH_EVERY == 0)
             done[kind] += 1
+
+
+def _letters(place: str, seed: int, rng: random.Random, share: float) -> Counter[str]:
+    shutil.rmtree(place, ignore_errors=True)
+    history = letters.run(place, seed, letters.random_history(seed, rng.randint(10, 30)))
+    crashes = [*kills(history.trace, rng, 8), *power_cuts(history.trace, 2, rng)]
+    done: Counter[str] = Counter()
+    for crash in rng.sample(crashes, min(LETTERS_EACH, len(crashes))):
+        if rng.random() < share:
+            letters.check(place, history, crash)
+            done["letters past retention"] += 1
+    return done
 
 
 def _group_failures(place: str, seed: int, rng: random.Random, share: float) -> Counter[str]:

@@ -19,4 +19,5 @@ def test_a_seed_is_done_in_every_way() -> None:
     assert done.keys() == {
         *("kills", "power cuts", "failures", "damages", "groups", "failures of groups"),
         *("recoveries of groups", "second power cuts of groups"),
+        "letters past retention",
     }

@@ -78,6 +78,8 @@ class WritableLog:
         self._sealed = sealed
         self._active = active
         self._last_append_ns = last_append_ns
+        self._last_append_steady_ns: int | None = None
+        """By the clock that never jumps; an earlier writer's is not known."""
         self._epoch = control.epoch
         self.files = files
         self._clock = clock
@@ -147,7 +149,7 @@ class WritableLog:
             epoch=self._epoch,
         )
         segment.append(header, batch.payload, IndexEntry(base_seq_no, now, segment.position))
-        self._last_append_ns = now
+        self._last_append_ns, self._last_append_steady_ns = now, self._clock.steady()
         if producer_id:
             self._producers.note(producer_id, producer_seq, base_seq_no)
         self.control.high_water = base_seq_no + batch.count - 1
@@ -213,7 +215,7 @@ class WritableLog:
             writes_ahead=self.options.durability == "sync",
         )
         if self._active is not None:
-            self._seal(self._active, now)
+            self._seal(self._active)
         self._active = fresh
         self._note_clock()
         with suppress(EventLogError):  # an older snapshot only means more to read at the next start
@@ -222,10 +224,10 @@ class WritableLog:
         self.retire()
         return fresh
 
-    def _seal(self, segment: SegmentWriter, now: int) -> None:
-        # Its last time may be one that was ahead.
-        steady_ns = min(self._last_append_ns, now) - self._clock.offset
-        self._sealed.append(SealedSegment(segment.base_seq_no, self._last_append_ns, steady_ns))
+    def _seal(self, segment: SegmentWriter) -> None:
+        # Not from its last time: that, or the clock just now, may be one that is ahead.
+        ages = self._last_append_ns, self._last_append_steady_ns
+        self._sealed.append(SealedSegment(segment.base_seq_no, *ages))
         if self.options.durability == "memory":
             segment.close()
         else:

@@ -132,12 +132,17 @@ def _end_older(pipe: socket.socket, directory: str) -> None:
     pid, _ = rendezvous.peer_of(pipe)
     logger.info("ending process %d, the writer of %s so far", pid, directory)
     _terminate(pid, process_start(pid))
-    end = time.monotonic() + END_S_MAX
-    with suppress(OSError):
-        while time.monotonic() < end and pipe.recv(_FRAME_BYTES_MAX):
-            pass  # it closes the pipe when it ends
-    if time.monotonic() >= end:
-        raise _does_not_end(pid, directory)
+    end_s = time.monotonic() + END_S_MAX
+    try:
+        while (left_s := end_s - time.monotonic()) > 0:
+            pipe.settimeout(left_s)
+            if not pipe.recv(_FRAME_BYTES_MAX):  # it closes the pipe when it ends
+                return
+    except TimeoutError:
+        pass
+    except OSError:  # it has ended
+        return
+    raise _does_not_end(pid, directory)
 
 
 def _await_end(directory: str) -> None:
