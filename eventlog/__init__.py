@@ -53,6 +53,7 @@ from eventlog.errors import (
     WriterUnavailable,
     WrongEventLoop,
 )
+from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
@@ -65,12 +66,19 @@ if TYPE_CHECKING:
         EventStream,
         Publisher,
     )
+    from eventlog.api.statistics import (
+        LogStatistics,
+        PublisherStatistics,
+        StreamStatistics,
+        WriterStatistics,
+    )
     from eventlog.api.status import LogStatus
     from eventlog.memory.log import InMemoryEventLog
 
 __version__ = "0.1.0"
 __all__ = [
     "AppendHandle",
+    "Cause",
     "ConsumerState",
     "CorruptLog",
     "DeadLetter",
@@ -99,6 +107,7 @@ __all__ = [
     "LogFull",
     "LogInUse",
     "LogNotFound",
+    "LogStatistics",
     "LogStatus",
     "NotALog",
     "NotFlushed",
@@ -107,13 +116,16 @@ __all__ = [
     "PermissionDenied",
     "ProtocolError",
     "Publisher",
+    "PublisherStatistics",
     "Retention",
     "SeekPosition",
     "SequenceOutOfRange",
     "StaleLease",
     "StorageFailed",
+    "StreamStatistics",
     "UnknownFormat",
     "UnsupportedFileSystem",
+    "WriterStatistics",
     "WriterUnavailable",
     "WrongEventLoop",
     "blocking",
@@ -128,7 +140,11 @@ _LAZY = {
     "DeadLetter": "eventlog.api.group",
     "Group": "eventlog.api.group",
     "GroupReport": "eventlog.api.group",
+    "LogStatistics": "eventlog.api.statistics",
     "LogStatus": "eventlog.api.status",
+    "PublisherStatistics": "eventlog.api.statistics",
+    "StreamStatistics": "eventlog.api.statistics",
+    "WriterStatistics": "eventlog.api.statistics",
     "Publisher": "eventlog.api.log",
     "InMemoryEventLog": "eventlog.memory.log",
 }

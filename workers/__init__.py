@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workers.errors import InvalidHandler, PoolError, PoolFailed
     from workers.policy import Backoff
     from workers.pool import Pool
+    from workers.results import Results
     from workers.stats import PoolStats, WorkerStats
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "PoolError",
     "PoolFailed",
     "PoolStats",
+    "Results",
     "WorkerStats",
     "blocking",
 ]
@@ -46,6 +48,7 @@ _LAZY = {
     "PoolError": "workers.errors",
     "PoolFailed": "workers.errors",
     "PoolStats": "workers.stats",
+    "Results": "workers.results",
     "WorkerStats": "workers.stats",
 }
 

@@ -26,6 +26,7 @@ from workers.errors import PoolFailed
 from workers.handlers import Handler, is_async, named, wants_envelope
 from workers.place import Counts
 from workers.policy import LeaseSize
+from workers.results import results_of
 from workers.work import not_run
 
 logger = logging.getLogger("workers")
@@ -184,7 +185,7 @@ class InProcessPlace:
             result = await self._call(handler, envelope)
             if (error := not_run(result)) is not None:
                 raise error
-            lease.done_with(envelope, [] if result is None else [result])
+            lease.done_with(envelope, list(results_of(result)))
         except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed

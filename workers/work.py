@@ -22,6 +22,7 @@ from workers.child import ControlEnd, WorkerSpec, describe, now_ns, private_byte
 from workers.handlers import Handler, wants_envelope
 from workers.lease_timer import SETTLE_S, SETTLE_SOON_S, LeaseTimer
 from workers.policy import RETIRE_EARLY, LeaseSize
+from workers.results import results_of
 
 if TYPE_CHECKING:
     from eventlog.blocking import GroupMember, Lease
@@ -219,9 +220,10 @@ class Worker:
         if (not_begun := not_run(result)) is not None:
             self.failed(lease, envelope, not_begun)
             return
-        if result is not None and self._results is not None:
+        results = results_of(result)
+        if results and self._results is not None:
             try:
-                self._keep_result(lease, row, envelope, result)
+                self._keep_results(lease, row, envelope, results)
             except EventLogError as error:
                 self.failed(lease, envelope, error)
                 return
@@ -230,10 +232,12 @@ class Worker:
             self._done.append(seq_no)
         self._events += 1
 
-    def _keep_result(self, lease: Lease, row: int, envelope: EventEnvelope, result: Any) -> None:
+    def _keep_results(
+        self, lease: Lease, row: int, envelope: EventEnvelope, results: tuple[Any, ...]
+    ) -> None:
         assert self._results is not None
         with self._settling:
-            self._results.add(result)
+            self._results.add_all(envelope, results)
             self.member.returned(row)
             self._stored.append((row, envelope))
             if self.spec.ordering == "key" and envelope.key is not None:

@@ -6,6 +6,7 @@
 `group`            groups, members, leases, dead letters and reports, in both colours
 `group_new`        the same, with members that lease
 `status`           what a log tells of itself: `LogStatus`
+`statistics`       what a log, its streams, publishers and writer have counted
 `positions`        where a consumer is, and where a subscription starts
 `stream_options`   how a subscription reads
 `arguments`        checks of arguments that several engines take

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final, Literal
 
 from eventlog.api import forks
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.blocking_log import (
     PUBLISHER_LINGER_S_DEFAULT,
     AppendHandle,
@@ -27,6 +27,7 @@ from eventlog.api.blocking_log import (
     EventStream,
     Publisher,
 )
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import AppendHandle as AsyncAppendHandle
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.log import EventRange as AsyncEventRange
@@ -36,6 +37,7 @@ from eventlog.api.over_async_groups import GroupOverAsync
 from eventlog.api.portal import Portal
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import closed, mixed_use
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
@@ -68,7 +70,7 @@ class LogOverAsync(EventLog):
         self._make = make
         try:
             self._log: AsyncEventLog = self._portal.call(make)
-            self._portal.call(self._log.__aenter__)
+            self._portal.call(self._log.open)
         except BaseException:
             self._portal.close()
             raise
@@ -92,7 +94,7 @@ class LogOverAsync(EventLog):
         if self._portal.is_open and self._portal.generation == forks.generation:
             try:
                 with suppress(LogClosed):  # by another thread meanwhile
-                    self._portal.call(self._log.__aexit__, None, None, None)
+                    self._portal.call(self._log.aclose)
             finally:
                 self._portal.close()
 
@@ -132,7 +134,7 @@ class LogOverAsync(EventLog):
 
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
         manager = self._portal.call(self._log._subscribe, consumer, position, options)
         with self._portal.entered(manager) as stream:
@@ -142,9 +144,8 @@ class LogOverAsync(EventLog):
             finally:
                 over.close()
 
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        check_range(start, stop)
-        events: AsyncEventRange = self._portal.call(self._log.read, start, stop)
+    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+        events: AsyncEventRange = self._portal.call(self._log._read, bounds)
         return _events_of(self._portal, events)
 
     def ack(self, consumer: str, seq_no: int) -> None:
@@ -155,6 +156,16 @@ class LogOverAsync(EventLog):
 
     def forget(self, consumer: str) -> None:
         self._portal.call(self._log.forget, consumer)
+
+    # --- groups ------------------------------------------------------------------------------
+
+    def groups(self) -> list[GroupReport]:
+        reports: list[GroupReport] = self._portal.call(self._log.groups)
+        return reports
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        letters: list[DeadLetter] = self._portal.call(self._log.dead_letters, group)
+        return letters
 
     def group(  # type: ignore[override] # until api.group is new
         self,
@@ -198,6 +209,10 @@ class LogOverAsync(EventLog):
         status: LogStatus = self._portal.call(self._log.status)
         return status
 
+    def statistics(self) -> LogStatistics:
+        statistics: LogStatistics = self._portal.call(self._log.statistics)
+        return statistics
+
 
 class _Publisher(Publisher):
     """See `Publisher`."""
@@ -214,6 +229,9 @@ class _Publisher(Publisher):
 
     def flush(self) -> None:
         self._portal.call(self._publisher.flush)
+
+    def statistics(self) -> PublisherStatistics:
+        return self._publisher.statistics()
 
 
 class _AppendHandle(AppendHandle):
@@ -240,6 +258,7 @@ class _Stream(EventStream):
 
     def __init__(self, portal: Portal, stream: AsyncEventStream) -> None:
         self._portal = portal
+        self._stream = stream
         self._batches = stream.batches()
         self._mode: str | None = None
         self._events: Iterator[EventEnvelope] = iter(())
@@ -275,6 +294,12 @@ class _Stream(EventStream):
     def batches(self) -> Iterator[list[EventEnvelope]]:
         self._use_as("batches")
         return iter(self._next_batch, None)
+
+    def ack(self, event: EventEnvelope | int) -> None:
+        self._portal.call(self._stream.ack, event)
+
+    def statistics(self) -> StreamStatistics:
+        return self._stream.statistics()
 
     def close(self) -> None:
         """Hand nothing out any more."""

@@ -52,9 +52,14 @@ def to_json(value: Any) -> str:
     return encode(value)
 
 
+def plain_event(event: Any) -> Any:
+    """A payload as values that JSON has, in the forms that `eventlog export` uses."""
+    return to_plain(event)
+
+
 def event_json(event: Any) -> str:
-    """A payload as JSON, in the forms that `eventlog export` uses."""
-    return encode(to_plain(event))
+    """A payload as JSON, in the same forms."""
+    return encode(plain_event(event))
 
 
 def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | None) -> str:

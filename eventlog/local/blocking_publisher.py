@@ -15,6 +15,7 @@ import msgspec
 from eventlog.api import forks
 from eventlog.api.blocking_log import AppendHandle, Publisher
 from eventlog.api.refusals import closed
+from eventlog.api.statistics import PublisherStatistics
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
 from eventlog.local.client.handle import LocalHandle
@@ -186,6 +187,9 @@ class BlockingLocalPublisher(Publisher):
             raise not_flushed(self._handle.path, self._outbox.unstored, limit_s) from None
         finally:
             self._lock.release()
+
+    def statistics(self) -> PublisherStatistics:
+        return self._outbox.statistics()
 
     def close(self) -> None:
         """End the thread and give the pipe back; may be called twice."""

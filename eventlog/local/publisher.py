@@ -14,6 +14,7 @@ import msgspec
 from eventlog.api import forks
 from eventlog.api.log import AppendHandle, Publisher
 from eventlog.api.refusals import closed
+from eventlog.api.statistics import PublisherStatistics
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
 from eventlog.local.client.asynchronous import AsyncPipe
@@ -238,6 +239,9 @@ class LocalPublisher(Publisher):
             await self.flush()
         if limit.cancelled_caught:
             raise not_flushed(self._handle.path, self._outbox.unstored, limit_s)
+
+    def statistics(self) -> PublisherStatistics:
+        return self._outbox.statistics()
 
     def close(self) -> None:
         """Give the pipe back; what was not answered, as the block was cancelled, never will be."""

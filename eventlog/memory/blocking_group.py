@@ -19,8 +19,8 @@ from eventlog.api.group_new import (
 from eventlog.api.positions import SeekPosition, check_name, check_seq_no
 from eventlog.config import MAX_DELIVERIES_DEFAULT, GroupOrdering
 from eventlog.errors import EventLogError
+from eventlog.memory.handle import MemoryHandle
 from eventlog.memory.member import UNASKED, MemberCore
-from eventlog.memory.model import MemoryHandle
 
 
 class GroupsForThreads(MemoryHandle):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
 from eventlog.api.blocking_log import (
     PUBLISHER_LINGER_S_DEFAULT,
     AppendHandle,
@@ -15,6 +15,7 @@ from eventlog.api.blocking_log import (
     EventStream,
     Publisher,
 )
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import (
     ConsumerState,
@@ -24,6 +25,13 @@ from eventlog.api.positions import (
     check_seq_no,
 )
 from eventlog.api.refusals import closed, never_synced
+from eventlog.api.statistics import (
+    Counters,
+    LogStatistics,
+    PublisherStatistics,
+    StreamStatistics,
+    log_statistics,
+)
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.waiting import SLOW_S, warn_of_wait
@@ -33,12 +41,12 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
 )
-from eventlog.errors import EventLogError, LogFull
+from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
 from eventlog.memory.blocking_group import GroupsForThreads
-from eventlog.memory.feed import MemoryFeed, read_range
+from eventlog.memory.feed import MemoryFeed, events_between
 
 
 class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc] # until api.group is new
@@ -64,20 +72,18 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc
             warn_of_wait(self.path, self.log.last_consumer())
         changed.wait()
 
-    def _append(self, packed: PackedBatch) -> int:
+    def _append(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int:
         while True:
             seen = self.log.version
-            try:
-                return self.log.append(packed)
-            except LogFull as error:
-                if not self.is_worth_waiting(error):
-                    raise
+            base = self.store(packed, counters)
+            if base is not None:
+                return base
             self.wait_changed(seen, is_for_room=True)
 
     def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> int:
-        return self._append(self.packed(event, key, headers))
+        return self._append(self.packed(event, key, headers), self.counters)
 
     def append_many(
         self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
@@ -85,7 +91,7 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc
         first = last = stored = 0
         for one in self.many_events(keys, headers).pack(events):
             try:
-                base = self._append(one)
+                base = self._append(one, self.counters)
             except EventLogError as error:
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
@@ -112,22 +118,29 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc
 
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
-        stream = BlockingInMemoryStream(self, MemoryFeed(self, consumer, position, options))
+        feed = MemoryFeed(self, consumer, position, options)
+        stream = BlockingInMemoryStream(self, feed, consumer)
         try:
             yield stream
         finally:
             stream.close()
 
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        return read_range(self.log, *check_range(start, stop))
+    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+        return events_between(self.log, *self.log.numbers_of(bounds))
 
     def ack(self, consumer: str, seq_no: int) -> None:
         self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
+
+    def groups(self) -> list[GroupReport]:
+        return self.log.groups.reports()
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        return self.log.groups.dead_letters(check_name(group))
 
     def synced(self, seq_no: int | None = None) -> None:
         raise never_synced(self.log.path)
@@ -144,20 +157,28 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc
     def status(self) -> LogStatus:
         return self.log.status()
 
+    def statistics(self) -> LogStatistics:
+        return log_statistics(self.counters.statistics(), self.log.statistics())
+
 
 class BlockingInMemoryPublisher(Publisher):
     """Every `send` is stored at once; there is no pipe to fill."""
 
     def __init__(self, log: BlockingInMemoryEventLog) -> None:
         self._log = log
+        self._counters = Counters(PublisherStatistics)
         self.is_closed = False
+
+    def statistics(self) -> PublisherStatistics:
+        return self._counters.statistics()
 
     def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
         if self.is_closed:
             raise closed("publisher", self._log.path)
-        return BlockingInMemoryAppendHandle(self._log.append(event, key=key, headers=headers))
+        packed = self._log.packed(event, key, headers)
+        return BlockingInMemoryAppendHandle(self._log._append(packed, self._counters))
 
     def flush(self) -> None:
         if self.is_closed:
@@ -181,9 +202,12 @@ class BlockingInMemoryAppendHandle(AppendHandle):
 class BlockingInMemoryStream(EventStream):
     """See `eventlog.blocking.EventStream`."""
 
-    def __init__(self, log: BlockingInMemoryEventLog, feed: MemoryFeed) -> None:
+    def __init__(
+        self, log: BlockingInMemoryEventLog, feed: MemoryFeed, consumer: str | None
+    ) -> None:
         self._log = log
         self._feed = feed
+        self._consumer = consumer
         self._events: Iterator[EventEnvelope] = iter(())
 
     def __iter__(self) -> Iterator[EventEnvelope]:
@@ -204,10 +228,16 @@ class BlockingInMemoryStream(EventStream):
         self._feed.use_as("batches")
         return iter(self._next_batch, None)
 
+    def ack(self, event: EventEnvelope | int) -> None:
+        self._log.ack(*check_stream_ack(self._consumer, event, self._log.path))
+
     def close(self) -> None:
         """Hand nothing out any more."""
         self._feed.is_closed = True
         self._events = iter(())
+
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics()
 
     def _next_batch(self) -> list[EventEnvelope] | None:
         while True:
@@ -216,3 +246,4 @@ class BlockingInMemoryStream(EventStream):
             if events is not None or self._feed.is_finished:
                 return events
             self._log.wait_changed(seen)
+            self._feed.counters.wake_ups += 1

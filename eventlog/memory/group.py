@@ -25,8 +25,8 @@ from eventlog.api.loops import call_in_this_loop
 from eventlog.api.positions import SeekPosition, check_name, check_seq_no
 from eventlog.config import MAX_DELIVERIES_DEFAULT, GroupOrdering
 from eventlog.errors import EventLogError
+from eventlog.memory.handle import MemoryHandle
 from eventlog.memory.member import UNASKED, MemberCore
-from eventlog.memory.model import MemoryHandle
 
 
 class GroupsForLoops(MemoryHandle):

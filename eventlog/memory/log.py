@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, Publisher
 from eventlog.api.loops import LoopOwner, call_in_this_loop
 from eventlog.api.positions import (
@@ -20,6 +21,13 @@ from eventlog.api.positions import (
     check_seq_no,
 )
 from eventlog.api.refusals import closed, never_synced
+from eventlog.api.statistics import (
+    Counters,
+    LogStatistics,
+    PublisherStatistics,
+    StreamStatistics,
+    log_statistics,
+)
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.waiting import SLOW_S, warn_of_wait
@@ -29,13 +37,14 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
 )
-from eventlog.errors import EventLogError, LogFull
+from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
-from eventlog.memory.feed import MemoryFeed, read_range
+from eventlog.memory.feed import MemoryFeed, events_between
 from eventlog.memory.group import GroupsForLoops
-from eventlog.memory.model import MemoryHandle, MemoryLog
+from eventlog.memory.handle import MemoryHandle
+from eventlog.memory.model import MemoryLog
 
 
 class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until api.group is new
@@ -53,14 +62,13 @@ class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until 
         super().__init__(name, asked or AskedOptions(), beside)
         self._loop: LoopOwner | None = None
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
         if self.is_open:
             _ = self.log  # in another event loop: `WrongEventLoop`
         self._loop = LoopOwner()
         self.open_handle()
-        return self
 
-    async def __aexit__(self, *exception: object) -> None:
+    async def aclose(self) -> None:
         if self.is_open and self._loop is not None and not self._loop.is_over():
             self._loop.check(self.path)
         self.close_handle()
@@ -83,21 +91,19 @@ class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until 
                 warn_of_wait(self.path, self.log.last_consumer())
         await changed.wait()
 
-    async def _append(self, packed: PackedBatch) -> int:
+    async def _append(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int:
         await checkpoint()
         while True:
             seen = self.log.version
-            try:
-                return self.log.append(packed)
-            except LogFull as error:
-                if not self.is_worth_waiting(error):
-                    raise
+            base = self.store(packed, counters)
+            if base is not None:
+                return base
             await self.wait_changed(seen, is_for_room=True)
 
     async def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> int:
-        return await self._append(self.packed(event, key, headers))
+        return await self._append(self.packed(event, key, headers), self.counters)
 
     async def append_many(
         self,
@@ -109,7 +115,7 @@ class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until 
         first = last = stored = 0
         for one in await self.many_events(keys, headers).pack_any(events):
             try:
-                base = await self._append(one)
+                base = await self._append(one, self.counters)
             except EventLogError as error:
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
@@ -136,24 +142,28 @@ class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until 
 
     @asynccontextmanager
     async def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> AsyncIterator[EventStream]:
-        stream = InMemoryStream(self, MemoryFeed(self, consumer, position, options))
+        stream = InMemoryStream(self, MemoryFeed(self, consumer, position, options), consumer)
         try:
             yield stream
         finally:
             stream.close()
 
-    def read(self, start: int, stop: int | None = None) -> EventRange:
-        start, stop = check_range(start, stop)
-        stored = self.log.last + 1
-        return InMemoryRange(self, start, stored if stop is None else min(stop, stored))
+    def _read(self, bounds: Bounds) -> EventRange:
+        return InMemoryRange(self, *self.log.numbers_of(bounds))
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
+
+    async def groups(self) -> list[GroupReport]:
+        return self.log.groups.reports()
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        return self.log.groups.dead_letters(check_name(group))
 
     async def synced(self, seq_no: int | None = None) -> None:
         raise never_synced(self.log.path)
@@ -170,20 +180,28 @@ class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until 
     async def status(self) -> LogStatus:
         return self.log.status()
 
+    async def statistics(self) -> LogStatistics:
+        return log_statistics(self.counters.statistics(), self.log.statistics())
+
 
 class InMemoryPublisher(Publisher):
     """Every `send` is stored at once; there is no pipe to fill."""
 
     def __init__(self, log: InMemoryEventLog) -> None:
         self._log = log
+        self._counters = Counters(PublisherStatistics)
         self.is_closed = False
+
+    def statistics(self) -> PublisherStatistics:
+        return self._counters.statistics()
 
     async def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
         if self.is_closed:
             raise closed("publisher", self._log.path)
-        return InMemoryAppendHandle(await self._log.append(event, key=key, headers=headers))
+        packed = self._log.packed(event, key, headers)
+        return InMemoryAppendHandle(await self._log._append(packed, self._counters))
 
     async def flush(self) -> None:
         _ = self._log.log
@@ -208,9 +226,10 @@ class InMemoryAppendHandle(AppendHandle):
 class InMemoryStream(EventStream):
     """See `EventStream`."""
 
-    def __init__(self, log: InMemoryEventLog, feed: MemoryFeed) -> None:
+    def __init__(self, log: InMemoryEventLog, feed: MemoryFeed, consumer: str | None) -> None:
         self._log = log
         self._feed = feed
+        self._consumer = consumer
         self._events: Iterator[EventEnvelope] = iter(())
         self._turn = anyio.Lock()
 
@@ -232,10 +251,16 @@ class InMemoryStream(EventStream):
         self._feed.use_as("batches")
         return _Batches(self)
 
+    async def ack(self, event: EventEnvelope | int) -> None:
+        await self._log.ack(*check_stream_ack(self._consumer, event, self._log.path))
+
     def close(self) -> None:
         """Hand nothing out any more."""
         self._feed.is_closed = True
         self._events = iter(())
+
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics()
 
     async def next_batch(self) -> list[EventEnvelope]:
         """The next batch, waiting for it if need be."""
@@ -248,6 +273,7 @@ class InMemoryStream(EventStream):
             if self._feed.is_finished:
                 raise StopAsyncIteration
             await self._log.wait_changed(seen)
+            self._feed.counters.wake_ups += 1
 
 
 class _Batches:
@@ -266,7 +292,7 @@ class _Batches:
 class InMemoryRange(EventRange):
     """See `EventRange`."""
 
-    def __init__(self, log: InMemoryEventLog, start: int, stop: int | None) -> None:
+    def __init__(self, log: InMemoryEventLog, start: int, stop: int) -> None:
         self._log = log
         self._bounds = start, stop
         self._events: Iterator[EventEnvelope] | None = None
@@ -276,7 +302,7 @@ class InMemoryRange(EventRange):
 
     async def __anext__(self) -> EventEnvelope:
         if self._events is None:
-            self._events = read_range(self._log.log, *self._bounds)
+            self._events = events_between(self._log.log, *self._bounds)
         for envelope in self._events:
             return envelope
         raise StopAsyncIteration

@@ -16,30 +16,27 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
+from uuid import UUID
 
 import msgspec
 
-from eventlog.api import forks
+from eventlog.api.arguments import Bounds
 from eventlog.api.positions import ConsumerState, SeekPosition
-from eventlog.api.refusals import closed
+from eventlog.api.statistics import Counters, WriterStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.times import LogClock, first_at
-from eventlog.config import AskedOptions, LogOptions
+from eventlog.config import LogOptions
 from eventlog.errors import (
     EventsTruncated,
-    InvalidArgumentType,
     LogFull,
     SequenceOutOfRange,
 )
-from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope, datetime_of
-from eventlog.event.many_events import Headers, Keys, ManyEvents
 from eventlog.event.payload import unpack
 from eventlog.event.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
 from eventlog.memory.coordinator import Groups
-from eventlog.memory.member import MemberCore
 
 
 class Batch(NamedTuple):
@@ -78,6 +75,7 @@ class MemoryLog:
 
     def __init__(self, path: str, options: LogOptions) -> None:
         self.path = path
+        self.log_id = UUID(bytes=os.urandom(16))
         self.options = options
         self.last = 0
         self.handles = 0
@@ -89,6 +87,8 @@ class MemoryLog:
         self._lock = threading.RLock()
         self._waiting: list[Callable[[], object]] = []
         self.groups = Groups(self, self._lock)
+        self.counters = Counters(WriterStatistics)
+        self._made_s = time.monotonic()
 
     @property
     def first_available(self) -> int:
@@ -113,6 +113,7 @@ class MemoryLog:
     def _changed(self) -> None:
         self.version += 1
         waiting, self._waiting = self._waiting, []
+        self.counters.wake_ups += len(waiting)
         for call in waiting:
             call()
 
@@ -131,6 +132,7 @@ class MemoryLog:
             now, steady = self._clock.stamp(newest), self._clock.steady()
             self._batches.append(Batch(base_seq_no, now, steady, packed))
             self.last += packed.count
+            self.counters.add_batch(packed.count, len(packed.payload))
             self._changed()
             return base_seq_no
 
@@ -204,10 +206,20 @@ class MemoryLog:
                 case "last_acknowledged" if self.position_of(consumer):
                     return self.position_of(consumer) + 1
                 case "timestamp":
-                    times = ((one.base_seq_no, one.append_time_ns) for one in self._batches)
-                    found = first_at(times, position.value, time.time_ns())
-                    return self.last + 1 if found is None else found
+                    return self.find_time(position.value)
             return self.first_available
+
+    def find_time(self, timestamp_ns: int) -> int:
+        """The first event stored at or after that time; the next one to come if there is none."""
+        with self._lock:
+            times = ((one.base_seq_no, one.append_time_ns) for one in self._batches)
+            found = first_at(times, timestamp_ns, time.time_ns())
+            return self.last + 1 if found is None else found
+
+    def numbers_of(self, bounds: Bounds) -> tuple[int, int]:
+        """Where a range begins, and before which event it ends."""
+        with self._lock:
+            return bounds.numbers(self.first_available, self.last, self.find_time)
 
     # --- consumers ---------------------------------------------------------------------------
 
@@ -261,6 +273,7 @@ class MemoryLog:
 
     def _set(self, consumer: str, position: int) -> None:
         self._offsets[consumer] = Offset(position, self._clock.now())
+        self.counters.positions += 1
         self._changed()
 
     def forget(self, consumer: str) -> None:
@@ -268,6 +281,7 @@ class MemoryLog:
         with self._lock:
             self._offsets.pop(consumer, None)
             self.groups.forget(consumer)
+            self.counters.positions += 1
             self._changed()
 
     def consumers(self) -> list[ConsumerState]:
@@ -283,11 +297,18 @@ class MemoryLog:
                 for name, offset in sorted(self._offsets.items())
             ]
 
+    def statistics(self) -> WriterStatistics:
+        """What was counted since the log was made."""
+        with self._lock:
+            now_s, parked = time.monotonic() - self._made_s, len(self._waiting)
+            return self.counters.statistics(uptime_s=now_s, parked=parked, connections=self.handles)
+
     def status(self) -> LogStatus:
         """The log at this moment."""
         with self._lock:
             return LogStatus(
                 path=self.path,
+                log_id=self.log_id,
                 writer_pid=os.getpid(),
                 synced_seq_no=None,
                 first_seq_no=self.first_available if self._batches else None,
@@ -297,100 +318,3 @@ class MemoryLog:
                 durability=self.options.durability,
                 connections=self.handles,
             )
-
-
-_named: dict[str, MemoryLog] = {}
-_named_lock = threading.Lock()
-
-
-def find_log(prefix: str, name: str, asked: AskedOptions) -> MemoryLog:
-    """The process's log of that name, made if need be; without a name, a new one."""
-    path = f"{prefix}{name}"
-    if not name:
-        return MemoryLog(path, LogOptions.of(asked))
-    with _named_lock:
-        if path not in _named:
-            _named[path] = MemoryLog(path, LogOptions.of(asked))
-        log = _named[path]
-    asked.check_against(log.options, path)
-    return log
-
-
-class MemoryHandle:
-    """What both kinds of handle have: the log while they are open, and checks."""
-
-    prefix = "memory:"
-    """What stands before the name in the log's address."""
-
-    def __init__(self, name: str, asked: AskedOptions, beside: MemoryHandle | None = None) -> None:
-        self._log = beside.log if beside is not None else find_log(self.prefix, name, asked)
-        self._is_open = False
-        self._generation = forks.generation
-        self.members: list[MemberCore] = []
-        """Members of groups, through this handle: they leave when it is closed."""
-
-    def __repr__(self) -> str:
-        """The path, and whether the handle is open."""
-        return f"<EventLog {self._log.path!r} {'open' if self._is_open else 'closed'}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Refuse: another process could not reach this one's memory."""
-        raise InvalidArgumentType(
-            f"the log {self._log.path} lives in this process and cannot be handed to another one;"
-            " use a directory",
-            path=self._log.path,
-        )
-
-    @property
-    def path(self) -> str:
-        """Where the log is."""
-        return self._log.path
-
-    @property
-    def is_open(self) -> bool:
-        """Between `open_handle` and `close_handle`."""
-        return self._is_open
-
-    def open_handle(self) -> None:
-        self._is_open = True
-        self._log.handles += 1
-
-    def close_handle(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._log.handles -= 1
-            for member in list(self.members):
-                member.leave()
-            self._log.wake()
-
-    def forget_member(self, member: MemberCore) -> None:
-        """It has left."""
-        if member in self.members:
-            self.members.remove(member)
-
-    @property
-    def log(self) -> MemoryLog:
-        """The log.
-
-        Raises:
-            LogClosed, ForkedHandle: the handle is of no use here.
-        """
-        forks.check(self._generation, self._log.path)
-        if not self._is_open:
-            raise closed("handle", self._log.path)
-        return self._log
-
-    def packed(self, event: Any, key: str | None, headers: Mapping[str, str] | None) -> PackedBatch:
-        builder = BatchBuilder(self.log.options.max_event_bytes, self.path)
-        builder.add(event, key, headers)
-        return builder.build()
-
-    def many_events(self, keys: Keys, headers: Headers) -> ManyEvents:
-        """What packs the events of an `append_many`."""
-        options = self.log.options
-        return ManyEvents(
-            options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
-        )
-
-    def is_worth_waiting(self, error: LogFull) -> bool:
-        return error.is_by_retention and self._log.options.on_full == "wait"

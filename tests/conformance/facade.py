@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
-from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
 import eventlog.blocking
 from eventlog import AppendHandle, EventLog, EventStream, LogStatus, Publisher
+from eventlog.api.arguments import Bounds
+from eventlog.api.group import GroupReport
 from eventlog.api.group_new import (
     BlockingGroup,
     BlockingMember,
@@ -31,6 +32,7 @@ from eventlog.api.group_new import (
 )
 from eventlog.api.log import EventRange
 from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
     FLUSH_S_DEFAULT,
@@ -124,6 +126,12 @@ class ThreadedStream(EventStream):
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         return ThreadedIterator(self._threads, self.blocking.batches())
 
+    def statistics(self) -> StreamStatistics:
+        return self.blocking.statistics()
+
+    async def ack(self, event: EventEnvelope | int) -> None:
+        await self._threads.run(self.blocking.ack, event)
+
 
 class ThreadedAppendHandle(AppendHandle):
     """An event on its way."""
@@ -155,6 +163,9 @@ class ThreadedPublisher(Publisher):
 
     async def flush(self) -> None:
         await self._threads.run(self.blocking.flush)
+
+    def statistics(self) -> PublisherStatistics:
+        return self.blocking.statistics()
 
 
 class ThreadedMember(Member):
@@ -236,18 +247,12 @@ class ThreadedEventLog(EventLog):
         self._log: eventlog.blocking.EventLog | None = None
         self._threads = Threads()
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
         self._log = await self._threads.run(eventlog.blocking.open, self._path, **self._options)
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
         with anyio.CancelScope(shield=True):
-            await self._threads.run(self.blocking.__exit__, kind, error, traceback)
+            await self._threads.run(self.blocking.__exit__, None, None, None)
 
     @property
     def blocking(self) -> eventlog.blocking.EventLog:
@@ -287,7 +292,7 @@ class ThreadedEventLog(EventLog):
         return self._entered(publisher, ThreadedPublisher)
 
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> AbstractAsyncContextManager[EventStream]:
         stream = self.blocking._subscribe(consumer, position, options)
         return self._entered(stream, ThreadedStream)
@@ -299,14 +304,20 @@ class ThreadedEventLog(EventLog):
         async with self._threads.entered(manager) as entered:
             yield facade(self._threads, entered)
 
-    def read(self, start: int, stop: int | None = None) -> EventRange:
-        return ThreadedRange(self._threads, self.blocking.read(start, stop))
+    def _read(self, bounds: Bounds) -> EventRange:
+        return ThreadedRange(self._threads, self.blocking._read(bounds))
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         await self._threads.run(self.blocking.ack, consumer, seq_no)
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         await self._threads.run(self.blocking.seek, consumer, position)
+
+    async def groups(self) -> list[GroupReport]:
+        return await self._threads.run(self.blocking.groups)
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        return await self._threads.run(self.blocking.dead_letters, group)
 
     async def last_seq_no(self) -> int | None:
         return await self._threads.run(self.blocking.last_seq_no)
@@ -340,3 +351,6 @@ class ThreadedEventLog(EventLog):
 
     async def status(self) -> LogStatus:
         return await self._threads.run(self.blocking.status)
+
+    async def statistics(self) -> LogStatistics:
+        return await self._threads.run(self.blocking.statistics)

@@ -98,8 +98,35 @@ async def test_a_closed_handle_says_so(logs: Logs) -> None:
 async def test_a_handle_that_was_not_entered_says_so(logs: Logs) -> None:
     log = logs.open()
     assert await outcomes(log) == dict.fromkeys(CALLS, "LogClosed")
+    with pytest.raises(LogClosed, match=r"await log\.open\(\)"):
+        await log.append("a")
     async with log:
         assert await log.append("a") == 1
+
+
+async def test_a_handle_opens_and_closes_without_a_block(logs: Logs) -> None:
+    log = logs.open()
+    await log.open()
+    assert await log.append("a") == 1
+    await log.aclose()
+    with pytest.raises(LogClosed, match="open it again"):
+        await log.append("b")
+    await log.aclose()
+    await log.open()
+    assert await stored(log) == ["a"]
+    await log.aclose()
+
+
+@needs("event loop")
+async def test_opening_an_open_handle_changes_nothing(logs: Logs) -> None:
+    log = logs.open()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(log.open)
+    assert await log.append("a") == 1
+    await log.aclose()
+    with pytest.raises(LogClosed):
+        await log.append("b")
 
 
 async def test_closing_a_handle_ends_the_wait_of_its_streams(logs: Logs) -> None:

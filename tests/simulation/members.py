@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from eventlog.errors import EventLogError, StaleLease
 from eventlog.event.envelope import EventEnvelope
@@ -57,7 +58,9 @@ class Member(Client):
         self._is_joining = False
         self._is_leaving = False
         acks = Acks(GROUP, self.pipe.member_id, 0, [])
-        self._results = ResultWriter(self.handle, acks) if self.rng.random() < 0.6 else None
+        source = UUID(bytes=self.handle.reader.control.log_id), GROUP
+        has_results = self.rng.random() < 0.6
+        self._results = ResultWriter(self.handle, *source, acks) if has_results else None
         if self._results is not None:
             self._results_line = self.line_of(self._results._outbox.channel)
         self._is_asking = False
@@ -197,7 +200,8 @@ class Member(Client):
             self._failed(self._lease, envelope)
         elif self._results is not None and self.rng.random() < 0.8:
             self._note_handled(seq_no, "returned")
-            self._results.add([f"{RESULT}{seq_no} by {self._lease.lease_id}", b""])
+            result = [f"{RESULT}{seq_no} by {self._lease.lease_id}", b""]
+            self._results.add_all(envelope, [result])
             self._member.returned(row)
             self._returned.append((row, envelope))
         else:

@@ -13,6 +13,7 @@
 `leaving`          how long a publisher's block is flushed at its end
 `room`             the word in the program's log that appends wait for room
 `handle`           an open log without its pipes
+`onlooker`         what the writer says to a command that only looks
 `feed`             what a subscription reads next
 `group`            checks and messages of a group's handle
 `member`           a process's part in a group

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import OrderedDict
 from typing import Final
+from uuid import UUID
 
 from eventlog.api.positions import SEQ_NO_MAX
 from eventlog.config import AskedOptions
@@ -278,8 +279,10 @@ class GroupMember:
         handle = LocalHandle(path, AskedOptions())
         handle.open()
         self._outputs.append(handle)
-        is_same = handle.reader.control.log_id == self._handle.reader.control.log_id
-        return ResultWriter(handle, Acks(self._group, self.member_id, 0, []) if is_same else None)
+        log_id = self._handle.reader.control.log_id
+        is_same = handle.reader.control.log_id == log_id
+        acks = Acks(self._group, self.member_id, 0, []) if is_same else None
+        return ResultWriter(handle, UUID(bytes=log_id), self._group, acks)
 
     def settle(self, lease: Lease, ranges: list[Range]) -> None:
         """These events are done."""

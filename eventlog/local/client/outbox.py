@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
@@ -63,6 +64,7 @@ class OutBatch:
         "producer_seq",
         "request_id",
         "rows",
+        "size",
     )
 
     def __init__(self) -> None:
@@ -72,6 +74,8 @@ class OutBatch:
         self.place: int | None = None
         """Where it lies in the staging ring."""
         self.is_sealed = False
+        self.size = 0
+        """Its bytes, once it is sent."""
         self.rows = 0
         """Events that were added whole: an interrupt may leave half of one more."""
         self.base_seq_no: int | None = None
@@ -132,8 +136,13 @@ class Outbox:
         self.unsent: deque[OutBatch] = deque()
         self.in_flight: deque[OutBatch] = deque()
         self._first_error: EventLogError | None = None
+        self._counters = Counters(PublisherStatistics)
         self._refused = 0
         """Events that got an error since the last `check_stored`."""
+
+    def statistics(self) -> PublisherStatistics:
+        """What was counted."""
+        return self._counters.statistics(in_flight=self.pending)
 
     @property
     def pending(self) -> int:
@@ -216,7 +225,7 @@ class Outbox:
         self.in_flight.append(batch)  # a Ctrl-C in between must not lose it
         self.unsent.popleft()
         count, flags, acks_bytes, parts = batch.packed
-        size = batch.packed.size
+        size = batch.size = batch.packed.size
         is_large = size >= STAGED_BYTES_MIN and not acks_bytes
         if is_large and self._ring is not None:
             place = self._ring.put(parts, size)
@@ -265,10 +274,12 @@ class Outbox:
             self._release(batch)
             if isinstance(message, Appended):
                 batch.finish(message.base_seq_no, None)
+                self._counters.add_batch(batch.rows, batch.size)
             elif isinstance(message, Failed):
                 error = error_of(message)
                 self._first_error = self._first_error or error
                 self._refused += batch.rows
+                self._counters.refused += batch.rows
                 batch.finish(None, error)
             self.in_flight.remove(batch)
 
@@ -296,6 +307,7 @@ class Outbox:
             batch.place = None
         again = [one for one in self.in_flight if not one.is_done and one not in self.unsent]
         self.unsent.extendleft(reversed(again))
+        self._counters.repeated += len(again)
         self.in_flight.clear()
 
     def close(self) -> None:
@@ -309,6 +321,7 @@ class Outbox:
         self.pipe_broke()
         while self.unsent:
             self._refused += self.unsent[0].rows
+            self._counters.refused += self.unsent[0].rows
             self.unsent.popleft().finish(None, error)
 
     def deliver(self, pending_max: int) -> Steps[None]:

@@ -8,7 +8,7 @@ state    a client may say            the writer may say
 =======  ==========================  ========================================
 OPENING  Hello                       Welcome, Failed
 OPEN     Append Ack Seek Forget      Appended Done Wake StatusReport Failed
-         Park Status
+         Park Status Statistics      StatisticsReport
          OpenGroup Join Leave        Joined
          Lease Settle Nack Release   Leased Revoke Passed
          Bury AwaitCondemned         Condemned
@@ -73,6 +73,8 @@ from eventlog.local.wire.messages import (
     Stage,
     Staged,
     StandDown,
+    Statistics,
+    StatisticsReport,
     Status,
     StatusReport,
     Wake,
@@ -106,14 +108,14 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
             *(Append, Ack, Seek, Forget, Park, Status),
             *(OpenGroup, Join, Lease, Settle, Nack, Release, Bury, Leave),
             *(AwaitCondemned, AwaitDrained, RetryDead, DropDead, Dismiss, Excuse),
-            *(Stage, AppendStaged, AwaitSynced, StandDown),
+            *(Stage, AppendStaged, AwaitSynced, StandDown, Statistics),
         }
     ),
     (Role.CLIENT, State.CLOSED): frozenset(),
     (Role.WRITER, State.OPENING): frozenset({Welcome, Failed}),
     (Role.WRITER, State.OPEN): frozenset(
         {
-            *(Appended, Done, Wake, StatusReport, Failed),
+            *(Appended, Done, Wake, StatusReport, StatisticsReport, Failed),
             *(Joined, Leased, Revoke, Passed, Condemned, Counted, Staged),
         }
     ),

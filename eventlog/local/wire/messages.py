@@ -29,6 +29,8 @@ from a client
 22    AppendStaged  as `Append`, of a batch that lies in the ring
 23    AwaitSynced  answer with `Wake` once event `seq_no` is on the disk
 24    StandDown   leave for a writer that was told to serve: answered with `Done`, or refused
+26    Statistics  what the writer has counted: answered with `StatisticsReport`; an older
+            writer, which does not know it, hangs up
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
 66    Appended    the number of the batch's first event
@@ -42,6 +44,7 @@ from the writer
 74    Condemned   events, with how often they failed and whose they were last
 75    Counted     how many there were
 76    Staged      the size of the ring, whose descriptor comes with the first byte of this frame
+78    StatisticsReport  numbers by name, as `eventlog.api.statistics` declares them
 ====  ==========  ==================================================================================
 """
 
@@ -169,6 +172,12 @@ class StandDown(NamedTuple):
     request_id: int
 
 
+class Statistics(NamedTuple):
+    """Ask for what the writer has counted."""
+
+    request_id: int
+
+
 class Welcome(NamedTuple):
     """The first message of the writer."""
 
@@ -212,6 +221,13 @@ class StatusReport(NamedTuple):
     connections: int
 
 
+class StatisticsReport(NamedTuple):
+    """The fields of `WriterStatistics` that the writer knows."""
+
+    request_id: int
+    numbers: dict[str, Any]
+
+
 class Failed(NamedTuple):
     """The request was refused, for this reason; the connection goes on."""
 
@@ -247,6 +263,7 @@ ClientMessage = (
     | AwaitSynced
     | StandDown
     | Excuse
+    | Statistics
 )
 WriterMessage = (
     Welcome
@@ -262,6 +279,7 @@ WriterMessage = (
     | Counted
     | Staged
     | Passed
+    | StatisticsReport
 )
 Message = ClientMessage | WriterMessage
 
@@ -291,6 +309,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     23: AwaitSynced,
     24: StandDown,
     25: Excuse,
+    26: Statistics,
     65: Welcome,
     66: Appended,
     67: Done,
@@ -304,6 +323,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     75: Counted,
     76: Staged,
     77: Passed,
+    78: StatisticsReport,
 }
 
 

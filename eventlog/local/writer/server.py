@@ -277,6 +277,7 @@ class Server:
                 await trio.to_thread.run_sync(run)
             self._sync_s = time.perf_counter() - started_s
             self.log.finish_sync(work)
+            self.actor.note_sync(self._sync_s)
             if with_positions:
                 await trio.to_thread.run_sync(self.log.sync_positions)
         except EventLogError as error:
