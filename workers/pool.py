@@ -318,7 +318,7 @@ class Pool:
     def _in_process_place(self) -> InProcessPlace:
         return InProcessPlace(
             self._template,
-            self._groups[0],
+            self._groups[0],  # type: ignore[arg-type]
             self._handler,
             self._initializer,
             on_failure=self._fail,
@@ -448,7 +448,7 @@ class Pool:
 
     def _lag(self) -> int:
         if self._is_in_process:
-            return max((group.lag() for group in self._groups), default=0)
+            return max((group.lag() for group in self._groups), default=0)  # type: ignore[attr-defined]
         assert self._view is not None
         names = set(self._names())
         return max((one.lag for one in self._view.consumers() if one.name in names), default=0)
@@ -459,7 +459,7 @@ class Pool:
         for group in self._groups:
             in_process = self._is_in_process
             for letter in (
-                await group.dead_letters()
+                await group.dead_letters()  # type: ignore[misc]
                 if in_process
                 else await anyio.to_thread.run_sync(group.dead_letters)
             ):

@@ -17,53 +17,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Self
 
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupReport:
-    """One group at one moment."""
-
-    name: str
-    ordering: str | None
-    max_deliveries: int
-    position: int
-    """Everything up to this event is done."""
-    lag: int
-    """Events that are not done."""
-    in_flight: int
-    """Events that members work on."""
-    members: int
-    redeliveries: int
-    """Events that failed and are to be tried again."""
-    dead_letters: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """An event that used up its deliveries, with what its last one ended in."""
-
-    event: Any
-    key: str | None
-    seq_no: int
-    error: str
-    """As `ValueError: no such size`, or `the worker was killed by SIGSEGV`."""
-    traceback: str | None
-    """Of the last exception; `None` if the process died."""
-    deliveries: int
-    group: str
-    headers: dict[str, str] | None
-    exit_code: int | None
-    """Of the process that died, negative for a signal; `None` after an exception."""
-    peak_rss_bytes: int | None
-    """The most memory that the process had, if it died."""
-    log_lines: tuple[str, ...]
-    """The last lines that the process logged, if it died."""
-    failed_at: datetime
+__all__ = [
+    "BlockingGroup",
+    "BlockingMember",
+    "DeadLetter",
+    "Exhausted",
+    "ExitReport",
+    "Failure",
+    "Group",
+    "GroupReport",
+    "Lease",
+    "Member",
+    "MemberReport",
+    "OnRefused",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="attr-defined, misc, arg-type"
 """Groups: each event to one member, at least once, and what becomes of those that fail."""
 
 from __future__ import annotations
