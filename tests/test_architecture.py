@@ -89,6 +89,7 @@ PURE: Final = {
     "tools.doctor.findings": set[str](),
     "tools.doctor.readers": set[str](),
     "tools.doctor.times": set[str](),
+    "memory.groups": set[str](),
     "local.groups.acks": set[str](),
     "local.groups.losses": set[str](),
     "local.groups.order": set[str](),
@@ -232,7 +233,7 @@ def test_event_loops_stay_in_the_shells() -> None:
     shells = {
         *("local.client.asynchronous", "local.client.append_pipe"),
         *("local.log", "local.stream", "local.publisher", "local.group", "local.member"),
-        *("memory.log", "api.portal", "api.loops", "__init__"),
+        *("memory.log", "memory.group", "api.portal", "api.loops", "__init__"),
     }
     for name in MODULES:
         found = {top_of(one) for one in imports_of(name)} & loops
@@ -367,6 +368,16 @@ def test_what_runs_in_a_worker_loads_no_event_loop(program: str, tmp_path: Path)
     assert not loaded & EXPENSIVE
 
 
+def test_the_memory_engine_loads_nothing_of_others(tmp_path: Path) -> None:
+    """It is what a test of a program needs, and the proof that the interface needs no engine."""
+    loaded = loaded_after(
+        "import eventlog.memory.log, eventlog.memory.blocking_log, eventlog.api.over_async",
+        tmp_path,
+    )
+    others = ("eventlog.local", "eventlog.tools", "eventlog.cli", "eventlog.testing")
+    assert not {one for one in loaded if one.startswith(others)}
+
+
 # --- what is documented ----------------------------------------------------------------------
 
 
@@ -397,7 +408,7 @@ def test_everything_public_is_documented(name: str) -> None:
     module = importlib.import_module(dotted)
     assert inspect.getdoc(module), name
     missing = [one for one, thing in documented_things(module) if not inspect.getdoc(thing)]
-    if part_of(name) in ("local", "memory") or name == "api.over_async":
+    if part_of(name) in ("local", "memory") or name.startswith("api.over_async"):
         # Methods are documented once, in the interface.
         missing = [one for one in missing if "." not in one]
     assert missing == []

@@ -33,8 +33,10 @@ def check_ordering(ordering: str | None) -> Any:
     return ordering
 
 
-def path_of(output: EventLog | str | os.PathLike[str] | None) -> str | None:
-    """Where results go, as a path that means the same in every process.
+def path_of(
+    output: EventLog | str | os.PathLike[str] | None, *, is_in_process: bool = False
+) -> str | None:
+    """Where results go, as a path that means the same in every process; or in this one alone.
 
     Raises:
         InvalidArgument, InvalidArgumentType: workers cannot write there, or it is no log.
@@ -42,7 +44,11 @@ def path_of(output: EventLog | str | os.PathLike[str] | None) -> str | None:
     if output is None:
         return None
     path = os.fspath(output) if isinstance(output, str | os.PathLike) else _path_in(output)
+    if "://" in path:
+        return path
     if path.startswith("memory:"):
+        if is_in_process:
+            return path
         raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
     return system.absolute_path(path)
 

@@ -45,6 +45,7 @@ class Pool:
             )
         if isinstance(output := options.get("output"), eventlog.blocking.EventLog):
             options["output"] = output.path
+        self._log = log
         self._path = log.path
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
@@ -93,7 +94,7 @@ class Pool:
         with anyio.CancelScope() as self._scope:
             if self._left.is_set():
                 return
-            async with eventlog.open(self._path) as log:
+            async with self._log.for_event_loop() as log:
                 self._pool.use_log(log)
                 async with self._pool:
                     self._entered.set_result(None)

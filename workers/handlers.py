@@ -51,6 +51,17 @@ def packed(
     return _tried(handler, (handler, initializer, retry_on), "handler")
 
 
+def check(handler: object, initializer: object = None) -> None:
+    """Pass if both can be called, or are names of what may be.
+
+    Raises:
+        InvalidHandler: one of them is neither.
+    """
+    _check(handler, "handler")
+    if initializer is not None:
+        _check(initializer, "initializer")
+
+
 def _check(code: object, what: str) -> None:
     if isinstance(code, str):
         _check_named(code, what)
@@ -151,7 +162,7 @@ def unpacked_code(data: bytes, script: dict[str, Any] | None = None) -> Code:
 
     names = _new_names() if script is None else script
     handler, initializer, retry_on = loaded(Rebuilder(BytesIO(data), names))
-    return Code(_named(handler), None if initializer is None else _named(initializer), retry_on)
+    return Code(named(handler), None if initializer is None else named(initializer), retry_on)
 
 
 def new_script() -> dict[str, Any]:
@@ -165,7 +176,7 @@ def new_script() -> dict[str, Any]:
     return vars(script)
 
 
-def _named(code: Any) -> Any:
+def named(code: Any) -> Any:
     """What stands under that name; a callable is itself."""
     if not isinstance(code, str):
         return code

@@ -41,6 +41,7 @@ from workers.child import WorkerSpec
 from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
 from workers.importing import check_no_import
+from workers.in_process import InProcessPlace, check_needs_no_process
 from workers.life import PoolLife
 from workers.place import Place, WorkerEnd
 from workers.policy import Backoff, Recycling, check_limit
@@ -69,8 +70,9 @@ class Pool:
     failed delivery: the event is tried again, up to `max_deliveries` times, and becomes a dead
     letter then.
 
-    `processes`: workers (default: one per CPU, within the quota). `concurrency`: events at a
-    time in each. `ordering="key"`: events of one key one at a time, in order. `broadcast`: every
+    `processes`: workers (default: one per CPU, within the quota); with 0, handlers run in this
+    process, plain ones in a thread, for tests and debuggers. `concurrency`: events at a time in
+    each. `ordering="key"`: events of one key one at a time, in order. `broadcast`: every
     worker handles every event, as a group of its own, `group/0` and so on. `timeout`: seconds for
     an event, after which its worker is killed. `backoff`: waits after exceptions. `output`: a log,
     or its path; on the pool's own log a result and its event's acknowledgement are one step, so
@@ -113,6 +115,7 @@ class Pool:
         self._log = check_log(log)
         self._group_name = group
         self._processes = usable_cpus() if processes is None else processes
+        self._is_in_process = processes == 0
         self._ordering = check_ordering(ordering)
         self._broadcast = broadcast
         self._max_deliveries = max_deliveries
@@ -129,8 +132,8 @@ class Pool:
             index=0,
             pool_id=self._pool_id,
             parent_pid=os.getpid(),
-            code=handlers.packed(handler, initializer),
-            output=path_of(output),
+            code=self._code_of(handler, initializer),
+            output=path_of(output, is_in_process=self._is_in_process),
             ordering=ordering,
             max_deliveries=max_deliveries,
             backoff=backoff or Backoff(),
@@ -138,7 +141,8 @@ class Pool:
             recycling=self._recycling,
             log_level=0,
         )
-        self._places: list[Place] = []
+        self._handler, self._initializer = handler, initializer
+        self._places: list[Place | InProcessPlace] = []
         self._groups: list[Group] = []
         self._reports: dict[int, ExitReport] = {}
         """How workers ended, by their members; the latest."""
@@ -152,9 +156,24 @@ class Pool:
         self._stop_asked = anyio.Event()
         self._life = PoolLife(log.path)
 
+    def _code_of(
+        self, handler: handlers.Handler | str, initializer: Callable[[], object] | str | None
+    ) -> bytes:
+        """What travels to the workers: without any, it need not be fit to."""
+        if not self._is_in_process:
+            return handlers.packed(handler, initializer)
+        handlers.check(handler, initializer)
+        check_needs_no_process(
+            timeout=self._timeout_s,
+            max_events_per_worker=self._recycling.max_events,
+            max_rss_bytes=self._recycling.max_rss_bytes,
+            max_age_s=self._recycling.max_age_s,
+        )
+        return b""
+
     def _check(self, concurrency: object, backoff: object) -> None:
         counts = {
-            "processes": self._processes,
+            "processes": 1 if self._is_in_process else self._processes,
             "max_deliveries": self._max_deliveries,
             "concurrency": concurrency,
         }
@@ -262,28 +281,41 @@ class Pool:
     def _names(self) -> list[str]:
         if not self._broadcast:
             return [self._group_name]
-        return [f"{self._group_name}/{index}" for index in range(self._processes)]
+        return [f"{self._group_name}/{index}" for index in range(max(self._processes, 1))]
 
     async def _start(self, tasks: anyio.abc.TaskGroup) -> None:
-        for index in range(self._processes):
-            name = self._names()[index if self._broadcast else 0]
-            place = Place(
-                replace(self._template, group=name, index=index),
-                timeout_s=self._timeout_s,
-                on_end=self._note_end,
-                on_failure=self._fail,
-                group=self._groups[index if self._broadcast else 0],
-            )
+        for index in range(max(self._processes, 1)):
+            place = self._in_process_place() if self._is_in_process else self._place(index)
             self._places.append(place)
             tasks.start_soon(self._run_place, place)
         for group in self._groups:
-            tasks.start_soon(self._life.noting_failure, self._reject_exhausted, group)
+            if not self._is_in_process:
+                tasks.start_soon(self._life.noting_failure, self._reject_exhausted, group)
         for place in self._places:
             await self._life.unless_it_ends(place.ready.wait)
         if self._progress:
             tasks.start_soon(show_progress, self.stats, self._group_name)
 
-    async def _run_place(self, place: Place) -> None:
+    def _place(self, index: int) -> Place:
+        name = self._names()[index if self._broadcast else 0]
+        return Place(
+            replace(self._template, group=name, index=index),
+            timeout_s=self._timeout_s,
+            on_end=self._note_end,
+            on_failure=self._fail,
+            group=self._groups[index if self._broadcast else 0],
+        )
+
+    def _in_process_place(self) -> InProcessPlace:
+        return InProcessPlace(
+            self._template,
+            self._groups[0],
+            self._handler,
+            self._initializer,
+            on_failure=self._fail,
+        )
+
+    async def _run_place(self, place: Place | InProcessPlace) -> None:
         # Not cancelled with what is around the pool: leaving it stops the place in order.
         with anyio.CancelScope(shield=True):
             await self._life.noting_failure(place.run)

@@ -36,6 +36,15 @@ _NOT_RUN_MESSAGE: Final = (
 )
 
 
+def not_run(result: object) -> TypeError | None:
+    """The error of a handler that returned what has not begun to run."""
+    if not isinstance(result, NOT_RUN):
+        return None
+    if isinstance(result, CoroutineType):
+        result.close()  # or Python warns that nobody awaited it
+    return TypeError(_NOT_RUN_MESSAGE.format(type(result).__name__))
+
+
 class Worker:
     """One worker: its member, its handler, and what it has done."""
 
@@ -126,11 +135,8 @@ class Worker:
 
     def succeeded(self, lease: Lease, envelope: EventEnvelope, attempt: int, result: Any) -> None:
         """The handler returned."""
-        if isinstance(result, NOT_RUN):
-            if isinstance(result, CoroutineType):
-                result.close()  # or Python warns that nobody awaited it
-            error = TypeError(_NOT_RUN_MESSAGE.format(type(result).__name__))
-            self.failed(lease, envelope, attempt, error)
+        if (not_begun := not_run(result)) is not None:
+            self.failed(lease, envelope, attempt, not_begun)
             return
         try:
             lease.done_with(envelope, results_of(result))

@@ -11,8 +11,9 @@
 `arguments`        checks of arguments that several engines take
 `refusals`         the wording of what every engine refuses
 `engines`          which engine an address means, and which options it takes
+`over_async_groups` groups of such a blocking log
+`portal`           the thread with the event loop of such a blocking log
 `over_async`       a blocking log over an engine that has only the asynchronous one
-`portal`           a thread with an event loop, for programs without one
 `loops`            the event loop that an asynchronous handle belongs to
 `times`            the clock for what is stored, which no jump misleads
 `waiting`          what is said of appends that wait for room

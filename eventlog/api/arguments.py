@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from eventlog.api.positions import SEQ_NO_MAX, SeekPosition, check_position, check_seq_no
+from eventlog.api.positions import (
+    SEQ_NO_MAX,
+    SeekPosition,
+    check_name,
+    check_position,
+    check_seq_no,
+)
 from eventlog.api.refusals import no_consumer
-from eventlog.config import MAX_IN_FLIGHT_LIMIT
+from eventlog.config import MAX_DELIVERIES_LIMIT, MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import EventEnvelope, timestamp_ns_of
 
@@ -131,3 +137,60 @@ def check_publisher(
             " writer remembers of a producer",
             path=path,
         )
+
+
+def check_group(name: object, ordering: object, max_deliveries: object, position: object) -> None:
+    """Pass if a group can have that name, and these options.
+
+    Raises:
+        InvalidName, InvalidArgument, InvalidArgumentType: it cannot.
+    """
+    name = check_name(name)
+    if ordering not in (None, "key"):
+        raise InvalidArgument(f'ordering={ordering!r}; give None or "key"', consumer=name)
+    if isinstance(max_deliveries, bool) or not isinstance(max_deliveries, int):
+        raise InvalidArgumentType(f"max_deliveries={max_deliveries!r}; give a whole number")
+    if not 1 <= max_deliveries <= MAX_DELIVERIES_LIMIT:
+        raise InvalidArgument(
+            f"max_deliveries={max_deliveries}; give 1 to {MAX_DELIVERIES_LIMIT}", consumer=name
+        )
+    check_position(position)
+
+
+def check_numbers(group: str, seq_nos: Iterable[int]) -> set[int]:
+    """The numbers of a group's dead letters.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: they are no numbers.
+    """
+    if not isinstance(seq_nos, Iterable):
+        raise InvalidArgumentType(
+            f"the sequence numbers are {seq_nos!r:.80}; give a list of them", consumer=group
+        )
+    return {check_seq_no(number, consumer=group) for number in seq_nos}
+
+
+def check_owner(owner: object) -> int:
+    """The number itself, if a pool can have it.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: none can.
+    """
+    if not isinstance(owner, int) or isinstance(owner, bool):
+        raise InvalidArgumentType(f"owner={owner!r}; give a whole number")
+    if not 0 <= owner < 2**31:
+        raise InvalidArgument(f"owner={owner}; give 0 to 2**31 - 1")
+    return owner
+
+
+def check_count(name: str, number: object) -> int:
+    """The number itself, if it counts events to lease.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: it does not.
+    """
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InvalidArgumentType(f"{name}={number!r}; give a whole number")
+    if not 1 <= number <= SEQ_NO_MAX:
+        raise InvalidArgument(f"{name}={number}; give 1 or more")
+    return number

@@ -12,6 +12,7 @@ from typing import Any, Self
 from eventlog.api.arguments import Bounds, check_follow
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.refusals import no_groups, no_statistics
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
@@ -266,6 +267,10 @@ class EventLog(ABC):
     @abstractmethod
     def status(self) -> LogStatus:
         """The log at this moment."""
+
+    @abstractmethod
+    def for_event_loop(self) -> AsyncEventLog:
+        """A handle of the same log for trio and asyncio, not entered yet."""
 
     def statistics(self) -> LogStatistics:
         """What this handle has appended, and the log's writer done; see `eventlog.EventLog`."""

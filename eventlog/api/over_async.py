@@ -32,6 +32,7 @@ from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.log import EventRange as AsyncEventRange
 from eventlog.api.log import EventStream as AsyncEventStream
+from eventlog.api.over_async_groups import GroupOverAsync
 from eventlog.api.portal import Portal
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.publisher import AppendHandle as AsyncAppendHandle
@@ -41,7 +42,13 @@ from eventlog.api.refusals import closed, mixed_use
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
-from eventlog.config import FLUSH_S_DEFAULT, MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
+from eventlog.config import (
+    FLUSH_S_DEFAULT,
+    MAX_DELIVERIES_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    PUBLISHER_BATCH_BYTES_DEFAULT,
+    GroupOrdering,
+)
 from eventlog.errors import LogClosed
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
@@ -62,6 +69,7 @@ class LogOverAsync(EventLog):
         self._portal = Portal(path, loop)
         self._portal.open()
         self._leaving: Future[None] | None = None
+        self._make = make
         try:
             self._log: AsyncEventLog = self._portal.call(make)
             self._portal.call(self._log.open)
@@ -80,6 +88,9 @@ class LogOverAsync(EventLog):
     @property
     def path(self) -> str:
         return self._log.path
+
+    def for_event_loop(self) -> AsyncEventLog:
+        return self._make()
 
     def close(self) -> None:
         if self._portal.is_open and self._portal.generation == forks.generation:
@@ -157,6 +168,31 @@ class LogOverAsync(EventLog):
     def dead_letters(self, group: str) -> list[DeadLetter]:
         letters: list[DeadLetter] = self._portal.call(self._log.dead_letters, group)
         return letters
+
+    def group(
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> GroupOverAsync:
+        manager = self._portal.call(
+            self._log.group,
+            name,
+            ordering=ordering,
+            max_deliveries=max_deliveries,
+            position=position,
+        )
+        return GroupOverAsync(self._portal, manager)
+
+    def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        number: int = self._portal.call(self._log.retry_dead, group, seq_nos)
+        return number
+
+    def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        number: int = self._portal.call(self._log.drop_dead, group, seq_nos)
+        return number
 
     # --- looking -----------------------------------------------------------------------------
 

@@ -14,8 +14,10 @@ from typing import Any
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.blocking_log import PUBLISHER_LINGER_S_DEFAULT, EventLog, EventStream, Publisher
+from eventlog.api.engines import open_log
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -83,6 +85,9 @@ class BlockingLocalEventLog(EventLog):
     @property
     def path(self) -> str:
         return self._handle.path
+
+    def for_event_loop(self) -> AsyncEventLog:
+        return open_log(self.path, AskedOptions())
 
     def close(self) -> None:
         if self._handle.generation == forks.generation:

@@ -2,9 +2,15 @@
 
 =================  ==================================================
 `model`            the log itself; nothing in it waits
+`handle`           what both kinds of handle have
+`groups`           a group of it, pure: leases, deliveries, key order, dead letters
+`coordinator`      its groups, with the log, a clock and results
+`member`           a member and its leases; nothing in it waits
 `feed`             what a stream reads next
 `log`              the shell for trio and asyncio
+`group`            the shell of groups for trio and asyncio
 `blocking_log`     the shell for threads
+`blocking_group`   the shell of groups for threads
 =================  ==================================================
 """
 

@@ -17,6 +17,7 @@ from eventlog.api.blocking_log import (
     Publisher,
 )
 from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -45,11 +46,11 @@ from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
+from eventlog.memory.blocking_group import GroupsForThreads
 from eventlog.memory.feed import MemoryFeed, events_between
-from eventlog.memory.model import MemoryHandle
 
 
-class BlockingInMemoryEventLog(MemoryHandle, EventLog):
+class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
     """See `eventlog.blocking.EventLog`."""
 
     def __init__(self, name: str, asked: AskedOptions) -> None:
@@ -58,6 +59,11 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
 
     def close(self) -> None:
         self.close_handle()
+
+    def for_event_loop(self) -> AsyncEventLog:
+        from eventlog.memory.log import InMemoryEventLog  # it needs an event loop
+
+        return InMemoryEventLog(beside=self)
 
     def wait_changed(self, seen: int, *, is_for_room: bool = False) -> None:
         """Wait until the log is not what it was when `version` was `seen`."""
@@ -142,12 +148,10 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
         self.log.seek(check_name(consumer), check_position(position))
 
     def groups(self) -> list[GroupReport]:
-        _ = self.log
-        return []
+        return self.log.groups.reports()
 
     def dead_letters(self, group: str) -> list[DeadLetter]:
-        _ = check_name(group), self.log
-        return []
+        return self.log.groups.dead_letters(check_name(group))
 
     def synced(self, seq_no: int | None = None) -> None:
         raise never_synced(self.log.path)

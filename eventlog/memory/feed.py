@@ -9,7 +9,8 @@ from eventlog.api.refusals import closed, mixed_use, never_synced
 from eventlog.api.statistics import Counters, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
 from eventlog.event.envelope import EventEnvelope
-from eventlog.memory.model import MemoryHandle, MemoryLog
+from eventlog.memory.handle import MemoryHandle
+from eventlog.memory.model import MemoryLog
 
 
 class MemoryFeed:

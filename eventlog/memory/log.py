@@ -43,17 +43,24 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
 from eventlog.memory.feed import MemoryFeed, events_between
-from eventlog.memory.model import MemoryHandle, MemoryLog
+from eventlog.memory.group import GroupsForLoops
+from eventlog.memory.handle import MemoryHandle
+from eventlog.memory.model import MemoryLog
 
 
-class InMemoryEventLog(MemoryHandle, EventLog):
+class InMemoryEventLog(GroupsForLoops, EventLog):
     """See `EventLog`; the reference that the others are tested against.
 
     `InMemoryEventLog()` is the same as `eventlog.open("memory:")`.
     """
 
-    def __init__(self, name: str = "", asked: AskedOptions | None = None) -> None:
-        super().__init__(name, asked or AskedOptions())
+    def __init__(
+        self,
+        name: str = "",
+        asked: AskedOptions | None = None,
+        beside: MemoryHandle | None = None,
+    ) -> None:
+        super().__init__(name, asked or AskedOptions(), beside)
         self._loop: LoopOwner | None = None
 
     async def open(self) -> None:
@@ -164,12 +171,10 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         self.log.seek(check_name(consumer), check_position(position))
 
     async def groups(self) -> list[GroupReport]:
-        _ = self.log
-        return []
+        return self.log.groups.reports()
 
     async def dead_letters(self, group: str) -> list[DeadLetter]:
-        _ = check_name(group), self.log
-        return []
+        return self.log.groups.dead_letters(check_name(group))
 
     async def synced(self, seq_no: int | None = None) -> None:
         raise never_synced(self.log.path)

@@ -16,31 +16,27 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from eventlog.api import forks
 from eventlog.api.arguments import Bounds
 from eventlog.api.positions import ConsumerState, SeekPosition
-from eventlog.api.refusals import closed, not_opened
-from eventlog.api.statistics import Counters, PublisherStatistics, WriterStatistics
+from eventlog.api.statistics import Counters, WriterStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.times import LogClock, first_at
-from eventlog.config import AskedOptions, LogOptions
+from eventlog.config import LogOptions
 from eventlog.errors import (
     EventsTruncated,
-    InvalidArgumentType,
     LogFull,
     SequenceOutOfRange,
 )
-from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope, datetime_of
-from eventlog.event.many_events import Headers, Keys, ManyEvents
 from eventlog.event.payload import unpack
 from eventlog.event.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
+from eventlog.memory.coordinator import Groups
 
 
 class Batch(NamedTuple):
@@ -90,6 +86,7 @@ class MemoryLog:
         self._clock = LogClock.of_system()
         self._lock = threading.RLock()
         self._waiting: list[Callable[[], object]] = []
+        self.groups = Groups(self, self._lock)
         self.counters = Counters(WriterStatistics)
         self._made_s = time.monotonic()
 
@@ -155,6 +152,7 @@ class MemoryLog:
                     is_by_retention=True,
                 )
             del self._batches[0]
+            self.groups.pass_deleted()
 
     def _is_over(self, oldest: Batch, size: int) -> bool:
         age = self.options.retention.max_age
@@ -251,7 +249,8 @@ class MemoryLog:
                     seq_no=seq_no,
                     last_seq_no=self.last,
                 )
-            self._set(consumer, max(seq_no, self.position_of(consumer)))
+            position = max(seq_no, self.position_of(consumer))
+            self._set(consumer, self.groups.skip(consumer, position))
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         """Set the position."""
@@ -265,6 +264,12 @@ class MemoryLog:
                     self._set(consumer, max(position.value - 1, 0))
                 case _:
                     self._set(consumer, self.resolve(position, consumer) - 1)
+            self.groups.seek(consumer, self.position_of(consumer))
+
+    def note_position(self, group: str, position: int) -> None:
+        """A group is a consumer of its name, and is there."""
+        if group not in self._offsets or self._offsets[group].position != position:
+            self._offsets[group] = Offset(position, self._clock.now())
 
     def _set(self, consumer: str, position: int) -> None:
         self._offsets[consumer] = Offset(position, self._clock.now())
@@ -275,6 +280,7 @@ class MemoryLog:
         """Remove the consumer."""
         with self._lock:
             self._offsets.pop(consumer, None)
+            self.groups.forget(consumer)
             self.counters.positions += 1
             self._changed()
 
@@ -312,107 +318,3 @@ class MemoryLog:
                 durability=self.options.durability,
                 connections=self.handles,
             )
-
-
-_named: dict[str, MemoryLog] = {}
-_named_lock = threading.Lock()
-
-
-def find_log(prefix: str, name: str, asked: AskedOptions) -> MemoryLog:
-    """The process's log of that name, made if need be; without a name, a new one."""
-    path = f"{prefix}{name}"
-    if not name:
-        return MemoryLog(path, LogOptions.of(asked))
-    with _named_lock:
-        if path not in _named:
-            _named[path] = MemoryLog(path, LogOptions.of(asked))
-        log = _named[path]
-    asked.check_against(log.options, path)
-    return log
-
-
-class MemoryHandle:
-    """What both kinds of handle have: the log while they are open, and checks."""
-
-    prefix = "memory:"
-    """What stands before the name in the log's address."""
-
-    def __init__(self, name: str, asked: AskedOptions) -> None:
-        self._log = find_log(self.prefix, name, asked)
-        self._is_open = False
-        self._was_opened = False
-        self.counters = Counters(PublisherStatistics)
-        self._generation = forks.generation
-
-    def __repr__(self) -> str:
-        """The path, and whether the handle is open."""
-        return f"<EventLog {self._log.path!r} {'open' if self._is_open else 'closed'}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Refuse: another process could not reach this one's memory."""
-        raise InvalidArgumentType(
-            f"the log {self._log.path} lives in this process and cannot be handed to another one;"
-            " use a directory",
-            path=self._log.path,
-        )
-
-    @property
-    def path(self) -> str:
-        """Where the log is."""
-        return self._log.path
-
-    @property
-    def is_open(self) -> bool:
-        """Between `open_handle` and `close_handle`."""
-        return self._is_open
-
-    def open_handle(self) -> None:
-        if not self._is_open:
-            self._is_open = self._was_opened = True
-            self._log.handles += 1
-
-    def close_handle(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._log.handles -= 1
-            self._log.wake()
-
-    @property
-    def log(self) -> MemoryLog:
-        """The log.
-
-        Raises:
-            LogClosed, ForkedHandle: the handle is of no use here.
-        """
-        forks.check(self._generation, self._log.path)
-        if not self._is_open:
-            path = self._log.path
-            raise closed("handle", path) if self._was_opened else not_opened(path)
-        return self._log
-
-    def packed(self, event: Any, key: str | None, headers: Mapping[str, str] | None) -> PackedBatch:
-        builder = BatchBuilder(self.log.options.max_event_bytes, self.path)
-        builder.add(event, key, headers)
-        return builder.build()
-
-    def many_events(self, keys: Keys, headers: Headers) -> ManyEvents:
-        """What packs the events of an `append_many`."""
-        options = self.log.options
-        return ManyEvents(
-            options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
-        )
-
-    def store(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int | None:
-        """Store a batch and count it; the first number, or `None` if it is to wait for room."""
-        try:
-            base = self.log.append(packed)
-        except LogFull as error:
-            if self.is_worth_waiting(error):
-                return None
-            counters.refused += packed.count
-            raise
-        counters.add_batch(packed.count, len(packed.payload))
-        return base
-
-    def is_worth_waiting(self, error: LogFull) -> bool:
-        return error.is_by_retention and self._log.options.on_full == "wait"

@@ -23,6 +23,8 @@ Ability = Literal[
     "private logs",  # a path that names a log of one handle alone
     "cancellation",  # a call that waits can be cancelled
     "event loop",  # calls are awaited
+    "members",  # groups have members that lease
+    "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
 
@@ -61,7 +63,10 @@ BACKENDS = (
     Backend(
         "local",
         path_of=lambda folder, name: str(folder / name),
-        lacks={"private logs": "a directory is the same log for everybody"},
+        lacks={
+            "private logs": "a directory is the same log for everybody",
+            "members": "members of its groups are worker processes",
+        },
     ),
     Backend(
         "memory",
@@ -77,7 +82,11 @@ FLAVOURS = (
     Flavour(
         "blocking",
         "trio",
-        lacks={"cancellation": _NO_LOOP, "event loop": "the blocking flavour runs none"},
+        lacks={
+            "cancellation": _NO_LOOP,
+            "event loop": "the blocking flavour runs none",
+            "reports of deaths": "pools look after their members from an event loop",
+        },
     ),
 )
 

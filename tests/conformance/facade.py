@@ -17,7 +17,19 @@ import anyio.to_thread
 import eventlog.blocking
 from eventlog import AppendHandle, EventLog, EventStream, LogStatus, ManyHandle, Publisher
 from eventlog.api.arguments import Bounds
-from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.group import (
+    BlockingGroup,
+    BlockingMember,
+    DeadLetter,
+    Exhausted,
+    ExitReport,
+    Group,
+    GroupReport,
+    Lease,
+    Member,
+    MemberReport,
+    OnRefused,
+)
 from eventlog.api.log import EventRange
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
@@ -184,6 +196,76 @@ class ThreadedPublisher(Publisher):
         return self.blocking.statistics()
 
 
+class ThreadedMember(Member):
+    """A member; its leases are used as they are."""
+
+    def __init__(self, threads: Threads, member: BlockingMember) -> None:
+        self._threads = threads
+        self._member = member
+
+    @property
+    def member_id(self) -> int:
+        return self._member.member_id
+
+    async def lease(self, count: int = 1, least: int = 1) -> Lease | None:
+        return await self._threads.run(self._member.lease, count, least)
+
+    def stop(self) -> None:
+        self._member.stop()
+
+    async def flush(self) -> None:
+        await self._threads.run(self._member.flush)
+
+    async def aclose(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._threads.run(self._member.close)
+
+
+class ThreadedGroup(Group):
+    """A group; what the blocking one lacks is for pools alone."""
+
+    def __init__(self, threads: Threads, group: BlockingGroup) -> None:
+        self._threads = threads
+        self._group = group
+
+    @property
+    def name(self) -> str:
+        return self._group.name
+
+    async def open_member(
+        self, owner: int = 0, output: str | None = None, on_refused: OnRefused | None = None
+    ) -> Member:
+        member = await self._threads.run(self._group.open_member, owner, output, on_refused)
+        return ThreadedMember(self._threads, member)
+
+    def members(self) -> list[MemberReport]:
+        return self._group.members()
+
+    def member(self, member_id: int) -> MemberReport | None:
+        return self._group.member(member_id)
+
+    def lag(self) -> int:
+        return self._group.lag()
+
+    async def wait_drained(self, seq_no: int | None = None) -> None:
+        await self._threads.run(self._group.wait_drained, seq_no)
+
+    async def wait_exhausted(self, owner: int) -> list[Exhausted]:
+        raise NotImplementedError
+
+    async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
+        raise NotImplementedError
+
+    async def dismiss(self, member_id: int) -> None:
+        raise NotImplementedError
+
+    async def excuse(self, owner: int) -> None:
+        raise NotImplementedError
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        return await self._threads.run(self._group.dead_letters)
+
+
 class ThreadedEventLog(EventLog):
     """A log, opened with `eventlog.blocking.open` when the block is entered."""
 
@@ -267,6 +349,24 @@ class ThreadedEventLog(EventLog):
 
     async def last_seq_no(self) -> int | None:
         return await self._threads.run(self.blocking.last_seq_no)
+
+    def group(self, name: str, **options: Any) -> AbstractAsyncContextManager[Group]:
+        return self._opened_group(name, options)
+
+    @asynccontextmanager
+    async def _opened_group(self, name: str, options: dict[str, Any]) -> AsyncIterator[Group]:
+        group: Any = await self._threads.run(self.blocking.group, name, **options)
+        try:
+            yield ThreadedGroup(self._threads, group)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._threads.run(group.close)
+
+    async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return await self._threads.run(self.blocking.retry_dead, group, seq_nos)
+
+    async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        return await self._threads.run(self.blocking.drop_dead, group, seq_nos)
 
     async def synced(self, seq_no: int | None = None) -> None:
         await self._threads.run(self.blocking.synced, seq_no)

@@ -1,0 +1,129 @@
+"""Groups of a blocking log over an engine that has only the asynchronous one; see `over_async`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from eventlog.api.group import (
+    BlockingGroup,
+    BlockingMember,
+    DeadLetter,
+    Failure,
+    Group,
+    Lease,
+    Member,
+    MemberReport,
+    OnRefused,
+)
+from eventlog.api.portal import Portal
+from eventlog.event.envelope import EventEnvelope
+
+
+class GroupOverAsync(BlockingGroup):
+    """See `BlockingGroup`."""
+
+    def __init__(self, portal: Portal, manager: AbstractAsyncContextManager[Group]) -> None:
+        self._portal = portal
+        self._manager = manager
+        self._group: Group = portal.call(manager.__aenter__)
+        self._is_closed = False
+
+    @property
+    def name(self) -> str:
+        return self._group.name
+
+    def open_member(
+        self, owner: int = 0, output: str | None = None, on_refused: OnRefused | None = None
+    ) -> BlockingMember:
+        member = self._portal.call(self._group.open_member, owner, output, on_refused)
+        return _Member(self._portal, member)
+
+    def members(self) -> list[MemberReport]:
+        reports: list[MemberReport] = self._portal.call(self._group.members)
+        return reports
+
+    def member(self, member_id: int) -> MemberReport | None:
+        report: MemberReport | None = self._portal.call(self._group.member, member_id)
+        return report
+
+    def lag(self) -> int:
+        lag: int = self._portal.call(self._group.lag)
+        return lag
+
+    def wait_drained(self, seq_no: int | None = None) -> None:
+        self._portal.call(self._group.wait_drained, seq_no)
+
+    def dead_letters(self) -> list[DeadLetter]:
+        letters: list[DeadLetter] = self._portal.call(self._group.dead_letters)
+        return letters
+
+    def close(self) -> None:
+        if not self._is_closed and self._portal.is_open:
+            self._portal.call(self._manager.__aexit__, None, None, None)
+        self._is_closed = True
+
+
+class _Member(BlockingMember):
+    """See `BlockingMember`."""
+
+    def __init__(self, portal: Portal, member: Member) -> None:
+        self._portal = portal
+        self._member = member
+
+    @property
+    def member_id(self) -> int:
+        return self._member.member_id
+
+    def lease(self, count: int = 1, least: int = 1) -> Lease | None:
+        lease: Lease | None = self._portal.call(self._member.lease, count, least)
+        return None if lease is None else _Lease(self._portal, lease)
+
+    def stop(self) -> None:
+        self._member.stop()
+
+    def flush(self) -> None:
+        self._portal.call(self._member.flush)
+
+    def close(self) -> None:
+        if self._portal.is_open:
+            self._portal.call(self._member.aclose)
+
+
+class _Lease(Lease):
+    """See `Lease`. The engine's lease is used in its own event loop alone."""
+
+    def __init__(self, portal: Portal, lease: Lease) -> None:
+        self._portal = portal
+        self._lease = lease
+
+    @property
+    def count(self) -> int:
+        return self._lease.count
+
+    @property
+    def is_lost(self) -> bool:
+        return self._lease.is_lost
+
+    def __iter__(self) -> Iterator[tuple[int, EventEnvelope]]:
+        """The events that were not begun, each with its attempt."""
+        events = iter(self._lease)
+        while (found := self._portal.call(next, events, None)) is not None:
+            yield found
+
+    def begin(self, envelope: EventEnvelope) -> bool:
+        is_ours: bool = self._portal.call(self._lease.begin, envelope)
+        return is_ours
+
+    def done(self, envelope: EventEnvelope) -> None:
+        self._portal.call(self._lease.done, envelope)
+
+    def done_with(self, envelope: EventEnvelope, results: Collection[Any]) -> None:
+        self._portal.call(self._lease.done_with, envelope, results)
+
+    def failed(self, envelope: EventEnvelope, failure: Failure) -> None:
+        self._portal.call(self._lease.failed, envelope, failure)
+
+    def give_back(self) -> None:
+        self._portal.call(self._lease.give_back)

@@ -1,0 +1,221 @@
+"""A pool's worker without a process: handlers run where the pool does, for tests and debuggers.
+
+It has a process's place in the pool (see `place`), and works on the same leases: deliveries,
+retries, dead letters, results and order are the group's. Coroutines run in the pool's event loop,
+other handlers in threads of it. What nobody can do to a thread is to end it: a handler that still
+runs when the pool has waited for it is left behind, and what it returns does not count.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from eventlog import EventEnvelope, Failure, Group, InvalidArgument, Lease, Member
+from workers.child import WorkerSpec, describe, traceback_of
+from workers.errors import PoolFailed, Reject
+from workers.handlers import Handler, is_async, named, wants_envelope
+from workers.place import Counts
+from workers.policy import LeaseSize
+from workers.results import results_of
+from workers.work import not_run
+
+logger = logging.getLogger("workers")
+
+
+def check_needs_no_process(**options: object) -> None:
+    """Pass if none of these options is given, each of which needs a process to end or replace.
+
+    Raises:
+        InvalidArgument: one is.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidArgument(
+                f"{name}={value!r} needs a worker process; leave it out with processes=0"
+            )
+
+
+class InProcessPlace:
+    """See the module; used in the pool's event loop, but for what its handlers do."""
+
+    restarts = 0
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        group: Group,
+        handler: Handler | str,
+        initializer: Callable[[], object] | str | None,
+        on_failure: Callable[[PoolFailed], None],
+    ) -> None:
+        self._spec = spec
+        self._group = group
+        self._handler = handler
+        self._initializer = initializer
+        self._on_failure = on_failure
+        self._concurrency = concurrency = spec.concurrency
+        self._size = LeaseSize(at_least=2 * concurrency if concurrency > 1 else 1)
+        self._threads = anyio.CapacityLimiter(concurrency)
+        self._turns: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        """By key, where the group keeps key order."""
+        self._member: Member | None = None
+        self._scope = anyio.CancelScope()
+        self._is_stopping = False
+        self._has_ended = anyio.Event()
+        self.ready = anyio.Event()
+        self.pid = os.getpid()
+
+    def __repr__(self) -> str:
+        """Which group, and whether it works."""
+        state = "ended" if self._has_ended.is_set() else "working"
+        return f"<InProcessPlace of {self._group.name!r} {state}>"
+
+    # --- as a place of a pool ----------------------------------------------------------------
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether there is anything to end."""
+        return not self._has_ended.is_set()
+
+    @property
+    def has_unready(self) -> bool:
+        """Whether it has not begun."""
+        return not self.ready.is_set()
+
+    def counts(self) -> Counts:
+        """What it has done."""
+        report = None if self._member is None else self._group.member(self._member.member_id)
+        if report is None:
+            return Counts(0, 0, 0, 0, 0)
+        return Counts(
+            report.handled, report.handled, report.failed, report.retried, report.in_flight
+        )
+
+    async def stop(self) -> None:
+        """Begin nothing more, and wait for the handlers that run."""
+        self._is_stopping = True
+        if self._member is None:
+            self._scope.cancel()
+        else:
+            self._member.stop()
+        await self.gone()
+
+    def kill(self) -> None:
+        """Leave the handlers that run behind."""
+        self._is_stopping = True
+        self._scope.cancel()
+
+    async def gone(self) -> None:
+        """Wait for the end."""
+        await self._has_ended.wait()
+
+    async def run(self) -> None:
+        """Work until told to stop."""
+        try:
+            with self._scope:
+                handler = await self._prepared()
+                if handler is not None:
+                    await self._work(handler)
+        finally:
+            self._has_ended.set()
+
+    async def _prepared(self) -> Handler | None:
+        try:
+            handler: Handler = named(self._handler)
+            if self._initializer is not None:
+                await anyio.to_thread.run_sync(named(self._initializer))
+        except Exception as error:  # noqa: BLE001 - of whatever the user's code raises
+            failure = PoolFailed(f"a worker cannot start: {describe(error)}\n{traceback_of(error)}")
+            self._on_failure(failure)
+            return None
+        return handler
+
+    # --- working -----------------------------------------------------------------------------
+
+    async def _work(self, handler: Handler) -> None:
+        self._member = await self._group.open_member(
+            self._spec.pool_id, self._spec.output, self._failure_of
+        )
+        async with self._member as member:
+            self.ready.set()
+            while not self._is_stopping:
+                lease = await member.lease(self._size.count, self._concurrency)
+                if lease is None:
+                    break
+                await self._work_through(lease, handler)
+            await member.flush()
+
+    async def _work_through(self, lease: Lease, handler: Handler) -> None:
+        started_s, events = time.monotonic(), iter(lease)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(self._concurrency, lease.count)):
+                tasks.start_soon(self._handle_some, lease, events, handler)
+        lease.give_back()
+        self._size.note(lease.count, time.monotonic() - started_s)
+
+    async def _handle_some(
+        self, lease: Lease, events: Iterator[tuple[int, EventEnvelope]], handler: Handler
+    ) -> None:
+        """One task of several: event after event."""
+        for attempt, envelope in events:
+            if self._is_stopping:
+                return
+            if envelope.key is None or self._concurrency == 1:
+                await self._handle(lease, attempt, envelope, handler)
+                continue
+            async with self._turns[envelope.key]:  # first come, first served: that is in order
+                await self._handle(lease, attempt, envelope, handler)
+
+    async def _handle(
+        self, lease: Lease, attempt: int, envelope: EventEnvelope, handler: Handler
+    ) -> None:
+        if not lease.begin(envelope):
+            return
+        try:
+            result = await self._call(handler, envelope)
+            if (error := not_run(result)) is not None:
+                raise error
+            lease.done_with(envelope, list(results_of(result)))
+        except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
+            lease.failed(envelope, self._failure_of(envelope, attempt, error))
+            return
+        if result is not None and self._member is not None:
+            await self._member.flush()  # its result is there before the next event of its key
+
+    async def _call(self, handler: Handler, envelope: EventEnvelope) -> Any:
+        argument = envelope if wants_envelope(handler) else envelope.event
+        if is_async(handler):
+            return await handler(argument)
+        return await anyio.to_thread.run_sync(
+            handler, argument, abandon_on_cancel=True, limiter=self._threads
+        )
+
+    def _failure_of(self, envelope: EventEnvelope, attempt: int, error: BaseException) -> Failure:
+        """What the group is told of an event that failed, or whose result the output refused."""
+        logger.warning(
+            "event %d of group %s failed (attempt %d of %d): %s",
+            *(
+                envelope.seq_no,
+                self._group.name,
+                attempt,
+                self._spec.max_deliveries,
+                describe(error),
+            ),
+        )
+        return Failure(
+            error=describe(error),
+            traceback=traceback_of(error),
+            delay_s=self._spec.backoff.delay_s(attempt, random.random),
+            is_final=isinstance(error, Reject),
+        )
