@@ -36,7 +36,7 @@ from eventlog import (
     SeekPosition,
 )
 from workers import handlers
-from workers.arguments import check_log, check_ordering, path_of
+from workers.arguments import check_log, check_ordering, check_retry_on, path_of
 from workers.child import WorkerSpec
 from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
@@ -77,7 +77,8 @@ class Pool:
     results are there exactly once. `initializer`: called once in each worker.
     `max_events_per_worker`, `max_rss_bytes`, `max_age_s`: when a worker is replaced by a fresh one.
     `position`: where a group begins that is new. `progress`: a bar on the terminal. `stop_s`: how
-    long handlers that run may go on when the pool is left.
+    long handlers that run may go on when the pool is left. `retry_on`: exceptions after which an
+    event is tried again (default: all); after others, and `workers.Reject`, it is a dead letter.
 
     Raises:
         InvalidHandler: the handler cannot be sent to a worker.
@@ -108,6 +109,7 @@ class Pool:
         position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
         progress: bool = False,
         stop_s: float = 10.0,
+        retry_on: tuple[type[BaseException], ...] | None = None,
     ) -> None:
         check_no_import()
         self._log = check_log(log)
@@ -129,7 +131,7 @@ class Pool:
             index=0,
             pool_id=self._pool_id,
             parent_pid=os.getpid(),
-            code=handlers.packed(handler, initializer),
+            code=handlers.packed(handler, initializer, check_retry_on(retry_on)),
             output=path_of(output),
             ordering=ordering,
             max_deliveries=max_deliveries,
@@ -379,6 +381,10 @@ class Pool:
             await self._groups[0].excuse(self._pool_id)
 
     # --- what users see ----------------------------------------------------------------------
+
+    def statistics(self) -> PoolStats:
+        """As `stats`."""
+        return self.stats()
 
     def stats(self) -> PoolStats:
         """The pool at this moment; after its end, as it was then."""
