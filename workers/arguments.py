@@ -58,3 +58,17 @@ def _path_in(output: object) -> str:
     if not isinstance(path, str):
         raise InvalidArgumentType(f"output={output!r}; give a log, or the path of one")
     return path
+
+
+def check_retry_on(kinds: object) -> tuple[type[BaseException], ...]:
+    """The exceptions after which an event is tried again; all of them without a choice.
+
+    Raises:
+        InvalidArgumentType: one of them is no exception.
+    """
+    if kinds is None:
+        return (BaseException,)
+    given = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not all(isinstance(one, type) and issubclass(one, BaseException) for one in given):
+        raise InvalidArgumentType(f"retry_on={kinds!r}; give types of exceptions")
+    return given

@@ -22,7 +22,7 @@ import anyio.to_thread
 from eventlog import EventEnvelope, Failure, Group, InvalidArgument, Lease, Member
 from workers.child import WorkerSpec, describe, traceback_of
 from workers.errors import PoolFailed, Reject
-from workers.handlers import Handler, is_async, named, wants_envelope
+from workers.handlers import Handler, RetryOn, is_async, named, wants_envelope
 from workers.place import Counts
 from workers.policy import LeaseSize
 from workers.results import results_of
@@ -55,12 +55,14 @@ class InProcessPlace:
         group: Group,
         handler: Handler | str,
         initializer: Callable[[], object] | str | None,
+        retry_on: RetryOn,
         on_failure: Callable[[PoolFailed], None],
     ) -> None:
         self._spec = spec
         self._group = group
         self._handler = handler
         self._initializer = initializer
+        self._retry_on = retry_on
         self._on_failure = on_failure
         self._concurrency = concurrency = spec.concurrency
         self._size = LeaseSize(at_least=2 * concurrency if concurrency > 1 else 1)
@@ -217,5 +219,5 @@ class InProcessPlace:
             error=describe(error),
             traceback=traceback_of(error),
             delay_s=self._spec.backoff.delay_s(attempt, random.random),
-            is_final=isinstance(error, Reject),
+            is_final=isinstance(error, Reject) or not isinstance(error, self._retry_on),
         )

@@ -32,3 +32,4 @@ class PoolOptions(TypedDict, total=False):
     position: SeekPosition
     progress: bool
     stop_s: float
+    retry_on: tuple[type[BaseException], ...] | None

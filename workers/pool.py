@@ -36,7 +36,7 @@ from eventlog import (
     SeekPosition,
 )
 from workers import handlers
-from workers.arguments import check_log, check_ordering, path_of
+from workers.arguments import check_log, check_ordering, check_retry_on, path_of
 from workers.child import WorkerSpec
 from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
@@ -79,7 +79,8 @@ class Pool:
     results are there exactly once. `initializer`: called once in each worker.
     `max_events_per_worker`, `max_rss_bytes`, `max_age_s`: when a worker is replaced by a fresh one.
     `position`: where a group begins that is new. `progress`: a bar on the terminal. `stop_s`: how
-    long handlers that run may go on when the pool is left.
+    long handlers that run may go on when the pool is left. `retry_on`: exceptions after which an
+    event is tried again (default: all); after others, and `workers.Reject`, it is a dead letter.
 
     Raises:
         InvalidHandler: the handler cannot be sent to a worker.
@@ -110,6 +111,7 @@ class Pool:
         position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
         progress: bool = False,
         stop_s: float = 10.0,
+        retry_on: tuple[type[BaseException], ...] | None = None,
     ) -> None:
         check_no_import()
         self._log = check_log(log)
@@ -126,13 +128,14 @@ class Pool:
         self._recycling = Recycling(max_events_per_worker, max_rss_bytes, max_age_s)
         self._check(concurrency, backoff)
         self._pool_id = secrets.randbits(31) | 1
+        self._retry_on = check_retry_on(retry_on)
         self._template = WorkerSpec(
             path=log.path,
             group=group,
             index=0,
             pool_id=self._pool_id,
             parent_pid=os.getpid(),
-            code=self._code_of(handler, initializer),
+            code=self._code_of(handler, initializer, self._retry_on),
             output=path_of(output, is_in_process=self._is_in_process),
             ordering=ordering,
             max_deliveries=max_deliveries,
@@ -157,11 +160,14 @@ class Pool:
         self._life = PoolLife(log.path)
 
     def _code_of(
-        self, handler: handlers.Handler | str, initializer: Callable[[], object] | str | None
+        self,
+        handler: handlers.Handler | str,
+        initializer: Callable[[], object] | str | None,
+        retry_on: handlers.RetryOn,
     ) -> bytes:
         """What travels to the workers: without any, it need not be fit to."""
         if not self._is_in_process:
-            return handlers.packed(handler, initializer)
+            return handlers.packed(handler, initializer, retry_on)
         handlers.check(handler, initializer)
         check_needs_no_process(
             timeout=self._timeout_s,
@@ -312,6 +318,7 @@ class Pool:
             self._groups[0],
             self._handler,
             self._initializer,
+            self._retry_on,
             on_failure=self._fail,
         )
 
@@ -411,6 +418,10 @@ class Pool:
             await self._groups[0].excuse(self._pool_id)
 
     # --- what users see ----------------------------------------------------------------------
+
+    def statistics(self) -> PoolStats:
+        """As `stats`."""
+        return self.stats()
 
     def stats(self) -> PoolStats:
         """The pool at this moment; after its end, as it was then."""

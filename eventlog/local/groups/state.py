@@ -384,12 +384,9 @@ class GroupState:
             list(self.deliveries.items()),
             list(self.condemned.items()),
             [(m.member_id, m.pid, m.start, m.slot, list(m.recent)) for m in self.members.values()],
-            [(one.lease_id, one.member_id, one.given, list(one.open)) for one in self._leases()],
+            [(x.lease_id, x.member_id, x.given, list(x.open)) for x in self.leases.values()],
             self.replayed_to,
         )
-
-    def _leases(self) -> list[Lease]:
-        return list(self.leases.values())
 
     def _apply_state(  # noqa: PLR0917 - the fields of a record, in their order
         self,
@@ -415,8 +412,6 @@ class GroupState:
             member.recent.extend(recent)
             self.members[member_id] = member
         self.leases = {
-            lease_id: Lease(
-                lease_id, member_id, tuple((first, last) for first, last in given), RangeSet(still)
-            )
+            lease_id: Lease(lease_id, member_id, tuple((a, b) for a, b in given), RangeSet(still))
             for lease_id, member_id, given, still in leases
         }

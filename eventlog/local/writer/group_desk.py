@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventlog.api.positions import check_name, check_seq_no
 from eventlog.config import MAX_DELIVERIES_LIMIT
-from eventlog.errors import (
-    EventLogError,
-    GroupMismatch,
-    InvalidArgument,
-    ProtocolError,
-)
+from eventlog.errors import EventLogError, GroupMismatch, InvalidArgument, ProtocolError
 from eventlog.local.groups.acks import Acks, unpack_acks
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.log import WritableLog
