@@ -53,17 +53,35 @@ from eventlog.errors import (
     WriterUnavailable,
     WrongEventLoop,
 )
+from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
     from eventlog import blocking
-    from eventlog.api.group import DeadLetter, Group, GroupReport
+    from eventlog.api.group import (
+        DeadLetter,
+        Exhausted,
+        ExitReport,
+        Failure,
+        Group,
+        GroupReport,
+        Lease,
+        Member,
+        MemberReport,
+    )
     from eventlog.api.log import (
         AppendHandle,
         EventLog,
         EventRange,
         EventStream,
+        ManyHandle,
         Publisher,
+    )
+    from eventlog.api.statistics import (
+        LogStatistics,
+        PublisherStatistics,
+        StreamStatistics,
+        WriterStatistics,
     )
     from eventlog.api.status import LogStatus
     from eventlog.memory.log import InMemoryEventLog
@@ -71,6 +89,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "AppendHandle",
+    "Cause",
     "ConsumerState",
     "CorruptLog",
     "DeadLetter",
@@ -83,6 +102,9 @@ __all__ = [
     "EventTooLarge",
     "EventTypeMismatch",
     "EventsTruncated",
+    "Exhausted",
+    "ExitReport",
+    "Failure",
     "ForkedHandle",
     "Group",
     "GroupMismatch",
@@ -94,12 +116,17 @@ __all__ = [
     "InvalidConfig",
     "InvalidEvent",
     "InvalidName",
+    "Lease",
     "LogClosed",
     "LogDeleted",
     "LogFull",
     "LogInUse",
     "LogNotFound",
+    "LogStatistics",
     "LogStatus",
+    "ManyHandle",
+    "Member",
+    "MemberReport",
     "NotALog",
     "NotFlushed",
     "NotSupported",
@@ -107,13 +134,16 @@ __all__ = [
     "PermissionDenied",
     "ProtocolError",
     "Publisher",
+    "PublisherStatistics",
     "Retention",
     "SeekPosition",
     "SequenceOutOfRange",
     "StaleLease",
     "StorageFailed",
+    "StreamStatistics",
     "UnknownFormat",
     "UnsupportedFileSystem",
+    "WriterStatistics",
     "WriterUnavailable",
     "WrongEventLoop",
     "blocking",
@@ -126,9 +156,20 @@ _LAZY = {
     "EventRange": "eventlog.api.log",
     "EventStream": "eventlog.api.log",
     "DeadLetter": "eventlog.api.group",
+    "ExitReport": "eventlog.api.group",
+    "Exhausted": "eventlog.api.group",
+    "Failure": "eventlog.api.group",
     "Group": "eventlog.api.group",
     "GroupReport": "eventlog.api.group",
+    "LogStatistics": "eventlog.api.statistics",
+    "Lease": "eventlog.api.group",
+    "Member": "eventlog.api.group",
+    "MemberReport": "eventlog.api.group",
     "LogStatus": "eventlog.api.status",
+    "ManyHandle": "eventlog.api.log",
+    "PublisherStatistics": "eventlog.api.statistics",
+    "StreamStatistics": "eventlog.api.statistics",
+    "WriterStatistics": "eventlog.api.statistics",
     "Publisher": "eventlog.api.log",
     "InMemoryEventLog": "eventlog.memory.log",
 }

@@ -165,9 +165,9 @@ KILLED_MEMBER = """
 import os, signal, sys, time
 from eventlog import blocking
 log = blocking.open(sys.argv[1])
-member = log.group("g").__enter__().join()
+member = log.group("g").__enter__().open_member()
 lease = member.lease(1)
-member.begin(*lease.todo.popleft(), time.monotonic_ns())
+lease.begin(next(iter(lease))[1])
 child = os.fork()
 if child == 0:
     os.close(1)
@@ -190,11 +190,13 @@ def test_the_events_of_a_killed_member_go_to_others_while_a_child_of_it_lives(pa
             check=False,
         )
         try:
-            with group.join() as member:
+            with group.open_member() as member:
                 lease = member.lease(1)
                 assert lease is not None
-                assert lease.attempt_of(1) == 2
-                member.settle(lease, [(1, 1)])
+                ((attempt, envelope),) = lease
+                assert attempt == envelope.attempt == 2
+                assert lease.begin(envelope)
+                lease.done(envelope)
         finally:
             os.kill(int(done.stdout), signal.SIGKILL)
 

@@ -2,18 +2,107 @@
 
 from __future__ import annotations
 
-from eventlog.api.positions import check_seq_no
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from eventlog.api.positions import SEQ_NO_MAX, SeekPosition, check_position, check_seq_no
+from eventlog.api.refusals import no_consumer
 from eventlog.config import MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog.event.envelope import EventEnvelope, timestamp_ns_of
 
 
-def check_range(start: object, stop: object) -> tuple[int, int | None]:
-    """The bounds of a `read`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a `read` was asked for: numbers, or times."""
+
+    start: int = 0
+    """0 is the first event stored; a negative number counts from the end."""
+    stop: int | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+    @classmethod
+    def of(
+        cls, start: object, stop: object, since: datetime | None, until: datetime | None
+    ) -> Bounds:
+        """The arguments of `read`, checked.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: they are of the wrong kind, or do not go together.
+        """
+        if since is None and until is None:
+            if start is None:
+                raise InvalidArgumentType(
+                    "read needs start, since or until; give start=0 for all that is stored"
+                )
+            return cls(start=_check_start(start), stop=None if stop is None else check_seq_no(stop))
+        if start is not None or stop is not None:
+            raise InvalidArgument(
+                "read takes numbers (start, stop) or times (since, until); give one kind"
+            )
+        return cls(
+            since_ns=None if since is None else timestamp_ns_of(since),
+            until_ns=None if until is None else timestamp_ns_of(until),
+        )
+
+    def numbers(
+        self, first_available: int, last_seq_no: int, find_time: Callable[[int], int]
+    ) -> tuple[int, int]:
+        """Start and stop in a log with these events; `find_time` finds the first one of a time."""
+        end = last_seq_no + 1
+        start, stop = self.start, self.stop
+        if start < 0:
+            start = max(end + start, first_available)
+        if self.since_ns is not None:
+            start = find_time(self.since_ns)
+        if self.until_ns is not None:
+            stop = find_time(self.until_ns)
+        return start, end if stop is None else min(stop, end)
+
+
+def _check_start(start: object) -> int:
+    if isinstance(start, int) and not isinstance(start, bool) and -SEQ_NO_MAX <= start < 0:
+        return start
+    return check_seq_no(start)
+
+
+def check_follow(position: object) -> SeekPosition:
+    """The position of a stream without a consumer.
 
     Raises:
-        InvalidArgument, InvalidArgumentType: they are no numbers.
+        InvalidArgument: it is a consumer's.
+        InvalidArgumentType: it is none.
     """
-    return check_seq_no(start), None if stop is None else check_seq_no(stop)
+    position = check_position(position)
+    if position.kind == "last_acknowledged":
+        raise InvalidArgument(
+            "a stream without a consumer has no acknowledged position; give another one, or"
+            " subscribe with a consumer's name"
+        )
+    return position
+
+
+def check_stream_ack(consumer: str | None, event: object, path: str) -> tuple[str, int]:
+    """Consumer and number of what a stream is told to acknowledge: an envelope, or a number.
+
+    Raises:
+        InvalidArgument: the stream has no consumer, or the envelope no number.
+        InvalidArgumentType: the event is neither.
+    """
+    if consumer is None:
+        raise no_consumer(path)
+    if not isinstance(event, EventEnvelope):
+        return consumer, check_seq_no(event, consumer=consumer)
+    if event.seq_no is None:
+        raise InvalidArgument(
+            f"consumer {consumer!r} cannot acknowledge an envelope that was not appended to the log"
+            f" {path}: it has no number",
+            path=path,
+            consumer=consumer,
+        )
+    return consumer, event.seq_no
 
 
 def check_publisher(

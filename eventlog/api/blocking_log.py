@@ -5,12 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from eventlog.api.arguments import Bounds, check_follow
 from eventlog.api.group import BlockingGroup as Group
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
-from eventlog.api.refusals import no_groups
+from eventlog.api.refusals import no_groups, no_statistics
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
 from eventlog.config import (
@@ -42,6 +46,25 @@ class AppendHandle(ABC):
         """Wait for the event's number; raises the error if it was not stored."""
 
 
+class ManyHandle(ABC):
+    """A list of events that a publisher has queued."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def seq_nos(self) -> tuple[int, int] | None:
+        """The first and the last number; `None` until all are stored."""
+
+    @abstractmethod
+    def result(self) -> tuple[int, int]:
+        """Wait for the first and the last number.
+
+        Raises:
+            EventLogError: only the first `error.stored` events were stored.
+        """
+
+
 class Publisher(ABC):
     """What `publisher()` gives inside its block, whose end flushes; see `eventlog.Publisher`."""
 
@@ -52,8 +75,18 @@ class Publisher(ABC):
         """Queue an event; waits only while the window is full."""
 
     @abstractmethod
+    def send_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> ManyHandle:
+        """Queue all the events, in order, as one list; see `eventlog.Publisher.send_many`."""
+
+    @abstractmethod
     def flush(self) -> None:
         """Wait until everything queued so far is stored."""
+
+    def statistics(self) -> PublisherStatistics:
+        """What it has done until now; also after its block."""
+        raise no_statistics()
 
 
 class EventStream(ABC):
@@ -70,6 +103,21 @@ class EventStream(ABC):
     @abstractmethod
     def batches(self) -> Iterator[list[EventEnvelope]]:
         """The same events as lists, as they were batched."""
+
+    @abstractmethod
+    def ack(self, event: EventEnvelope | int) -> None:
+        """Say that the stream's consumer has processed everything up to this event, or number.
+
+        See `eventlog.EventStream.ack`.
+
+        Raises:
+            InvalidArgument: the stream has no consumer, or the envelope no number.
+            SequenceOutOfRange: there is no such event yet.
+        """
+
+    def statistics(self) -> StreamStatistics:
+        """What it has done until now; also after its block."""
+        raise no_statistics()
 
 
 class EventLog(ABC):
@@ -125,7 +173,7 @@ class EventLog(ABC):
     def subscribe(
         self,
         consumer: str,
-        position: SeekPosition = SeekPosition.LATEST,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
         *,
         follow: bool = True,
         on_truncated: OnTruncated = "error",
@@ -145,15 +193,51 @@ class EventLog(ABC):
         )
         return self._subscribe(check_name(consumer), check_position(position), options)
 
-    @abstractmethod
-    def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+    def follow(
+        self,
+        position: SeekPosition = SeekPosition.LATEST,
+        *,
+        on_truncated: OnTruncated = "error",
+        type: Any = None,  # noqa: A002 - what it is
+        spin: float = 0.0,
+        verify: bool = True,
+        durable_only: bool = False,
     ) -> AbstractContextManager[EventStream]:
-        """The same, with all arguments checked."""
+        """An endless stream without a consumer; see `eventlog.EventLog.follow`."""
+        options = StreamOptions(
+            on_truncated=on_truncated,
+            type=type,
+            spin=spin,
+            verify=verify,
+            durable_only=durable_only,
+        )
+        return self._subscribe(None, check_follow(position), options)
 
     @abstractmethod
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        """The events from number `start` to before `stop`, or to the last one stored."""
+    def _subscribe(
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
+    ) -> AbstractContextManager[EventStream]:
+        """The same, with all arguments checked; without a consumer it is `follow`."""
+
+    def read(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[EventEnvelope]:
+        """The events from number `start` to before `stop`, or of times; see `eventlog.EventLog`.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: a bound is none, or numbers and times are mixed.
+            (from the iterator) EventsTruncated: retention deleted event `start`.
+        """
+        return self._read(Bounds.of(start, stop, since, until))
+
+    @abstractmethod
+    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+        """The same, with all arguments checked."""
 
     @abstractmethod
     def ack(self, consumer: str, seq_no: int) -> None:
@@ -183,6 +267,10 @@ class EventLog(ABC):
     def status(self) -> LogStatus:
         """The log at this moment."""
 
+    def statistics(self) -> LogStatistics:
+        """What this handle has appended, and the log's writer done; see `eventlog.EventLog`."""
+        raise no_statistics()
+
     def group(
         self,
         name: str,
@@ -197,6 +285,14 @@ class EventLog(ABC):
             InvalidArgument: no other process could reach the log, as with `"memory:"`.
             GroupMismatch: the group has members that work with other options.
         """
+        raise no_groups(self.path)
+
+    def groups(self) -> list[GroupReport]:
+        """The groups of this log, by name; see `eventlog.EventLog.groups`."""
+        raise no_groups(self.path)
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        """The dead letters of a group; see `eventlog.EventLog.dead_letters`."""
         raise no_groups(self.path)
 
     def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:

@@ -8,12 +8,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from eventlog.api.group import Group
+from eventlog.api.arguments import Bounds, check_follow
+from eventlog.api.group import DeadLetter, Group, GroupReport
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
-from eventlog.api.refusals import no_groups
+from eventlog.api.refusals import no_groups, no_statistics
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
 from eventlog.config import (
@@ -50,6 +53,29 @@ class AppendHandle(ABC):
         return self.result().__await__()
 
 
+class ManyHandle(ABC):
+    """A list of events that a publisher has queued; `await` it for its numbers."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def seq_nos(self) -> tuple[int, int] | None:
+        """The first and the last number; `None` until all are stored."""
+
+    @abstractmethod
+    async def result(self) -> tuple[int, int]:
+        """Wait for the first and the last number.
+
+        Raises:
+            EventLogError: only the first `error.stored` events were stored.
+        """
+
+    def __await__(self) -> Generator[Any, Any, tuple[int, int]]:
+        """The same as `result()`."""
+        return self.result().__await__()
+
+
 class Publisher(ABC):
     """A pipelined producer: what `publisher()` gives inside its block, whose end flushes."""
 
@@ -65,12 +91,41 @@ class Publisher(ABC):
         """
 
     @abstractmethod
+    async def send_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        """Queue all the events, in order, as one list; waits only while the window is full.
+
+        `keys` and `headers` are those of `EventLog.append_many`. The events are batches of their
+        own, on their way together; other events are stored before or after the list, or, from other
+        producers, between its batches. The handle's result is the first and the last number; its
+        error says in `error.stored` that exactly so many events, the first ones, are stored.
+
+        Raises:
+            InvalidArgument: there are none, or fewer or more of them than keys or headers.
+            InvalidEvent, EventTooLarge, InvalidArgumentType: nothing of the list was queued.
+            EventLogError: the publisher is of no use any more.
+        """
+
+    @abstractmethod
     async def flush(self) -> None:
         """Wait until everything queued so far is stored.
 
         Raises:
             EventLogError: a batch could not be stored.
         """
+
+    def statistics(self) -> PublisherStatistics:
+        """What it has done until now; also after its block.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()
 
 
 class EventStream(ABC):
@@ -87,6 +142,27 @@ class EventStream(ABC):
     @abstractmethod
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         """The same events as lists, as they were batched; `ack` the last of each."""
+
+    @abstractmethod
+    async def ack(self, event: EventEnvelope | int) -> None:
+        """Say that the stream's consumer has processed everything up to this event, or number.
+
+        The same as `EventLog.ack` with the consumer's name; it does not move the stream.
+
+        Raises:
+            InvalidArgument: the stream has no consumer (see `EventLog.follow`), or the envelope no
+                number.
+            InvalidArgumentType: it is neither an envelope nor a number.
+            SequenceOutOfRange: there is no such event yet.
+        """
+
+    def statistics(self) -> StreamStatistics:
+        """What it has done until now; also after its block.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()
 
 
 class EventRange(ABC):
@@ -106,7 +182,10 @@ class EventRange(ABC):
 
 
 class EventLog(ABC):
-    """A persistent, ordered, replayable log; `async with` opens and closes it."""
+    """A persistent, ordered, replayable log; `async with` opens and closes it.
+
+    Before it is opened, and after it was closed, every method raises `LogClosed`.
+    """
 
     @property
     @abstractmethod
@@ -114,10 +193,32 @@ class EventLog(ABC):
         """Where the log is."""
 
     @abstractmethod
-    async def __aenter__(self) -> Self:
-        """Open the log."""
+    async def open(self) -> None:
+        """Open the log, as `async with` does: for frameworks with a hook at their start.
+
+        The handle belongs to the event loop that runs now. Opening an open handle changes nothing;
+        one that was closed is opened again.
+
+        Raises:
+            WrongEventLoop: it is open in another event loop.
+            EventLogError: what `eventlog.open` says of entering.
+        """
 
     @abstractmethod
+    async def aclose(self) -> None:
+        """Close this handle, as the end of `async with` does; the log stays.
+
+        Whoever waits with it gets `LogClosed`. It may be called twice.
+
+        Raises:
+            WrongEventLoop: it is open in another event loop, which still runs.
+        """
+
+    async def __aenter__(self) -> Self:
+        """Open the log."""
+        await self.open()
+        return self
+
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -125,6 +226,7 @@ class EventLog(ABC):
         traceback: TracebackType | None,
     ) -> None:
         """Close this handle; the log stays."""
+        await self.aclose()
 
     @abstractmethod
     async def append(
@@ -195,7 +297,7 @@ class EventLog(ABC):
     def subscribe(
         self,
         consumer: str,
-        position: SeekPosition = SeekPosition.LATEST,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
         *,
         follow: bool = True,
         on_truncated: OnTruncated = "error",
@@ -206,7 +308,8 @@ class EventLog(ABC):
     ) -> AbstractAsyncContextManager[EventStream]:
         """The stream of events from `position` on, which is resolved when the block is entered.
 
-        Subscribing neither creates the consumer nor moves it.
+        By default that is the event after the last one that the consumer acknowledged, and the
+        first stored one for a new consumer. Subscribing neither creates the consumer nor moves it.
 
         `follow`: wait for new events; without, the stream ends at the last one stored when it was
         opened. `on_truncated="skip"`: go on from the first stored event where retention ran past
@@ -234,21 +337,69 @@ class EventLog(ABC):
         )
         return self._subscribe(check_name(consumer), check_position(position), options)
 
-    @abstractmethod
-    def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+    def follow(
+        self,
+        position: SeekPosition = SeekPosition.LATEST,
+        *,
+        on_truncated: OnTruncated = "error",
+        type: Any = None,  # noqa: A002 - what it is
+        spin: float = 0.0,
+        verify: bool = True,
+        durable_only: bool = False,
     ) -> AbstractAsyncContextManager[EventStream]:
-        """The same, with all arguments checked."""
+        """An endless stream without a consumer, for readers that keep their position themselves.
 
-    @abstractmethod
-    def read(self, start: int, stop: int | None = None) -> EventRange:
-        """The events from number `start` to before `stop`, like Python's `range`; no consumer.
-
-        It ends at the last event that is stored at the call. `start` 0 is the first one stored.
+        They go on with `SeekPosition.sequence(n + 1)` after event n. The options are those of
+        `subscribe`.
 
         Raises:
-            EventsTruncated: `start` was deleted by retention.
+            InvalidArgument: `LAST_ACKNOWLEDGED`, which needs a consumer.
+            InvalidArgument, InvalidArgumentType: an option makes no sense.
+            (from the stream's `ack`) InvalidArgument: always.
+            (from the stream) what `subscribe` says.
         """
+        options = StreamOptions(
+            on_truncated=on_truncated,
+            type=type,
+            spin=spin,
+            verify=verify,
+            durable_only=durable_only,
+        )
+        return self._subscribe(None, check_follow(position), options)
+
+    @abstractmethod
+    def _subscribe(
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
+    ) -> AbstractAsyncContextManager[EventStream]:
+        """The same, with all arguments checked; without a consumer it is `follow`."""
+
+    def read(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> EventRange:
+        """The events from number `start` to before `stop`, or of times; no consumer.
+
+        It ends at the last event that is stored at the call. `start` 0 is the first one stored; a
+        negative `start` counts from the end, so -10 means the last ten, or all if there are fewer.
+
+        `since` and `until` are times of storing (`EventEnvelope.stored_at`), aware datetimes: the
+        first event stored at or after `since`, to before the first one stored at or after `until`.
+        One of them is enough.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: a bound is none, or numbers and times are mixed.
+            LogClosed: the handle is not open.
+            (from the range) EventsTruncated: retention deleted event `start`.
+        """
+        return self._read(Bounds.of(start, stop, since, until))
+
+    @abstractmethod
+    def _read(self, bounds: Bounds) -> EventRange:
+        """The same, with all arguments checked."""
 
     @abstractmethod
     async def ack(self, consumer: str, seq_no: int) -> None:
@@ -298,6 +449,16 @@ class EventLog(ABC):
     async def status(self) -> LogStatus:
         """The log at this moment."""
 
+    async def statistics(self) -> LogStatistics:
+        """What this handle has appended, and what the log's writer has done since it started.
+
+        Publishers and streams count for themselves: see their `statistics`.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()
+
     def group(
         self,
         name: str,
@@ -315,6 +476,25 @@ class EventLog(ABC):
         Raises:
             InvalidArgument: no other process could reach the log, as with `"memory:"`.
             (when entered) GroupMismatch: the group has members that work with other options.
+        """
+        raise no_groups(self.path)
+
+    async def groups(self) -> list[GroupReport]:
+        """The groups of this log, by name.
+
+        Raises:
+            InvalidArgument: the engine has no groups.
+            CorruptLog: what is stored of them is damaged.
+        """
+        raise no_groups(self.path)
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        """The dead letters of a group, in the order in which they died; none if it is unknown.
+
+        Raises:
+            InvalidName, InvalidArgumentType: the group's name is none.
+            InvalidArgument: the engine has no groups.
+            CorruptLog: what is stored of them is damaged.
         """
         raise no_groups(self.path)
 

@@ -19,22 +19,26 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final, Literal
 
 from eventlog.api import forks
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.blocking_log import (
     PUBLISHER_LINGER_S_DEFAULT,
     AppendHandle,
     EventLog,
     EventStream,
+    ManyHandle,
     Publisher,
 )
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import AppendHandle as AsyncAppendHandle
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.log import EventRange as AsyncEventRange
 from eventlog.api.log import EventStream as AsyncEventStream
+from eventlog.api.log import ManyHandle as AsyncManyHandle
 from eventlog.api.log import Publisher as AsyncPublisher
 from eventlog.api.portal import Portal
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import closed, mixed_use
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import FLUSH_S_DEFAULT, MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
@@ -60,7 +64,7 @@ class LogOverAsync(EventLog):
         self._leaving: Future[None] | None = None
         try:
             self._log: AsyncEventLog = self._portal.call(make)
-            self._portal.call(self._log.__aenter__)
+            self._portal.call(self._log.open)
         except BaseException:
             self._portal.close()
             raise
@@ -81,7 +85,7 @@ class LogOverAsync(EventLog):
         if self._portal.is_open and self._portal.generation == forks.generation:
             try:
                 with suppress(LogClosed):  # by another thread meanwhile
-                    self._portal.call(self._log.__aexit__, None, None, None)
+                    self._portal.call(self._log.aclose)
             finally:
                 self._portal.close()
 
@@ -121,7 +125,7 @@ class LogOverAsync(EventLog):
 
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
         manager = self._portal.call(self._log._subscribe, consumer, position, options)
         with self._portal.entered(manager) as stream:
@@ -131,9 +135,8 @@ class LogOverAsync(EventLog):
             finally:
                 over.close()
 
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        check_range(start, stop)
-        events: AsyncEventRange = self._portal.call(self._log.read, start, stop)
+    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+        events: AsyncEventRange = self._portal.call(self._log._read, bounds)
         return _events_of(self._portal, events)
 
     def ack(self, consumer: str, seq_no: int) -> None:
@@ -144,6 +147,16 @@ class LogOverAsync(EventLog):
 
     def forget(self, consumer: str) -> None:
         self._portal.call(self._log.forget, consumer)
+
+    # --- groups ------------------------------------------------------------------------------
+
+    def groups(self) -> list[GroupReport]:
+        reports: list[GroupReport] = self._portal.call(self._log.groups)
+        return reports
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        letters: list[DeadLetter] = self._portal.call(self._log.dead_letters, group)
+        return letters
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -162,6 +175,10 @@ class LogOverAsync(EventLog):
         status: LogStatus = self._portal.call(self._log.status)
         return status
 
+    def statistics(self) -> LogStatistics:
+        statistics: LogStatistics = self._portal.call(self._log.statistics)
+        return statistics
+
 
 class _Publisher(Publisher):
     """See `Publisher`."""
@@ -176,8 +193,17 @@ class _Publisher(Publisher):
         handle = self._portal.call(self._publisher.send, event, key=key, headers=headers)
         return _AppendHandle(self._portal, handle)
 
+    def send_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> ManyHandle:
+        handle = self._portal.call(self._publisher.send_many, events, keys=keys, headers=headers)
+        return _ManyHandle(self._portal, handle)
+
     def flush(self) -> None:
         self._portal.call(self._publisher.flush)
+
+    def statistics(self) -> PublisherStatistics:
+        return self._publisher.statistics()
 
 
 class _AppendHandle(AppendHandle):
@@ -196,6 +222,22 @@ class _AppendHandle(AppendHandle):
         return number
 
 
+class _ManyHandle(ManyHandle):
+    """See `ManyHandle`."""
+
+    def __init__(self, portal: Portal, handle: AsyncManyHandle) -> None:
+        self._portal = portal
+        self._handle = handle
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return self._handle.seq_nos
+
+    def result(self) -> tuple[int, int]:
+        numbers: tuple[int, int] = self._portal.call(self._handle.result)
+        return numbers
+
+
 class _Stream(EventStream):
     """See `EventStream`. Events come by the batch: to cross to another thread costs more than they.
 
@@ -204,6 +246,7 @@ class _Stream(EventStream):
 
     def __init__(self, portal: Portal, stream: AsyncEventStream) -> None:
         self._portal = portal
+        self._stream = stream
         self._batches = stream.batches()
         self._mode: str | None = None
         self._events: Iterator[EventEnvelope] = iter(())
@@ -239,6 +282,12 @@ class _Stream(EventStream):
     def batches(self) -> Iterator[list[EventEnvelope]]:
         self._use_as("batches")
         return iter(self._next_batch, None)
+
+    def ack(self, event: EventEnvelope | int) -> None:
+        self._portal.call(self._stream.ack, event)
+
+    def statistics(self) -> StreamStatistics:
+        return self._stream.statistics()
 
     def close(self) -> None:
         """Hand nothing out any more."""

@@ -31,6 +31,28 @@ def closed(what: str, path: str) -> LogClosed:
     return LogClosed(f"the {what} of the log {path} is closed; open it again", path=path)
 
 
+def not_opened(path: str) -> LogClosed:
+    """The error for a use before the beginning."""
+    return LogClosed(
+        f"the log {path} was not opened yet: use `async with`, or `await log.open()` first",
+        path=path,
+    )
+
+
+def no_consumer(path: str) -> InvalidArgument:
+    """The error for an acknowledgement in a stream that `follow` gave."""
+    return InvalidArgument(
+        f"this stream of the log {path} has no consumer, so nothing can be acknowledged in it; use"
+        " `subscribe`, or `log.ack` with a consumer's name",
+        path=path,
+    )
+
+
+def no_statistics() -> NotSupported:
+    """The error of an engine that counts nothing."""
+    return NotSupported("the engine of this log counts nothing, so it has no statistics")
+
+
 def mixed_use() -> InvalidArgument:
     """The error for a stream that is used event by event and by batches."""
     return InvalidArgument(

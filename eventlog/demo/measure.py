@@ -31,9 +31,9 @@ SPIN_S = 0.01
 """Longer than the pause between two events, so that the reader never sleeps."""
 
 
-def consume(log_path: str, name: str, last_seq_no: int, ready: Any, done: Any) -> None:
+def consume(log_path: str, last_seq_no: int, ready: Any, done: Any) -> None:
     """Read, in a process of its own, until event `last_seq_no`; say when."""
-    with blocking.open(log_path) as log, log.subscribe(name) as stream:
+    with blocking.open(log_path) as log, log.follow() as stream:
         ready.release()
         for envelope in stream:
             if envelope.seq_no == last_seq_no:
@@ -44,7 +44,7 @@ def consume(log_path: str, name: str, last_seq_no: int, ready: Any, done: Any) -
 def note_arrivals(log_path: str, count: int, spin: float, ready: Any, done: Any) -> None:
     """Note, in a process of its own, how long each event was on its way, in seconds."""
     delays = []
-    with blocking.open(log_path) as log, log.subscribe("latency", spin=spin) as stream:
+    with blocking.open(log_path) as log, log.follow(spin=spin) as stream:
         ready.release()
         for envelope in stream:
             delays.append(time.monotonic() - envelope.event)
@@ -118,10 +118,8 @@ class Measurement:
         last = (log.last_seq_no() or 0) + self._events
         ready, done = self._context.Semaphore(0), self._context.Queue()
         processes = [
-            self._context.Process(
-                target=consume, args=(self._log_path, f"reader-{n}", last, ready, done)
-            )
-            for n in range(readers)
+            self._context.Process(target=consume, args=(self._log_path, last, ready, done))
+            for _ in range(readers)
         ]
         with _running(processes):
             for _ in processes:

@@ -12,15 +12,17 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from eventlog.api import forks
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.blocking_log import PUBLISHER_LINGER_S_DEFAULT, EventLog, EventStream, Publisher
 from eventlog.api.group import BlockingGroup as Group
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
     check_name,
     check_seq_no,
 )
+from eventlog.api.statistics import LogStatistics, log_statistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
@@ -40,8 +42,9 @@ from eventlog.local.blocking_stream import BlockingLocalStream
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.group import group_fields, number_ranges
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.outbox import OutBatch
+from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.threads import BlockingPipe
+from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.reader import read_range
 from eventlog.local.wire.group_messages import DropDead, RetryDead
 from eventlog.local.wire.messages import Ack, AwaitSynced, Forget, Seek, Status, StatusReport
@@ -106,18 +109,20 @@ class BlockingLocalEventLog(EventLog):
         self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
     ) -> tuple[int, int]:
         self._handle.check_open()
-        # One after the other: if one is refused, none behind it may be stored.
-        first = last = stored = 0
-        for one in self._handle.many_events(keys, headers).pack(events):
-            try:
-                with self._outbox_lock:
-                    batch = self._outbox.add_packed(one)
+        packed = self._handle.many_events(keys, headers).pack(events)
+        with self._outbox_lock:
+            many = self._outbox.add_many(packed)
+        try:
+            for batch in many.batches:
                 self._deliver(batch)
-                base = batch.seq_no_of(0)
-            except EventLogError as error:
-                raise stored_before(error, stored) from error.__cause__
-            first, last, stored = first or base, base + one.count - 1, stored + one.count
-        return first, last
+        except EventLogError as error:
+            raise stored_before(error, many.stored) from error.__cause__
+        except BaseException:  # Ctrl-C: later appends are not to send what was not sent
+            if self._appends.lock.acquire(blocking=False):  # else another thread sends it now
+                self._outbox.withdraw(many)
+                self._appends.lock.release()
+            raise
+        return many.result()
 
     def _deliver(self, batch: OutBatch) -> None:
         """Wait for the batch's answer; whoever gets the pipe first sends for all that wait."""
@@ -158,20 +163,20 @@ class BlockingLocalEventLog(EventLog):
 
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
         reader = self._handle.reader
         feed = self._handle.unless_closed(Feed, reader, consumer, position, options)
-        stream = BlockingLocalStream(self._handle, feed)
+        stream = BlockingLocalStream(self, self._handle, feed, consumer)
         try:
             yield stream
         finally:
             stream.close()
 
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        start, stop = check_range(start, stop)
+    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+        numbers = self._handle.unless_closed(self._handle.numbers_of, bounds)
         return self._events_of(
-            self._handle.unless_closed(read_range, self._handle.reader, start, stop)
+            self._handle.unless_closed(read_range, self._handle.reader, *numbers)
         )
 
     def _events_of(self, batches: Iterator[list[EventEnvelope]]) -> Iterator[EventEnvelope]:
@@ -208,6 +213,15 @@ class BlockingLocalEventLog(EventLog):
             raise
         return group
 
+    def groups(self) -> list[GroupReport]:
+        self._handle.check_open()
+        return read_groups(self.path)
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        check_name(group)
+        self._handle.check_open()
+        return read_dead_letters(self.path, group)
+
     def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return self._count(RetryDead, group, seq_nos)
 
@@ -237,3 +251,11 @@ class BlockingLocalEventLog(EventLog):
         report = self._request(Status)
         assert isinstance(report, StatusReport)
         return self._handle.unless_closed(self._handle.status, report.connections)
+
+    def statistics(self) -> LogStatistics:
+        self._handle.check_open()
+        own = self._outbox.statistics()
+        if not self._handle.can_write:
+            return log_statistics(own, None)
+        with self._requests.lock:
+            return log_statistics(own, self._requests.run(self._requests.channel.statistics()))

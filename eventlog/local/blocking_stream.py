@@ -5,23 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from eventlog.api import forks
+from eventlog.api.arguments import check_stream_ack
 from eventlog.api.blocking_log import EventStream
 from eventlog.api.refusals import closed
+from eventlog.api.statistics import StreamStatistics
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.wire.messages import AwaitSynced, Park
 
+if TYPE_CHECKING:
+    from eventlog.local.blocking_log import BlockingLocalEventLog
+
 
 class BlockingLocalStream(EventStream):
     """See `eventlog.blocking.EventStream`."""
 
-    def __init__(self, handle: LocalHandle, feed: Feed) -> None:
+    def __init__(
+        self, log: BlockingLocalEventLog, handle: LocalHandle, feed: Feed, consumer: str | None
+    ) -> None:
+        self._log = log
         self._handle = handle
         self._feed = feed
+        self._consumer = consumer
         self._pipe = handle.adopt(BlockingPipe(handle.path, handle.new_channel()))
         self._events: Iterator[EventEnvelope] = iter(())
         self._is_closed = False
@@ -62,6 +72,9 @@ class BlockingLocalStream(EventStream):
         self._feed.use_as("batches")
         return iter(lambda: self._next(self._feed.next_batch), None)
 
+    def ack(self, event: EventEnvelope | int) -> None:
+        self._log.ack(*check_stream_ack(self._consumer, event, self._handle.path))
+
     def _next(self, read: Callable[[], list[EventEnvelope] | None]) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""
         try:
@@ -90,6 +103,7 @@ class BlockingLocalStream(EventStream):
                 # after it has taken note is what makes a lost wake-up impossible.
                 kind = AwaitSynced if self._feed.options.durable_only else Park
                 self._pipe.run(self._pipe.channel.request(kind, self._feed.next_seq_no))
+            self._feed.counters.wake_ups += 1
 
     def _spin(self) -> bool:
         """Look for the next event, again and again, for as long as was asked for."""
@@ -98,6 +112,9 @@ class BlockingLocalStream(EventStream):
             if self._is_closed or not self._handle.is_open or self._feed.has_more:
                 return True
         return False
+
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics(is_open=not self._is_closed and self._handle.is_open)
 
     def close(self) -> None:
         """Give pipe and maps back."""

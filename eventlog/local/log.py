@@ -14,15 +14,14 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
 from eventlog.api import forks
-from eventlog.api.arguments import check_publisher, check_range
-from eventlog.api.group import Group
+from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.group import DeadLetter, Group, GroupReport
 from eventlog.api.log import EventLog, EventRange, EventStream, Publisher
 from eventlog.api.loops import LoopOwner
 from eventlog.api.positions import (
@@ -31,6 +30,7 @@ from eventlog.api.positions import (
     check_name,
     check_seq_no,
 )
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, log_statistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
@@ -49,6 +49,7 @@ from eventlog.local.client.feed import Feed
 from eventlog.local.client.group import group_fields, number_ranges
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.group import LocalGroup
+from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.publisher import LocalPublisher
 from eventlog.local.stream import LocalRange, LocalStream
 from eventlog.local.wire.group_messages import DropDead, RetryDead
@@ -64,6 +65,7 @@ class LocalEventLog(EventLog):
         self._appends: AppendPipe | None = None
         self._reopens = False
         """Unpickled in another process: the first use opens it, with or without `async with`."""
+        self._opening: anyio.Lock | None = None
 
     def __repr__(self) -> str:
         """The path, and whether the handle is open."""
@@ -77,13 +79,16 @@ class LocalEventLog(EventLog):
     def path(self) -> str:
         return self._handle.path
 
-    async def __aenter__(self) -> Self:
-        if self._handle.is_open:
-            self._handle.check_open()
-        await self._open()
-        return self
+    async def open(self) -> None:
+        self._opening = opening = self._opening or anyio.Lock()
+        async with opening:
+            if self._handle.is_open:
+                self._handle.check_open()
+            else:
+                await self._open()
 
     async def _open(self) -> None:
+        self._reopens = False
         self._handle.loop = LoopOwner()
         await anyio.to_thread.run_sync(self._handle.open)
         if self._handle.can_write:
@@ -94,12 +99,7 @@ class LocalEventLog(EventLog):
                 self._close()
                 raise
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
         self._check_may_close()
         self._close()
 
@@ -114,24 +114,27 @@ class LocalEventLog(EventLog):
             return  # the pipes, and what the event loop watches them with, are the parent's too
         self._requests = self._appends = None
         self._reopens = False
+        self._opening = None  # the next event loop may be another library's
         self._handle.close()
 
     async def _ready(self) -> LocalHandle:
-        if self._reopens and not self._handle.is_open:
-            self._reopens = False
-            await self._open()
+        if self._reopens:
+            await self.open()
         forks.check(self._handle.generation, self.path)
         self._handle.check_open()
         return self._handle
 
     async def _request(self, kind: Any, *fields: Any) -> Any:
+        pipe = self._request_pipe()
+        async with pipe.lock:
+            return await pipe.run(pipe.channel.request(kind, *fields))
+
+    def _request_pipe(self) -> AsyncPipe:
         if self._requests is None:
             self._requests = self._handle.adopt(
                 AsyncPipe(self._handle.path, self._handle.new_channel())
             )
-        pipe = self._requests
-        async with pipe.lock:
-            return await pipe.run(pipe.channel.request(kind, *fields))
+        return self._requests
 
     # --- producing ---------------------------------------------------------------------------
 
@@ -156,18 +159,15 @@ class LocalEventLog(EventLog):
         headers: Headers = None,
     ) -> tuple[int, int]:
         pipe = await self._producer()
-        packed = await self._handle.many_events(keys, headers).pack_any(events)
-        # One after the other: if one is refused, none behind it may be stored.
-        first = last = stored = 0
-        for one in packed:
-            batch = pipe.outbox.add_packed(one)
-            try:
+        many = pipe.outbox.add_many(await self._handle.many_events(keys, headers).pack_any(events))
+        try:
+            for batch in many.batches:
                 await pipe.deliver(batch)
-                base = batch.seq_no_of(0)
-            except EventLogError as error:
-                raise stored_before(error, stored) from error.__cause__
-            first, last, stored = first or base, base + one.count - 1, stored + one.count
-        return first, last
+        except EventLogError as error:
+            raise stored_before(error, many.stored) from error.__cause__
+        finally:
+            pipe.outbox.withdraw(many)  # cancelled: later appends are not to send them
+        return many.result()
 
     async def _producer(self) -> AppendPipe:
         handle = await self._ready()
@@ -217,22 +217,19 @@ class LocalEventLog(EventLog):
 
     @asynccontextmanager
     async def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> AsyncIterator[EventStream]:
         handle = await self._ready()
         feed = Feed(handle.reader, consumer, position, options)
-        stream = LocalStream(handle, feed)
+        stream = LocalStream(self, handle, feed, consumer)
         try:
             yield stream
         finally:
             stream.close()
 
-    def read(self, start: int, stop: int | None = None) -> EventRange:
-        start, stop = check_range(start, stop)
-        if not self._reopens:
-            stored = self._handle.reader.last_seq_no + 1
-            stop = stored if stop is None else min(stop, stored)
-        return LocalRange(self, start, stop)
+    def _read(self, bounds: Bounds) -> EventRange:
+        numbers = None if self._reopens else self._handle.numbers_of(bounds)
+        return LocalRange(self, bounds, numbers)
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         check_name(consumer)
@@ -272,6 +269,15 @@ class LocalEventLog(EventLog):
         finally:
             group.close()
 
+    async def groups(self) -> list[GroupReport]:
+        await self._ready()
+        return await anyio.to_thread.run_sync(read_groups, self.path)
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        check_name(group)
+        await self._ready()
+        return await anyio.to_thread.run_sync(read_dead_letters, self.path, group)
+
     async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return await self._count(RetryDead, group, seq_nos)
 
@@ -303,6 +309,15 @@ class LocalEventLog(EventLog):
         report = await self._request(Status)
         assert isinstance(report, StatusReport)
         return handle.status(report.connections)
+
+    async def statistics(self) -> LogStatistics:
+        handle = await self._ready()
+        own = self._appends.outbox.statistics() if self._appends else PublisherStatistics()
+        if not handle.can_write:
+            return log_statistics(own, None)
+        pipe = self._request_pipe()
+        async with pipe.lock:
+            return log_statistics(own, await pipe.run(pipe.channel.statistics()))
 
 
 def _reopened(path: str, asked: AskedOptions) -> LocalEventLog:

@@ -10,8 +10,10 @@ import anyio
 import anyio.lowlevel
 
 from eventlog.api import forks
+from eventlog.api.arguments import Bounds, check_stream_ack
 from eventlog.api.log import EventRange, EventStream
 from eventlog.api.refusals import closed
+from eventlog.api.statistics import StreamStatistics
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.feed import Feed
@@ -26,21 +28,23 @@ if TYPE_CHECKING:
 class LocalRange(EventRange):
     """See `EventRange`."""
 
-    def __init__(self, log: LocalEventLog, start: int, stop: int | None) -> None:
+    def __init__(self, log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | None) -> None:
         self._log = log
-        self._start = start
-        self._stop = stop
+        self._bounds = bounds
+        self._numbers = numbers
+        """What the bounds meant at the call; `None` for a handle that only its use opens."""
 
     def __aiter__(self) -> AsyncIterator[EventEnvelope]:
-        return _RangeIterator(self._log, self._start, self._stop)
+        return _RangeIterator(self._log, self._bounds, self._numbers)
 
 
 class _RangeIterator:
     """No generator: one that is left half-way could not be cleaned up without a warning."""
 
-    def __init__(self, log: LocalEventLog, start: int, stop: int | None) -> None:
+    def __init__(self, log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | None) -> None:
         self._log = log
-        self._bounds = start, stop
+        self._bounds = bounds
+        self._numbers = numbers
         self._batches: Iterator[list[EventEnvelope]] | None = None
         self._events: Iterator[EventEnvelope] = iter(())
 
@@ -53,7 +57,8 @@ class _RangeIterator:
         handle = await self._log._ready()
         await anyio.lowlevel.checkpoint()
         if self._batches is None:
-            self._batches = read_range(handle.reader, *self._bounds)
+            numbers = self._numbers or handle.numbers_of(self._bounds)
+            self._batches = read_range(handle.reader, *numbers)
         for events in self._batches:
             self._events = iter(events)
             return next(self._events)
@@ -63,9 +68,13 @@ class _RangeIterator:
 class LocalStream(EventStream):
     """See `EventStream`."""
 
-    def __init__(self, handle: LocalHandle, feed: Feed) -> None:
+    def __init__(
+        self, log: LocalEventLog, handle: LocalHandle, feed: Feed, consumer: str | None
+    ) -> None:
+        self._log = log
         self._handle = handle
         self._feed = feed
+        self._consumer = consumer
         self._pipe = handle.adopt(AsyncPipe(handle.path, handle.new_channel()))
         self._events: Iterator[EventEnvelope] = iter(())
         self._turn = anyio.Lock(fast_acquire=True)
@@ -97,6 +106,9 @@ class LocalStream(EventStream):
         self._feed.use_as("batches")
         return _BatchIterator(self)
 
+    async def ack(self, event: EventEnvelope | int) -> None:
+        await self._log.ack(*check_stream_ack(self._consumer, event, self._handle.path))
+
     async def next_batch(self) -> list[EventEnvelope] | None:
         """The next batch, waiting for it if need be; `None` at the end."""
         return await self._next(self._feed.next_batch)
@@ -120,6 +132,7 @@ class LocalStream(EventStream):
                 # after it has taken note is what makes a lost wake-up impossible.
                 kind = AwaitSynced if self._feed.options.durable_only else Park
                 await self._pipe.run(self._pipe.channel.request(kind, self._feed.next_seq_no))
+            self._feed.counters.wake_ups += 1
 
     async def _spin(self) -> bool:
         """Look for the next event, again and again, for as long as was asked for."""
@@ -129,6 +142,9 @@ class LocalStream(EventStream):
             if self._is_closed or not self._handle.is_open or self._feed.has_more:
                 return True
         return False
+
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics(is_open=not self._is_closed and self._handle.is_open)
 
     def close(self) -> None:
         """Give pipe and maps back."""

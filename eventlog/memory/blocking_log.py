@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from eventlog.api.arguments import check_publisher, check_range
+from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
 from eventlog.api.blocking_log import (
     PUBLISHER_LINGER_S_DEFAULT,
     AppendHandle,
     EventLog,
     EventStream,
+    ManyHandle,
     Publisher,
 )
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -23,6 +25,13 @@ from eventlog.api.positions import (
     check_seq_no,
 )
 from eventlog.api.refusals import closed, never_synced
+from eventlog.api.statistics import (
+    Counters,
+    LogStatistics,
+    PublisherStatistics,
+    StreamStatistics,
+    log_statistics,
+)
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.waiting import SLOW_S, warn_of_wait
@@ -32,11 +41,11 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
 )
-from eventlog.errors import EventLogError, LogFull
+from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
-from eventlog.memory.feed import MemoryFeed, read_range
+from eventlog.memory.feed import MemoryFeed, events_between
 from eventlog.memory.model import MemoryHandle
 
 
@@ -58,29 +67,36 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
             warn_of_wait(self.path, self.log.last_consumer())
         changed.wait()
 
-    def _append(self, packed: PackedBatch) -> int:
+    def _append(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int:
         while True:
             seen = self.log.version
-            try:
-                return self.log.append(packed)
-            except LogFull as error:
-                if not self.is_worth_waiting(error):
-                    raise
+            base = self.store(packed, counters)
+            if base is not None:
+                return base
             self.wait_changed(seen, is_for_room=True)
 
     def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> int:
-        return self._append(self.packed(event, key, headers))
+        return self._append(self.packed(event, key, headers), self.counters)
 
     def append_many(
         self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
     ) -> tuple[int, int]:
+        packed = self.many_events(keys, headers).pack(events)
+        return self.append_packed(packed, self.counters)
+
+    def append_packed(
+        self, packed: list[PackedBatch], counters: Counters[PublisherStatistics]
+    ) -> tuple[int, int]:
+        """Store batch after batch, until one is refused."""
         first = last = stored = 0
-        for one in self.many_events(keys, headers).pack(events):
+        count = sum(one.count for one in packed)
+        for one in packed:
             try:
-                base = self._append(one)
+                base = self._append(one, counters)
             except EventLogError as error:
+                counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
@@ -101,27 +117,37 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
         publisher = BlockingInMemoryPublisher(self)
         try:
             yield publisher
+            publisher.check_stored()
         finally:
             publisher.is_closed = True
 
     @contextmanager
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> Iterator[EventStream]:
-        stream = BlockingInMemoryStream(self, MemoryFeed(self, consumer, position, options))
+        feed = MemoryFeed(self, consumer, position, options)
+        stream = BlockingInMemoryStream(self, feed, consumer)
         try:
             yield stream
         finally:
             stream.close()
 
-    def read(self, start: int, stop: int | None = None) -> Iterator[EventEnvelope]:
-        return read_range(self.log, *check_range(start, stop))
+    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+        return events_between(self.log, *self.log.numbers_of(bounds))
 
     def ack(self, consumer: str, seq_no: int) -> None:
         self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
+
+    def groups(self) -> list[GroupReport]:
+        _ = self.log
+        return []
+
+    def dead_letters(self, group: str) -> list[DeadLetter]:
+        _ = check_name(group), self.log
+        return []
 
     def synced(self, seq_no: int | None = None) -> None:
         raise never_synced(self.log.path)
@@ -138,24 +164,57 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
     def status(self) -> LogStatus:
         return self.log.status()
 
+    def statistics(self) -> LogStatistics:
+        return log_statistics(self.counters.statistics(), self.log.statistics())
+
 
 class BlockingInMemoryPublisher(Publisher):
     """Every `send` is stored at once; there is no pipe to fill."""
 
     def __init__(self, log: BlockingInMemoryEventLog) -> None:
         self._log = log
+        self._error: EventLogError | None = None
+        """Of a list that was not stored whole: the next `flush` tells of it."""
+        self._counters = Counters(PublisherStatistics)
         self.is_closed = False
+
+    def statistics(self) -> PublisherStatistics:
+        return self._counters.statistics()
 
     def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
         if self.is_closed:
             raise closed("publisher", self._log.path)
-        return BlockingInMemoryAppendHandle(self._log.append(event, key=key, headers=headers))
+        packed = self._log.packed(event, key, headers)
+        return BlockingInMemoryAppendHandle(self._log._append(packed, self._counters))
+
+    def send_many(
+        self,
+        events: Iterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        packed = self._log.many_events(keys, headers).pack(events)
+        try:
+            return BlockingInMemoryManyHandle(self._log.append_packed(packed, self._counters))
+        except EventLogError as error:
+            self._error = error
+            return BlockingInMemoryManyHandle(error)
 
     def flush(self) -> None:
         if self.is_closed:
             raise closed("publisher", self._log.path)
+        self.check_stored()
+
+    def check_stored(self) -> None:
+        """Pass if all lists were stored since the last look."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 class BlockingInMemoryAppendHandle(AppendHandle):
@@ -172,12 +231,31 @@ class BlockingInMemoryAppendHandle(AppendHandle):
         return self._seq_no
 
 
+class BlockingInMemoryManyHandle(ManyHandle):
+    """Known from the start."""
+
+    def __init__(self, answer: tuple[int, int] | EventLogError) -> None:
+        self._answer = answer
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return None if isinstance(self._answer, EventLogError) else self._answer
+
+    def result(self) -> tuple[int, int]:
+        if isinstance(self._answer, EventLogError):
+            raise self._answer
+        return self._answer
+
+
 class BlockingInMemoryStream(EventStream):
     """See `eventlog.blocking.EventStream`."""
 
-    def __init__(self, log: BlockingInMemoryEventLog, feed: MemoryFeed) -> None:
+    def __init__(
+        self, log: BlockingInMemoryEventLog, feed: MemoryFeed, consumer: str | None
+    ) -> None:
         self._log = log
         self._feed = feed
+        self._consumer = consumer
         self._events: Iterator[EventEnvelope] = iter(())
 
     def __iter__(self) -> Iterator[EventEnvelope]:
@@ -198,10 +276,16 @@ class BlockingInMemoryStream(EventStream):
         self._feed.use_as("batches")
         return iter(self._next_batch, None)
 
+    def ack(self, event: EventEnvelope | int) -> None:
+        self._log.ack(*check_stream_ack(self._consumer, event, self._log.path))
+
     def close(self) -> None:
         """Hand nothing out any more."""
         self._feed.is_closed = True
         self._events = iter(())
+
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics()
 
     def _next_batch(self) -> list[EventEnvelope] | None:
         while True:
@@ -210,3 +294,4 @@ class BlockingInMemoryStream(EventStream):
             if events is not None or self._feed.is_finished:
                 return events
             self._log.wait_changed(seen)
+            self._feed.counters.wake_ups += 1

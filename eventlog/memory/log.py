@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from eventlog.api.arguments import check_publisher, check_range
-from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, Publisher
+from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
+from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, ManyHandle, Publisher
 from eventlog.api.loops import LoopOwner, call_in_this_loop
 from eventlog.api.positions import (
     ConsumerState,
@@ -20,6 +21,13 @@ from eventlog.api.positions import (
     check_seq_no,
 )
 from eventlog.api.refusals import closed, never_synced
+from eventlog.api.statistics import (
+    Counters,
+    LogStatistics,
+    PublisherStatistics,
+    StreamStatistics,
+    log_statistics,
+)
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.waiting import SLOW_S, warn_of_wait
@@ -29,11 +37,11 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
 )
-from eventlog.errors import EventLogError, LogFull
+from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
-from eventlog.memory.feed import MemoryFeed, read_range
+from eventlog.memory.feed import MemoryFeed, events_between
 from eventlog.memory.model import MemoryHandle, MemoryLog
 
 
@@ -47,14 +55,13 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         super().__init__(name, asked or AskedOptions())
         self._loop: LoopOwner | None = None
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
         if self.is_open:
             _ = self.log  # in another event loop: `WrongEventLoop`
         self._loop = LoopOwner()
         self.open_handle()
-        return self
 
-    async def __aexit__(self, *exception: object) -> None:
+    async def aclose(self) -> None:
         if self.is_open and self._loop is not None and not self._loop.is_over():
             self._loop.check(self.path)
         self.close_handle()
@@ -77,21 +84,19 @@ class InMemoryEventLog(MemoryHandle, EventLog):
                 warn_of_wait(self.path, self.log.last_consumer())
         await changed.wait()
 
-    async def _append(self, packed: PackedBatch) -> int:
+    async def _append(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int:
         await checkpoint()
         while True:
             seen = self.log.version
-            try:
-                return self.log.append(packed)
-            except LogFull as error:
-                if not self.is_worth_waiting(error):
-                    raise
+            base = self.store(packed, counters)
+            if base is not None:
+                return base
             await self.wait_changed(seen, is_for_room=True)
 
     async def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> int:
-        return await self._append(self.packed(event, key, headers))
+        return await self._append(self.packed(event, key, headers), self.counters)
 
     async def append_many(
         self,
@@ -100,11 +105,20 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         keys: Keys = None,
         headers: Headers = None,
     ) -> tuple[int, int]:
+        packed = await self.many_events(keys, headers).pack_any(events)
+        return await self.append_packed(packed, self.counters)
+
+    async def append_packed(
+        self, packed: list[PackedBatch], counters: Counters[PublisherStatistics]
+    ) -> tuple[int, int]:
+        """Store batch after batch, until one is refused."""
         first = last = stored = 0
-        for one in await self.many_events(keys, headers).pack_any(events):
+        count = sum(one.count for one in packed)
+        for one in packed:
             try:
-                base = await self._append(one)
+                base = await self._append(one, counters)
             except EventLogError as error:
+                counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
@@ -125,29 +139,36 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         publisher = InMemoryPublisher(self)
         try:
             yield publisher
+            publisher.check_stored()
         finally:
             publisher.is_closed = True
 
     @asynccontextmanager
     async def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> AsyncIterator[EventStream]:
-        stream = InMemoryStream(self, MemoryFeed(self, consumer, position, options))
+        stream = InMemoryStream(self, MemoryFeed(self, consumer, position, options), consumer)
         try:
             yield stream
         finally:
             stream.close()
 
-    def read(self, start: int, stop: int | None = None) -> EventRange:
-        start, stop = check_range(start, stop)
-        stored = self.log.last + 1
-        return InMemoryRange(self, start, stored if stop is None else min(stop, stored))
+    def _read(self, bounds: Bounds) -> EventRange:
+        return InMemoryRange(self, *self.log.numbers_of(bounds))
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
+
+    async def groups(self) -> list[GroupReport]:
+        _ = self.log
+        return []
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        _ = check_name(group), self.log
+        return []
 
     async def synced(self, seq_no: int | None = None) -> None:
         raise never_synced(self.log.path)
@@ -164,25 +185,58 @@ class InMemoryEventLog(MemoryHandle, EventLog):
     async def status(self) -> LogStatus:
         return self.log.status()
 
+    async def statistics(self) -> LogStatistics:
+        return log_statistics(self.counters.statistics(), self.log.statistics())
+
 
 class InMemoryPublisher(Publisher):
     """Every `send` is stored at once; there is no pipe to fill."""
 
     def __init__(self, log: InMemoryEventLog) -> None:
         self._log = log
+        self._error: EventLogError | None = None
+        """Of a list that was not stored whole: the next `flush` tells of it."""
+        self._counters = Counters(PublisherStatistics)
         self.is_closed = False
+
+    def statistics(self) -> PublisherStatistics:
+        return self._counters.statistics()
 
     async def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
         if self.is_closed:
             raise closed("publisher", self._log.path)
-        return InMemoryAppendHandle(await self._log.append(event, key=key, headers=headers))
+        packed = self._log.packed(event, key, headers)
+        return InMemoryAppendHandle(await self._log._append(packed, self._counters))
+
+    async def send_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        packed = await self._log.many_events(keys, headers).pack_any(events)
+        try:
+            return InMemoryManyHandle(await self._log.append_packed(packed, self._counters))
+        except EventLogError as error:
+            self._error = error
+            return InMemoryManyHandle(error)
 
     async def flush(self) -> None:
         _ = self._log.log
         if self.is_closed:
             raise closed("publisher", self._log.path)
+        self.check_stored()
+
+    def check_stored(self) -> None:
+        """Pass if all lists were stored since the last look."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 class InMemoryAppendHandle(AppendHandle):
@@ -199,12 +253,29 @@ class InMemoryAppendHandle(AppendHandle):
         return self._seq_no
 
 
+class InMemoryManyHandle(ManyHandle):
+    """Known from the start."""
+
+    def __init__(self, answer: tuple[int, int] | EventLogError) -> None:
+        self._answer = answer
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return None if isinstance(self._answer, EventLogError) else self._answer
+
+    async def result(self) -> tuple[int, int]:
+        if isinstance(self._answer, EventLogError):
+            raise self._answer
+        return self._answer
+
+
 class InMemoryStream(EventStream):
     """See `EventStream`."""
 
-    def __init__(self, log: InMemoryEventLog, feed: MemoryFeed) -> None:
+    def __init__(self, log: InMemoryEventLog, feed: MemoryFeed, consumer: str | None) -> None:
         self._log = log
         self._feed = feed
+        self._consumer = consumer
         self._events: Iterator[EventEnvelope] = iter(())
         self._turn = anyio.Lock()
 
@@ -226,10 +297,16 @@ class InMemoryStream(EventStream):
         self._feed.use_as("batches")
         return _Batches(self)
 
+    async def ack(self, event: EventEnvelope | int) -> None:
+        await self._log.ack(*check_stream_ack(self._consumer, event, self._log.path))
+
     def close(self) -> None:
         """Hand nothing out any more."""
         self._feed.is_closed = True
         self._events = iter(())
+
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics()
 
     async def next_batch(self) -> list[EventEnvelope]:
         """The next batch, waiting for it if need be."""
@@ -242,6 +319,7 @@ class InMemoryStream(EventStream):
             if self._feed.is_finished:
                 raise StopAsyncIteration
             await self._log.wait_changed(seen)
+            self._feed.counters.wake_ups += 1
 
 
 class _Batches:
@@ -260,7 +338,7 @@ class _Batches:
 class InMemoryRange(EventRange):
     """See `EventRange`."""
 
-    def __init__(self, log: InMemoryEventLog, start: int, stop: int | None) -> None:
+    def __init__(self, log: InMemoryEventLog, start: int, stop: int) -> None:
         self._log = log
         self._bounds = start, stop
         self._events: Iterator[EventEnvelope] | None = None
@@ -270,7 +348,7 @@ class InMemoryRange(EventRange):
 
     async def __anext__(self) -> EventEnvelope:
         if self._events is None:
-            self._events = read_range(self._log.log, *self._bounds)
+            self._events = events_between(self._log.log, *self._bounds)
         for envelope in self._events:
             return envelope
         raise StopAsyncIteration

@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
-from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
 import eventlog.blocking
-from eventlog import AppendHandle, EventLog, EventStream, LogStatus, Publisher
+from eventlog import AppendHandle, EventLog, EventStream, LogStatus, ManyHandle, Publisher
+from eventlog.api.arguments import Bounds
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventRange
 from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
     FLUSH_S_DEFAULT,
@@ -112,6 +114,12 @@ class ThreadedStream(EventStream):
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         return ThreadedIterator(self._threads, self.blocking.batches())
 
+    def statistics(self) -> StreamStatistics:
+        return self.blocking.statistics()
+
+    async def ack(self, event: EventEnvelope | int) -> None:
+        await self._threads.run(self.blocking.ack, event)
+
 
 class ThreadedAppendHandle(AppendHandle):
     """An event on its way."""
@@ -128,6 +136,21 @@ class ThreadedAppendHandle(AppendHandle):
         return await self._threads.run(self._handle.result)
 
 
+class ThreadedManyHandle(ManyHandle):
+    """A list of events on its way."""
+
+    def __init__(self, threads: Threads, handle: eventlog.blocking.ManyHandle) -> None:
+        self._threads = threads
+        self._handle = handle
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return self._handle.seq_nos
+
+    async def result(self) -> tuple[int, int]:
+        return await self._threads.run(self._handle.result)
+
+
 class ThreadedPublisher(Publisher):
     """A publisher; `blocking` is the real one."""
 
@@ -141,8 +164,24 @@ class ThreadedPublisher(Publisher):
         handle = await self._threads.run(self.blocking.send, event, key=key, headers=headers)
         return ThreadedAppendHandle(self._threads, handle)
 
+    async def send_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        some = cast("Iterable[Any]", events)
+        return ThreadedManyHandle(
+            self._threads,
+            await self._threads.run(self.blocking.send_many, some, keys=keys, headers=headers),
+        )
+
     async def flush(self) -> None:
         await self._threads.run(self.blocking.flush)
+
+    def statistics(self) -> PublisherStatistics:
+        return self.blocking.statistics()
 
 
 class ThreadedEventLog(EventLog):
@@ -154,18 +193,12 @@ class ThreadedEventLog(EventLog):
         self._log: eventlog.blocking.EventLog | None = None
         self._threads = Threads()
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
         self._log = await self._threads.run(eventlog.blocking.open, self._path, **self._options)
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def aclose(self) -> None:
         with anyio.CancelScope(shield=True):
-            await self._threads.run(self.blocking.__exit__, kind, error, traceback)
+            await self._threads.run(self.blocking.__exit__, None, None, None)
 
     @property
     def blocking(self) -> eventlog.blocking.EventLog:
@@ -205,7 +238,7 @@ class ThreadedEventLog(EventLog):
         return self._entered(publisher, ThreadedPublisher)
 
     def _subscribe(
-        self, consumer: str, position: SeekPosition, options: StreamOptions
+        self, consumer: str | None, position: SeekPosition, options: StreamOptions
     ) -> AbstractAsyncContextManager[EventStream]:
         stream = self.blocking._subscribe(consumer, position, options)
         return self._entered(stream, ThreadedStream)
@@ -217,14 +250,20 @@ class ThreadedEventLog(EventLog):
         async with self._threads.entered(manager) as entered:
             yield facade(self._threads, entered)
 
-    def read(self, start: int, stop: int | None = None) -> EventRange:
-        return ThreadedRange(self._threads, self.blocking.read(start, stop))
+    def _read(self, bounds: Bounds) -> EventRange:
+        return ThreadedRange(self._threads, self.blocking._read(bounds))
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         await self._threads.run(self.blocking.ack, consumer, seq_no)
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         await self._threads.run(self.blocking.seek, consumer, position)
+
+    async def groups(self) -> list[GroupReport]:
+        return await self._threads.run(self.blocking.groups)
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        return await self._threads.run(self.blocking.dead_letters, group)
 
     async def last_seq_no(self) -> int | None:
         return await self._threads.run(self.blocking.last_seq_no)
@@ -240,3 +279,6 @@ class ThreadedEventLog(EventLog):
 
     async def status(self) -> LogStatus:
         return await self._threads.run(self.blocking.status)
+
+    async def statistics(self) -> LogStatistics:
+        return await self._threads.run(self.blocking.statistics)

@@ -98,8 +98,35 @@ async def test_a_closed_handle_says_so(logs: Logs) -> None:
 async def test_a_handle_that_was_not_entered_says_so(logs: Logs) -> None:
     log = logs.open()
     assert await outcomes(log) == dict.fromkeys(CALLS, "LogClosed")
+    with pytest.raises(LogClosed, match=r"await log\.open\(\)"):
+        await log.append("a")
     async with log:
         assert await log.append("a") == 1
+
+
+async def test_a_handle_opens_and_closes_without_a_block(logs: Logs) -> None:
+    log = logs.open()
+    await log.open()
+    assert await log.append("a") == 1
+    await log.aclose()
+    with pytest.raises(LogClosed, match="open it again"):
+        await log.append("b")
+    await log.aclose()
+    await log.open()
+    assert await stored(log) == ["a"]
+    await log.aclose()
+
+
+@needs("event loop")
+async def test_opening_an_open_handle_changes_nothing(logs: Logs) -> None:
+    log = logs.open()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(log.open)
+    assert await log.append("a") == 1
+    await log.aclose()
+    with pytest.raises(LogClosed):
+        await log.append("b")
 
 
 async def test_closing_a_handle_ends_the_wait_of_its_streams(logs: Logs) -> None:
@@ -125,7 +152,11 @@ async def test_closing_a_handle_ends_the_wait_of_its_streams(logs: Logs) -> None
 
 async def test_a_handle_closed_within_a_block_of_its_own_leaves_it(logs: Logs) -> None:
     # The blocking log over an asynchronous engine waited for ever for the block to be left.
-    for enter in (lambda log: log.subscribe("c"), lambda log: log.publisher()):
+    enters: list[Callable[[EventLog], Any]] = [
+        lambda log: log.subscribe("c"),
+        lambda log: log.publisher(),
+    ]
+    for enter in enters:
         with anyio.fail_after(10), contextlib.suppress(LogClosed):
             async with logs.open() as log, enter(log):
                 await log.__aexit__(None, None, None)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import anyio
 import pytest
 
-from eventlog import EventLogError, LogStatus
+from eventlog import (
+    EventLogError,
+    InvalidArgument,
+    InvalidArgumentType,
+    InvalidName,
+    LogStatus,
+)
 
 from .backends import needs
 from .logs import BATCH_BYTES, KIB, Logs, take
@@ -100,7 +108,7 @@ async def test_read_needs_and_makes_no_consumer(logs: Logs) -> None:
 
 async def test_bounds_that_are_no_numbers_are_refused(logs: Logs) -> None:
     cases: list[tuple[Any, Any]] = [
-        ((-1,), ValueError),
+        ((-(2**63),), ValueError),
         ((1, -1), ValueError),
         ((2**63,), ValueError),
         (("1",), TypeError),
@@ -121,6 +129,81 @@ async def test_last_seq_no_is_none_and_then_the_last_number(logs: Logs) -> None:
         await log.append_many(range(7))
         assert await log.last_seq_no() == 7
         assert await other.last_seq_no() == 7
+
+
+# --- from the end, and by time -----------------------------------------------------------------
+
+
+async def test_a_negative_start_counts_from_the_end(logs: Logs) -> None:
+    async with logs.open() as log:
+        assert await log.read(-3) == []
+        await log.append_many("ab")
+        await log.append_many("cde")
+        for count, events in {1: "e", 3: "cde", 4: "bcde", 5: "abcde", 1_000: "abcde"}.items():
+            assert [envelope.event for envelope in await log.read(-count)] == list(events)
+        assert [envelope.event for envelope in await log.read(-4, 4)] == ["b", "c"]
+        assert await log.read(-1, 3) == []
+
+
+async def test_read_by_time_is_half_open_too(logs: Logs) -> None:
+    async with logs.open() as log:
+        times = []
+        for event in "abc":
+            (envelope,) = await log.read(await log.append(event))
+            assert envelope.stored_at is not None
+            times.append(envelope.stored_at)
+            while datetime.now(UTC) <= envelope.stored_at:  # noqa: ASYNC110 - a clock
+                await anyio.sleep(0.001)
+
+        async def found(**bounds: Any) -> str:
+            return "".join([envelope.event for envelope in await log.read(**bounds)])
+
+        first, second, third = times
+        assert first < second < third
+        assert await found(since=first) == "abc"
+        assert await found(since=second) == "bc"
+        assert await found(until=third) == "ab"
+        assert await found(since=second, until=third) == "b"
+        assert await found(since=second, until=second) == ""
+        assert await found(since=third, until=first) == ""
+        assert await found(since=third + timedelta(days=1)) == ""
+        assert await found(until=first - timedelta(days=1)) == ""
+        zone = timezone(timedelta(hours=5))
+        assert await found(since=second.astimezone(zone), until=third.astimezone(zone)) == "b"
+
+
+async def test_bounds_that_make_no_sense_are_refused_at_the_call(logs: Logs) -> None:
+    now = datetime.now(UTC)
+    async with logs.open() as log:
+        mixed: list[dict[str, Any]] = [{"start": 1}, {"stop": 2}, {"start": 0, "stop": 1}]
+        for bounds in mixed:
+            with pytest.raises(InvalidArgument, match="one kind"):
+                log.read(**bounds, since=now)
+        with pytest.raises(InvalidArgument):
+            log.read(1, -1)
+        with pytest.raises(InvalidArgument):
+            log.read(since=now.replace(tzinfo=None))
+        of_no_kind: list[dict[str, Any]] = [
+            {},
+            {"stop": 1},
+            {"start": 1.0},
+            {"start": True},
+            {"since": 1},
+        ]
+        for wrong in of_no_kind:
+            with pytest.raises(InvalidArgumentType):
+                log.read(**wrong)
+
+
+# --- groups ----------------------------------------------------------------------------------
+
+
+async def test_a_log_without_groups_lists_none(logs: Logs) -> None:
+    async with logs.open() as log:
+        assert await log.groups() == []
+        assert await log.dead_letters("unknown") == []
+        with pytest.raises(InvalidName):
+            await log.dead_letters("")
 
 
 # --- status ----------------------------------------------------------------------------------

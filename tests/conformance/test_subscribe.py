@@ -30,10 +30,17 @@ ALL_POSITIONS = [
 # --- where a stream starts -------------------------------------------------------------------
 
 
-async def test_a_stream_starts_with_new_events_if_no_position_is_given(logs: Logs) -> None:
+async def test_a_stream_starts_after_what_was_acknowledged_if_no_position_is_given(
+    logs: Logs,
+) -> None:
+    """It was LATEST: a consumer that was started again missed what came while it was away."""
     async with logs.open() as log:
-        await log.append("old")
+        await log.append_many("abc")
         async with log.subscribe("c") as stream:
+            assert await delivered(stream, 2) == ["a", "b"]
+        await log.ack("c", 2)
+        async with log.subscribe("c") as stream:
+            assert await delivered(stream, 1) == ["c"]
             await log.append("new")
             assert await delivered(stream, 1) == ["new"]
 

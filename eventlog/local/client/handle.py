@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from uuid import UUID
 
 from eventlog.api import forks
+from eventlog.api.arguments import Bounds
 from eventlog.api.positions import SeekPosition, check_name, check_position, check_seq_no
-from eventlog.api.refusals import closed, never_synced
+from eventlog.api.refusals import closed, never_synced, not_opened
 from eventlog.api.status import LogStatus
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import SequenceOutOfRange
@@ -48,6 +50,7 @@ class LocalHandle:
         self.loop: LoopOwner | None = None
         """The event loop that it belongs to; a blocking handle belongs to none."""
         self._reader: LogReader | None = None
+        self._was_opened = False
         self.pipes: set[ClosablePipe] = set()
         """Of this handle, its streams and its publishers: closed with it, waking who waits."""
 
@@ -72,6 +75,7 @@ class LocalHandle:
             raise
         self.generation = forks.generation
         self._reader = reader
+        self._was_opened = True
 
     def check_open(self) -> None:
         """Pass if the handle is open, and of this process and event loop.
@@ -105,7 +109,7 @@ class LocalHandle:
         """
         forks.check(self.generation, self.path)
         if self._reader is None:
-            raise closed("handle", self.path)
+            raise closed("handle", self.path) if self._was_opened else not_opened(self.path)
         return self._reader
 
     @property
@@ -139,12 +143,13 @@ class LocalHandle:
         """What is to be called while an outbox's pipe is silent."""
         return notice_of(self.reader, outbox)
 
-    def many_events(self, keys: Keys, headers: Headers) -> ManyEvents:
-        """What packs the events of an `append_many`."""
+    def many_events(
+        self, keys: Keys, headers: Headers, batch_bytes_max: int | None = None
+    ) -> ManyEvents:
+        """What packs the events of an `append_many` or a `send_many`."""
         options = self.options
-        return ManyEvents(
-            options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
-        )
+        limit = batch_bytes_max or options.batch_bytes_max
+        return ManyEvents(options.max_event_bytes, limit, self.path, keys, headers)
 
     def seek_number(self, consumer: str, position: SeekPosition) -> int | None:
         """The last number behind `position`; `None` if there is nothing to set."""
@@ -157,6 +162,11 @@ class LocalHandle:
             case "sequence":
                 return max(position.value - 1, 0)
         return self.reader.resolve(position, consumer) - 1
+
+    def numbers_of(self, bounds: Bounds) -> tuple[int, int]:
+        """Where a range begins, and before which event it ends."""
+        reader = self.reader
+        return bounds.numbers(reader.first_available, reader.last_seq_no, reader.find_time)
 
     def number_to_sync(self, seq_no: int | None) -> int | None:
         """The number to wait for until it is on the disk; `None` if it is there already.
@@ -187,6 +197,7 @@ class LocalHandle:
         last, first = reader.last_seq_no, reader.first_available
         return LogStatus(
             path=self.path,
+            log_id=UUID(bytes=control.log_id),
             writer_pid=control.running_writer,
             first_seq_no=first if first <= last else None,
             last_seq_no=last or None,

@@ -8,6 +8,8 @@ what, and when:
 - An append that finds the log full waits, if the log's `on_full` says so, until an acknowledgement
   makes room; and if the disk is full, until the next segment is ready, if that is in the making.
   Those behind it wait too, so that no producer's order is broken.
+- An append that `FOLLOWS` one that was refused is refused as that was: of the batches of one call
+  exactly the first ones are stored, though all of them are on their way at once.
 - A parked peer is woken as soon as its number is published: in the same step as the append, or at
   once if it is already there, so no wake-up can be lost.
 """
@@ -15,17 +17,20 @@ what, and when:
 from __future__ import annotations
 
 import heapq
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
 from eventlog.api.positions import SEQ_NO_MAX, check_name, check_seq_no
+from eventlog.api.statistics import WriterStatistics, numbers_of
 from eventlog.config import MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.messages import (
+    FOLLOWS,
     Ack,
     Append,
     Appended,
@@ -35,6 +40,8 @@ from eventlog.local.wire.messages import (
     Forget,
     Park,
     Seek,
+    Statistics,
+    StatisticsReport,
     Status,
     StatusReport,
     Wake,
@@ -64,11 +71,17 @@ class Waiting:
         """Wake the peer once the mark is there."""
         heapq.heappush(self._heap, (seq_no, next(self._tickets), peer, request_id))
 
-    def wake(self, mark: int) -> None:
-        """Answer all who waited for the mark to be where it is now."""
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._heap)
+
+    def wake(self, mark: int) -> int:
+        """Answer all who waited for the mark to be where it is now; how many they were."""
+        before = len(self._heap)
         while self._heap and self._heap[0][0] <= mark:
             _, _, peer, request_id = heapq.heappop(self._heap)
             peer.say(Wake(request_id, mark))
+        return before - len(self._heap)
 
     def forget(self, peer: Peer) -> None:
         """Drop what a peer that is gone was waiting for."""
@@ -101,7 +114,11 @@ class Actor:
         self._awaiting_sync = Waiting()
         self._unsynced: deque[tuple[int, Peer, Appended]] = deque()
         self._waiting: deque[tuple[Peer, Append]] = deque()
+        self._refused: dict[Peer, tuple[int, int, EventLogError]] = {}
+        """The last batch that was refused on each pipe: producer, its count, and why."""
         self.groups = GroupDesk(log, on_due, self._on_group_moved)
+        self.counters = self.groups.store.counters
+        self._started_s = time.monotonic()
 
     def handle(self, peer: Peer, message: ClientMessage) -> None:
         """Carry out one message and say the answer, now or later.
@@ -114,7 +131,12 @@ class Actor:
         except ProtocolError:
             raise
         except EventLogError as error:
-            peer.say(failed(_request_id(message), error))
+            self._refuse(peer, message, error)
+
+    def _refuse(self, peer: Peer, message: ClientMessage, error: EventLogError) -> None:
+        if isinstance(message, Append):
+            self._refused[peer] = message.producer_id, message.producer_seq, error
+        peer.say(failed(_request_id(message), error))
 
     def _carry_out(self, peer: Peer, message: ClientMessage) -> None:
         match message:
@@ -138,13 +160,31 @@ class Actor:
                 self.groups.forget(check_name(consumer))
                 self.log.offsets.forget(consumer)
                 self._moved(peer, request_id)
-            case Status(request_id):
-                peer.say(StatusReport(request_id, self._connections()))
+            case Status() | Statistics():
+                peer.say(self._report(message))
             case _:
                 self.groups.handle(peer, message)
 
+    def _report(self, message: Status | Statistics) -> StatusReport | StatisticsReport:
+        """What only the writer knows."""
+        if isinstance(message, Status):
+            return StatusReport(message.request_id, self._connections())
+        return StatisticsReport(message.request_id, numbers_of(self.statistics()))
+
+    def statistics(self) -> WriterStatistics:
+        """What was counted, and how many there are now of what comes and goes."""
+        return self.counters.statistics(
+            uptime_s=time.monotonic() - self._started_s,
+            waiting=len(self._waiting),
+            parked=len(self._parked),
+            unsynced=len(self._unsynced) + len(self._awaiting_sync),
+            in_flight=sum(state.in_flight for state in self.groups.store.groups.values()),
+            connections=self._connections(),
+        )
+
     def _moved(self, peer: Peer, request_id: int) -> None:
         """A position was set: on the disk soon, and perhaps there is room now."""
+        self.counters.positions += 1
         peer.say(Done(request_id))
         self._on_dirty()
         self.retry_waiting()
@@ -166,6 +206,10 @@ class Actor:
     def _append(self, peer: Peer, message: Append) -> None:
         # One that is stored already is only to be answered again, whosever its events are by now.
         is_known = self.log.find(message.producer_id, message.producer_seq) is not None
+        if message.flags & FOLLOWS:
+            message = message._replace(flags=message.flags & ~FOLLOWS)
+            if not is_known:
+                self._check_not_behind_refused(peer, message)
         batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
         try:
             acks = None if is_known else self.groups.acks_of(message)
@@ -186,7 +230,11 @@ class Actor:
             return
         answer = Appended(message.request_id, base_seq_no)
         last_seq_no = base_seq_no + message.count - 1
-        self._parked.wake(self.log.last_seq_no)
+        if is_known:
+            self.counters.repeated += 1
+        else:
+            self.counters.add_batch(message.count, len(message.payload))
+        self.counters.wake_ups += self._parked.wake(self.log.last_seq_no)
         if self._answers_when_synced and last_seq_no > self.log.control.synced:
             self._unsynced.append((last_seq_no, peer, answer))
         else:
@@ -195,6 +243,11 @@ class Actor:
             self.groups.take_acks(acks, base_seq_no, last_seq_no)
         self._on_dirty()
         self.groups.on_published()
+
+    def _check_not_behind_refused(self, peer: Peer, message: Append) -> None:
+        producer_id, producer_seq, error = self._refused.get(peer, (0, 0, None))
+        if error is not None and (producer_id, producer_seq + 1) == message[1:3]:
+            raise error
 
     def _wait_for_room(self, peer: Peer, message: Append) -> None:
         if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
@@ -220,12 +273,18 @@ class Actor:
         try:
             self._append(peer, message)
         except EventLogError as error:
-            peer.say(failed(message.request_id, error))
+            self._refuse(peer, message, error)
+
+    def note_sync(self, seconds: float) -> None:
+        """Count a sync that took so long."""
+        self.counters.syncs += 1
+        self.counters.sync_s += seconds
+        self.counters.longest_sync_s = max(self.counters.longest_sync_s, seconds)
 
     def on_synced(self) -> None:
         """Answer the appends that a finished sync covers."""
         synced = self.log.control.synced
-        self._awaiting_sync.wake(synced)
+        self.counters.wake_ups += self._awaiting_sync.wake(synced)
         while self._unsynced and self._unsynced[0][0] <= synced:
             _, peer, answer = self._unsynced.popleft()
             peer.say(answer)
@@ -272,6 +331,7 @@ class Actor:
 
     def forget_peer(self, peer: Peer) -> None:
         """Drop what a peer that is gone was waiting for."""
+        self._refused.pop(peer, None)
         self._parked.forget(peer)
         self._awaiting_sync.forget(peer)
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not peer)
@@ -288,7 +348,7 @@ def _check_append(message: Append) -> None:
     before_body = areas_bytes(message.count, message.flags, message.acks_bytes)
     if message.count < 1 or before_body >= len(message.payload):
         raise ProtocolError(f"a batch of {message.count} events that are not there")
-    if message.flags & ~FLAGS_KNOWN:
+    if message.flags & ~(FLAGS_KNOWN | FOLLOWS):
         raise ProtocolError(f"a batch with unknown flags ({message.flags:#x})")
     if message.producer_seq > SEQ_NO_MAX:
         raise InvalidArgument("a producer's count that no producer can reach")

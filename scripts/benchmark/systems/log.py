@@ -110,7 +110,7 @@ class BlockingLog(Log):
         """`for` over the events, or over the batches."""
         with (
             eventlog.blocking.open(self.path) as log,
-            log.subscribe(f"consumer-{task.index}", **self.options) as stream,
+            log.follow(**self.options) as stream,
         ):
             task.ready()
             task.received(self.plain(self._last_of(stream, task)))
@@ -172,7 +172,7 @@ class TrioLog(Log):
     async def _consume(self, task: ConsumerTask) -> None:
         async with (
             eventlog.open(self.path) as log,
-            log.subscribe(f"consumer-{task.index}") as stream,
+            log.follow() as stream,
         ):
             task.ready()
             task.received(await self._last_of(stream, task))

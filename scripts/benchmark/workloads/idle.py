@@ -88,7 +88,7 @@ def _watch(members: list[Member], writer_pid: int, seconds: float) -> Figures:
 
 def _subscribe_blocking(path: str, link: Link) -> None:
     """Say three times that all is received: nothing, the first events, the last one."""
-    with eventlog.blocking.open(path) as log, log.subscribe("idle") as stream:
+    with eventlog.blocking.open(path) as log, log.follow() as stream:
         link.say("subscribed")
         for envelope in stream:
             if envelope.seq_no == BEFORE:
@@ -103,7 +103,7 @@ def _subscribe_trio(path: str, link: Link) -> None:
     import trio
 
     async def subscribe() -> None:
-        async with eventlog.open(path) as log, log.subscribe("idle") as stream:
+        async with eventlog.open(path) as log, log.follow() as stream:
             link.say("subscribed")
             async for envelope in stream:
                 if envelope.seq_no == BEFORE:
