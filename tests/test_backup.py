@@ -21,6 +21,7 @@ from eventlog import Retention, SeekPosition, blocking
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import CorruptLog, InvalidArgument, LogFull, LogNotFound
 from eventlog.local.groups import read_dead_letters, read_groups
+from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files
 from eventlog.local.storage.format import segment_name
 from eventlog.local.storage.reader import LogReader
@@ -365,6 +366,10 @@ def test_what_members_have_in_their_hands_is_handed_out_in_the_copy(place: Path)
             lease = member.lease(4)
             assert lease is not None
             back_up(log.path, str(place / "copy"))
+            # The copying process passed for the copy's writer, which it is as little as any other.
+            control = ControlPage(str(place / "copy"))
+            assert control.running_writer is None
+            control.close()
             with blocking.open(place / "copy") as copied, copied.group("g") as other:
                 copied.append("end")
                 with other.open_member() as taker:

@@ -36,7 +36,7 @@ from eventlog.local.storage import producers as producers_file
 from eventlog.local.storage.control import ControlPage, new_control_page
 from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.format import IndexEntry, segment_name
-from eventlog.local.storage.identity import boot_id, process_start
+from eventlog.local.storage.identity import boot_id
 from eventlog.local.storage.index import write_index
 from eventlog.local.storage.journal import (
     DEAD_NAME,
@@ -51,6 +51,8 @@ from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader, open_held
 from eventlog.system import absolute_path
 
+START_OF_NONE: Final = 1
+"""A start time that no process of that pid has: nobody writes the copy, this process neither."""
 ATTEMPTS: Final = 5
 """Retention that takes the newest segment before it is copied is faster than any disk."""
 Progress = Callable[[int, int], None]
@@ -302,7 +304,7 @@ class _Copy:
         # As if a writer had been killed: the next one looks for what batches acknowledge.
         copied = ControlPage(self._place, writable=True, files=self._files)
         copied.boot_id = boot_id()
-        copied.writer_pid, copied.writer_start = os.getpid(), process_start(os.getpid())
+        copied.writer_pid, copied.writer_start = os.getpid(), START_OF_NONE
         copied.sync()
         copied.close()
 
