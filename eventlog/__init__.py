@@ -53,23 +53,41 @@ from eventlog.errors import (
     WriterUnavailable,
     WrongEventLoop,
 )
+from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
     from eventlog import blocking
-    from eventlog.api.group import DeadLetter, Group, GroupReport
+    from eventlog.api.group import (
+        DeadLetter,
+        Exhausted,
+        ExitReport,
+        Failure,
+        Group,
+        GroupReport,
+        Lease,
+        Member,
+        MemberReport,
+    )
     from eventlog.api.log import (
         EventLog,
         EventRange,
         EventStream,
     )
     from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
+    from eventlog.api.statistics import (
+        LogStatistics,
+        PublisherStatistics,
+        StreamStatistics,
+        WriterStatistics,
+    )
     from eventlog.api.status import LogStatus
     from eventlog.memory.log import InMemoryEventLog
 
 __version__ = "0.1.0"
 __all__ = [
     "AppendHandle",
+    "Cause",
     "ConsumerState",
     "CorruptLog",
     "DeadLetter",
@@ -82,6 +100,9 @@ __all__ = [
     "EventTooLarge",
     "EventTypeMismatch",
     "EventsTruncated",
+    "Exhausted",
+    "ExitReport",
+    "Failure",
     "ForkedHandle",
     "Group",
     "GroupMismatch",
@@ -93,13 +114,17 @@ __all__ = [
     "InvalidConfig",
     "InvalidEvent",
     "InvalidName",
+    "Lease",
     "LogClosed",
     "LogDeleted",
     "LogFull",
     "LogInUse",
     "LogNotFound",
+    "LogStatistics",
     "LogStatus",
     "ManyHandle",
+    "Member",
+    "MemberReport",
     "NotALog",
     "NotFlushed",
     "NotSupported",
@@ -107,13 +132,16 @@ __all__ = [
     "PermissionDenied",
     "ProtocolError",
     "Publisher",
+    "PublisherStatistics",
     "Retention",
     "SeekPosition",
     "SequenceOutOfRange",
     "StaleLease",
     "StorageFailed",
+    "StreamStatistics",
     "UnknownFormat",
     "UnsupportedFileSystem",
+    "WriterStatistics",
     "WriterUnavailable",
     "WrongEventLoop",
     "blocking",
@@ -126,10 +154,20 @@ _LAZY = {
     "EventRange": "eventlog.api.log",
     "EventStream": "eventlog.api.log",
     "DeadLetter": "eventlog.api.group",
+    "ExitReport": "eventlog.api.group",
+    "Exhausted": "eventlog.api.group",
+    "Failure": "eventlog.api.group",
     "Group": "eventlog.api.group",
     "GroupReport": "eventlog.api.group",
+    "LogStatistics": "eventlog.api.statistics",
+    "Lease": "eventlog.api.group",
+    "Member": "eventlog.api.group",
+    "MemberReport": "eventlog.api.group",
     "LogStatus": "eventlog.api.status",
     "ManyHandle": "eventlog.api.publisher",
+    "PublisherStatistics": "eventlog.api.statistics",
+    "StreamStatistics": "eventlog.api.statistics",
+    "WriterStatistics": "eventlog.api.statistics",
     "Publisher": "eventlog.api.publisher",
     "InMemoryEventLog": "eventlog.memory.log",
 }

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
-from eventlog import EventEnvelope, InvalidArgument, InvalidArgumentType
+from eventlog import Cause, EventEnvelope, InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import datetime_of, new_id, timestamp_ns_of
 
 texts = st.text(max_size=20)
+causes = st.builds(
+    Cause, st.uuids(), st.integers(1, 2**63 - 1), st.sampled_from(["resize", "группа", "g" * 128])
+)
 envelopes = st.builds(
     EventEnvelope,
     st.integers() | texts,
@@ -24,6 +27,7 @@ envelopes = st.builds(
     timestamp=st.none()
     | st.datetimes(datetime(1970, 1, 1), datetime(2262, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
     seq_no=st.none() | st.integers(1, 2**63 - 1),
+    cause=st.none() | causes,
 )
 
 
@@ -38,7 +42,7 @@ def test_an_envelope_survives_pickle_and_copy(envelope: EventEnvelope) -> None:
 
 @given(envelopes)
 def test_fields_cannot_be_set(envelope: EventEnvelope) -> None:
-    for name in ("event", "seq_no", "id", "timestamp", "key", "headers", "other"):
+    for name in ("event", "seq_no", "id", "timestamp", "key", "headers", "cause", "other"):
         with pytest.raises(AttributeError):
             setattr(envelope, name, 1)
 
@@ -53,7 +57,8 @@ def test_rich_shows_what_there_is_and_not_how_it_is_stored() -> None:
 
 
 def test_a_replaced_field_leaves_the_others_as_they_are() -> None:
-    envelope = EventEnvelope("event", key="k", headers={"a": "b"}, seq_no=7)
+    cause = Cause(UUID(int=1), 3, "g")
+    envelope = EventEnvelope("event", key="k", headers={"a": "b"}, seq_no=7, cause=cause)
     twin = envelope.__replace__(seq_no=8)
     assert twin == EventEnvelope(
         "event",
@@ -62,6 +67,7 @@ def test_a_replaced_field_leaves_the_others_as_they_are() -> None:
         id=envelope.id,
         timestamp=envelope.timestamp,
         seq_no=8,
+        cause=cause,
     )
 
 
@@ -72,6 +78,7 @@ def test_envelopes_that_differ_in_one_field_are_not_equal() -> None:
         "id": UUID(int=1),
         "timestamp": datetime(2024, 1, 1, tzinfo=UTC),
         "seq_no": 3,
+        "cause": Cause(UUID(int=2), 7, "g"),
     }
     one = EventEnvelope("event", **fields)
     assert one == EventEnvelope("event", **fields)

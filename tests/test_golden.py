@@ -17,9 +17,10 @@ from crc32c import crc32c
 
 from eventlog import blocking
 from eventlog.demo.main_job import stop_process
-from eventlog.errors import UnknownFormat
+from eventlog.errors import CorruptLog, UnknownFormat
+from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.record_batch import key_hash
+from eventlog.event.record_batch import FLAG_KEYED, key_hash
 from eventlog.local.groups import read_dead_letters, read_groups
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.reader import LogReader, read_range
@@ -31,6 +32,8 @@ from workers.blocking import Pool
 GOLDEN: Final = Path(__file__).parent / "golden"
 V1: Final = GOLDEN / "v1"
 LAST: Final = 24
+RESULT_IDS: Final = ["018df4d8-0853-7482-a0b6-1d8e07f2947c", "018df4d8-0853-7ca9-a331-7803a9028b36"]
+"""Worked out by hand from the description in `eventlog.event.results`."""
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,32 @@ def test_todays_code_writes_the_same_bytes(tmp_path: Path, maker: dict[str, Any]
     assert names == {path.relative_to(V1) for path in V1.rglob("*")}
 
 
+def test_a_golden_log_has_its_causes(maker: dict[str, Any]) -> None:
+    found = envelopes_in(V1 / "causes")
+    resize = [Cause(UUID(int=1), 7, "resize")] * 2
+    assert [one.event for one in found.values()] == [
+        *("plain", "first", "second", "own", "plain", "without")
+    ]
+    assert [one.cause for one in found.values()] == [
+        *(None, *resize, maker["OTHER_CAUSE"], None, None)
+    ]
+    assert [one.key for one in found.values()] == [None, "ключ", "ключ", None, None, None]
+    assert [str(found[n].id) for n in (2, 3)] == RESULT_IDS
+
+
+def test_a_release_that_knows_no_causes_refuses_them_and_reads_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(V1 / "causes", tmp_path / "log")
+    monkeypatch.setattr("eventlog.local.storage.format.FLAGS_KNOWN", FLAG_KEYED)
+    log = LogReader(str(tmp_path / "log"))
+    with pytest.raises(CorruptLog, match=r"events 1 to 5 .*unknown flags \(0x3\)"):
+        list(read_range(log, 1, None))
+    [[last]] = read_range(log, 6, None)
+    assert last.event == "without"
+    log.close()
+
+
 # --- the rule for versions, as `eventlog.local.storage.format` has it -----------------------------
 
 COMMAND: Final = [sys.executable, "-m", "eventlog"]
@@ -126,7 +155,7 @@ def out(*arguments: str, given: str = "") -> str:
     return done.stdout
 
 
-@pytest.fixture(params=["orderly", "killed", "groups"])
+@pytest.fixture(params=["orderly", "killed", "causes", "groups"])
 def in_use(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """A copy of a golden log, and the number of its last event; its writer is ended afterwards."""
     directory = tmp_path / "log"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from eventlog.config import BATCH_EVENTS_LIMIT, AskedOptions, LogOptions
 from eventlog.errors import EventTooLarge, InvalidArgument, InvalidArgumentType, InvalidEvent
 from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import pack_batches
 from eventlog.event.record_batch import FLAG_KEYED, areas_bytes, unpack_body
@@ -22,12 +23,16 @@ LIMIT = 1 << 20
 texts = st.text(max_size=8)
 headers = st.dictionaries(texts, texts, max_size=2)
 rows = st.tuples(st.integers(0, 300) | texts, st.none() | texts, st.none() | headers)
+causes = st.builds(
+    Cause, st.sampled_from([UUID(int=1), UUID(int=2)]), st.integers(1, 99), st.sampled_from("gh")
+)
 wrapped = st.builds(
     EventEnvelope,
     st.integers(-100, 100),
     key=st.none() | texts,
     headers=st.none() | headers,
     id=st.none() | st.uuids(),
+    cause=st.none() | causes,
 )
 
 
@@ -63,7 +68,7 @@ def test_events_that_only_the_slower_packer_takes_stand_among_others(events: lis
 
 
 @given(st.lists(wrapped | st.integers(-100, 100), min_size=1, max_size=20))
-def test_envelopes_keep_their_id_and_time(events: list[Any]) -> None:
+def test_envelopes_keep_their_id_time_and_cause(events: list[Any]) -> None:
     back = [e for batch in pack_batches(events, LIMIT, LIMIT) for e in unpacked(batch)]
     for given_, stored in zip(events, back, strict=True):
         if isinstance(given_, EventEnvelope):
@@ -71,8 +76,10 @@ def test_envelopes_keep_their_id_and_time(events: list[Any]) -> None:
             assert stored.timestamp == given_.timestamp
             assert (stored.event, stored.key) == (given_.event, given_.key)
             assert stored.headers == given_.headers
+            assert stored.cause == given_.cause
         else:
             assert stored.event == given_
+            assert stored.cause is None
 
 
 def test_key_and_headers_of_the_call_go_before_those_of_the_envelope() -> None:
@@ -170,7 +177,9 @@ def test_a_batch_holds_no_more_events_than_a_reader_should_decode_at_once() -> N
     assert [batch.count for batch in batches] == [BATCH_EVENTS_LIMIT, BATCH_EVENTS_LIMIT, 1]
 
 
-tiny = st.sampled_from([0, EventEnvelope(0), EventEnvelope(0, key="k" * 20), None])
+long_cause = Cause(UUID(int=1), 1, "\N{HEAVY BLACK HEART}" * 128)
+caused = [EventEnvelope(0, cause=Cause(UUID(int=1), 1, "g")), EventEnvelope(0, cause=long_cause)]
+tiny = st.sampled_from([0, EventEnvelope(0), EventEnvelope(0, key="k" * 20), None, *caused])
 segments = st.sampled_from([4096, 8192, 65536])
 
 
@@ -203,7 +212,7 @@ def test_arbitrary_bytes_are_events_or_a_value_error(data: bytes, count: int) ->
         assert len(unpack_body(data, count, 1)) == count
 
 
-@given(st.lists(rows, min_size=1, max_size=5), st.data())
+@given(st.lists(rows | st.tuples(wrapped), min_size=1, max_size=5), st.data())
 def test_a_flipped_body_is_events_or_a_value_error(events: list[Any], data: st.DataObject) -> None:
     builder = BatchBuilder(LIMIT)
     for row in events:

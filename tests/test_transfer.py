@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog import EventEnvelope, blocking
+from eventlog import Cause, EventEnvelope, blocking
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import InvalidEvent
 from eventlog.event.envelope import envelope_of
@@ -96,6 +96,9 @@ values = st.recursive(
     ),
     max_leaves=20,
 )
+causes = st.builds(
+    Cause, st.uuids(), st.integers(1, 2**63 - 1), st.sampled_from(["resize", "группа/0"])
+)
 envelopes = st.builds(
     envelope_of,
     values.map(written),
@@ -103,6 +106,7 @@ envelopes = st.builds(
     timestamp_ns=st.integers(0, 2**63 - 1),
     key=st.none() | st.text(),
     headers=st.none() | st.dictionaries(st.text(), st.text(), max_size=3),
+    cause=st.none() | causes,
 )
 
 
@@ -111,7 +115,8 @@ def same(one: EventEnvelope, other: EventEnvelope) -> bool:
 
     def fields(envelope: EventEnvelope) -> tuple[Any, ...]:
         packed = new_packer()(envelope.event)
-        return envelope.id, envelope.timestamp_ns, envelope.key, envelope.headers, packed
+        columns = envelope.timestamp_ns, envelope.key, envelope.headers, envelope.cause
+        return envelope.id, *columns, packed
 
     return fields(one) == fields(other)
 
@@ -194,6 +199,14 @@ def test_the_documented_forms_are_these(value: Any, plain: Any) -> None:
         ('{"event": 1, "key": 5}', "give a string"),
         ('{"event": 1, "headers": {"a": 1}}', "strings"),
         ('{"event": 1, "headers": 1}', "strings"),
+        ('{"event": 1, "cause": 1}', "log_id, seq_no and group"),
+        ('{"event": 1, "cause": {"log_id": 1, "seq_no": 1, "group": "g"}}', "no text"),
+        ('{"event": 1, "cause": {"log_id": "x", "seq_no": 1, "group": "g"}}', "UUID"),
+        (f'{{"event": 1, "cause": {{"log_id": "{UUID(int=1)}", "seq_no": 1}}}}', "group"),
+        (
+            f'{{"event": 1, "cause": {{"log_id": "{UUID(int=1)}", "seq_no": 0, "group": "g"}}}}',
+            "numbers start at 1",
+        ),
         ('{"event": {"$bites": ""}}', "'\\$bites' is no name for a type"),
         ('{"event": {"$bytes": "", "x": 1}}', "alone"),
         ('{"event": {"$bytes": "?"}}', "base64"),
@@ -234,6 +247,15 @@ def test_any_bytes_are_records_or_that_error(data: bytes) -> None:
     [
         (1, "no object"),
         ({"event": 1, "id": b"short"}, "5 bytes instead of 16"),
+        ({"event": 1, "cause": [b"", 1, "g"]}, "log_id, seq_no and group"),
+        (
+            {"event": 1, "cause": {"log_id": b"short", "seq_no": 1, "group": "g"}},
+            "instead of 16 bytes",
+        ),
+        (
+            {"event": 1, "cause": {"log_id": bytes(16), "seq_no": 1, "group": ""}},
+            "printable characters",
+        ),
         ({"event": 1, "id": "text"}, "instead of 16 bytes"),
         ({"event": 1, "timestamp": -1}, "outside"),
         ({"event": 1, "timestamp": 1.5}, "nanoseconds"),
@@ -299,7 +321,10 @@ def source(tmp_path: Path) -> Path:
     log = open_storage(str(path), segment_bytes=8192)
     log.append(batch_of(*ODD))
     log.append(batch_of(EventEnvelope(DEEP, key="deep", headers={"h": "ü"})))
-    own = envelope_of("own", id_bytes=b"\xff" * 16, timestamp_ns=NS, key="", headers={})
+    cause = Cause(UUID(int=3), 2**63 - 1, "группа/0")
+    own = envelope_of(
+        "own", id_bytes=b"\xff" * 16, timestamp_ns=NS, key="", headers={}, cause=cause
+    )
     log.append(batch_of(own))
     for n in range(100):
         log.append(batch_of({"n": n, "pad": "." * 200}, {"n": n}))

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from eventlog import DeadLetter
     from workers import blocking
-    from workers.errors import InvalidHandler, PoolError, PoolFailed
+    from workers.errors import InvalidHandler, PoolError, PoolFailed, Reject
     from workers.policy import Backoff
     from workers.pool import Pool
+    from workers.results import Results
     from workers.stats import PoolStats, WorkerStats
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "PoolError",
     "PoolFailed",
     "PoolStats",
+    "Reject",
+    "Results",
     "WorkerStats",
     "blocking",
 ]
@@ -46,6 +49,8 @@ _LAZY = {
     "PoolError": "workers.errors",
     "PoolFailed": "workers.errors",
     "PoolStats": "workers.stats",
+    "Results": "workers.results",
+    "Reject": "workers.errors",
     "WorkerStats": "workers.stats",
 }
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from eventlog import EventLog, InvalidArgument, InvalidArgumentType, blocking
-from eventlog.system import absolute_path
+from eventlog import EventLog, InvalidArgument, InvalidArgumentType, blocking, system
 
 
 def check_log(log: EventLog) -> EventLog:
@@ -45,7 +44,7 @@ def path_of(output: EventLog | str | os.PathLike[str] | None) -> str | None:
     path = os.fspath(output) if isinstance(output, str | os.PathLike) else _path_in(output)
     if path.startswith("memory:"):
         raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
-    return absolute_path(path)
+    return system.absolute_path(path)
 
 
 def _path_in(output: object) -> str:

@@ -5,6 +5,7 @@
 `blocking_log`     the same without an event loop
 `group`            groups, members, leases, dead letters and reports, in both colours
 `status`           what a log tells of itself: `LogStatus`
+`statistics`       what a log, its streams, publishers and writer have counted
 `positions`        where a consumer is, and where a subscription starts
 `stream_options`   how a subscription reads
 `arguments`        checks of arguments that several engines take

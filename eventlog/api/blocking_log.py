@@ -13,7 +13,8 @@ from eventlog.api.arguments import Bounds, check_follow
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
-from eventlog.api.refusals import no_groups
+from eventlog.api.refusals import no_groups, no_statistics
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
 from eventlog.config import (
@@ -83,6 +84,10 @@ class Publisher(ABC):
     def flush(self) -> None:
         """Wait until everything queued so far is stored."""
 
+    def statistics(self) -> PublisherStatistics:
+        """What it has done until now; also after its block."""
+        raise no_statistics()
+
 
 class EventStream(ABC):
     """See `eventlog.EventStream`; `for` over it, or over `batches()`, but not both."""
@@ -109,6 +114,10 @@ class EventStream(ABC):
             InvalidArgument: the stream has no consumer, or the envelope no number.
             SequenceOutOfRange: there is no such event yet.
         """
+
+    def statistics(self) -> StreamStatistics:
+        """What it has done until now; also after its block."""
+        raise no_statistics()
 
 
 class EventLog(ABC):
@@ -257,6 +266,10 @@ class EventLog(ABC):
     @abstractmethod
     def status(self) -> LogStatus:
         """The log at this moment."""
+
+    def statistics(self) -> LogStatistics:
+        """What this handle has appended, and the log's writer done; see `eventlog.EventLog`."""
+        raise no_statistics()
 
     def group(
         self,

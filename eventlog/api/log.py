@@ -16,7 +16,8 @@ from eventlog.api.arguments import Bounds, check_follow
 from eventlog.api.group import DeadLetter, Group, GroupReport
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.publisher import Publisher
-from eventlog.api.refusals import no_groups
+from eventlog.api.refusals import no_groups, no_statistics
+from eventlog.api.statistics import LogStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
 from eventlog.config import (
@@ -57,6 +58,14 @@ class EventStream(ABC):
             InvalidArgumentType: it is neither an envelope nor a number.
             SequenceOutOfRange: there is no such event yet.
         """
+
+    def statistics(self) -> StreamStatistics:
+        """What it has done until now; also after its block.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()
 
 
 class EventRange(ABC):
@@ -342,6 +351,16 @@ class EventLog(ABC):
     @abstractmethod
     async def status(self) -> LogStatus:
         """The log at this moment."""
+
+    async def statistics(self) -> LogStatistics:
+        """What this handle has appended, and what the log's writer has done since it started.
+
+        Publishers and streams count for themselves: see their `statistics`.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()
 
     def group(
         self,

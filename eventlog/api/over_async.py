@@ -38,6 +38,7 @@ from eventlog.api.publisher import AppendHandle as AsyncAppendHandle
 from eventlog.api.publisher import ManyHandle as AsyncManyHandle
 from eventlog.api.publisher import Publisher as AsyncPublisher
 from eventlog.api.refusals import closed, mixed_use
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import FLUSH_S_DEFAULT, MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
@@ -174,6 +175,10 @@ class LogOverAsync(EventLog):
         status: LogStatus = self._portal.call(self._log.status)
         return status
 
+    def statistics(self) -> LogStatistics:
+        statistics: LogStatistics = self._portal.call(self._log.statistics)
+        return statistics
+
 
 class _Publisher(Publisher):
     """See `Publisher`."""
@@ -196,6 +201,9 @@ class _Publisher(Publisher):
 
     def flush(self) -> None:
         self._portal.call(self._publisher.flush)
+
+    def statistics(self) -> PublisherStatistics:
+        return self._publisher.statistics()
 
 
 class _AppendHandle(AppendHandle):
@@ -277,6 +285,9 @@ class _Stream(EventStream):
 
     def ack(self, event: EventEnvelope | int) -> None:
         self._portal.call(self._stream.ack, event)
+
+    def statistics(self) -> StreamStatistics:
+        return self._stream.statistics()
 
     def close(self) -> None:
         """Hand nothing out any more."""

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Generator, Iterable, Mapping
 from typing import Any
 
+from eventlog.api.refusals import no_statistics
+from eventlog.api.statistics import PublisherStatistics
 from eventlog.event.many_events import Headers, Keys
 
 
@@ -97,3 +99,11 @@ class Publisher(ABC):
         Raises:
             EventLogError: a batch could not be stored.
         """
+
+    def statistics(self) -> PublisherStatistics:
+        """What it has done until now; also after its block.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()

@@ -48,6 +48,11 @@ def no_consumer(path: str) -> InvalidArgument:
     )
 
 
+def no_statistics() -> NotSupported:
+    """The error of an engine that counts nothing."""
+    return NotSupported("the engine of this log counts nothing, so it has no statistics")
+
+
 def mixed_use() -> InvalidArgument:
     """The error for a stream that is used event by event and by batches."""
     return InvalidArgument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from eventlog.config import Durability
 
@@ -12,6 +13,8 @@ class LogStatus:
     """A log at one moment."""
 
     path: str
+    log_id: UUID
+    """Made with the log; `Cause.log_id` of a result says it. A backup of the log has the same."""
     writer_pid: int | None
     """The process that serves it; `None` if none does."""
     first_seq_no: int | None

@@ -2,6 +2,7 @@
 
 =============  ==========================================================
 `app`          the commands together, exit codes, errors in words
+`address`      a log by its directory or its engine's address, to be read
 `produce`      append
 `consume`      tail, ack, seek, consumers, forget
 `inspect`      status, verify

@@ -21,6 +21,7 @@ from eventlog.errors import (
     LogInUse,
     LogNotFound,
     NotALog,
+    NotSupported,
 )
 
 FAILED: Final = 1
@@ -33,6 +34,7 @@ WRONG_USE: Final = (
     InvalidArgumentType,
     InvalidConfig,
     InvalidName,
+    NotSupported,
 )
 NESTING_MAX: Final = 10_000
 """Frames of Python for payloads as deep as MessagePack allows."""

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from eventlog.cli.address import LogFiles, check_directory
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.printing import say
 from eventlog.cli.show import to_json
@@ -35,7 +36,7 @@ EXAMPLES = """
 
 @app.command(epilog=EXAMPLES + "\n\n" + EPILOG)
 def backup(
-    log: Annotated[str, typer.Argument(help="The log's directory.")],
+    log: LogFiles,
     target: Annotated[str, typer.Argument(help="Where to; a directory that is made now.")],
     as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
 ) -> None:
@@ -44,6 +45,8 @@ def backup(
     Nothing has to be stopped, and a writer is not asked. The target must not be there, or be empty;
     it gets its name when the copy is whole and on the disk, so an interrupted one leaves nothing.
     """
+    check_directory(log, "backup")
+    check_directory(target, "backup")
     check_is_log(log)
     signal.signal(signal.SIGTERM, _end)
     console = Console(stderr=True, highlight=False)

@@ -13,18 +13,14 @@ from rich.table import Table
 
 from eventlog import blocking
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name
-from eventlog.api.stream_options import StreamOptions
+from eventlog.cli.address import Log, check_there, readable
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.printing import cell, complain, print_table, say
 from eventlog.cli.show import envelope_line, position_of, to_json
 from eventlog.cli.streams import check_output, utf8
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
-from eventlog.local.client.feed import Feed
-from eventlog.local.storage.control import check_is_log
-from eventlog.local.storage.reader import LogReader
 
-Log = Annotated[str, typer.Argument(help="The log's directory.")]
 Consumer = Annotated[str, typer.Argument(help="The consumer's name.", callback=utf8)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 ACK_EVERY = 100
@@ -67,9 +63,10 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
 ) -> None:
     """Print events: the last ones, or those from a position on; -f goes on with new ones.
 
-    Nothing is acknowledged without --consumer. Only -f and --consumer need a writer.
+    Nothing is acknowledged without --consumer. A directory needs a writer only for -f and
+    --consumer.
     """
-    check_is_log(log)
+    check_there(log)
     check_output()
     if consumer is not None:
         check_name(consumer)
@@ -84,8 +81,9 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
             with stream as events:
                 _print_and_ack(opened, _limited(events, limit), line, consumer, at_once=follow)
         return
-    for envelope in _limited(_stored(log, position), limit):
-        _print(line(envelope))
+    with readable(log) as reading:
+        for envelope in _limited(reading.stored_from(position), limit):
+            _print(line(envelope))
 
 
 def _start(log: str, start: str | None, count: int | None, consumer: str | None) -> SeekPosition:
@@ -95,24 +93,10 @@ def _start(log: str, start: str | None, count: int | None, consumer: str | None)
         return position_of(start)
     if consumer is not None:
         return SeekPosition.LAST_ACKNOWLEDGED
-    reader = LogReader(log)
-    try:
-        wanted = 10 if count is None else count
-        return SeekPosition.sequence(max(reader.last_seq_no - wanted + 1, reader.first_available))
-    finally:
-        reader.close()
-
-
-def _stored(log: str, position: SeekPosition) -> Iterator[EventEnvelope]:
-    """What is stored from the position on, without a writer."""
-    reader = LogReader(log)
-    feed = Feed(reader, "", position, StreamOptions(follow=False, on_truncated="skip"))
-    try:
-        while (events := feed.next_batch()) is not None:
-            yield from events
-    finally:
-        feed.close()
-        reader.close()
+    with readable(log) as reading:
+        first, stop = reading.bounds()
+    wanted = 10 if count is None else count
+    return SeekPosition.sequence(max(stop - wanted, first))
 
 
 def _print_and_ack(
@@ -161,7 +145,7 @@ def ack(
     seq_no: Annotated[int, typer.Argument(help="The last event that is processed.")],
 ) -> None:
     """Say that a consumer has processed everything up to and including an event."""
-    check_is_log(log)
+    check_there(log)
     with blocking.open(log) as opened:
         opened.ack(consumer, seq_no)
 
@@ -175,7 +159,7 @@ def seek(
     ],
 ) -> None:
     """Set where a consumer's next subscription from its position starts."""
-    check_is_log(log)
+    check_there(log)
     target = position_of(position)
     with blocking.open(log) as opened:
         opened.seek(consumer, target)
@@ -187,7 +171,7 @@ def seek(
 @app.command(epilog="[bold]Example[/]\n\n  eventlog forget orders billing\n\n" + EPILOG)
 def forget(log: Log, consumer: Consumer) -> None:
     """Remove a consumer, so that it holds no retention back."""
-    check_is_log(log)
+    check_there(log)
     with blocking.open(log) as opened:
         opened.forget(consumer)
 
@@ -195,11 +179,8 @@ def forget(log: Log, consumer: Consumer) -> None:
 @app.command(epilog="[bold]Example[/]\n\n  eventlog consumers orders --json\n\n" + EPILOG)
 def consumers(log: Log, as_json: AsJson = False) -> None:
     """List the consumers, their positions and their lag."""
-    reader = LogReader(log)
-    try:
-        states = reader.consumers()
-    finally:
-        reader.close()
+    with readable(log) as reading:
+        states = reading.consumers()
     if as_json:
         for state in states:
             say(to_json(_fields(state)))

@@ -8,11 +8,11 @@ from typing import Annotated, Final
 
 import typer
 
+from eventlog.cli.address import LogFiles, check_directory
 from eventlog.cli.app import FAILED, app
 from eventlog.cli.printing import say, say_styled
 from eventlog.cli.show import to_json
 from eventlog.errors import LogInUse
-from eventlog.system import absolute_path
 from eventlog.tools.doctor.examine import examine, mend
 from eventlog.tools.doctor.findings import Finding
 from eventlog.tools.repair import Repair
@@ -37,7 +37,7 @@ COLOURS: Final = {"ok": "green", "note": "cyan", "warning": "yellow", "problem":
 
 @app.command(epilog=EXAMPLES)
 def doctor(
-    log: Annotated[str, typer.Argument(help="The log's directory.")],
+    log: LogFiles,
     fix: Annotated[
         bool, typer.Option("--fix", help="Mend what can be, with a copy of what is changed.")
     ] = False,
@@ -49,7 +49,7 @@ def doctor(
     --fix removes a stale socket, cuts a torn tail, makes indexes and headers again and takes
     others' access away; it needs the log for itself.
     """
-    directory = absolute_path(log)
+    directory = check_directory(log, "doctor")
     findings = examine(directory)
     repair = Repair()
     if fix:

@@ -10,41 +10,70 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from eventlog import blocking
+from eventlog.api.engines import is_directory
+from eventlog.api.statistics import WriterStatistics
+from eventlog.cli.address import Log, LogFiles, check_directory, check_there
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.printing import cell, print_table, say
 from eventlog.cli.show import to_json
 from eventlog.config import AskedOptions
-from eventlog.errors import CorruptLog, NotALog
+from eventlog.errors import CorruptLog, NotALog, NotSupported
 from eventlog.local.client.handle import LocalHandle
+from eventlog.local.client.onlooker import running_statistics
 from eventlog.local.rendezvous import writers_locked_out
 from eventlog.local.storage.control import check_is_log
 from eventlog.local.storage.files import FILES
 from eventlog.local.storage.reader import LogReader
-from eventlog.system import absolute_path
 from eventlog.tools.repair import Repair, repair_log, segments_in
 from eventlog.tools.verify import Verification, verify_log
 
-Log = Annotated[str, typer.Argument(help="The log's directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Say it as JSON.")]
 
 
 @app.command(epilog="[bold]Example[/]\n\n  eventlog status orders --json\n\n" + EPILOG)
 def status(log: Log, as_json: AsJson = False) -> None:
-    """Say who serves a log, what it holds and how it is made. Starts no writer."""
-    check_is_log(log)
+    """Say who serves a log, what it holds, how it is made, and what its writer has counted.
+
+    Starts no writer for a directory.
+    """
+    report, counted = (_status_of_files if is_directory(check_there(log)) else _status_of)(log)
+    statistics = None if counted is None else dataclasses.asdict(counted)
+    if as_json:
+        say(to_json({**report, "statistics": statistics}))
+        return
+    _print_fields(report)
+    if statistics is not None:
+        say("\nits writer, since it started:")
+        _print_fields(statistics)
+
+
+Found = tuple[dict[str, object], WriterStatistics | None]
+
+
+def _status_of_files(log: str) -> Found:
     handle = LocalHandle(log, AskedOptions())
     handle.open()
     try:
         report = dataclasses.asdict(handle.status(0))
-        options = handle.options.to_dict()
+        del report["connections"]  # the writer counts them
+        return {**report, **handle.options.to_dict()}, running_statistics(handle)
     finally:
         handle.close()
-    del report["connections"]  # only the writer knows, and nobody asks it here
-    if as_json:
-        say(to_json({**report, **options}))
-        return
+
+
+def _status_of(log: str) -> Found:
+    with blocking.open(log) as opened:
+        report = dataclasses.asdict(opened.status())
+        try:
+            return report, opened.statistics().writer
+        except NotSupported:
+            return report, None
+
+
+def _print_fields(fields: dict[str, object]) -> None:
     table = Table(show_header=False, box=None)
-    for name, value in {**report, **options}.items():
+    for name, value in fields.items():
         table.add_row(cell(name, "bold"), cell(_shown(value)))
     print_table(table)
 
@@ -54,6 +83,8 @@ def _shown(value: object) -> str:
         return ", ".join(f"{name}={_shown(item)}" for name, item in value.items())
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}" if value > 99_999 else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "-" if value is None else str(value)
 
 
@@ -81,7 +112,7 @@ VERIFY_EPILOG = (
 
 @app.command(epilog=VERIFY_EXAMPLES + "\n\n" + VERIFY_EPILOG)
 def verify(
-    log: Log,
+    log: LogFiles,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -89,7 +120,7 @@ def verify(
 
     Without --repair nothing is changed, and a writer may be at work.
     """
-    directory = absolute_path(log)
+    directory = check_directory(log, "verify")
     report = _repaired(directory) if repair else None
     found = _verified(directory)
     _report(log, found, report, as_json=as_json)

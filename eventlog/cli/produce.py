@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eventlog import blocking
+from eventlog.cli.address import MadeLog, check_usable
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.printing import say
 from eventlog.cli.show import to_json
@@ -34,7 +35,7 @@ EXAMPLES = """
 
 @app.command(epilog=EXAMPLES + "\n\n" + EPILOG)
 def append(
-    log: Annotated[str, typer.Argument(help="The log's directory; made if there is none.")],
+    log: MadeLog,
     events: Annotated[
         list[str] | None,
         typer.Argument(help="Events as JSON; without any, lines of the input.", callback=utf8),
@@ -50,6 +51,7 @@ def append(
     as_json: Annotated[bool, typer.Option("--json", help="Say the numbers as JSON.")] = False,
 ) -> None:
     """Append events to a log and print their numbers."""
+    check_usable(log)
     headers = _headers(header or [])
     source = None
     if not events:

@@ -8,11 +8,11 @@ from typing import Annotated, cast
 
 import typer
 
+from eventlog.cli.address import check_directory
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.printing import CleanFormatter
 from eventlog.config import AskedOptions, Durability
 from eventlog.errors import InvalidArgument
-from eventlog.system import absolute_path
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -50,7 +50,7 @@ def serve(
     handler = logging.StreamHandler()
     handler.setFormatter(CleanFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    directory = absolute_path(log)
+    directory = check_directory(log, "serve")
     asked = AskedOptions(durability=cast("Durability | None", durability))
     prepare(directory, asked)
     control = ControlPage(directory)

@@ -52,9 +52,14 @@ def to_json(value: Any) -> str:
     return encode(value)
 
 
+def plain_event(event: Any) -> Any:
+    """A payload as values that JSON has, in the forms that `eventlog export` uses."""
+    return to_plain(event)
+
+
 def event_json(event: Any) -> str:
-    """A payload as JSON, in the forms that `eventlog export` uses."""
-    return encode(to_plain(event))
+    """A payload as JSON, in the same forms."""
+    return encode(plain_event(event))
 
 
 def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | None) -> str:
@@ -74,6 +79,7 @@ def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | Non
         "timestamp": envelope.timestamp.isoformat(),
         "key": None if key is None else clean(key),
         "headers": headers and {clean(name): clean(value) for name, value in headers.items()},
+        "cause": envelope.cause,
         "event": text,
     }
     try:
@@ -81,5 +87,5 @@ def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | Non
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise InvalidArgument(
             f"the format {template!r} is no good ({error}): use {{seq_no}}, {{id}}, {{timestamp}},"
-            " {key}, {headers} and {event}"
+            " {key}, {headers}, {cause} and {event}"
         ) from None

@@ -16,11 +16,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eventlog import blocking
+from eventlog.api.engines import is_directory
+from eventlog.cli.address import (
+    Log,
+    MadeLog,
+    Readable,
+    check_directory,
+    check_there,
+    check_usable,
+    readable,
+)
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.printing import complain, say
 from eventlog.cli.show import to_json
 from eventlog.cli.streams import check_output, standard_input
-from eventlog.config import KIB
+from eventlog.config import KIB, MAX_EVENT_BYTES_DEFAULT
 from eventlog.errors import (
     CorruptLog,
     EventLogError,
@@ -30,8 +40,7 @@ from eventlog.errors import (
 )
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
-from eventlog.local.storage.control import check_is_log
-from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.storage.reader import LogReader
 from eventlog.system import absolute_path
 from eventlog.tools.transfer.json_lines import envelope_of_line, line_of
 from eventlog.tools.transfer.packed import RecordReader, envelope_of_record, new_record_packer
@@ -72,7 +81,7 @@ EXPORT_EXAMPLES = """
 
 @app.command(epilog=EXPORT_EXAMPLES + "\n\n" + EPILOG)
 def export(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
-    log: Annotated[str, typer.Argument(help="The log's directory.")],
+    log: Log,
     file: Annotated[str, typer.Argument(help="Where to; the standard output without it.")] = "-",
     form: Annotated[Format, typer.Option("--format", help="How to write events.")] = Format.JSONL,
     first: Annotated[
@@ -88,27 +97,26 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
 ) -> None:
     """Write the events of a log, whole and without loss, as JSON lines or MessagePack.
 
-    Needs no writer. Ends with the last event that was stored when it began. A file appears under
-    its name when it is complete. Positions of consumers are not exported.
+    A directory needs no writer. Ends with the last event that was stored when it began. A file
+    appears under its name when it is complete. Positions of consumers are not exported.
     """
-    check_is_log(log)
+    check_there(log)
+    if skip_damaged:
+        check_directory(log, "export --skip-damaged")
     if first is not None and last is not None and first > last:
         raise InvalidArgument(f"--from {first} is after --to {last}")
     if file == "-":
         check_output()
     if file == "-" and form == Format.MSGPACK and sys.stdout.isatty():
         raise InvalidArgument("MessagePack is nothing for a terminal: give a FILE, or a pipe")
-    reader = LogReader(absolute_path(log))
     skipped: list[CorruptLog] = []
-    try:
-        start = first or reader.first_available
-        stop = min(last or reader.last_seq_no, reader.last_seq_no) + 1
-        batches = _batches(reader, start, stop, skipped if skip_damaged else None)
+    with readable(absolute_path(log) if is_directory(log) else log) as reading:
+        oldest, end = reading.bounds()
+        start, stop = first or oldest, min(last + 1 if last else end, end)
+        batches = _batches(reading, start, stop, skipped if skip_damaged else None)
         with _output(file, force=force) as output:
             shown = _shown(batches, max(stop - start, 0), is_quiet=_is_terminal(output))
             _write(output, shown, form)
-    finally:
-        reader.close()
     if skipped:
         for error in skipped:
             complain(f"left out: {error}")
@@ -116,12 +124,12 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
 
 
 def _batches(
-    reader: LogReader, start: int, stop: int, skipped: list[CorruptLog] | None
+    reading: Readable, start: int, stop: int, skipped: list[CorruptLog] | None
 ) -> Iterator[list[EventEnvelope]]:
     """The events of a range; what is damaged goes to `skipped`, or ends it."""
     while True:
         try:
-            yield from read_range(reader, start, stop)
+            yield from reading.batches(start, stop)
         except CorruptLog as error:
             if skipped is None or error.last_seq_no is None:
                 raise
@@ -232,19 +240,19 @@ IMPORT_EXAMPLES = """
 
 @app.command("import", epilog=IMPORT_EXAMPLES + "\n\n" + EPILOG)
 def import_(
-    log: Annotated[str, typer.Argument(help="The log's directory; made if there is none.")],
+    log: MadeLog,
     file: Annotated[str, typer.Argument(help="What to read; the standard input without it.")] = "-",
     form: Annotated[
         Format | None, typer.Option("--format", help="How events are written; seen by itself.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say the numbers as JSON.")] = False,
 ) -> None:
-    """Append what `eventlog export` has written; id, timestamp, key, headers and event stay.
+    """Append what `eventlog export` has written; id, timestamp, key, headers, cause and event stay.
 
     Events get new numbers, after those that the log has. They are appended in batches: a line that
     is wrong is named, and nothing of its batch is stored.
     """
-    target = _Target(log)
+    target = _Target(check_usable(log))
     with _input(file) as source, target:
         for batch in _shown(_read_batches(source, form, target), None, is_quiet=False):
             target.append(batch)
@@ -293,9 +301,7 @@ class _Target:
         self._place = batch[-1].place
 
     def _told_of_the_wrong_one(self, batch: list[Given], error: EventLogError) -> EventLogError:
-        reader = LogReader(self._path)
-        builder = BatchBuilder(reader.options.max_event_bytes, self._path)
-        reader.close()
+        builder = BatchBuilder(_max_event_bytes(self._path), self._path)
         for one in batch:
             try:
                 builder.add(one.envelope)
@@ -308,6 +314,15 @@ class _Target:
         stored = f"{self.count:,} events are stored, up to {self._place}"
         error.args = (f"{place}: {error}; {stored if self.count else 'nothing is stored'}",)
         return error
+
+
+def _max_event_bytes(log: str) -> int:
+    """The largest event of the log; of another engine's, what most take."""
+    if not is_directory(log):
+        return MAX_EVENT_BYTES_DEFAULT
+    reader = LogReader(log)
+    reader.close()
+    return reader.options.max_event_bytes
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The bytes of an event. Pure.
 
 ================  ===========================================================
-`envelope`        an event with its id, times, key, headers and number
+`envelope`        an event with its id, times, key, headers, cause and number
+`cause`           what a result came from
+`results`         results of handlers as events
 `payload`         values as MessagePack
 `record_batch`    many events as one batch: what is appended, stored and read
 `batch_builder`   a batch in the making

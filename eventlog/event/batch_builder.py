@@ -14,6 +14,13 @@ from typing import Any, Final
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventTooLarge, InvalidEvent
 from eventlog.event.bad_values import bad_place
+from eventlog.event.cause import (
+    ROW_BYTES,
+    SOURCE_OVERHEAD_BYTES,
+    Cause,
+    pack_causes,
+    source_of,
+)
 from eventlog.event.envelope import (
     ID_BYTES,
     TIMESTAMP_BYTES,
@@ -25,8 +32,11 @@ from eventlog.event.envelope import (
 )
 from eventlog.event.payload import PLAIN_OPTIONS, new_event_packer, new_packer, pack_plain
 from eventlog.event.record_batch import (
+    FIVE_COLUMNS,
+    FLAG_CAUSED,
     FLAG_KEYED,
     KEY_HASH_BYTES,
+    SIX_COLUMNS,
     BatchParts,
     PackedBatch,
     key_hash,
@@ -42,7 +52,6 @@ MessagePack writes the length of bytes in four bytes."""
 _BIN_32: Final = struct.Struct(">BI")
 _REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError, BufferError)
 """What the packers raise for a value that they cannot pack."""
-_FIVE_COLUMNS: Final = b"\x95"
 _ARRAY_32: Final = struct.Struct(">BI")
 
 
@@ -53,6 +62,7 @@ class BatchBuilder:
     """
 
     __slots__ = (
+        "_causes",
         "_events",
         "_has_large",
         "_ids",
@@ -62,6 +72,7 @@ class BatchBuilder:
         "_pack_event",
         "_path",
         "_rows",
+        "_sources",
         "_timestamps",
         "bytes",
     )
@@ -82,6 +93,9 @@ class BatchBuilder:
         self._timestamps: list[int] = []
         self._rows: dict[int, tuple[str | None, dict[str, str] | None]] = {}
         self._ids: dict[int, bytes] = {}
+        self._causes: dict[int, Cause] = {}
+        self._sources: set[tuple[bytes, str]] = set()
+        """Logs and groups of the causes: those that are counted in `bytes`."""
         self._is_plain = True
         """`pack_plain` has packed all events of this batch so far. The events of a producer are
         alike: after one that it refuses, it is not tried again before the next batch."""
@@ -102,6 +116,8 @@ class BatchBuilder:
         del self._timestamps[rows:]
         self._rows = {row: columns for row, columns in self._rows.items() if row < rows}
         self._ids = {row: one for row, one in self._ids.items() if row < rows}
+        self._causes = {row: one for row, one in self._causes.items() if row < rows}
+        self._sources = set(map(source_of, self._causes.values()))
 
     @property
     def is_full(self) -> bool:
@@ -236,8 +252,23 @@ class BatchBuilder:
         if key is not None or headers is not None:
             self._rows[row] = (key, None if headers is None else dict(headers))
         if envelope is not None:
-            self._ids[row] = envelope.id.bytes
+            self._ids[row] = envelope.id_bytes
+            if (cause := envelope.cause) is not None:
+                self._add_cause(row, cause)
         return row
+
+    def note_result(self, row: int, id_bytes: bytes, cause: Cause) -> None:
+        """Give the event that was just added in that row an id and a cause."""
+        self._ids[row] = id_bytes
+        self._add_cause(row, cause)
+
+    def _add_cause(self, row: int, cause: Cause) -> None:
+        self._causes[row] = cause
+        source = source_of(cause)
+        if source not in self._sources:
+            self._sources.add(source)
+            self.bytes += SOURCE_OVERHEAD_BYTES + len(cause.group.encode())
+        self.bytes += ROW_BYTES
 
     def _check_row(self, key: str | None, headers: Mapping[str, str] | None) -> tuple[int, int]:
         """The bytes that the key adds, and those that the headers add."""
@@ -281,7 +312,7 @@ class BatchBuilder:
         keys, headers, hashes = self._columns_of_rows(count)
         parts = [
             hashes,
-            _FIVE_COLUMNS,
+            SIX_COLUMNS if self._causes else FIVE_COLUMNS,
             self._pack(self._id_column(count)),
             self._pack(_packed_timestamps(self._timestamps)),
             self._pack(keys),
@@ -289,10 +320,14 @@ class BatchBuilder:
             _ARRAY_32.pack(0xDD, count),
             *self._events,
         ]
+        flags = FLAG_KEYED if hashes else 0
+        if self._causes:
+            parts.append(self._pack(pack_causes(self._causes)))
+            flags |= FLAG_CAUSED
         has_large, self._has_large = self._has_large, False
         self.clear()
         joined = _joined(parts) if has_large else [b"".join(parts)]
-        return BatchParts(count, FLAG_KEYED if hashes else 0, 0, joined)
+        return BatchParts(count, flags, 0, joined)
 
     def _columns_of_rows(
         self, count: int

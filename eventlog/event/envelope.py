@@ -1,8 +1,8 @@
-"""`EventEnvelope`: an event with its id, time, key, headers and number.
+"""`EventEnvelope`: an event with its id, time, key, headers, cause and number.
 
-A batch stores ids, times, keys and headers as columns beside the payloads (see `record_batch`), and
-an envelope is one row of them. It is a struct of three references, so a batch's worth is made by
-one `map` in C, and nothing is converted until it is asked for::
+A batch stores ids, times, keys, headers and causes as columns beside the payloads (see
+`record_batch`), and an envelope is one row of them. It is a struct of three references, so a
+batch's worth is made by one `map` in C, and nothing is converted until it is asked for::
 
     event, seq_no, columns
                        |
@@ -12,6 +12,7 @@ one `map` in C, and nothing is converted until it is asked for::
                        +-- timestamps   8 bytes for each row
                        +-- keys         list, or None if no row has one
                        +-- headers      list, or None if no row has one
+                       +-- causes       what gives the cause of a row, or None if no row has one
 
 Ids are UUIDs of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds and 74 random bits. Ids
 made by a batch share one random base: row i has the milliseconds of its own timestamp and the
@@ -32,6 +33,7 @@ from uuid import UUID
 import msgspec
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog.event.cause import Cause, Causes, OneCause
 
 __all__ = ["EventEnvelope"]
 
@@ -39,8 +41,8 @@ ID_BYTES: Final = 16
 TIMESTAMP_BYTES: Final = 8
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_RANDOM_BITS: Final = 74
-_RANDOM_MASK: Final = (1 << _RANDOM_BITS) - 1
+RANDOM_BITS: Final = 74
+_RANDOM_MASK: Final = (1 << RANDOM_BITS) - 1
 _LOW_BITS: Final = 62
 _LOW_MASK: Final = (1 << _LOW_BITS) - 1
 
@@ -48,7 +50,16 @@ _LOW_MASK: Final = (1 << _LOW_BITS) - 1
 class Columns:
     """What a batch stores of its events beside the payloads, each read only when asked for."""
 
-    __slots__ = ("base_seq_no", "headers", "ids", "keys", "stored_ns", "timestamps")
+    __slots__ = (
+        "attempts",
+        "base_seq_no",
+        "causes",
+        "headers",
+        "ids",
+        "keys",
+        "stored_ns",
+        "timestamps",
+    )
 
     def __init__(
         self,
@@ -58,6 +69,8 @@ class Columns:
         keys: list[str | None] | None,
         headers: list[dict[str, str] | None] | None,
         stored_ns: int | None = None,
+        *,
+        causes: Causes | OneCause | None = None,
     ) -> None:
         self.base_seq_no = base_seq_no
         self.stored_ns = stored_ns
@@ -65,6 +78,14 @@ class Columns:
         self.timestamps = timestamps
         self.keys = keys
         self.headers = headers
+        self.causes = causes
+        self.attempts: dict[int, int] | None = None
+
+    def note_attempt(self, seq_no: int, attempt: int) -> None:
+        """Say that a group hands the event out for the second time, or a later one."""
+        if self.attempts is None:
+            self.attempts = {}
+        self.attempts[seq_no] = attempt
 
     def timestamp_ns(self, row: int) -> int:
         """The producer's clock, nanoseconds since 1970."""
@@ -90,7 +111,12 @@ class _Fields:
     @property
     def id(self) -> UUID:
         """A UUID of version 7, unless the producer set another."""
-        return UUID(bytes=self.columns.id_bytes(self._row))
+        return UUID(bytes=self.id_bytes)
+
+    @property
+    def id_bytes(self) -> bytes:
+        """The 16 bytes of `id`."""
+        return self.columns.id_bytes(self._row)
 
     @property
     def timestamp(self) -> datetime:
@@ -124,6 +150,18 @@ class _Fields:
         return None if headers is None else headers[self._row]
 
     @property
+    def cause(self) -> Cause | None:
+        """The event that this one came from, if it is a result of a pool; `None` for others."""
+        causes = self.columns.causes
+        return None if causes is None else causes.of_row(self._row)
+
+    @property
+    def attempt(self) -> int:
+        """Which delivery this is, where a group hands out the event (1 is the first); else 1."""
+        attempts = self.columns.attempts
+        return 1 if attempts is None else attempts.get(self.seq_no or 0, 1)
+
+    @property
     def _row(self) -> int:
         return (self.seq_no or 0) - self.columns.base_seq_no
 
@@ -133,7 +171,7 @@ class _Fields:
         id_bytes, stored_ns = columns.id_bytes(self._row), columns.stored_ns
         return (
             *(id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event),
-            stored_ns,
+            *(stored_ns, self.cause),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -154,11 +192,12 @@ class _Fields:
         """The fields that a reader of a log file looks for."""
         extra = f", key={self.key!r}" if self.key is not None else ""
         extra += f", headers={self.headers!r}" if self.headers is not None else ""
+        extra += f", cause={self.cause!r}" if self.cause is not None else ""
         return f"EventEnvelope({self.event!r}, seq_no={self.seq_no}, id={self.id}{extra})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What rich prints; a struct would show how it is stored."""
-        names = ("event", "seq_no", "id", "timestamp", "key", "headers", "stored_at")
+        names = ("event", "seq_no", "id", "timestamp", "key", "headers", "stored_at", "cause")
         return [(name, getattr(self, name)) for name in names]
 
     def __replace__(self, **changes: Any) -> EventEnvelope:
@@ -179,8 +218,9 @@ class EventEnvelope(_Fields, ABC):
     """One event as the log hands it out; immutable.
 
     `event` is the payload, `seq_no` the number in the log (`None` until appended); `id`,
-    `timestamp`, `timestamp_ns`, `key`, `headers` and `stored_at` are worked out when they are asked
-    for. `timestamp` is the producer's, `stored_at` the log's (`None` until it is stored).
+    `timestamp`, `timestamp_ns`, `key`, `headers`, `stored_at` and `cause` are worked out when they
+    are asked for. `timestamp` is the producer's, `stored_at` the log's (`None` until it is stored),
+    `cause` what a result of a pool came from (`None` for other events).
 
     `append` takes one too, where a program wants to set the id or the time itself; the number is
     always the log's. The garbage collector passes over envelopes: don't make one a part of its own
@@ -198,6 +238,7 @@ class EventEnvelope(_Fields, ABC):
         id: UUID | None = None,  # noqa: A002 - the attribute's name is the contract's
         timestamp: datetime | None = None,
         seq_no: int | None = None,
+        cause: Cause | None = None,
     ) -> EventEnvelope:
         """Wrap `event`; a missing id or timestamp is made now.
 
@@ -210,6 +251,8 @@ class EventEnvelope(_Fields, ABC):
             raise InvalidArgumentType(f"the id is {id!r}; give a uuid.UUID")
         if seq_no is not None and (isinstance(seq_no, bool) or not isinstance(seq_no, int)):
             raise InvalidArgumentType(f"the sequence number is {seq_no!r}; give a whole number")
+        if cause is not None and not isinstance(cause, Cause):
+            raise InvalidArgumentType(f"the cause is {cause!r}; give an eventlog.Cause")
         if seq_no is not None and seq_no < 1:
             raise InvalidArgument(f"the sequence number is {seq_no}; numbers start at 1")
         return _rebuild(
@@ -219,6 +262,7 @@ class EventEnvelope(_Fields, ABC):
             None if key is None else check_key(key),
             None if headers is None else check_headers(headers),
             event,
+            cause=cause,
         )
 
 
@@ -253,9 +297,10 @@ def envelope_of(
     timestamp_ns: int,
     key: str | None,
     headers: dict[str, str] | None,
+    cause: Cause | None = None,
 ) -> EventEnvelope:
     """An envelope that was somewhere else before, to the nanosecond; the values are checked."""
-    return _rebuild(id_bytes, None, timestamp_ns, key, headers, event)
+    return _rebuild(id_bytes, None, timestamp_ns, key, headers, event, cause=cause)
 
 
 def timestamp_ns_of(moment: datetime) -> int:
@@ -311,7 +356,7 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def new_id(timestamp_ns: int) -> bytes:
     """A fresh UUIDv7 for that time."""
-    return _id_of(timestamp_ns, int.from_bytes(os.urandom(10), "little") & _RANDOM_MASK)
+    return id_of(timestamp_ns, int.from_bytes(os.urandom(10), "little") & _RANDOM_MASK)
 
 
 def _check_text(text: str) -> None:
@@ -324,10 +369,11 @@ def _check_text(text: str) -> None:
 def _id_after(base: bytes, row: int, timestamp_ns: int) -> bytes:
     value = int.from_bytes(base, "big")
     random = (value & _LOW_MASK) | ((value >> 64 & 0xFFF) << _LOW_BITS)
-    return _id_of(timestamp_ns, (random + row) & _RANDOM_MASK)
+    return id_of(timestamp_ns, (random + row) & _RANDOM_MASK)
 
 
-def _id_of(timestamp_ns: int, random: int) -> bytes:
+def id_of(timestamp_ns: int, random: int) -> bytes:
+    """The UUIDv7 of that time and of those `RANDOM_BITS`."""
     milliseconds = (timestamp_ns // 1_000_000) & 0xFFFF_FFFF_FFFF
     high = milliseconds << 16 | 0x7 << 12 | random >> _LOW_BITS
     low = 0b10 << 62 | (random & _LOW_MASK)
@@ -342,6 +388,7 @@ def _rebuild(  # noqa: PLR0917 - pickles, also older ones, call it so
     headers: dict[str, str] | None,
     event: Any,
     stored_ns: int | None = None,
+    cause: Cause | None = None,
 ) -> EventEnvelope:
     columns = Columns(
         seq_no or 0,
@@ -350,5 +397,6 @@ def _rebuild(  # noqa: PLR0917 - pickles, also older ones, call it so
         None if key is None else [key],
         None if headers is None else [headers],
         stored_ns,
+        causes=None if cause is None else OneCause(cause),
     )
     return cast("EventEnvelope", Row(event, seq_no, columns))

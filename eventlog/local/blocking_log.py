@@ -22,6 +22,7 @@ from eventlog.api.positions import (
     check_name,
     check_seq_no,
 )
+from eventlog.api.statistics import LogStatistics, log_statistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
@@ -41,7 +42,7 @@ from eventlog.local.blocking_stream import BlockingLocalStream
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.group import group_fields, number_ranges
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.outbox import OutBatch
+from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.reader import read_range
@@ -250,3 +251,11 @@ class BlockingLocalEventLog(EventLog):
         report = self._request(Status)
         assert isinstance(report, StatusReport)
         return self._handle.unless_closed(self._handle.status, report.connections)
+
+    def statistics(self) -> LogStatistics:
+        self._handle.check_open()
+        own = self._outbox.statistics()
+        if not self._handle.can_write:
+            return log_statistics(own, None)
+        with self._requests.lock:
+            return log_statistics(own, self._requests.run(self._requests.channel.statistics()))

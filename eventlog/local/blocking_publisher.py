@@ -15,6 +15,7 @@ import msgspec
 from eventlog.api import forks
 from eventlog.api.blocking_log import AppendHandle, ManyHandle, Publisher
 from eventlog.api.refusals import closed
+from eventlog.api.statistics import PublisherStatistics
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys
@@ -26,7 +27,7 @@ from eventlog.local.client.leaving import (
     not_flushed,
     warn_of_unstored,
 )
-from eventlog.local.client.outbox import ManyBatches, OutBatch, copy_of
+from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
 from eventlog.local.client.threads import BlockingPipe, OutOfTime
 from eventlog.system import start_thread
 
@@ -201,6 +202,9 @@ class BlockingLocalPublisher(Publisher):
             raise not_flushed(self._handle.path, self._outbox.unstored, limit_s) from None
         finally:
             self._lock.release()
+
+    def statistics(self) -> PublisherStatistics:
+        return self._outbox.statistics()
 
     def close(self) -> None:
         """End the thread and give the pipe back; may be called twice."""

@@ -11,6 +11,7 @@ from eventlog.api import forks
 from eventlog.api.arguments import check_stream_ack
 from eventlog.api.blocking_log import EventStream
 from eventlog.api.refusals import closed
+from eventlog.api.statistics import StreamStatistics
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.handle import LocalHandle
@@ -102,6 +103,7 @@ class BlockingLocalStream(EventStream):
                 # after it has taken note is what makes a lost wake-up impossible.
                 kind = AwaitSynced if self._feed.options.durable_only else Park
                 self._pipe.run(self._pipe.channel.request(kind, self._feed.next_seq_no))
+            self._feed.counters.wake_ups += 1
 
     def _spin(self) -> bool:
         """Look for the next event, again and again, for as long as was asked for."""
@@ -110,6 +112,9 @@ class BlockingLocalStream(EventStream):
             if self._is_closed or not self._handle.is_open or self._feed.has_more:
                 return True
         return False
+
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics(is_open=not self._is_closed and self._handle.is_open)
 
     def close(self) -> None:
         """Give pipe and maps back."""

@@ -31,6 +31,7 @@ from eventlog.api.positions import (
     check_seq_no,
 )
 from eventlog.api.publisher import Publisher
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, log_statistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
@@ -125,13 +126,16 @@ class LocalEventLog(EventLog):
         return self._handle
 
     async def _request(self, kind: Any, *fields: Any) -> Any:
+        pipe = self._request_pipe()
+        async with pipe.lock:
+            return await pipe.run(pipe.channel.request(kind, *fields))
+
+    def _request_pipe(self) -> AsyncPipe:
         if self._requests is None:
             self._requests = self._handle.adopt(
                 AsyncPipe(self._handle.path, self._handle.new_channel())
             )
-        pipe = self._requests
-        async with pipe.lock:
-            return await pipe.run(pipe.channel.request(kind, *fields))
+        return self._requests
 
     # --- producing ---------------------------------------------------------------------------
 
@@ -306,6 +310,15 @@ class LocalEventLog(EventLog):
         report = await self._request(Status)
         assert isinstance(report, StatusReport)
         return handle.status(report.connections)
+
+    async def statistics(self) -> LogStatistics:
+        handle = await self._ready()
+        own = self._appends.outbox.statistics() if self._appends else PublisherStatistics()
+        if not handle.can_write:
+            return log_statistics(own, None)
+        pipe = self._request_pipe()
+        async with pipe.lock:
+            return log_statistics(own, await pipe.run(pipe.channel.statistics()))
 
 
 def _reopened(path: str, asked: AskedOptions) -> LocalEventLog:

@@ -14,6 +14,7 @@ import msgspec
 from eventlog.api import forks
 from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
 from eventlog.api.refusals import closed
+from eventlog.api.statistics import PublisherStatistics
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys
@@ -27,7 +28,7 @@ from eventlog.local.client.leaving import (
     not_flushed,
     warn_of_unstored,
 )
-from eventlog.local.client.outbox import ManyBatches, OutBatch, copy_of
+from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
 
 _LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 
@@ -259,6 +260,9 @@ class LocalPublisher(Publisher):
             await self.flush()
         if limit.cancelled_caught:
             raise not_flushed(self._handle.path, self._outbox.unstored, limit_s)
+
+    def statistics(self) -> PublisherStatistics:
+        return self._outbox.statistics()
 
     def close(self) -> None:
         """Give the pipe back; what was not answered, as the block was cancelled, never will be."""

@@ -13,6 +13,7 @@ from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_stream_ack
 from eventlog.api.log import EventRange, EventStream
 from eventlog.api.refusals import closed
+from eventlog.api.statistics import StreamStatistics
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.feed import Feed
@@ -131,6 +132,7 @@ class LocalStream(EventStream):
                 # after it has taken note is what makes a lost wake-up impossible.
                 kind = AwaitSynced if self._feed.options.durable_only else Park
                 await self._pipe.run(self._pipe.channel.request(kind, self._feed.next_seq_no))
+            self._feed.counters.wake_ups += 1
 
     async def _spin(self) -> bool:
         """Look for the next event, again and again, for as long as was asked for."""
@@ -140,6 +142,9 @@ class LocalStream(EventStream):
             if self._is_closed or not self._handle.is_open or self._feed.has_more:
                 return True
         return False
+
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics(is_open=not self._is_closed and self._handle.is_open)
 
     def close(self) -> None:
         """Give pipe and maps back."""

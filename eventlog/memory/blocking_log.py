@@ -25,6 +25,13 @@ from eventlog.api.positions import (
     check_seq_no,
 )
 from eventlog.api.refusals import closed, never_synced
+from eventlog.api.statistics import (
+    Counters,
+    LogStatistics,
+    PublisherStatistics,
+    StreamStatistics,
+    log_statistics,
+)
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.waiting import SLOW_S, warn_of_wait
@@ -34,7 +41,7 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
 )
-from eventlog.errors import EventLogError, LogFull
+from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
@@ -60,33 +67,36 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
             warn_of_wait(self.path, self.log.last_consumer())
         changed.wait()
 
-    def _append(self, packed: PackedBatch) -> int:
+    def _append(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int:
         while True:
             seen = self.log.version
-            try:
-                return self.log.append(packed)
-            except LogFull as error:
-                if not self.is_worth_waiting(error):
-                    raise
+            base = self.store(packed, counters)
+            if base is not None:
+                return base
             self.wait_changed(seen, is_for_room=True)
 
     def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> int:
-        return self._append(self.packed(event, key, headers))
+        return self._append(self.packed(event, key, headers), self.counters)
 
     def append_many(
         self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
     ) -> tuple[int, int]:
-        return self.append_packed(self.many_events(keys, headers).pack(events))
+        packed = self.many_events(keys, headers).pack(events)
+        return self.append_packed(packed, self.counters)
 
-    def append_packed(self, packed: list[PackedBatch]) -> tuple[int, int]:
+    def append_packed(
+        self, packed: list[PackedBatch], counters: Counters[PublisherStatistics]
+    ) -> tuple[int, int]:
         """Store batch after batch, until one is refused."""
         first = last = stored = 0
+        count = sum(one.count for one in packed)
         for one in packed:
             try:
-                base = self._append(one)
+                base = self._append(one, counters)
             except EventLogError as error:
+                counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
@@ -154,6 +164,9 @@ class BlockingInMemoryEventLog(MemoryHandle, EventLog):
     def status(self) -> LogStatus:
         return self.log.status()
 
+    def statistics(self) -> LogStatistics:
+        return log_statistics(self.counters.statistics(), self.log.statistics())
+
 
 class BlockingInMemoryPublisher(Publisher):
     """Every `send` is stored at once; there is no pipe to fill."""
@@ -162,14 +175,19 @@ class BlockingInMemoryPublisher(Publisher):
         self._log = log
         self._error: EventLogError | None = None
         """Of a list that was not stored whole: the next `flush` tells of it."""
+        self._counters = Counters(PublisherStatistics)
         self.is_closed = False
+
+    def statistics(self) -> PublisherStatistics:
+        return self._counters.statistics()
 
     def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
         if self.is_closed:
             raise closed("publisher", self._log.path)
-        return BlockingInMemoryAppendHandle(self._log.append(event, key=key, headers=headers))
+        packed = self._log.packed(event, key, headers)
+        return BlockingInMemoryAppendHandle(self._log._append(packed, self._counters))
 
     def send_many(
         self,
@@ -182,7 +200,7 @@ class BlockingInMemoryPublisher(Publisher):
             raise closed("publisher", self._log.path)
         packed = self._log.many_events(keys, headers).pack(events)
         try:
-            return BlockingInMemoryManyHandle(self._log.append_packed(packed))
+            return BlockingInMemoryManyHandle(self._log.append_packed(packed, self._counters))
         except EventLogError as error:
             self._error = error
             return BlockingInMemoryManyHandle(error)
@@ -266,6 +284,9 @@ class BlockingInMemoryStream(EventStream):
         self._feed.is_closed = True
         self._events = iter(())
 
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics()
+
     def _next_batch(self) -> list[EventEnvelope] | None:
         while True:
             seen = self._log.log.version
@@ -273,3 +294,4 @@ class BlockingInMemoryStream(EventStream):
             if events is not None or self._feed.is_finished:
                 return events
             self._log.wait_changed(seen)
+            self._feed.counters.wake_ups += 1

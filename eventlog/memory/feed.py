@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from eventlog.api.positions import SeekPosition
 from eventlog.api.refusals import closed, mixed_use, never_synced
+from eventlog.api.statistics import Counters, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
 from eventlog.event.envelope import EventEnvelope
 from eventlog.memory.model import MemoryHandle, MemoryLog
@@ -24,18 +25,26 @@ class MemoryFeed:
         if options.durable_only:
             raise never_synced(handle.log.path)
         self._handle = handle
+        self._log = handle.log
         self.next_seq_no = handle.log.resolve(position, consumer or "")
         self._end = None if options.follow else handle.log.last + 1
         self._skips = options.on_truncated == "skip"
         self._decode = options.decode
         self._mode: str | None = None
         self.is_closed = False
+        self.counters = Counters(StreamStatistics)
 
     def use_as(self, mode: str) -> None:
         """Fix how the stream is used, by its first use."""
         if self._mode not in (None, mode):
             raise mixed_use()
         self._mode = mode
+
+    def statistics(self) -> StreamStatistics:
+        """What was counted, and how far it is behind while it is open."""
+        is_open = self._handle.is_open and not self.is_closed
+        last = self._log.last if is_open else 0
+        return self.counters.statistics(lag=max(last - self.next_seq_no + 1, 0))
 
     @property
     def is_finished(self) -> bool:
@@ -47,8 +56,9 @@ class MemoryFeed:
         log = self._handle.log
         if self.is_closed:
             raise closed("stream", log.path)
-        if self._skips:
-            self.next_seq_no = max(self.next_seq_no, log.first_available)
+        if self._skips and self.next_seq_no < log.first_available:
+            self.counters.skipped += log.first_available - self.next_seq_no
+            self.next_seq_no = log.first_available
         if self.is_finished:
             return None
         events = log.next_batch(self.next_seq_no, self._decode)
@@ -57,6 +67,8 @@ class MemoryFeed:
         if self._end is not None:
             events = events[: self._end - self.next_seq_no]
         self.next_seq_no += len(events)
+        self.counters.batches += 1
+        self.counters.events += len(events)
         return events
 
 

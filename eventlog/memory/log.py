@@ -22,6 +22,13 @@ from eventlog.api.positions import (
 )
 from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
 from eventlog.api.refusals import closed, never_synced
+from eventlog.api.statistics import (
+    Counters,
+    LogStatistics,
+    PublisherStatistics,
+    StreamStatistics,
+    log_statistics,
+)
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.waiting import SLOW_S, warn_of_wait
@@ -31,7 +38,7 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
 )
-from eventlog.errors import EventLogError, LogFull
+from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
@@ -78,21 +85,19 @@ class InMemoryEventLog(MemoryHandle, EventLog):
                 warn_of_wait(self.path, self.log.last_consumer())
         await changed.wait()
 
-    async def _append(self, packed: PackedBatch) -> int:
+    async def _append(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int:
         await checkpoint()
         while True:
             seen = self.log.version
-            try:
-                return self.log.append(packed)
-            except LogFull as error:
-                if not self.is_worth_waiting(error):
-                    raise
+            base = self.store(packed, counters)
+            if base is not None:
+                return base
             await self.wait_changed(seen, is_for_room=True)
 
     async def append(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> int:
-        return await self._append(self.packed(event, key, headers))
+        return await self._append(self.packed(event, key, headers), self.counters)
 
     async def append_many(
         self,
@@ -101,15 +106,20 @@ class InMemoryEventLog(MemoryHandle, EventLog):
         keys: Keys = None,
         headers: Headers = None,
     ) -> tuple[int, int]:
-        return await self.append_packed(await self.many_events(keys, headers).pack_any(events))
+        packed = await self.many_events(keys, headers).pack_any(events)
+        return await self.append_packed(packed, self.counters)
 
-    async def append_packed(self, packed: list[PackedBatch]) -> tuple[int, int]:
+    async def append_packed(
+        self, packed: list[PackedBatch], counters: Counters[PublisherStatistics]
+    ) -> tuple[int, int]:
         """Store batch after batch, until one is refused."""
         first = last = stored = 0
+        count = sum(one.count for one in packed)
         for one in packed:
             try:
-                base = await self._append(one)
+                base = await self._append(one, counters)
             except EventLogError as error:
+                counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
@@ -176,6 +186,9 @@ class InMemoryEventLog(MemoryHandle, EventLog):
     async def status(self) -> LogStatus:
         return self.log.status()
 
+    async def statistics(self) -> LogStatistics:
+        return log_statistics(self.counters.statistics(), self.log.statistics())
+
 
 class InMemoryPublisher(Publisher):
     """Every `send` is stored at once; there is no pipe to fill."""
@@ -184,14 +197,19 @@ class InMemoryPublisher(Publisher):
         self._log = log
         self._error: EventLogError | None = None
         """Of a list that was not stored whole: the next `flush` tells of it."""
+        self._counters = Counters(PublisherStatistics)
         self.is_closed = False
+
+    def statistics(self) -> PublisherStatistics:
+        return self._counters.statistics()
 
     async def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
         if self.is_closed:
             raise closed("publisher", self._log.path)
-        return InMemoryAppendHandle(await self._log.append(event, key=key, headers=headers))
+        packed = self._log.packed(event, key, headers)
+        return InMemoryAppendHandle(await self._log._append(packed, self._counters))
 
     async def send_many(
         self,
@@ -204,7 +222,7 @@ class InMemoryPublisher(Publisher):
             raise closed("publisher", self._log.path)
         packed = await self._log.many_events(keys, headers).pack_any(events)
         try:
-            return InMemoryManyHandle(await self._log.append_packed(packed))
+            return InMemoryManyHandle(await self._log.append_packed(packed, self._counters))
         except EventLogError as error:
             self._error = error
             return InMemoryManyHandle(error)
@@ -288,6 +306,9 @@ class InMemoryStream(EventStream):
         self._feed.is_closed = True
         self._events = iter(())
 
+    def statistics(self) -> StreamStatistics:
+        return self._feed.statistics()
+
     async def next_batch(self) -> list[EventEnvelope]:
         """The next batch, waiting for it if need be."""
         await checkpoint()
@@ -299,6 +320,7 @@ class InMemoryStream(EventStream):
             if self._feed.is_finished:
                 raise StopAsyncIteration
             await self._log.wait_changed(seen)
+            self._feed.counters.wake_ups += 1
 
 
 class _Batches:

@@ -18,6 +18,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -25,6 +26,7 @@ from eventlog.api import forks
 from eventlog.api.arguments import Bounds
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import closed, not_opened
+from eventlog.api.statistics import Counters, PublisherStatistics, WriterStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.times import LogClock, first_at
 from eventlog.config import AskedOptions, LogOptions
@@ -77,6 +79,7 @@ class MemoryLog:
 
     def __init__(self, path: str, options: LogOptions) -> None:
         self.path = path
+        self.log_id = UUID(bytes=os.urandom(16))
         self.options = options
         self.last = 0
         self.handles = 0
@@ -87,6 +90,8 @@ class MemoryLog:
         self._clock = LogClock.of_system()
         self._lock = threading.RLock()
         self._waiting: list[Callable[[], object]] = []
+        self.counters = Counters(WriterStatistics)
+        self._made_s = time.monotonic()
 
     @property
     def first_available(self) -> int:
@@ -111,6 +116,7 @@ class MemoryLog:
     def _changed(self) -> None:
         self.version += 1
         waiting, self._waiting = self._waiting, []
+        self.counters.wake_ups += len(waiting)
         for call in waiting:
             call()
 
@@ -129,6 +135,7 @@ class MemoryLog:
             now, steady = self._clock.stamp(newest), self._clock.steady()
             self._batches.append(Batch(base_seq_no, now, steady, packed))
             self.last += packed.count
+            self.counters.add_batch(packed.count, len(packed.payload))
             self._changed()
             return base_seq_no
 
@@ -261,12 +268,14 @@ class MemoryLog:
 
     def _set(self, consumer: str, position: int) -> None:
         self._offsets[consumer] = Offset(position, self._clock.now())
+        self.counters.positions += 1
         self._changed()
 
     def forget(self, consumer: str) -> None:
         """Remove the consumer."""
         with self._lock:
             self._offsets.pop(consumer, None)
+            self.counters.positions += 1
             self._changed()
 
     def consumers(self) -> list[ConsumerState]:
@@ -282,11 +291,18 @@ class MemoryLog:
                 for name, offset in sorted(self._offsets.items())
             ]
 
+    def statistics(self) -> WriterStatistics:
+        """What was counted since the log was made."""
+        with self._lock:
+            now_s, parked = time.monotonic() - self._made_s, len(self._waiting)
+            return self.counters.statistics(uptime_s=now_s, parked=parked, connections=self.handles)
+
     def status(self) -> LogStatus:
         """The log at this moment."""
         with self._lock:
             return LogStatus(
                 path=self.path,
+                log_id=self.log_id,
                 writer_pid=os.getpid(),
                 synced_seq_no=None,
                 first_seq_no=self.first_available if self._batches else None,
@@ -325,6 +341,7 @@ class MemoryHandle:
         self._log = find_log(self.prefix, name, asked)
         self._is_open = False
         self._was_opened = False
+        self.counters = Counters(PublisherStatistics)
         self._generation = forks.generation
 
     def __repr__(self) -> str:
@@ -384,6 +401,18 @@ class MemoryHandle:
         return ManyEvents(
             options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
         )
+
+    def store(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int | None:
+        """Store a batch and count it; the first number, or `None` if it is to wait for room."""
+        try:
+            base = self.log.append(packed)
+        except LogFull as error:
+            if self.is_worth_waiting(error):
+                return None
+            counters.refused += packed.count
+            raise
+        counters.add_batch(packed.count, len(packed.payload))
+        return base
 
     def is_worth_waiting(self, error: LogFull) -> bool:
         return error.is_by_retention and self._log.options.on_full == "wait"

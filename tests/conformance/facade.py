@@ -20,6 +20,7 @@ from eventlog.api.arguments import Bounds
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventRange
 from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
     FLUSH_S_DEFAULT,
@@ -113,6 +114,9 @@ class ThreadedStream(EventStream):
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
         return ThreadedIterator(self._threads, self.blocking.batches())
 
+    def statistics(self) -> StreamStatistics:
+        return self.blocking.statistics()
+
     async def ack(self, event: EventEnvelope | int) -> None:
         await self._threads.run(self.blocking.ack, event)
 
@@ -175,6 +179,9 @@ class ThreadedPublisher(Publisher):
 
     async def flush(self) -> None:
         await self._threads.run(self.blocking.flush)
+
+    def statistics(self) -> PublisherStatistics:
+        return self.blocking.statistics()
 
 
 class ThreadedEventLog(EventLog):
@@ -272,3 +279,6 @@ class ThreadedEventLog(EventLog):
 
     async def status(self) -> LogStatus:
         return await self._threads.run(self.blocking.status)
+
+    async def statistics(self) -> LogStatistics:
+        return await self._threads.run(self.blocking.statistics)

@@ -1,7 +1,8 @@
 """Write the golden logs of today's format: python tests/golden/make.py DIRECTORY
 
-The logs under `v1` were written once, by the first release of that format, and are never written
-again: whatever the code becomes, it has to read them. A later format gets a directory of its own.
+The logs under `v1` were written once, by the first release that had what is in them (`causes` came
+later than the others), and are never written again: whatever the code becomes, it has to read them.
+A later format gets a directory of its own.
 
 Everything that differs from run to run (clock, random numbers, process, boot) is fixed, so that a
 test can hold what the code writes today against the files, byte for byte.
@@ -20,8 +21,10 @@ from unittest import mock
 from uuid import UUID
 
 from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import PackedBatch
+from eventlog.event.results import envelopes_of_results
 from eventlog.local.groups.stored import pack_letter
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.writer.group_store import GroupStore
@@ -31,6 +34,7 @@ START_NS: Final = 1_700_000_000_000_000_000
 BOOT: Final = "00000000-0000-4000-8000-000000000000"
 PRODUCER: Final = 0x0123_4567_89AB_CDEF
 MOMENT: Final = datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC)
+OTHER_CAUSE: Final = Cause(UUID(int=2), 2**63 - 1, "группа/0")
 ODD: Final[list[Any]] = [
     None,
     True,
@@ -96,8 +100,17 @@ def fill_groups(log: WritableLog) -> None:
     store.close()
 
 
+def fill_causes(log: WritableLog) -> None:
+    """Results of two groups among other events, and a batch that has none."""
+    source = EventEnvelope("source", id=UUID(int=6), timestamp=MOMENT, key="ключ", seq_no=7)
+    results = envelopes_of_results(source, ["first", "second"], UUID(int=1), "resize")
+    other = EventEnvelope("own", id=UUID(int=7), timestamp=MOMENT, cause=OTHER_CAUSE)
+    log.append(batch(("plain",), *((one,) for one in results), (other,), ("plain",)))
+    log.append(batch(("without",)))
+
+
 def make(directory: Path) -> None:
-    """The logs: ended in order, killed in the middle of a batch, and one that has a group."""
+    """The logs: ended in order, killed in the middle of a batch, with causes, with a group."""
     with fixed_world():
         log = open_storage(
             str(directory / "orderly"), segment_bytes=4096, clock=clock_from(START_NS)
@@ -116,6 +129,13 @@ def make(directory: Path) -> None:
         with open(last, "r+b") as file:
             file.seek((len(end) + 7) // 8 * 8)
             file.write(torn)
+
+    with fixed_world():
+        log = open_storage(
+            str(directory / "causes"), segment_bytes=4096, clock=clock_from(START_NS)
+        )
+        fill_causes(log)
+        log.close()
 
     with fixed_world():
         log = open_storage(

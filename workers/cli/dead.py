@@ -1,7 +1,8 @@
 """`workers dead`: the events that used up their deliveries, one by one or in bulk.
 
-Listing needs no writer. Retrying and dropping go by what the writer finds, so that doing it twice,
-or from two terminals, does no harm: what is no dead letter any more is passed over.
+Listing those of a directory needs no writer. Retrying and dropping go by what the writer finds, so
+that doing it twice, or from two terminals, does no harm: what is no dead letter any more is passed
+over.
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ import typer
 from rich.table import Table
 
 from eventlog import DeadLetter, blocking
-from eventlog.cli.consume import Log
+from eventlog.cli.address import Log, readable
 from eventlog.cli.printing import cell, clean, print_table, say
 from eventlog.cli.show import to_json
 from eventlog.cli.streams import utf8
-from eventlog.local.groups import read_dead_letters
-from eventlog.local.storage.control import check_is_log
 from workers.cli.app import EPILOG, FAILED, dead, fail_with
 from workers.cli.show import letter_fields, letters_table, moment_of, time_text
 
@@ -209,12 +208,13 @@ def _chosen(
     Raises:
         LogNotFound, NotALog, InvalidArgument: the log or `since` is no good.
     """
-    check_is_log(log)
+    with readable(log) as reading:
+        letters = reading.dead_letters(group)
     numbers = set(seq_nos) if seq_nos else None
     earliest = None if since is None else moment_of(since)
     return [
         letter
-        for letter in read_dead_letters(log, group)
+        for letter in letters
         if (numbers is None or letter.seq_no in numbers)
         and (earliest is None or letter.failed_at >= earliest)
         and (match is None or _is_found(match, letter, anywhere=anywhere))

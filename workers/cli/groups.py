@@ -1,4 +1,4 @@
-"""`workers groups`: how far the groups of a log are. Needs no writer."""
+"""`workers groups`: how far the groups of a log are. A directory needs no writer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from eventlog.cli.consume import Log
+from eventlog.cli.address import Log, readable
 from eventlog.cli.printing import print_table, say
 from eventlog.cli.show import to_json
-from eventlog.local.groups import read_groups
-from eventlog.local.storage.control import check_is_log
 from workers.cli.app import EPILOG, app
 from workers.cli.show import groups_table
 
@@ -30,8 +28,8 @@ def groups(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per group.")] = False,
 ) -> None:
     """List the groups: position, lag, in flight, members, redeliveries, dead letters."""
-    check_is_log(log)
-    reports = read_groups(log)
+    with readable(log) as reading:
+        reports = reading.groups()
     if as_json:
         for report in reports:
             say(to_json(dataclasses.asdict(report)))

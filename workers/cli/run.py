@@ -11,10 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from eventlog import EventLogError
-from eventlog.cli.consume import Log
+from eventlog.cli.address import Log, check_there
 from eventlog.cli.show import position_of
 from eventlog.cli.streams import utf8
-from eventlog.local.storage.control import check_is_log
 from eventlog.system import absolute_path
 from workers.cli.app import app
 from workers.cli.show import bytes_of
@@ -122,7 +121,7 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
     workers. Modules are found from the current folder, too. On a terminal a table shows every
     worker; otherwise log lines say what happens.
     """
-    check_is_log(log)
+    check_there(log)
     options = {
         "group": group,
         "handler": handler,

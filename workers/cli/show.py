@@ -12,8 +12,7 @@ from rich.table import Table
 
 from eventlog import DeadLetter, GroupReport, InvalidArgument
 from eventlog.cli.printing import cell
-from eventlog.cli.show import aware
-from eventlog.tools.transfer.json_lines import to_plain
+from eventlog.cli.show import aware, plain_event
 from workers.stats import PoolStats
 
 RATE_S: Final = 5.0
@@ -125,7 +124,7 @@ def letter_fields(letter: DeadLetter) -> dict[str, Any]:
         "seq_no": fields.pop("seq_no"),
         "failed_at": fields.pop("failed_at").isoformat(),
         **fields,
-        "event": to_plain(letter.event),
+        "event": plain_event(letter.event),
     }
 
 

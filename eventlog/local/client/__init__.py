@@ -4,6 +4,7 @@
 `launch`           finding the log's writer, or starting one; blocking
 `adoption`         waiting for writers that became this process's children
 `conversations`    what is said, in which order, and again after a lost pipe; pure
+`out_batch`        a batch on its way, and those of one call; pure
 `outbox`           events on their way: shared batches, numbers, repeats; pure
 `unsent`           bytes between one `send` on a pipe and the next; pure
 `staging`          the memory through which large batches go
@@ -13,9 +14,15 @@
 `leaving`          how long a publisher's block is flushed at its end
 `room`             the word in the program's log that appends wait for room
 `handle`           an open log without its pipes
+`onlooker`         what the writer says to a command that only looks
 `feed`             what a subscription reads next
 `group`            checks and messages of a group's handle
 `member`           a process's part in a group
+`member_events`    the events that it works on, from the log or from letters
+`lease`            what it does with them, one by one
+`held_events`      its numbers, as the member's threads share them
+`lease_timer`      a thread that says what is done while a handler runs
+`known_members`    a group's members, as their pages tell
 `member_pipe`      its pipe: leases asked for, given, taken back
 `results`          what handlers return, on its way to a log
 =================  =====================================================================

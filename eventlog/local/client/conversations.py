@@ -21,6 +21,7 @@ import os
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
+from eventlog.api.statistics import WriterStatistics, statistics_of
 from eventlog.errors import EventLogError, LogDeleted, ProtocolError, WriterUnavailable
 from eventlog.local.wire.connection import Connection, Role, frame
 from eventlog.local.wire.group_messages import (
@@ -43,6 +44,8 @@ from eventlog.local.wire.messages import (
     Message,
     Park,
     Seek,
+    Statistics,
+    StatisticsReport,
     Status,
     Welcome,
     WriterMessage,
@@ -185,6 +188,27 @@ class Channel:
                 attempt += 1
                 if broken:
                     raise broken from error
+
+    def statistics(self) -> Steps[WriterStatistics | None]:
+        """What the writer has counted; `None` if it hangs up, twice, instead of telling.
+
+        A writer of an older release does that at a request that it does not know.
+        """
+        for _ in range(2):
+            try:
+                if not self.is_open:
+                    yield from self.open()
+                request_id = self.next_request_id()
+                yield Send([frame(Statistics(request_id))])
+                while True:
+                    for message in (yield from self.receive()):
+                        if message[0] == request_id:
+                            report = _checked(message)
+                            assert isinstance(report, StatisticsReport)
+                            return statistics_of(report.numbers)
+            except PipeBroken:
+                self.is_open = False
+        return None
 
     def gave_up(self, attempt: int, error: PipeBroken) -> EventLogError | None:
         """The error for the last of the attempts; `None` while there are more."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from eventlog.api.positions import SeekPosition
 from eventlog.api.refusals import mixed_use, never_synced
+from eventlog.api.statistics import Counters, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
 from eventlog.errors import (
     EventLogError,
@@ -45,6 +46,7 @@ class Feed:
         )
         self._end = None if options.follow else self._reader.last_readable + 1
         self._mode: str | None = None
+        self.counters = Counters(StreamStatistics)
         self._last: list[EventEnvelope] = []
         """The batch that was handed out last. Its objects are let go right after those of the next
         one are made: to the garbage collector, which counts both, nothing has happened then. Else
@@ -66,6 +68,11 @@ class Feed:
     def has_more(self) -> bool:
         """Whether the next event is there already; a load from shared memory, nothing else."""
         return self._reader.next_seq_no <= self._reader.last_readable
+
+    def statistics(self, *, is_open: bool) -> StreamStatistics:
+        """What was counted, and how far it is behind while the log is mapped."""
+        last = self._reader.last_readable if is_open else 0
+        return self.counters.statistics(lag=max(last - self._reader.next_seq_no + 1, 0))
 
     def use_as(self, mode: str) -> None:
         """Fix how the stream is used, by its first use.
@@ -92,6 +99,7 @@ class Feed:
         except EventsTruncated as error:
             if self.options.on_truncated != "skip" or error.first_available is None:
                 raise
+            self.counters.skipped += error.first_available - self._reader.next_seq_no
             self._reader.next_seq_no = error.first_available
             return self.next_batch()
         if batch is None:
@@ -105,7 +113,10 @@ class Feed:
         self._has_large = batch.header.length > LARGE_EVENT_BYTES * len(envelopes)
         self._last = [] if self._has_large else envelopes
         end = batch.header.last_seq_no + 1 if self._end is None else self._end
-        return trimmed(envelopes, batch.header.base_seq_no, first, end)
+        events = trimmed(envelopes, batch.header.base_seq_no, first, end)
+        self.counters.batches += 1
+        self.counters.events += len(events)
+        return events
 
     def next_events(self) -> list[EventEnvelope] | None:
         """As `next_batch`, with small batches put together."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from uuid import UUID
 
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds
@@ -196,6 +197,7 @@ class LocalHandle:
         last, first = reader.last_seq_no, reader.first_available
         return LogStatus(
             path=self.path,
+            log_id=UUID(bytes=control.log_id),
             writer_pid=control.running_writer,
             first_seq_no=first if first <= last else None,
             last_seq_no=last or None,

@@ -22,12 +22,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
-from eventlog.event.many_events import stored_before
 from eventlog.event.record_batch import BatchParts, PackedBatch
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
+from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
 from eventlog.local.wire.connection import append_head, frame
 from eventlog.local.wire.messages import (
     FOLLOWS,
@@ -55,109 +56,6 @@ class Ring(Protocol):
         """Give it back."""
 
 
-class OutBatch:
-    """A batch from the moment its first event is added until the writer's answer."""
-
-    __slots__ = (
-        "base_seq_no",
-        "before",
-        "error",
-        "is_sealed",
-        "on_done",
-        "packed",
-        "place",
-        "producer_seq",
-        "request_id",
-        "rows",
-    )
-
-    def __init__(self) -> None:
-        self.packed: BatchParts | None = None
-        self.producer_seq = 0
-        self.request_id = 0
-        self.place: int | None = None
-        """Where it lies in the staging ring."""
-        self.is_sealed = False
-        self.rows = 0
-        """Events that were added whole: an interrupt may leave half of one more."""
-        self.base_seq_no: int | None = None
-        self.error: EventLogError | None = None
-        self.before: OutBatch | None = None
-        """The batch of the same call that it follows."""
-        self.on_done: Any = None
-        """Called once, when the answer is there: for a shell that does not wait in `deliver`."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the writer has answered."""
-        return self.base_seq_no is not None or self.error is not None
-
-    def seq_no_of(self, row: int) -> int:
-        """The number of one of its events.
-
-        Raises:
-            EventLogError: the batch was refused.
-        """
-        if self.error is not None:
-            raise copy_of(self.error)
-        assert self.base_seq_no is not None
-        return self.base_seq_no + row
-
-    def finish(self, base_seq_no: int | None, error: EventLogError | None) -> None:
-        """Note the answer."""
-        self.base_seq_no, self.error = base_seq_no, error
-        self.packed = self.before = None
-        if self.on_done is not None:
-            self.on_done()
-
-
-class ManyBatches:
-    """The batches of one `append_many` or `send_many`, in order."""
-
-    __slots__ = ("batches",)
-
-    def __init__(self, batches: list[OutBatch]) -> None:
-        self.batches = batches
-
-    @property
-    def stored(self) -> int:
-        """How many events are known to be stored: always the first ones."""
-        stored = 0
-        for batch in self.batches:
-            if batch.base_seq_no is None:
-                break
-            stored += batch.rows
-        return stored
-
-    @property
-    def numbers(self) -> tuple[int, int] | None:
-        """The first and the last number; `None` if not all are stored."""
-        first, last = self.batches[0].base_seq_no, self.batches[-1].base_seq_no
-        if first is None or last is None:
-            return None
-        return first, last + self.batches[-1].rows - 1
-
-    def result(self) -> tuple[int, int]:
-        """The first and the last number, once all are answered.
-
-        Raises:
-            EventLogError: the first `error.stored` events are stored, the others are not.
-        """
-        for batch in self.batches:
-            if batch.error is not None:
-                raise stored_before(batch.error, self.stored) from batch.error.__cause__
-        numbers = self.numbers
-        assert numbers is not None
-        return numbers
-
-
-def copy_of(error: EventLogError) -> EventLogError:
-    """The same error for another caller: one object raised twice would mix their tracebacks."""
-    twin = type(error)(str(error), **error.fields)
-    twin.__cause__ = error.__cause__
-    return twin
-
-
 class Outbox:
     """One producer: its open batch, and those on their way."""
 
@@ -180,8 +78,13 @@ class Outbox:
         self.unsent: deque[OutBatch] = deque()
         self.in_flight: deque[OutBatch] = deque()
         self._first_error: EventLogError | None = None
+        self._counters = Counters(PublisherStatistics)
         self._refused = 0
         """Events that got an error since the last `check_stored`."""
+
+    def statistics(self) -> PublisherStatistics:
+        """What was counted."""
+        return self._counters.statistics(in_flight=self.pending)
 
     @property
     def pending(self) -> int:
@@ -280,9 +183,9 @@ class Outbox:
         self.in_flight.append(batch)  # a Ctrl-C in between must not lose it
         self.unsent.popleft()
         count, flags, acks_bytes, parts = batch.packed
+        size = batch.size = batch.packed.size
         if batch.before is not None:
             flags |= FOLLOWS
-        size = batch.packed.size
         is_large = size >= STAGED_BYTES_MIN and not acks_bytes
         if is_large and self._ring is not None:
             place = self._ring.put(parts, size)
@@ -331,10 +234,12 @@ class Outbox:
             self._release(batch)
             if isinstance(message, Appended):
                 batch.finish(message.base_seq_no, None)
+                self._counters.add_batch(batch.rows, batch.size)
             elif isinstance(message, Failed):
                 error = error_of(message)
                 self._first_error = self._first_error or error
                 self._refused += batch.rows
+                self._counters.refused += batch.rows
                 batch.finish(None, error)
                 self._refuse_followers()
             self.in_flight.remove(batch)
@@ -346,6 +251,7 @@ class Outbox:
             if before is not None and before.error is not None:
                 self.unsent.remove(batch)
                 self._refused += batch.rows
+                self._counters.refused += batch.rows
                 batch.finish(None, copy_of(before.error))
 
     def _release(self, batch: OutBatch) -> None:
@@ -372,6 +278,7 @@ class Outbox:
             batch.place = None
         again = [one for one in self.in_flight if not one.is_done and one not in self.unsent]
         self.unsent.extendleft(reversed(again))
+        self._counters.repeated += len(again)
         self.in_flight.clear()
         self._refuse_followers()
 
@@ -386,6 +293,7 @@ class Outbox:
         self.pipe_broke()
         while self.unsent:
             self._refused += self.unsent[0].rows
+            self._counters.refused += self.unsent[0].rows
             self.unsent.popleft().finish(None, error)
 
     def deliver(self, pending_max: int) -> Steps[None]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
+from uuid import UUID
 
+from eventlog.errors import EventTooLarge
 from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import FLAG_KEYED, KEY_HASH_BYTES, PackedBatch
+from eventlog.event.results import add_results
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.groups.acks import Acks, pack_acks
@@ -16,13 +21,16 @@ ROOM_FOR_ACKS_BYTES = 64 * 1024
 
 
 class ResultWriter:
-    """Collects results, one for each event, and stores them in one batch.
+    """Collects the results of events, and stores them in one batch.
 
-    With `acks` the batch also says which events of a lease are done: both or neither are stored.
+    `log_id` and `group` are those of the events. With `acks` the batch also says which events of a
+    lease are done: both or neither are stored.
     """
 
-    def __init__(self, handle: LocalHandle, acks: Acks | None) -> None:
+    def __init__(self, handle: LocalHandle, log_id: UUID, group: str, acks: Acks | None) -> None:
         self._handle = handle
+        self._log_id = log_id
+        self._group = group
         self._acks = acks
         self._outbox = handle.new_outbox()
         self._pipe = BlockingPipe(handle.path, self._outbox.channel)
@@ -40,13 +48,35 @@ class ResultWriter:
         limit = self._handle.options.batch_bytes_max - ROOM_FOR_ACKS_BYTES
         return self._builder.is_full or self._builder.bytes >= max(limit, 1)
 
-    def add(self, result: Any) -> None:
-        """Take a handler's result.
+    def add_all(self, source: EventEnvelope, results: Collection[Any]) -> None:
+        """Take all results of one event, or none.
 
         Raises:
-            InvalidEvent, EventTooLarge: it is none that a log can store.
+            InvalidEvent, EventTooLarge: one of them is none that a log can store, or together they
+                are more than a batch holds.
         """
-        self._builder.add(result)
+        builder = self._builder
+        rows, size = len(builder), builder.bytes
+        try:
+            add_results(builder, source, results, self._log_id, self._group)
+            if len(results) > 1:
+                self._check_together(len(results), builder.bytes - size)
+        except BaseException:
+            builder.truncate(rows)
+            builder.bytes = size
+            raise
+
+    def _check_together(self, count: int, size: int) -> None:
+        """They are stored in one step, so they share a batch; it has room for one largest event."""
+        options = self._handle.options
+        limit = max(options.max_event_bytes, options.batch_bytes_max)
+        if size > limit:
+            raise EventTooLarge(
+                f"the {count} results of one event take {size} bytes, {limit} are allowed in the"
+                f" log {self._handle.path}: they are stored in one step; return fewer or smaller"
+                " ones",
+                path=self._handle.path,
+            )
 
     def store(self, lease_id: int, ranges: list[Range]) -> None:
         """Store what was added, and that the events of these ranges are done.

@@ -39,12 +39,17 @@ class BlockingPipe:
     """One conversation's pipe, opened when it is first needed and again when it broke."""
 
     def __init__(
-        self, path: str, channel: Channel, on_slow: Callable[[], None] | None = None
+        self,
+        path: str,
+        channel: Channel,
+        on_slow: Callable[[], None] | None = None,
+        find: Callable[[str], socket.socket] = find_or_start,
     ) -> None:
         self._path = path
         self.channel = channel
         self._on_slow = on_slow
         """Called whenever the pipe has been silent for `SLOW_S`."""
+        self._find = find
         self.end_s: float | None = None
         """When to give up, by the monotonic clock."""
         self.lock = threading.Lock()
@@ -92,7 +97,7 @@ class BlockingPipe:
     def _open(self) -> None:
         self._hang_up()
         if not self._is_closed:
-            pipe = find_or_start(self._path)
+            pipe = self._find(self._path)
             if self._on_slow is not None:
                 pipe.settimeout(SLOW_S)
             self._socket = pipe

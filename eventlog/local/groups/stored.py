@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgpack
 
 from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.event.cause import OneCause, packed_cause, unpacked_cause
 from eventlog.event.envelope import (
     TIMESTAMP_BYTES,
     Columns,
@@ -108,13 +109,16 @@ def fitting_letter(
 
 
 def _copy_of(envelope: EventEnvelope) -> dict[str, Any]:
-    return {
+    copy = {
         "event": envelope.event,
         "key": envelope.key,
         "headers": envelope.headers,
         "id": envelope.id.bytes,
         "timestamp_ns": envelope.timestamp_ns,
     }
+    if envelope.cause is not None:
+        copy["cause"] = packed_cause(envelope.cause)
+    return copy
 
 
 def _cut(text: str, limit: int) -> str:
@@ -138,12 +142,15 @@ def envelope_of_letter(letter: bytes, seq_no: int) -> EventEnvelope | None:
         if event is None and id_bytes is None:
             return None
         timestamp_ns = fields.get("timestamp_ns") or 0
+        packed = fields.get("cause")
+        cause = None if packed is None else OneCause(unpacked_cause(packed))
         columns = Columns(
             seq_no,
             id_bytes or new_id(timestamp_ns),
             timestamp_ns.to_bytes(TIMESTAMP_BYTES, "little"),
             [fields.get("key")],
             [fields.get("headers")],
+            causes=cause,
         )
     except (ValueError, TypeError, AttributeError, OverflowError, msgpack.UnpackException):
         return None

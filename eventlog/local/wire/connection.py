@@ -8,10 +8,11 @@ state    a client may say            the writer may say
 =======  ==========================  ========================================
 OPENING  Hello                       Welcome, Failed
 OPEN     Append Ack Seek Forget      Appended Done Wake StatusReport Failed
-         Park Status
+         Park Status Statistics      StatisticsReport
          OpenGroup Join Leave        Joined
          Lease Settle Nack Release   Leased Revoke Passed
-         Bury AwaitCondemned         Condemned
+         Bury FailDelivery
+         AwaitCondemned              Condemned
          AwaitDrained
          RetryDead DropDead          Counted
          Dismiss Excuse
@@ -42,6 +43,7 @@ from eventlog.local.wire.group_messages import (
     Dismiss,
     DropDead,
     Excuse,
+    FailDelivery,
     Join,
     Joined,
     Lease,
@@ -57,7 +59,7 @@ from eventlog.local.wire.group_messages import (
 )
 from eventlog.local.wire.messages import (
     HELLO_MAGIC,
-    PROTOCOL_VERSION,
+    VERSIONS,
     Ack,
     Append,
     Appended,
@@ -73,6 +75,8 @@ from eventlog.local.wire.messages import (
     Stage,
     Staged,
     StandDown,
+    Statistics,
+    StatisticsReport,
     Status,
     StatusReport,
     Wake,
@@ -106,14 +110,15 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
             *(Append, Ack, Seek, Forget, Park, Status),
             *(OpenGroup, Join, Lease, Settle, Nack, Release, Bury, Leave),
             *(AwaitCondemned, AwaitDrained, RetryDead, DropDead, Dismiss, Excuse),
-            *(Stage, AppendStaged, AwaitSynced, StandDown),
+            FailDelivery,
+            *(Stage, AppendStaged, AwaitSynced, StandDown, Statistics),
         }
     ),
     (Role.CLIENT, State.CLOSED): frozenset(),
     (Role.WRITER, State.OPENING): frozenset({Welcome, Failed}),
     (Role.WRITER, State.OPEN): frozenset(
         {
-            *(Appended, Done, Wake, StatusReport, Failed),
+            *(Appended, Done, Wake, StatusReport, StatisticsReport, Failed),
             *(Joined, Leased, Revoke, Passed, Condemned, Counted, Staged),
         }
     ),
@@ -200,8 +205,8 @@ class Connection:
     def _check_version(self, message: Hello | Welcome) -> None:
         if isinstance(message, Hello) and message.magic != HELLO_MAGIC:
             raise ProtocolError("a peer that speaks something else")
-        if message.version != PROTOCOL_VERSION:
+        if message.version not in VERSIONS:
             raise ProtocolError(
-                f"a peer that speaks protocol version {message.version}, not {PROTOCOL_VERSION}:"
+                f"a peer that speaks protocol version {message.version}, not one of {VERSIONS}:"
                 " both ends must be of releases that share one"
             )

@@ -29,6 +29,10 @@ from a client
 22    AppendStaged  as `Append`, of a batch that lies in the ring
 23    AwaitSynced  answer with `Wake` once event `seq_no` is on the disk
 24    StandDown   leave for a writer that was told to serve: answered with `Done`, or refused
+25    Excuse      a pool is left, and what its members have begun has not failed
+26    FailDelivery  an event's handler failed: it is tried again, or a dead letter (version 2)
+27    Statistics  what the writer has counted: answered with `StatisticsReport`; an older
+            writer, which does not know it, hangs up
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
 66    Appended    the number of the batch's first event
@@ -42,6 +46,7 @@ from the writer
 74    Condemned   events, with how often they failed and whose they were last
 75    Counted     how many there were
 76    Staged      the size of the ring, whose descriptor comes with the first byte of this frame
+78    StatisticsReport  numbers by name, as `eventlog.api.statistics` declares them
 ====  ==========  ==================================================================================
 """
 
@@ -60,6 +65,7 @@ from eventlog.local.wire.group_messages import (
     Dismiss,
     DropDead,
     Excuse,
+    FailDelivery,
     Join,
     Joined,
     Lease,
@@ -78,6 +84,10 @@ PROTOCOL_VERSION: Final = 1
 FOLLOWS: Final = 0x80
 """A flag of `Append` and `AppendStaged` that is never stored: the batch is of one call with the
 producer's batch before it, and is refused if that was refused on this connection."""
+MEMBER_VERSION: Final = 2
+"""What members of groups say of themselves: a writer that knows `FailDelivery` takes both versions,
+and answers in the one that it was greeted with; an earlier one refuses the greeting."""
+VERSIONS: Final = (PROTOCOL_VERSION, MEMBER_VERSION)
 HELLO_MAGIC: Final = "eventlog"
 
 
@@ -172,6 +182,12 @@ class StandDown(NamedTuple):
     request_id: int
 
 
+class Statistics(NamedTuple):
+    """Ask for what the writer has counted."""
+
+    request_id: int
+
+
 class Welcome(NamedTuple):
     """The first message of the writer."""
 
@@ -215,6 +231,13 @@ class StatusReport(NamedTuple):
     connections: int
 
 
+class StatisticsReport(NamedTuple):
+    """The fields of `WriterStatistics` that the writer knows."""
+
+    request_id: int
+    numbers: dict[str, Any]
+
+
 class Failed(NamedTuple):
     """The request was refused, for this reason; the connection goes on."""
 
@@ -250,6 +273,8 @@ ClientMessage = (
     | AwaitSynced
     | StandDown
     | Excuse
+    | Statistics
+    | FailDelivery
 )
 WriterMessage = (
     Welcome
@@ -265,6 +290,7 @@ WriterMessage = (
     | Counted
     | Staged
     | Passed
+    | StatisticsReport
 )
 Message = ClientMessage | WriterMessage
 
@@ -294,6 +320,8 @@ TYPES: Final[dict[int, type[Message]]] = {
     23: AwaitSynced,
     24: StandDown,
     25: Excuse,
+    26: FailDelivery,
+    27: Statistics,
     65: Welcome,
     66: Appended,
     67: Done,
@@ -307,6 +335,7 @@ TYPES: Final[dict[int, type[Message]]] = {
     75: Counted,
     76: Staged,
     77: Passed,
+    78: StatisticsReport,
 }
 
 

@@ -6,6 +6,7 @@
 `actor`          what each message does to the log; no trio, no sockets
 `group_desk`     what members of groups say; the same
 `group_leases`   who gets which events of a group
+`group_failures` what becomes of an event whose handler failed
 `group_watches`  who waits for a group, and who buries for it
 `group_store`    the groups' states, journals and pages
 `group_letters`  which dead letters there are, and which are retried

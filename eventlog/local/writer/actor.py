@@ -17,12 +17,14 @@ what, and when:
 from __future__ import annotations
 
 import heapq
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
 from eventlog.api.positions import SEQ_NO_MAX, check_name, check_seq_no
+from eventlog.api.statistics import WriterStatistics, numbers_of
 from eventlog.config import MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
@@ -38,6 +40,8 @@ from eventlog.local.wire.messages import (
     Forget,
     Park,
     Seek,
+    Statistics,
+    StatisticsReport,
     Status,
     StatusReport,
     Wake,
@@ -67,11 +71,17 @@ class Waiting:
         """Wake the peer once the mark is there."""
         heapq.heappush(self._heap, (seq_no, next(self._tickets), peer, request_id))
 
-    def wake(self, mark: int) -> None:
-        """Answer all who waited for the mark to be where it is now."""
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._heap)
+
+    def wake(self, mark: int) -> int:
+        """Answer all who waited for the mark to be where it is now; how many they were."""
+        before = len(self._heap)
         while self._heap and self._heap[0][0] <= mark:
             _, _, peer, request_id = heapq.heappop(self._heap)
             peer.say(Wake(request_id, mark))
+        return before - len(self._heap)
 
     def forget(self, peer: Peer) -> None:
         """Drop what a peer that is gone was waiting for."""
@@ -107,6 +117,8 @@ class Actor:
         self._refused: dict[Peer, tuple[int, int, EventLogError]] = {}
         """The last batch that was refused on each pipe: producer, its count, and why."""
         self.groups = GroupDesk(log, on_due, self._on_group_moved)
+        self.counters = self.groups.store.counters
+        self._started_s = time.monotonic()
 
     def handle(self, peer: Peer, message: ClientMessage) -> None:
         """Carry out one message and say the answer, now or later.
@@ -148,13 +160,31 @@ class Actor:
                 self.groups.forget(check_name(consumer))
                 self.log.offsets.forget(consumer)
                 self._moved(peer, request_id)
-            case Status(request_id):
-                peer.say(StatusReport(request_id, self._connections()))
+            case Status() | Statistics():
+                peer.say(self._report(message))
             case _:
                 self.groups.handle(peer, message)
 
+    def _report(self, message: Status | Statistics) -> StatusReport | StatisticsReport:
+        """What only the writer knows."""
+        if isinstance(message, Status):
+            return StatusReport(message.request_id, self._connections())
+        return StatisticsReport(message.request_id, numbers_of(self.statistics()))
+
+    def statistics(self) -> WriterStatistics:
+        """What was counted, and how many there are now of what comes and goes."""
+        return self.counters.statistics(
+            uptime_s=time.monotonic() - self._started_s,
+            waiting=len(self._waiting),
+            parked=len(self._parked),
+            unsynced=len(self._unsynced) + len(self._awaiting_sync),
+            in_flight=sum(state.in_flight for state in self.groups.store.groups.values()),
+            connections=self._connections(),
+        )
+
     def _moved(self, peer: Peer, request_id: int) -> None:
         """A position was set: on the disk soon, and perhaps there is room now."""
+        self.counters.positions += 1
         peer.say(Done(request_id))
         self._on_dirty()
         self.retry_waiting()
@@ -200,7 +230,11 @@ class Actor:
             return
         answer = Appended(message.request_id, base_seq_no)
         last_seq_no = base_seq_no + message.count - 1
-        self._parked.wake(self.log.last_seq_no)
+        if is_known:
+            self.counters.repeated += 1
+        else:
+            self.counters.add_batch(message.count, len(message.payload))
+        self.counters.wake_ups += self._parked.wake(self.log.last_seq_no)
         if self._answers_when_synced and last_seq_no > self.log.control.synced:
             self._unsynced.append((last_seq_no, peer, answer))
         else:
@@ -241,10 +275,16 @@ class Actor:
         except EventLogError as error:
             self._refuse(peer, message, error)
 
+    def note_sync(self, seconds: float) -> None:
+        """Count a sync that took so long."""
+        self.counters.syncs += 1
+        self.counters.sync_s += seconds
+        self.counters.longest_sync_s = max(self.counters.longest_sync_s, seconds)
+
     def on_synced(self) -> None:
         """Answer the appends that a finished sync covers."""
         synced = self.log.control.synced
-        self._awaiting_sync.wake(synced)
+        self.counters.wake_ups += self._awaiting_sync.wake(synced)
         while self._unsynced and self._unsynced[0][0] <= synced:
             _, peer, answer = self._unsynced.popleft()
             peer.say(answer)

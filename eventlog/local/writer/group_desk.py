@@ -34,6 +34,7 @@ from eventlog.local.wire.group_messages import (
     Dismiss,
     DropDead,
     Excuse,
+    FailDelivery,
     Join,
     Joined,
     Lease,
@@ -45,6 +46,7 @@ from eventlog.local.wire.group_messages import (
     Settle,
 )
 from eventlog.local.wire.messages import Append, ClientMessage, Done
+from eventlog.local.writer.group_failures import end_failed
 from eventlog.local.writer.group_leases import GroupLeases, Seat, checked, failures_of
 from eventlog.local.writer.group_store import GroupStore
 from eventlog.local.writer.group_watches import GroupWatches
@@ -94,8 +96,9 @@ class GroupDesk:
             Lease: self._ask,
             Settle: self._settle,
             Release: self._release,
-            Nack: self._nack,
+            Nack: self._end_failed,
             Bury: self._bury,
+            FailDelivery: self._end_failed,
             Leave: self._leave,
             AwaitCondemned: self._await_condemned,
             AwaitDrained: self._await_drained,
@@ -257,17 +260,18 @@ class GroupDesk:
                 self._changed(seat.state)
         peer.say(Done(message.request_id))
 
-    def _nack(self, peer: Peer, message: Nack) -> None:
+    def _end_failed(self, peer: Peer, said: FailDelivery | Nack) -> None:
+        """A handler failed; members of earlier releases say `Nack`, and decide by themselves."""
+        letter, is_final = b"", False
+        if isinstance(said, FailDelivery):
+            letter, is_final = said.letter, bool(said.is_final)
         state, member_id = self._seat(peer)
-        seq_no = message.seq_no
-        if self._leases.holds(state, message.lease_id, member_id, [(seq_no, seq_no)]):
-            self.store.commit(state, "failed", message.lease_id, seq_no)
-            state.suspects.discard(seq_no)  # its worker has outlived it
-            if seq_no not in state.condemned:
-                state.delay(seq_no, self._clock() + message.delay_ns)
+        if self._leases.holds(state, said.lease_id, member_id, [(said.seq_no, said.seq_no)]):
+            end = (said.lease_id, said.seq_no, letter, self._clock() + said.delay_ns)
+            if end_failed(self.store, state, *end, is_final=is_final):
                 self._on_due()
             self._changed(state)
-        peer.say(Done(message.request_id))
+        peer.say(Done(said.request_id))
 
     def _bury(self, peer: Peer, message: Bury) -> None:
         state, seq_no = self._known(message.group), message.seq_no

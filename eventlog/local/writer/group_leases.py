@@ -109,6 +109,8 @@ class GroupLeases:
             raise
         self._tell_lost(asking.peer, state)
         failures = failures_of(state, ranges)
+        self._store.counters.leased += sum(last - first + 1 for first, last in ranges)
+        self._store.counters.redelivered += len(failures)
         asking.peer.say(Leased(asking.request_id, self._next_lease, tuple(ranges), failures))
         return True
 

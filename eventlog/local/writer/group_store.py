@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, suppress
 from typing import Any, Final
 
 from eventlog.api.positions import SEQ_NO_MAX
+from eventlog.api.statistics import Counters, WriterStatistics
 from eventlog.config import MIB
 from eventlog.errors import EventLogError, StorageFailed
 from eventlog.local.groups.acks import Acks, unpack_acks
@@ -42,6 +43,8 @@ class GroupStore:
         self._clock = clock
         self._hashes = KeyHashes(log.directory)
         self.groups: dict[str, GroupState] = {}
+        self.counters = Counters(WriterStatistics)
+        """Of the whole writer; the store is what its parts have in common."""
         self.letters = LetterNumbers()
         self._files: tuple[Journal, Journal, MemberPages] | None = None
         self._rewrite_at = REWRITE_BYTES

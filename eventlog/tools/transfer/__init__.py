@@ -6,7 +6,7 @@
 `records`      what both have in common: the fields, and envelopes of them
 =============  ==================================================================
 
-Both keep everything of an event: id, timestamp (nanoseconds), key, headers and the payload with all
-its types. The sequence number is written for whoever reads, and means nothing on import, where the
-log numbers anew. Positions of consumers are not part of it.
+Both keep everything of an event: id, timestamp (nanoseconds), key, headers, cause and the payload
+with all its types. The sequence number is written for whoever reads, and means nothing on import,
+where the log numbers anew. Positions of consumers are not part of it.
 """

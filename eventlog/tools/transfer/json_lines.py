@@ -3,11 +3,12 @@
 A line is one object, in UTF-8::
 
     {"seq_no": 7, "id": "0190163d-8694-739b-aea5-966c26f8ad91",
-     "timestamp": "2026-01-31T12:00:00.123456789Z", "key": "k", "headers": {"h": "v"}, "event": ...}
+     "timestamp": "2026-01-31T12:00:00.123456789Z", "key": "k", "headers": {"h": "v"},
+     "cause": {"log_id": "5c1a3f0e-...", "seq_no": 3, "group": "resize"}, "event": ...}
 
-`key` and `headers` are left out where an event has none. What JSON has (null, true, numbers,
-strings, arrays, objects with string keys) stands in `event` as it is; integers may have 64 bits.
-What it does not have is an object with a single name, which begins with `$`:
+`key`, `headers` and `cause` are left out where an event has none. What JSON has (null, true,
+numbers, strings, arrays, objects with string keys) stands in `event` as it is; integers may have 64
+bits. What it does not have is an object with a single name, which begins with `$`:
 
 ==================================  =======================================================
 in the line                         in the log
@@ -40,6 +41,7 @@ from uuid import UUID
 import msgpack
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
+from eventlog.event.cause import packed_cause
 from eventlog.event.envelope import EventEnvelope, timestamp_ns_of
 from eventlog.event.payload import hashable
 from eventlog.tools.transfer.records import check_fields, envelope_from
@@ -79,6 +81,8 @@ def fields_of(envelope: EventEnvelope) -> dict[str, Any]:
         fields["key"] = envelope.key
     if envelope.headers is not None:
         fields["headers"] = envelope.headers
+    if (cause := envelope.cause) is not None:
+        fields["cause"] = packed_cause(cause) | {"log_id": str(cause.log_id)}
     fields["event"] = to_plain(envelope.event)
     return fields
 
@@ -93,7 +97,7 @@ def envelope_of_line(line: str | bytes) -> EventEnvelope:
         record = check_fields(json.loads(line))
         identity, moment = record.get("id"), record.get("timestamp")
         return envelope_from(
-            {**record, "event": from_plain(record["event"])},
+            {**record, "cause": _cause_of(record), "event": from_plain(record["event"])},
             None if identity is None else UUID(_text(identity)).bytes,
             None if moment is None else _ns_of_text(_text(moment)),
         )
@@ -158,6 +162,14 @@ def from_plain(value: Any) -> Any:
 
 def _map_of(pairs: Any) -> dict[Any, Any]:
     return {hashable(from_plain(key)): from_plain(item) for key, item in pairs}
+
+
+def _cause_of(record: dict[str, Any]) -> Any:
+    """The cause of a line as MessagePack has it; what is wrong with it is found there."""
+    cause = record.get("cause")
+    if not isinstance(cause, dict) or "log_id" not in cause:
+        return cause
+    return cause | {"log_id": UUID(_text(cause["log_id"])).bytes}
 
 
 def _text(value: Any) -> str:

@@ -1,8 +1,8 @@
 """Events as MessagePack: one map for each, one after the other, as any MessagePack library reads.
 
-The fields are those of `records`, in that order; `id` is 16 bytes and `timestamp` an integer,
-nanoseconds since 1970. `event` is the payload as the log stores it: times are MessagePack's
-timestamps, a UUID is extension type 1. Pure.
+The fields are those of `records`, in that order; `id` is 16 bytes, as is the `log_id` of a `cause`,
+and `timestamp` an integer, nanoseconds since 1970. `event` is the payload as the log stores it:
+times are MessagePack's timestamps, a UUID is extension type 1. Pure.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgpack
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
+from eventlog.event.cause import packed_cause
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.payload import new_packer, unpack
 from eventlog.tools.transfer.records import check_fields, envelope_from
@@ -35,6 +36,8 @@ def new_record_packer() -> Callable[[EventEnvelope], bytes]:
             fields["key"] = envelope.key
         if envelope.headers is not None:
             fields["headers"] = envelope.headers
+        if (cause := envelope.cause) is not None:
+            fields["cause"] = packed_cause(cause)
         fields["event"] = envelope.event
         return pack(fields)
 

@@ -5,6 +5,7 @@
     timestamp   nanoseconds since 1970
     key         str, or left out
     headers     map of str to str, or left out
+    cause       what a result came from: map of log_id, seq_no and group, or left out
     event       the payload
 
 On import only `event` is needed; a missing `id` or `timestamp` is made then.
@@ -16,6 +17,7 @@ import time
 from typing import Any, Final
 
 from eventlog.errors import InvalidEvent
+from eventlog.event.cause import unpacked_cause
 from eventlog.event.envelope import (
     ID_BYTES,
     EventEnvelope,
@@ -25,7 +27,7 @@ from eventlog.event.envelope import (
     new_id,
 )
 
-FIELDS: Final = ("seq_no", "id", "timestamp", "key", "headers", "event")
+FIELDS: Final = ("seq_no", "id", "timestamp", "key", "headers", "cause", "event")
 
 
 def check_fields(record: object) -> dict[str, Any]:
@@ -60,11 +62,12 @@ def envelope_from(record: dict[str, Any], id_bytes: bytes | None, ns: int | None
         id_bytes = new_id(ns)
     if len(id_bytes) != ID_BYTES:
         raise InvalidEvent(f"its id has {len(id_bytes)} bytes instead of {ID_BYTES}")
-    key, headers = record.get("key"), record.get("headers")
+    key, headers, cause = record.get("key"), record.get("headers"), record.get("cause")
     return envelope_of(
         record["event"],
         id_bytes=id_bytes,
         timestamp_ns=ns,
         key=None if key is None else check_key(key),
         headers=None if headers is None else check_headers(headers),
+        cause=None if cause is None else unpacked_cause(cause),
     )

@@ -1,0 +1,35 @@
+"""What a log's writer says to who only looks: a command that starts no writer, and never hangs."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Final
+
+from eventlog.api.statistics import WriterStatistics
+from eventlog.errors import EventLogError, WriterUnavailable
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.client.threads import BlockingPipe, OutOfTime
+from eventlog.local.rendezvous import connect
+
+ASK_S_MAX: Final = 2.0
+"""A writer that is stopped answers later, or never."""
+
+
+def running_statistics(handle: LocalHandle) -> WriterStatistics | None:
+    """What the log's writer has counted; `None` if none runs, or it does not say so in time."""
+    pipe = BlockingPipe(handle.path, handle.new_channel(), find=_find_running)
+    pipe.end_s = time.monotonic() + ASK_S_MAX
+    try:
+        return pipe.run(pipe.channel.statistics())
+    except (EventLogError, OutOfTime):
+        return None
+    finally:
+        pipe.close()
+
+
+def _find_running(path: str) -> socket.socket:
+    found = connect(path)
+    if found is None:
+        raise WriterUnavailable(f"nobody serves the log {path}", path=path)
+    return found
