@@ -85,10 +85,7 @@ class EventRange(ABC):
 
 
 class EventLog(ABC):
-    """A persistent, ordered, replayable log; `async with` opens and closes it.
-
-    Before it is opened, and after it was closed, every method raises `LogClosed`.
-    """
+    """A persistent, ordered, replayable log; `async with` opens it, else calls are `LogClosed`."""
 
     @property
     @abstractmethod
