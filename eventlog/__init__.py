@@ -58,12 +58,23 @@ from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
     from eventlog import blocking
-    from eventlog.api.group import DeadLetter, Group, GroupReport
+    from eventlog.api.group import (
+        DeadLetter,
+        Exhausted,
+        ExitReport,
+        Failure,
+        Group,
+        GroupReport,
+        Lease,
+        Member,
+        MemberReport,
+    )
     from eventlog.api.log import (
         AppendHandle,
         EventLog,
         EventRange,
         EventStream,
+        ManyHandle,
         Publisher,
     )
     from eventlog.api.statistics import (
@@ -91,6 +102,9 @@ __all__ = [
     "EventTooLarge",
     "EventTypeMismatch",
     "EventsTruncated",
+    "Exhausted",
+    "ExitReport",
+    "Failure",
     "ForkedHandle",
     "Group",
     "GroupMismatch",
@@ -102,6 +116,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidEvent",
     "InvalidName",
+    "Lease",
     "LogClosed",
     "LogDeleted",
     "LogFull",
@@ -109,6 +124,9 @@ __all__ = [
     "LogNotFound",
     "LogStatistics",
     "LogStatus",
+    "ManyHandle",
+    "Member",
+    "MemberReport",
     "NotALog",
     "NotFlushed",
     "NotSupported",
@@ -138,10 +156,17 @@ _LAZY = {
     "EventRange": "eventlog.api.log",
     "EventStream": "eventlog.api.log",
     "DeadLetter": "eventlog.api.group",
+    "ExitReport": "eventlog.api.group",
+    "Exhausted": "eventlog.api.group",
+    "Failure": "eventlog.api.group",
     "Group": "eventlog.api.group",
     "GroupReport": "eventlog.api.group",
     "LogStatistics": "eventlog.api.statistics",
+    "Lease": "eventlog.api.group",
+    "Member": "eventlog.api.group",
+    "MemberReport": "eventlog.api.group",
     "LogStatus": "eventlog.api.status",
+    "ManyHandle": "eventlog.api.log",
     "PublisherStatistics": "eventlog.api.statistics",
     "StreamStatistics": "eventlog.api.statistics",
     "WriterStatistics": "eventlog.api.statistics",

@@ -17,7 +17,6 @@ Importing this module imports neither trio nor asyncio.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from eventlog.api import engines
 from eventlog.api.blocking_log import (
@@ -25,13 +24,13 @@ from eventlog.api.blocking_log import (
     AppendHandle,
     EventLog,
     EventStream,
+    ManyHandle,
     Publisher,
 )
 from eventlog.api.group import BlockingGroup as Group
+from eventlog.api.group import BlockingMember as Member
+from eventlog.api.group import Lease
 from eventlog.config import AskedOptions, Durability, OnFull, Retention
-
-if TYPE_CHECKING:
-    from eventlog.local.client.member import GroupMember, Lease
 
 __all__ = [
     "PUBLISHER_LINGER_S_DEFAULT",
@@ -39,8 +38,9 @@ __all__ = [
     "EventLog",
     "EventStream",
     "Group",
-    "GroupMember",
     "Lease",
+    "ManyHandle",
+    "Member",
     "Publisher",
     "open",
 ]
@@ -75,11 +75,3 @@ def open(  # noqa: A001 - the name of the contract
         max_event_bytes=max_event_bytes,
     )
     return engines.open_blocking_log(path, asked)
-
-
-def __getattr__(name: str) -> object:
-    if name in ("GroupMember", "Lease"):
-        from eventlog.local.client import member
-
-        return getattr(member, name)
-    raise AttributeError(f"module 'eventlog.blocking' has no attribute {name!r}")

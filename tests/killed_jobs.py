@@ -59,16 +59,13 @@ def work(path: str) -> None:
     with (
         blocking.open(path) as log,
         log.group("g", position=SeekPosition.BEGINNING) as group,
-        group.join(os.getpid()) as member,
+        group.open_member(os.getpid()) as member,
     ):
         lease = member.lease(5)
         assert lease is not None
-        while lease.todo:
-            row, seq_no = lease.todo.popleft()
-            member.begin(row, seq_no, 1)
-            member.envelope(seq_no)
-            member.end(row)
-            member.settle(lease, [(seq_no, seq_no)])
+        for _, envelope in lease:
+            lease.begin(envelope)
+            lease.done(envelope)
         member.flush()
         report("settled")
 

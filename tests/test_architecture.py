@@ -42,7 +42,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "local.writer": LOCAL | {"local.wire", "local.groups", "local.rendezvous"},
     "local.client": LOCAL | {"local.wire", "local.groups", "local.rendezvous", "spawn"},
     "memory": GROUND | {"blocking"},
-    "blocking": GROUND | {"local.client.member"},
+    "blocking": GROUND,
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
     "demo": GROUND | {"blocking"},
@@ -83,12 +83,12 @@ PURE: Final = {
     "local.wire.codec": set[str](),
     "local.wire.messages": set[str](),
     "local.client.conversations": {"os.getpid"},
+    "local.client.out_batch": set[str](),
     "local.client.outbox": set[str](),
     "local.client.unsent": set[str](),
     "tools.doctor.findings": set[str](),
     "tools.doctor.readers": set[str](),
     "tools.doctor.times": set[str](),
-    "api.group_new": set[str](),
     "memory.groups": set[str](),
     "local.groups.acks": set[str](),
     "local.groups.losses": set[str](),
@@ -232,7 +232,7 @@ def test_event_loops_stay_in_the_shells() -> None:
     loops = {"trio", "anyio", "asyncio", "sniffio"}
     shells = {
         *("local.client.asynchronous", "local.client.append_pipe"),
-        *("local.log", "local.stream", "local.publisher"),
+        *("local.log", "local.stream", "local.publisher", "local.group", "local.member"),
         *("memory.log", "memory.group", "api.portal", "api.loops", "__init__"),
     }
     for name in MODULES:
@@ -254,7 +254,7 @@ POOL_PACKAGE: Final = PACKAGE.parent / "workers"
 POOL_MODULES: Final = sorted(POOL_PACKAGE.rglob("*.py"))
 PUBLIC: Final = {
     *("eventlog", "eventlog.blocking", "eventlog.errors", "eventlog.local.groups"),
-    *("eventlog.spawn", "eventlog.system", "eventlog.api", "eventlog.api.group_new"),
+    *("eventlog.spawn", "eventlog.system", "eventlog.api"),
 }
 
 
@@ -278,6 +278,19 @@ def full_imports(path: Path) -> set[str]:
 def test_pools_use_only_public_names_of_the_log(path: Path) -> None:
     of_log = {name for name in full_imports(path) if name.split(".")[0] == "eventlog"}
     assert of_log <= PUBLIC
+
+
+@pytest.mark.parametrize(
+    "path", sorted((POOL_PACKAGE / "cli").glob("*.py")), ids=lambda path: f"cli-{path.stem}"
+)
+def test_the_command_line_of_pools_knows_no_engine(path: Path) -> None:
+    """The two commands share their looks; what a log holds they ask through `eventlog.cli.address`.
+
+    So `workers groups` and `workers dead` do on any engine what they do with a directory.
+    """
+    of_log = {name for name in full_imports(path) if name.split(".")[0] == "eventlog"}
+    shared = {name for name in of_log if name.startswith("eventlog.cli.")}
+    assert of_log - shared <= {"eventlog", "eventlog.blocking", "eventlog.system"}
 
 
 def test_the_log_knows_nothing_of_pools() -> None:

@@ -361,18 +361,21 @@ def test_a_group_at_work_is_copied_so_that_each_result_is_there_once(place: Path
 def test_what_members_have_in_their_hands_is_handed_out_in_the_copy(place: Path) -> None:
     with blocking.open(place / "log") as log:
         log.append_many(range(10))
-        with log.group("g") as group, group.join() as member:
+        with log.group("g") as group, group.open_member() as member:
             lease = member.lease(4)
             assert lease is not None
             back_up(log.path, str(place / "copy"))
             with blocking.open(place / "copy") as copied, copied.group("g") as other:
                 copied.append("end")
-                with other.join() as taker:
+                with other.open_member() as taker:
                     found: list[int] = []
                     while len(found) < 11:
                         got = taker.lease(100)
                         assert got is not None
-                        found += [number for _, number in got.todo]
+                        for _, envelope in got:
+                            found.append(envelope.seq_no or 0)
+                            assert got.begin(envelope)
+                            got.done(envelope)
                 assert sorted(found) == list(range(1, 12))
 
 

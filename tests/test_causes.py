@@ -22,7 +22,7 @@ from eventlog.event.record_batch import (
     decoder_for,
     unpack_body,
 )
-from eventlog.event.results import envelopes_of_results, result_id
+from eventlog.event.results import add_results, envelopes_of_results, result_id
 from eventlog.local.groups.stored import envelope_of_letter, fitting_letter
 
 LIMIT = 1 << 20
@@ -222,4 +222,10 @@ def test_results_have_the_key_of_their_source_unless_they_set_one() -> None:
     again = envelopes_of_results(source, ["another", 2, 3, 4, 5], LOG, "g")
     assert [one.id for one in again][:4] == [one.id for one in results]
     assert {one.seq_no for one in results} == {None}
+    builder = BatchBuilder(LIMIT)
+    add_results(builder, source, [1, own, source, None], LOG, "g")
+    for row, one in enumerate(unpack_body(body_of(builder.build()), 4, 1)):
+        given_ = results[row]
+        assert (one.event, one.key, one.headers) == (given_.event, given_.key, given_.headers)
+        assert (one.id, one.cause) == (given_.id, given_.cause)
     assert results[1].timestamp == own.timestamp

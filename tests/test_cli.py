@@ -95,6 +95,18 @@ def test_append_takes_arguments_with_key_and_headers(log: str) -> None:
     ]
 
 
+def test_tail_tells_what_a_result_came_from(log: str) -> None:
+    cause = {"log_id": "00000000-0000-0000-0000-000000000007", "seq_no": 3, "group": "resize"}
+    identity = "018df4d8-0853-7482-a0b6-1d8e07f2947c"
+    lines = [{"event": 1, "id": identity, "key": "k", "cause": cause}, {"event": 2}]
+    out("import", log, given="".join(f"{json.dumps(line)}\n" for line in lines))
+    result, plain = map(json.loads, out("tail", log, "--json").splitlines())
+    assert (result["id"], result["key"], result["cause"]) == (identity, "k", cause)
+    assert "cause" not in plain
+    shown = out("tail", log, "--from", "1", "-n", "1", "--format", "{cause.group} {cause.seq_no}")
+    assert shown == "resize 3\n"
+
+
 def test_append_of_text_stores_lines_as_they_are(log: str) -> None:
     out("append", log, "--text", given="not json\n\n{x\n")
     assert out("tail", log, "--format", "{seq_no}:{event}") == "1:not json\n2:\n3:{x\n"

@@ -547,6 +547,19 @@ def test_a_failed_event_waits_for_its_backoff(world: World) -> None:
     assert world.state().position == 20
 
 
+def test_a_writer_counts_what_groups_are_handed(world: World) -> None:
+    member = Member(world, M1)
+    assert member.lease(3) == [1, 2, 3]
+    counted = world.actor.statistics()
+    assert (counted.leased, counted.redelivered, counted.in_flight) == (3, 0, 3)
+    member.settle(1, 3)
+    member.nack(2)
+    world.actor.groups.resume_due()
+    assert member.lease(1) == [2]
+    counted = world.actor.statistics()
+    assert (counted.leased, counted.redelivered, counted.in_flight) == (4, 1, 1)
+
+
 def test_a_failure_that_is_said_twice_counts_once(world: World) -> None:
     member = Member(world, M1)
     member.lease(2)

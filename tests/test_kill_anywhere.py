@@ -115,15 +115,15 @@ def check(log: blocking.EventLog, job: str, said: list[list[str]]) -> None:
 
 def finish_group(log: blocking.EventLog) -> None:
     """Another member gets, at once, what the dead one had."""
-    with log.group("g", position=SeekPosition.BEGINNING) as group, group.join(7) as member:
+    with log.group("g", position=SeekPosition.BEGINNING) as group, group.open_member(7) as member:
         last = log.last_seq_no()
         position = 0
         while position != last:
             lease = member.lease(1000)
             assert lease is not None
-            numbers = [number for _, number in lease.todo]
-            lease.todo.clear()
-            member.settle(lease, [(number, number) for number in numbers])
+            for _, envelope in lease:
+                assert lease.begin(envelope)
+                lease.done(envelope)
             member.flush()
             states = {one.name: one.last_acked or 0 for one in log.consumers()}
             position = states["g"]

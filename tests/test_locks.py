@@ -165,9 +165,9 @@ KILLED_MEMBER = """
 import os, signal, sys, time
 from eventlog import blocking
 log = blocking.open(sys.argv[1])
-member = log.group("g").__enter__().join()
+member = log.group("g").__enter__().open_member()
 lease = member.lease(1)
-member.begin(*lease.todo.popleft(), time.monotonic_ns())
+lease.begin(next(iter(lease))[1])
 child = os.fork()
 if child == 0:
     os.close(1)
@@ -190,11 +190,13 @@ def test_the_events_of_a_killed_member_go_to_others_while_a_child_of_it_lives(pa
             check=False,
         )
         try:
-            with group.join() as member:
+            with group.open_member() as member:
                 lease = member.lease(1)
                 assert lease is not None
-                assert lease.attempt_of(1) == 2
-                member.settle(lease, [(1, 1)])
+                ((attempt, envelope),) = lease
+                assert attempt == envelope.attempt == 2
+                assert lease.begin(envelope)
+                lease.done(envelope)
         finally:
             os.kill(int(done.stdout), signal.SIGKILL)
 
@@ -337,6 +339,21 @@ def test_serve_replaces_a_writer_that_clients_started_without_an_error_for_them(
         assert seen == numbers
         end(server)
         assert log.append("after") == len(numbers) + 1
+
+
+def test_a_serve_that_waits_or_starts_ends_in_order_on_sigterm(path: str) -> None:
+    # Between its first words and its first pipe, SIGTERM killed it, and its socket stayed.
+    for _ in range(3):
+        server = serve(path)
+        first_line(server, ", epoch")
+        end(server)
+        assert not rendezvous.has_socket(path)
+    server = serve(path)
+    first_line(server, ", epoch")
+    waiting = serve(path, "--wait")
+    wait_until(lambda: f"{waiting.pid}" in waiting_for(path))
+    end(waiting)
+    end(server)
 
 
 def test_another_serve_is_an_error_or_waited_for(path: str) -> None:

@@ -59,16 +59,15 @@ def kill(pid: int) -> None:
 MEMBER = """
 import sys, time
 from eventlog import blocking
-with blocking.open(sys.argv[1]) as log, log.group("g") as group, group.join() as member:
+with blocking.open(sys.argv[1]) as log, log.group("g") as group, group.open_member() as member:
     lease = member.lease(1)
-    row, seq_no = lease.todo.popleft()
-    member.begin(row, seq_no, time.monotonic_ns())
-    print(seq_no, flush=True)
+    ((_, envelope),) = lease
+    lease.begin(envelope)
+    print(envelope.seq_no, flush=True)
     sys.stdin.readline()
-    member.end(row)
-    member.settle(lease, [(seq_no, seq_no)])
+    lease.done(envelope)
     member.flush()
-    print("settled", lease.is_stale, flush=True)
+    print("settled", lease.is_lost, flush=True)
 """
 
 
@@ -100,11 +99,13 @@ def test_an_event_of_a_member_in_another_container_stays_its_own_when_the_writer
         with member_in_a_container(path) as (outer, inner):
             os.kill(inner, signal.SIGSTOP)  # so that it does not come back before that is decided
             kill(writer_of(path))
-            with group.join() as member:
+            with group.open_member() as member:
                 lease = member.lease(10)
                 assert lease is not None
-                assert [seq_no for _, seq_no in lease.todo] == [2]
-                member.settle(lease, [(2, 2)])
+                ((_, envelope),) = lease
+                assert envelope.seq_no == 2
+                assert lease.begin(envelope)
+                lease.done(envelope)
             os.kill(inner, signal.SIGCONT)
             assert outer.stdin is not None
             assert outer.stdout is not None
@@ -122,25 +123,25 @@ def test_an_event_of_a_member_that_died_in_another_container_goes_to_others(path
             kill(writer_of(path))
             log.append("second")
             kill(inner)
-            with group.join() as member:
+            with group.open_member() as member:
                 lease = member.lease(10)
-                while lease is not None and lease.todo[0][1] != 1:
+                while lease is not None and (found := next(iter(lease)))[1].seq_no != 1:
                     lease = member.lease(10)
                 assert lease is not None
-                assert lease.attempt_of(1) == 2
+                assert found[0] == 2
 
 
 CHILD_OF_A_MEMBER = """
 import os, signal, sys, time
 from eventlog import blocking
 log = blocking.open(sys.argv[1])
-member = log.group("g").__enter__().join()
+member = log.group("g").__enter__().open_member()
 child = os.fork()
 if child == 0:
     os.close(1)
     time.sleep(60)
     os._exit(0)
-print(child, member.slot, flush=True)
+print(child, member.pipe.slot, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -21,7 +21,8 @@ from eventlog.errors import (
 )
 from eventlog.event.record_batch import unpack_body
 from eventlog.local.client.conversations import ATTEMPTS_MAX, Channel
-from eventlog.local.client.outbox import OutBatch, Outbox, copy_of
+from eventlog.local.client.out_batch import OutBatch, copy_of
+from eventlog.local.client.outbox import Outbox
 from eventlog.local.client.unsent import PARTS_AT_ONCE, Unsent
 from eventlog.local.wire.messages import Append
 from eventlog.testing import ScriptedWriter, batch_of

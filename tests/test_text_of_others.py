@@ -30,6 +30,7 @@ from eventlog.cli.printing import clean
 from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups import pack_letter
+from eventlog.local.wire.group_messages import FailDelivery
 from eventlog.tools.transfer.json_lines import envelope_of_line
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -90,10 +91,11 @@ def make_nasty_log(path: Path) -> None:
         log.append({1: float("nan"), "1": RED})
         for name in TWINS:
             log.ack(name, 1)
-        with log.group(GROUP, max_deliveries=1) as group, group.join() as member:
-            lease = member.lease(1)
+        with log.group(GROUP, max_deliveries=1) as group, group.open_member() as member:
+            lease: Any = member.lease(1)
             assert lease is not None
-            _, seq_no = lease.todo.popleft()
+            ((_, envelope),) = lease
+            lease.begin(envelope)
             letter = pack_letter(
                 event=EVENT,
                 key=f"k[/red]{RED}",
@@ -102,7 +104,9 @@ def make_nasty_log(path: Path) -> None:
                 traceback=f"Traceback:\n  [/red]{RED}",
                 log_lines=(f"INFO [bold]{RED}\rover", "b"),
             )
-            member.bury(lease, seq_no, letter)
+            what = (lease.held.lease_id, envelope.seq_no, 0, 1, letter)
+            local: Any = member
+            local.pipe.say_of(lease.held, FailDelivery, *what)
             member.flush()
 
 

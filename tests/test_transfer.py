@@ -321,7 +321,10 @@ def source(tmp_path: Path) -> Path:
     log = open_storage(str(path), segment_bytes=8192)
     log.append(batch_of(*ODD))
     log.append(batch_of(EventEnvelope(DEEP, key="deep", headers={"h": "ü"})))
-    own = envelope_of("own", id_bytes=b"\xff" * 16, timestamp_ns=NS, key="", headers={})
+    cause = Cause(UUID(int=3), 2**63 - 1, "группа/0")
+    own = envelope_of(
+        "own", id_bytes=b"\xff" * 16, timestamp_ns=NS, key="", headers={}, cause=cause
+    )
     log.append(batch_of(own))
     for n in range(100):
         log.append(batch_of({"n": n, "pad": "." * 200}, {"n": n}))

@@ -21,6 +21,7 @@ from eventlog import InvalidArgument, blocking
 from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups import pack_letter
+from eventlog.local.wire.group_messages import FailDelivery
 from eventlog.testing import batch_of, open_storage
 from workers.cli import app
 from workers.cli.changes import changed, snapshot
@@ -179,20 +180,23 @@ def dead(place: Path) -> Path:
 def bury(log: blocking.EventLog, name: str, numbers: list[int], **fields: Any) -> None:
     """Work through the log as a member of a group whose handler fails for those events."""
     left = set(range(1, 7))
-    with log.group(name, max_deliveries=1) as group, group.join() as member:
+    with log.group(name, max_deliveries=1) as group, group.open_member() as member:
         while left:
-            lease = member.lease(6)
+            lease: Any = member.lease(6)
             assert lease is not None
-            while lease.todo:
-                _, seq_no = lease.todo.popleft()
+            for _, envelope in lease:
+                seq_no = envelope.seq_no or 0
                 left.remove(seq_no)
+                lease.begin(envelope)
                 if seq_no not in numbers:
-                    member.settle(lease, [(seq_no, seq_no)])
+                    lease.done(envelope)
                     continue
                 error = f"ValueError: no size (in px) {seq_no}"
                 error = "the worker was killed by SIGSEGV" if "exit_code" in fields else error
                 letter = pack_letter(event=seq_no, key="k", headers=None, error=error, **fields)
-                member.bury(lease, seq_no, letter)
+                what = (lease.held.lease_id, seq_no, 0, 1, letter)
+                local: Any = member
+                local.pipe.say_of(lease.held, FailDelivery, *what)
         member.flush()
 
 
@@ -322,7 +326,7 @@ def test_a_group_whose_members_work_otherwise_is_exit_code_1(place: Path) -> Non
     with (
         blocking.open(place / "log") as log,
         log.group("g", max_deliveries=7) as group,
-        group.join(),
+        group.open_member(),
     ):
         done = run(place, "run", "log", "-g", "g", "--handler", "tasks:double", "-n", "1")
     assert done.returncode == 1
@@ -533,7 +537,7 @@ def test_members_at_work_do_not_hinder_a_retry(dead: Path, told: Callable[..., s
     with (
         blocking.open(dead / "log") as log,
         log.group("g", max_deliveries=7) as group,
-        group.join(),
+        group.open_member(),
     ):
         assert told(dead, "dead", "retry", "log", "-g", "g") == "retried 3 dead letters\n"
 

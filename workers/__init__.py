@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from eventlog import DeadLetter
     from workers import blocking
-    from workers.errors import InvalidHandler, PoolError, PoolFailed
+    from workers.errors import InvalidHandler, PoolError, PoolFailed, Reject
     from workers.policy import Backoff
     from workers.pool import Pool
     from workers.results import Results
@@ -35,6 +35,7 @@ __all__ = [
     "PoolError",
     "PoolFailed",
     "PoolStats",
+    "Reject",
     "Results",
     "WorkerStats",
     "blocking",
@@ -49,6 +50,7 @@ _LAZY = {
     "PoolFailed": "workers.errors",
     "PoolStats": "workers.stats",
     "Results": "workers.results",
+    "Reject": "workers.errors",
     "WorkerStats": "workers.stats",
 }
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from eventlog import EventLog, InvalidArgument, InvalidArgumentType, blocking
-from eventlog.system import absolute_path
+from eventlog import EventLog, InvalidArgument, InvalidArgumentType, blocking, system
 
 
 def check_log(log: EventLog) -> EventLog:
@@ -51,7 +50,7 @@ def path_of(
         if is_in_process:
             return path
         raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
-    return absolute_path(path)
+    return system.absolute_path(path)
 
 
 def _path_in(output: object) -> str:

@@ -26,8 +26,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import eventlog
 import eventlog.blocking
-from eventlog import DeadLetter, EventLogError, InvalidArgumentType
-from eventlog.system import hold_standard_descriptors
+from eventlog import DeadLetter, EventLogError, InvalidArgumentType, system
 from workers import pool
 from workers.errors import PoolError, PoolFailed
 from workers.options import PoolOptions
@@ -81,7 +80,7 @@ class Pool:
     def _new_portal(self) -> Iterator[BlockingPortal]:
         with ExitStack() as stack:
             try:
-                hold_standard_descriptors()
+                system.hold_standard_descriptors()
                 portal = stack.enter_context(start_blocking_portal("trio"))
             except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
                 raise PoolFailed(

@@ -12,7 +12,6 @@ import random
 import signal
 import socket
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -21,13 +20,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import eventlog.blocking
-from eventlog.errors import WriterUnavailable
+from eventlog import WriterUnavailable
 from workers import forks, handlers, importing
 from workers.control import RECEIVE_BYTES, ControlReader, packed_message
 from workers.policy import Backoff, Recycling
 
 if TYPE_CHECKING:
-    from eventlog.blocking import GroupMember
     from workers.work import Worker
 
 PR_SET_PDEATHSIG: Final = 1
@@ -149,44 +147,31 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
     root.setLevel(spec.log_level)
     random.seed()
     try:
-        code = forks.call(handlers.unpacked, spec.code, handlers.new_script())
-        handler, initializer = code
-        if initializer is not None:
-            forks.call(initializer)
+        code = forks.call(handlers.unpacked_code, spec.code, handlers.new_script())
+        if code.initializer is not None:
+            forks.call(code.initializer)
         spec.recycling.check_start(private_bytes())
         log = eventlog.blocking.open(spec.path)
-        member = _join(log, spec)
-        worker = _worker(spec, control, member, handler)
+        worker = _worker(spec, control, code)
+        worker.join(log)
     except BaseException as error:  # noqa: BLE001 - also sys.exit in a user's module
         may_pass = isinstance(error, WriterUnavailable)
         control.say("failed", describe(error), traceback_of(error), may_pass)
         os._exit(FAILED_TO_START)
-    with log, member:
+    with log, worker.member:
         _work(worker, control)
 
 
-def _join(log: eventlog.blocking.EventLog, spec: WorkerSpec) -> GroupMember:
-    with log.group(
-        spec.group,
-        ordering="key" if spec.ordering else None,
-        max_deliveries=spec.max_deliveries,
-    ) as group:
-        member: GroupMember = group.join(spec.pool_id)
-        return member
-
-
-def _worker(
-    spec: WorkerSpec, control: ControlEnd, member: GroupMember, handler: handlers.Handler
-) -> Worker:
+def _worker(spec: WorkerSpec, control: ControlEnd, code: handlers.Code) -> Worker:
     from workers.work import Worker
 
-    return Worker(spec, control, member, handler)
+    return Worker(spec, control, code)
 
 
 def _work(worker: Worker, control: ControlEnd) -> None:
     control.watch(worker.stop)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    control.say("ready", worker.member.slot, worker.member.member_id)
+    control.say("ready", worker.member.member_id)
     if handlers.is_async(worker.handler) or worker.spec.concurrency > 1:
         from workers.work_together import run_together
 
@@ -254,8 +239,3 @@ def traceback_of(error: BaseException) -> str:
 def storable(text: str) -> str:
     """The text without what UTF-8 cannot carry, such as halves of surrogate pairs."""
     return text.encode(errors="backslashreplace").decode()
-
-
-def now_ns() -> int:
-    """The clock of members' pages: the same for all processes of the machine."""
-    return time.monotonic_ns()

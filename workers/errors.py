@@ -6,7 +6,7 @@ from typing import Any
 
 from eventlog import EventLogError
 
-__all__ = ["InvalidHandler", "PoolError", "PoolFailed"]
+__all__ = ["InvalidHandler", "PoolError", "PoolFailed", "Reject"]
 
 
 class PoolError(EventLogError):
@@ -15,6 +15,18 @@ class PoolError(EventLogError):
 
 class InvalidHandler(PoolError, ValueError):
     """The handler cannot be sent to a worker process, or is none; raised before any is started."""
+
+
+class Reject(Exception):
+    """Raised by a handler: the event becomes a dead letter at once, with the reason as its error.
+
+    ::
+
+        if order["amount"] < 0:
+            raise workers.Reject("an order has a negative amount")
+    """
+
+    __module__ = "workers"
 
 
 class PoolFailed(PoolError):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from io import BytesIO
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eventlog import EventEnvelope
 from workers.errors import InvalidHandler
@@ -23,18 +23,32 @@ CULPRITS_MAX: Final = 100
 """How deep to look for what cannot travel."""
 
 
-def packed(handler: object, initializer: object = None) -> bytes:
-    """Both as bytes; each is a callable, or `"package.module:name"`.
+RetryOn = tuple[type[BaseException], ...]
+
+
+class Code(NamedTuple):
+    """What travels to a worker."""
+
+    handler: Handler
+    initializer: Callable[[], object] | None
+    retry_on: RetryOn
+    """Exceptions after which an event is tried again; after all others it is a dead letter."""
+
+
+def packed(
+    handler: object, initializer: object = None, retry_on: RetryOn = (BaseException,)
+) -> bytes:
+    """All as bytes; handler and initializer are callables, or `"package.module:name"`.
 
     Raises:
         InvalidHandler: one of them is not callable, or cannot be packed.
     """
     _check(handler, "handler")
     if initializer is None:
-        return _tried(handler, (handler, None), "handler")
+        return _tried(handler, (handler, None, retry_on), "handler")
     _check(initializer, "initializer")
     _tried(initializer, initializer, "initializer")  # tells which of them it is
-    return _tried(handler, (handler, initializer), "handler")
+    return _tried(handler, (handler, initializer, retry_on), "handler")
 
 
 def check(handler: object, initializer: object = None) -> None:
@@ -135,15 +149,20 @@ def _name_of(handler: object) -> str:
 def unpacked(
     data: bytes, script: dict[str, Any] | None = None
 ) -> tuple[Handler, Callable[[], object] | None]:
-    """Handler and initializer, in the worker. Only ever given what the pool's process packed.
+    """Handler and initializer, as `unpacked_code` gives them."""
+    return unpacked_code(data, script)[:2]
+
+
+def unpacked_code(data: bytes, script: dict[str, Any] | None = None) -> Code:
+    """What was packed, in the worker. Only ever given what the pool's process packed.
 
     `script` becomes the globals of those of their functions that stood in the pool's script.
     """
     from workers.rebuilding import Rebuilder, loaded
 
     names = _new_names() if script is None else script
-    handler, initializer = loaded(Rebuilder(BytesIO(data), names))
-    return named(handler), None if initializer is None else named(initializer)
+    handler, initializer, retry_on = loaded(Rebuilder(BytesIO(data), names))
+    return Code(named(handler), None if initializer is None else named(initializer), retry_on)
 
 
 def new_script() -> dict[str, Any]:

@@ -19,10 +19,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from eventlog import EventEnvelope, InvalidArgument
-from eventlog.api.group_new import Failure, Group, Lease, Member
+from eventlog import EventEnvelope, Failure, Group, InvalidArgument, Lease, Member
 from workers.child import WorkerSpec, describe, traceback_of
-from workers.errors import PoolFailed
+from workers.errors import PoolFailed, Reject
 from workers.handlers import Handler, is_async, named, wants_envelope
 from workers.place import Counts
 from workers.policy import LeaseSize
@@ -218,4 +217,5 @@ class InProcessPlace:
             error=describe(error),
             traceback=traceback_of(error),
             delay_s=self._spec.backoff.delay_s(attempt, random.random),
+            is_final=isinstance(error, Reject),
         )

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from eventlog import EventLogError, ForkedHandle
-from eventlog.api import forks
+from workers import generations
 from workers.errors import PoolError
 
 
@@ -21,7 +21,7 @@ class PoolLife:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._generation = forks.generation
+        self._generation = generations.generation
         self._waits: set[anyio.CancelScope] = set()
         self._end: EventLogError | None = None
         self.has_begun = False
@@ -29,7 +29,7 @@ class PoolLife:
     @property
     def is_of_parent(self) -> bool:
         """Whether this process was forked from the one that made the pool."""
-        return self._generation != forks.generation
+        return self._generation != generations.generation
 
     def check_process(self) -> None:
         """Pass in the process that made the pool.

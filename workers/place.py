@@ -12,15 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import anyio
 import anyio.abc
 
-from eventlog import spawn
-from eventlog.local.groups import MemberPages
-from eventlog.spawn import CannotStart
+from eventlog import ExitReport, Group, spawn
 from workers.child import WorkerSpec
 from workers.control import RECEIVE_BYTES, ControlReader, new_pair, packed_message
 from workers.errors import PoolFailed
@@ -37,25 +35,14 @@ STEADY_S: Final = 10.0
 an event, whose deliveries are counted, or somebody else."""
 
 
-@dataclass(slots=True)
-class Obituary:
-    """What is known of a worker that ended; `is_written` once it is."""
+@dataclass(frozen=True, slots=True)
+class WorkerEnd:
+    """How a worker ended; `member_id` is 0 if it never was a member."""
 
     member_id: int
-    group: str = ""
-    is_death: bool = False
+    is_death: bool
     """It did not end in order."""
-    error: str | None = None
-    exit_code: int | None = None
-    peak_rss_bytes: int | None = None
-    log_lines: tuple[str, ...] = ()
-    is_written: anyio.Event = field(default_factory=anyio.Event)
-
-    def fill(self, other: Obituary) -> None:
-        """Take over what the other one knows."""
-        self.error, self.exit_code = other.error, other.exit_code
-        self.peak_rss_bytes, self.log_lines = other.peak_rss_bytes, other.log_lines
-        self.is_written.set()
+    report: ExitReport
 
 
 class Counts(NamedTuple):
@@ -83,7 +70,6 @@ class _Worker:
         self.pipe.setblocking(False)
         self.answered = anyio.Event()
         """It is Python."""
-        self.slot = -1
         self.member_id = 0
         self.reader = ControlReader()
         self.became_ready = anyio.Event()
@@ -112,15 +98,15 @@ class Place:
         spec: WorkerSpec,
         *,
         timeout_s: float | None,
-        on_end: Callable[[Obituary], None],
+        on_end: Callable[[Group, WorkerEnd], None],
         on_failure: Callable[[PoolFailed], None],
-        pages: MemberPages | None,
+        group: Group,
     ) -> None:
         self._spec = replace(spec, log_level=logging.getLogger().getEffectiveLevel())
         self._timeout_s = timeout_s
         self._on_end = on_end
         self._on_failure = on_failure
-        self._pages = pages
+        self._group = group
         self._workers: list[_Worker] = []
         self._past = Counts(0, 0, 0, 0, 0)
         self._stopping = anyio.Event()
@@ -139,18 +125,17 @@ class Place:
 
     def counts(self) -> Counts:
         """What the processes of this place have done so far."""
-        pages = [self._page_counts(worker) for worker in self._workers]
-        columns = [sum(column) for column in zip(self._past, *pages, strict=True)]
-        return Counts(pages[-1].now_handled if pages else self._past.now_handled, *columns[1:])
+        now = [self._counts_of(worker) for worker in self._workers]
+        columns = [sum(column) for column in zip(self._past, *now, strict=True)]
+        return Counts(now[-1].now_handled if now else self._past.now_handled, *columns[1:])
 
-    def _page_counts(self, worker: _Worker) -> Counts:
-        if worker.slot < 0 or self._pages is None:
+    def _counts_of(self, worker: _Worker) -> Counts:
+        report = self._group.member(worker.member_id) if worker.member_id else None
+        if report is None:
             return Counts(0, 0, 0, 0, 0)
-        page = self._pages.read(worker.slot)
-        if page.member_id != worker.member_id:
-            return Counts(0, 0, 0, 0, 0)
-        in_flight = max(page.in_flight, 1) if page.started_ns else 0
-        return Counts(page.handled, page.handled, page.failed, page.retried, in_flight)
+        return Counts(
+            report.handled, report.handled, report.failed, report.retried, report.in_flight
+        )
 
     # --- processes ---------------------------------------------------------------------------
 
@@ -172,7 +157,7 @@ class Place:
         """A new process in the place, if there can be one now."""
         try:
             worker = _Worker(self._spec)
-        except (CannotStart, OSError) as error:
+        except (spawn.CannotStart, OSError) as error:
             self._note_failed_start(f"a worker of {self._described()} cannot be started: {error}")
             return None
         self._workers.append(worker)
@@ -227,7 +212,7 @@ class Place:
 
     def _bid_farewell(self, worker: _Worker, ending: Ending) -> None:
         """Keep its counts, tell the pool how it ended, give everything back."""
-        counts = self._page_counts(worker)
+        counts = self._counts_of(worker)
         lost = counts.in_flight  # whatever its exit code: a handler may call os._exit(0)
         failed = 0 if self._is_killed else lost
         worker.has_handled = counts.handled > 0
@@ -247,17 +232,13 @@ class Place:
         worker.process.close()
         error = f"the worker {worker.kill_reason or ending.description}"
         lines = tuple(worker.log_lines)
-        self._on_end(
-            Obituary(
-                worker.member_id,
-                self._spec.group,
-                not worker.is_orderly,
-                error,
-                ending.exit_code,
-                ending.peak_rss_bytes,
-                lines,
-            )
+        report = ExitReport(
+            error=error,
+            exit_code=ending.exit_code,
+            peak_rss_bytes=ending.peak_rss_bytes,
+            log_lines=lines,
         )
+        self._on_end(self._group, WorkerEnd(worker.member_id, not worker.is_orderly, report))
         worker.ended.set()
 
     def _judge(self, worker: _Worker, ending: Ending) -> None:
@@ -334,8 +315,9 @@ class Place:
             case ["broken", str(error), str(text)]:
                 error = f"{sys.executable} cannot run it: {error}"
                 worker.start_error = error, text
-            case ["ready", int(slot), int(member_id)]:
-                worker.slot, worker.member_id = slot, member_id
+            case ["ready", int(member_id)]:
+                worker.member_id = member_id
+                self._group.member(member_id)  # so that it is known after its end
                 worker.became_ready.set()
                 self._start_failures = 0
                 self._is_refused = False
@@ -391,16 +373,15 @@ class Place:
 
     async def _watch_time(self, worker: _Worker, timeout_s: float) -> None:
         """Kill the process when one of its handlers has run too long."""
-        assert self._pages is not None
         await worker.became_ready.wait()
         while True:
             # Nothing that begins after this look can be over its time before the next one.
             now_ns = time.monotonic_ns()
-            page = self._pages.read(worker.slot)
-            if not page.started_ns or page.member_id != worker.member_id:
+            report = self._group.member(worker.member_id)
+            if report is None or report.busy_since_ns is None:
                 await anyio.sleep(timeout_s)
                 continue
-            over_s = (now_ns - page.started_ns) / 1e9 - timeout_s
+            over_s = (now_ns - report.busy_since_ns) / 1e9 - timeout_s
             if over_s >= 0:
                 worker.kill_reason = f"was killed: over its timeout of {timeout_s} s"
                 worker.process.kill()

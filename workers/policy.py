@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog import InvalidArgument, InvalidArgumentType
 
 LEASE_S: Final = 0.2
 """How long a lease should last: long against a round trip to the writer (0.1 ms), short against
@@ -98,6 +98,11 @@ class Recycling:
     max_events: int | None = None
     max_rss_bytes: int | None = None
     max_age_s: float | None = None
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether there is anything to look at."""
+        return (self.max_events, self.max_rss_bytes, self.max_age_s) != (None, None, None)
 
     def check(self) -> None:
         """Pass if the limits mean something.

@@ -1,7 +1,7 @@
 """`Pool`: worker processes that share a group's events, for trio and asyncio.
 
     Pool ---- a task for each place: start a process, listen to it, reap it, start the next
-      |------ a task for each group: bury events that used up their deliveries by killing workers
+      |------ a task for each group: reject events that used up their deliveries by killing workers
       |------ a task for each worker with a time limit
       `------ the progress bar
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -25,17 +24,17 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-import eventlog.blocking
 from eventlog import (
     DeadLetter,
     EventLog,
     EventLogError,
+    Exhausted,
+    ExitReport,
     Group,
     InvalidArgument,
     InvalidArgumentType,
     SeekPosition,
 )
-from eventlog.local.groups import MemberPages, pool_of
 from workers import handlers
 from workers.arguments import check_log, check_ordering, path_of
 from workers.child import WorkerSpec
@@ -43,17 +42,16 @@ from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
 from workers.importing import check_no_import
 from workers.in_process import InProcessPlace, check_needs_no_process
-from workers.letters import letter_of
 from workers.life import PoolLife
-from workers.place import Obituary, Place
+from workers.place import Place, WorkerEnd
 from workers.policy import Backoff, Recycling, check_limit
 from workers.progress import show_progress
 from workers.relay import RELAY
 from workers.stats import PoolStats, WorkerStats
 
-OBITUARIES_KEPT: Final = 1024
+REPORTS_KEPT: Final = 1024
 EXCUSE_S_MAX: Final = 1.0
-OBITUARY_S_MAX: Final = 5.0
+REPORT_S_MAX: Final = 5.0
 """How long to wait for a worker's end whose pipe to the writer is closed: it is dying."""
 
 
@@ -146,14 +144,14 @@ class Pool:
         self._handler, self._initializer = handler, initializer
         self._places: list[Place | InProcessPlace] = []
         self._groups: list[Group] = []
-        self._obituaries: dict[int, Obituary] = {}
-        self._obituary_order: deque[int] = deque()
-        self._buried = 0
+        self._reports: dict[int, ExitReport] = {}
+        """How workers ended, by their members; the latest."""
+        self._awaited: dict[int, anyio.Event] = {}
+        """Members whose end somebody waits for."""
+        self._rejected = 0
         self._failure: PoolFailed | None = None
         self._running: AbstractAsyncContextManager[None] | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._view: eventlog.blocking.EventLog | None = None
-        self._pages: MemberPages | None = None
         self._final: PoolStats | None = None
         self._stop_asked = anyio.Event()
         self._life = PoolLife(log.path)
@@ -279,13 +277,6 @@ class Pool:
                 position=self._position,
             )
             self._groups.append(await stack.enter_async_context(context))
-        if self._is_in_process:
-            return
-        # Marks, positions and pages are read from the maps, without waiting: that is `stats`.
-        self._view = await anyio.to_thread.run_sync(eventlog.blocking.open, self._log.path)
-        stack.callback(self._view.close)
-        self._pages = MemberPages(self._log.path)
-        stack.callback(self._pages.close)
 
     def _names(self) -> list[str]:
         if not self._broadcast:
@@ -298,8 +289,7 @@ class Pool:
             self._places.append(place)
             tasks.start_soon(self._run_place, place)
         for group in self._groups:
-            if not self._is_in_process:
-                tasks.start_soon(self._life.noting_failure, self._bury_condemned, group)
+            tasks.start_soon(self._life.noting_failure, self._reject_exhausted, group)
         for place in self._places:
             await self._life.unless_it_ends(place.ready.wait)
         if self._progress:
@@ -312,13 +302,13 @@ class Pool:
             timeout_s=self._timeout_s,
             on_end=self._note_end,
             on_failure=self._fail,
-            pages=self._pages,
+            group=self._groups[index if self._broadcast else 0],
         )
 
     def _in_process_place(self) -> InProcessPlace:
         return InProcessPlace(
             self._template,
-            self._groups[0],  # type: ignore[arg-type]
+            self._groups[0],
             self._handler,
             self._initializer,
             on_failure=self._fail,
@@ -440,57 +430,55 @@ class Pool:
         return PoolStats(
             handled=sum(count.handled for count in counts),
             failed=sum(count.failed for count in counts),
-            retried=max(sum(count.retried for count in counts) - self._buried, 0),
+            retried=max(sum(count.retried for count in counts) - self._rejected, 0),
             in_flight=sum(count.in_flight for count in counts),
             lag=self._lag(),
             workers=workers,
         )
 
     def _lag(self) -> int:
-        if self._is_in_process:
-            return max((group.lag() for group in self._groups), default=0)  # type: ignore[attr-defined]
-        assert self._view is not None
-        names = set(self._names())
-        return max((one.lag for one in self._view.consumers() if one.name in names), default=0)
+        return max((group.lag() for group in self._groups), default=0)
 
     async def dead_letters(self) -> AsyncIterator[DeadLetter]:
         """The group's dead letters that are stored now, in the order in which they died."""
         self._life.check_begun()
         for group in self._groups:
-            in_process = self._is_in_process
-            for letter in (
-                await group.dead_letters()  # type: ignore[misc]
-                if in_process
-                else await anyio.to_thread.run_sync(group.dead_letters)
-            ):
+            for letter in await group.dead_letters():
                 yield letter
 
     # --- events that kill --------------------------------------------------------------------
 
-    def _note_end(self, obituary: Obituary) -> None:
-        """A worker has ended; who waits for its obituary finds it."""
-        if obituary.member_id and obituary.is_death and self._tasks is not None:
-            self._tasks.start_soon(self._dismiss, obituary)
-        known = self._obituaries.setdefault(obituary.member_id, obituary)
-        known.fill(obituary)
-        self._obituary_order.append(obituary.member_id)
-        while len(self._obituary_order) > OBITUARIES_KEPT:
-            self._obituaries.pop(self._obituary_order.popleft(), None)
+    def _note_end(self, group: Group, end: WorkerEnd) -> None:
+        """A worker has ended; who waits for its report finds it."""
+        if not end.member_id:
+            return
+        if end.is_death and self._tasks is not None:
+            self._tasks.start_soon(self._dismiss, group, end.member_id)
+        self._reports[end.member_id] = end.report
+        if len(self._reports) > REPORTS_KEPT:
+            del self._reports[next(iter(self._reports))]
+        if end.member_id in self._awaited:
+            self._awaited[end.member_id].set()
 
-    async def _dismiss(self, obituary: Obituary) -> None:
+    async def _dismiss(self, group: Group, member_id: int) -> None:
         """Tell the writer of a death that it cannot see: a child of the worker has its pipes."""
         with anyio.CancelScope(shield=True), suppress(EventLogError):
-            for group in self._groups:
-                if group.name == obituary.group:
-                    await group.dismiss(obituary.member_id)
+            await group.dismiss(member_id)
 
-    async def _bury_condemned(self, group: Group) -> None:
+    async def _reject_exhausted(self, group: Group) -> None:
         while True:
-            for seq_no, deliveries, member_id in await group.wait_condemned(self._pool_id):
-                obituary = self._obituaries.setdefault(member_id, Obituary(member_id))
-                if pool_of(member_id) == self._pool_id:  # of others' workers nothing is known
-                    with anyio.move_on_after(OBITUARY_S_MAX):
-                        await obituary.is_written.wait()
-                self._buried += 1
-                letter = await letter_of(self._log, group, seq_no, deliveries, obituary)
-                await group.bury(seq_no, letter)
+            for exhausted in await group.wait_exhausted(self._pool_id):
+                report = await self._report_of(exhausted)
+                self._rejected += 1
+                await group.reject(exhausted, report)
+
+    async def _report_of(self, exhausted: Exhausted) -> ExitReport:
+        """How the last member ended that had the event."""
+        member_id = exhausted.member_id
+        if member_id not in self._reports and exhausted.owner == self._pool_id:
+            ended = self._awaited.setdefault(member_id, anyio.Event())
+            with anyio.move_on_after(REPORT_S_MAX):
+                await ended.wait()
+            self._awaited.pop(member_id, None)
+        lost = ExitReport(error=f"its worker was lost {exhausted.deliveries} times")
+        return self._reports.get(member_id, lost)  # of others' workers nothing is known

@@ -24,7 +24,6 @@ from multiprocess import popen_spawn_posix
 from multiprocess.context import SpawnProcess, reduction, set_spawning_popen
 
 from eventlog import spawn
-from eventlog.spawn import CannotStart
 from workers import child
 from workers.child import WorkerSpec
 
@@ -145,7 +144,9 @@ class WorkerProcess:
         except (OSError, AttributeError) as error:
             os.kill(self.pid, signal.SIGKILL)  # nobody would notice its end
             process.join()
-            raise CannotStart(f"its process cannot be watched (pidfd_open: {error})") from error
+            raise spawn.CannotStart(
+                f"its process cannot be watched (pidfd_open: {error})"
+            ) from error
 
     def __repr__(self) -> str:
         """The pid."""

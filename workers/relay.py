@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from typing import Any, Final
 
-from eventlog.api import forks
+from workers import generations
 
 RECORDS_MAX: Final = 10_000
 FLUSH_S_MAX: Final = 0.1
@@ -28,12 +28,12 @@ class Relay:
         self._changed = threading.Condition()
         self._records: deque[tuple[logging.Logger, logging.LogRecord]] = deque()
         self._is_running = False
-        self._generation = forks.generation
+        self._generation = generations.generation
         self._dropped = 0
 
     def put(self, target: logging.Logger, record: logging.LogRecord) -> None:
         """Queue a record for the handlers of a logger; never waits for them."""
-        if self._generation != forks.generation:
+        if self._generation != generations.generation:
             self.__init__()  # type: ignore[misc]  # the thread is the parent's, perhaps the lock too
         with self._changed:
             if len(self._records) >= RECORDS_MAX:
@@ -56,7 +56,7 @@ class Relay:
 
     def flush(self, limit_s: float = FLUSH_S_MAX) -> None:
         """Wait until all is handed out, but not long for slow handlers: they go on alone."""
-        if self._generation == forks.generation:
+        if self._generation == generations.generation:
             with self._changed:
                 self._changed.wait_for(lambda: not self._is_running, limit_s)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from eventlog.errors import InvalidArgumentType
+from eventlog import InvalidArgumentType
 
 
 class Results:

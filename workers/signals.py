@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from eventlog.api import forks
+from workers import generations
 
 NUMBERS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -25,7 +25,7 @@ class PoolSignals:
         self._kill = kill
         self._before: dict[int, Any] = {}
         self._is_asked = False
-        self._generation = forks.generation
+        self._generation = generations.generation
         self.is_interrupted = False
         """There was a signal since leaving began."""
 
@@ -55,7 +55,7 @@ class PoolSignals:
             self._before = {}
 
     def _on_signal(self, number: int, _: object) -> None:
-        if self._generation != forks.generation:
+        if self._generation != generations.generation:
             # A forked child, which has no pool: the signal is its own.
             self.give_back()
             signal.raise_signal(number)

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from eventlog import EventEnvelope
 from workers import forks
-from workers.child import now_ns
 from workers.handlers import is_async
 from workers.work import LOOK_S, Worker
 
 if TYPE_CHECKING:
     from eventlog.blocking import Lease
+
+Delivery = tuple[int, EventEnvelope]
 
 
 def run_together(worker: Worker) -> None:
@@ -35,8 +36,7 @@ class _Together:
         self._member = worker.member
         self._is_async = is_async(worker.handler)
         self._in_order = worker.spec.ordering == "key"
-        self._running: dict[int, int] = {}
-        self._behind: dict[str, deque[tuple[int, EventEnvelope]]] = {}
+        self._behind: dict[str, deque[Delivery]] = {}
         """By key: events that wait for one of theirs that runs."""
 
     async def run(self) -> None:
@@ -49,91 +49,60 @@ class _Together:
                 break
             started_s = time.monotonic()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._settle_now_and_then, lease, nursery.cancel_scope)
+                nursery.start_soon(self._look_now_and_then, nursery.cancel_scope)
                 async with trio.open_nursery() as tasks:
+                    deliveries = iter(lease)
                     for _ in range(min(worker.spec.concurrency, lease.count)):
-                        tasks.start_soon(self._handle_some, lease)
+                        tasks.start_soon(self._handle_some, lease, deliveries)
                 nursery.cancel_scope.cancel()
-            worker.end_lease(lease)
+            lease.give_back()
             worker.size.note(lease.count, time.monotonic() - started_s)
         await trio.to_thread.run_sync(self._member.flush)
 
-    async def _settle_now_and_then(self, lease: Lease, scope: trio.CancelScope) -> None:
+    async def _look_now_and_then(self, scope: trio.CancelScope) -> None:
         while not scope.cancel_called:
             await trio.sleep(LOOK_S)
-            self._worker.look(lease)
+            self._worker.look()
 
-    async def _handle_some(self, lease: Lease) -> None:
+    async def _handle_some(self, lease: Lease, deliveries: Iterator[Delivery]) -> None:
         """One of the tasks: event after event."""
-        worker = self._worker
-        while not worker.is_stopping:
-            try:
-                row, seq_no = lease.todo.popleft()
-            except IndexError:
+        while not self._worker.is_stopping:
+            delivery = next(deliveries, None)
+            if delivery is None:
                 return
-            envelope = worker.envelope_of(lease, seq_no)
-            if envelope is None:
-                continue
-            if self._in_order and envelope.key is not None:
-                await self._handle_line(lease, row, envelope, envelope.key)
+            if self._in_order and delivery[1].key is not None:
+                await self._handle_line(lease, delivery, delivery[1].key)
             else:
-                await self._handle(lease, row, envelope)
+                await self._handle(lease, *delivery)
 
-    async def _handle_line(self, lease: Lease, row: int, envelope: EventEnvelope, key: str) -> None:
+    async def _handle_line(self, lease: Lease, delivery: Delivery, key: str) -> None:
         """The event, and those of its key that come while it runs; not if one of them runs."""
         if key in self._behind:
-            self._behind[key].append((row, envelope))
+            self._behind[key].append(delivery)
             return
-        line = self._behind[key] = deque([(row, envelope)])
+        line = self._behind[key] = deque([delivery])
         try:
             while line and not self._worker.is_stopping:
-                if not await self._handle(lease, *line.popleft()):
-                    self._put_back(lease, line)
-                    self._member.release_key(lease, envelope)
-                    return
-            self._put_back(lease, line)
+                await self._handle(lease, *line.popleft())
         finally:
-            del self._behind[key]
+            del self._behind[key]  # what is left was not begun, so it is given back with the rest
 
-    @staticmethod
-    def _put_back(lease: Lease, line: deque[tuple[int, EventEnvelope]]) -> None:
-        """What was not begun is among the lease's again, so that it is given back with the rest."""
-        lease.todo.extendleft((row, one.seq_no or 0) for row, one in reversed(line))
-        line.clear()
-
-    async def _handle(self, lease: Lease, row: int, envelope: EventEnvelope) -> bool:
-        """One event; whether its handler returned."""
-        worker, seq_no = self._worker, envelope.seq_no or 0
-        if not worker.keep_order(lease, row, envelope):
-            return False
-        begun_ns = now_ns()
-        self._running[seq_no] = begun_ns
-        self._member.begin(row, seq_no, begun_ns)
-        self._show()
+    async def _handle(self, lease: Lease, attempt: int, envelope: EventEnvelope) -> None:
+        """One event, unless it is somebody else's by now."""
+        worker = self._worker
+        if not lease.begin(envelope):
+            return
         try:
             result = await self._call(worker.argument(envelope))
         except trio.Cancelled:
             raise  # the worker ends, by no fault of this event
         except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
-            worker.failed(lease, envelope, error)
-            return False
+            worker.failed(lease, envelope, attempt, error)
         else:
-            worker.succeeded(lease, row, envelope, result)
-            return True
-        finally:
-            del self._running[seq_no]
-            self._show()
+            worker.succeeded(lease, envelope, attempt, result)
 
     async def _call(self, argument: Any) -> Any:
         handler: Callable[[Any], Any] = self._worker.handler
         if self._is_async:
             return await forks.wait_for(handler, argument)
         return await trio.to_thread.run_sync(forks.call, handler, argument)
-
-    def _show(self) -> None:
-        """The oldest of what runs: a time limit is about that one."""
-        if not self._running:
-            self._member.show(0, 0, 0)
-            return
-        seq_no, begun_ns = next(iter(self._running.items()))  # in the order in which they began
-        self._member.show(seq_no, begun_ns, len(self._running))

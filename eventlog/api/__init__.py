@@ -4,7 +4,6 @@
 `log`              a log, its streams and publishers, for trio and asyncio
 `blocking_log`     the same without an event loop
 `group`            groups, members, leases, dead letters and reports, in both colours
-`group_new`        the same, with members that lease
 `status`           what a log tells of itself: `LogStatus`
 `statistics`       what a log, its streams, publishers and writer have counted
 `positions`        where a consumer is, and where a subscription starts

@@ -47,6 +47,25 @@ class AppendHandle(ABC):
         """Wait for the event's number; raises the error if it was not stored."""
 
 
+class ManyHandle(ABC):
+    """A list of events that a publisher has queued."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def seq_nos(self) -> tuple[int, int] | None:
+        """The first and the last number; `None` until all are stored."""
+
+    @abstractmethod
+    def result(self) -> tuple[int, int]:
+        """Wait for the first and the last number.
+
+        Raises:
+            EventLogError: only the first `error.stored` events were stored.
+        """
+
+
 class Publisher(ABC):
     """What `publisher()` gives inside its block, whose end flushes; see `eventlog.Publisher`."""
 
@@ -55,6 +74,12 @@ class Publisher(ABC):
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AppendHandle:
         """Queue an event; waits only while the window is full."""
+
+    @abstractmethod
+    def send_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> ManyHandle:
+        """Queue all the events, in order, as one list; see `eventlog.Publisher.send_many`."""
 
     @abstractmethod
     def flush(self) -> None:

@@ -1,12 +1,26 @@
-"""Groups as every engine has them, in both colours: what pools of workers stand on."""
+"""Groups as every engine has them, in both colours: what pools of workers stand on.
+
+::
+
+    Group   consumers that share one position
+      `-- Member   one process's (or task's) part: it asks for leases
+            `-- Lease   events in its hands: begin, then done, done_with or failed; give_back
+
+A member says *failed*; whether the event is tried again or becomes a dead letter is decided by the
+group alone. What is said of a lease is not waited for: `flush` waits.
+
+A lease is used in the same way in both colours, for none of its methods waits.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 
 
@@ -52,12 +66,128 @@ class DeadLetter:
     failed_at: datetime
 
 
-class Group(ABC):
-    """Consumers that share one position: what pools of workers stand on.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberReport:
+    """One member at one moment; the counts are its own, since it joined."""
 
-    Each event goes to one member at a time, which leases it. The group is also a consumer of its
-    name: `consumers()` lists it, `ack`, `seek` and `forget` mean all of its members.
+    member_id: int
+    owner: int
+    """Which pool looks after it; 0 for a member without a pool."""
+    pid: int
+    handled: int
+    """Events that it said were done."""
+    failed: int
+    """Deliveries that it said had failed."""
+    retried: int
+    """Those of them after which the event is tried again."""
+    in_flight: int
+    """Events that it has begun and said nothing of yet."""
+    busy_since_ns: int | None
+    """When the oldest of those began, by the monotonic clock; `None` if there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a delivery failed, and what the member would do about it."""
+
+    error: str
+    """One line, as `ValueError: no such size`."""
+    traceback: str | None = None
+    delay_s: float = 0.0
+    """How long the event waits before it is tried again, if it is."""
+    is_final: bool = False
+    """Trying again is of no use: the event becomes a dead letter at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitReport:
+    """How a member's process ended."""
+
+    error: str
+    """One line, as `the worker was killed by SIGSEGV`."""
+    exit_code: int | None = None
+    """Negative: killed by that signal; `None` if it is not known."""
+    peak_rss_bytes: int | None = None
+    log_lines: tuple[str, ...] = ()
+    """The last lines that it logged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exhausted:
+    """An event that used up its deliveries by deaths of its members; `Group.reject` it."""
+
+    seq_no: int
+    deliveries: int
+    member_id: int
+    """The last member that had it."""
+    owner: int
+    """The pool that looked after that member; 0 for a member without a pool."""
+
+
+OnRefused = Callable[[EventEnvelope, int, EventLogError], Failure]
+"""What a member says of an event, at that attempt, whose results the output has refused later."""
+
+
+class Lease(ABC):
+    """Events that one member works on; iterate over it for `(attempt, envelope)`.
+
+    Each event that comes out is the caller's: `begin` it before its handler runs, and then say what
+    became of it. The iteration ends early when the lease is lost, or when others that are idle were
+    given the rest. No method waits for events or for the group; results are stored on the way. The
+    member's next `lease` ends this one, as `give_back` does. For one thread.
     """
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many events it had at first."""
+
+    @property
+    @abstractmethod
+    def is_lost(self) -> bool:
+        """Whether the events are somebody else's by now; what is said of them does not count."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[tuple[int, EventEnvelope]]:
+        """The events that were not begun, each with its attempt (1 is the first)."""
+
+    @abstractmethod
+    def begin(self, envelope: EventEnvelope) -> bool:
+        """Note, where this process's death cannot take it, that the event's handler begins.
+
+        False: the event is not the caller's any more, so leave it. It was given back behind one of
+        its key that failed, or the lease is lost.
+        """
+
+    @abstractmethod
+    def done(self, envelope: EventEnvelope) -> None:
+        """The event is handled."""
+
+    @abstractmethod
+    def done_with(self, envelope: EventEnvelope, results: Collection[Any]) -> None:
+        """The event is handled, and these are its results, for the member's output.
+
+        With the group's own log as output, the results are stored and the event is done in one
+        step; else the results are stored first. Without an output they are dropped.
+
+        Raises:
+            InvalidEvent, EventTooLarge: no log can store a result; the event is still the caller's.
+        """
+
+    @abstractmethod
+    def failed(self, envelope: EventEnvelope, failure: Failure) -> None:
+        """The delivery failed: the group tries it again later, or makes it a dead letter.
+
+        With key order, if it is to be tried again, the later events of its key are given back.
+        """
+
+    @abstractmethod
+    def give_back(self) -> None:
+        """Give back all that was not begun; no delivery is counted."""
+
+
+class _GroupBase(ABC):
+    """What both colours have."""
 
     @property
     @abstractmethod
@@ -65,45 +195,145 @@ class Group(ABC):
         """The group's, and the consumer's."""
 
     @abstractmethod
+    def members(self) -> list[MemberReport]:
+        """The members as far as is known here, without asking anybody."""
+
+    @abstractmethod
+    def member(self, member_id: int) -> MemberReport | None:
+        """One of them, also for a while after its end; `None` if nothing is known of it."""
+
+    @abstractmethod
+    def lag(self) -> int:
+        """How many events of the log are after the group's position, without asking anybody."""
+
+
+class Member(ABC):
+    """A task's part in a group, for trio and asyncio; `async with` leaves the group at its end."""
+
+    @property
+    @abstractmethod
+    def member_id(self) -> int:
+        """Names the member; random."""
+
+    @abstractmethod
+    async def lease(self, count: int = 1, least: int = 1) -> Lease | None:
+        """Wait for at most `count` events; `None` after `stop`.
+
+        While others might do some of them it is a share of what there is, but up to `least`.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: a number is none, or less than 1.
+            EventLogError: the log cannot be reached.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Make `lease` return `None`, now and from now on; callable from any thread."""
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Wait until everything that was said of leases is stored.
+
+        Raises:
+            EventLogError: the log cannot be reached.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Leave the group, and give everything back; may be called twice."""
+
+    async def __aenter__(self) -> Self:
+        """The member itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave the group."""
+        await self.aclose()
+
+
+class Group(_GroupBase):
+    """Consumers that share one position: what pools of workers stand on.
+
+    Each event goes to one member at a time, which leases it. The group is also a consumer of its
+    name: `consumers()` lists it, `ack`, `seek` and `forget` mean all of its members.
+    """
+
+    @abstractmethod
+    async def open_member(
+        self, owner: int = 0, output: str | None = None, on_refused: OnRefused | None = None
+    ) -> Member:
+        """Become a member; `owner` says which pool looks after it, `output` where results go.
+
+        `on_refused` is called when an output refuses results of events that were `done_with`; by
+        default such a delivery has failed without delay.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: no pool can have that number.
+        """
+
+    @abstractmethod
     async def wait_drained(self, seq_no: int | None = None) -> None:
         """Wait until everything up to `seq_no` (default: the last event now) is done, or dead."""
 
     @abstractmethod
-    async def wait_condemned(self, pool_id: int) -> list[tuple[int, int, int]]:
+    async def wait_exhausted(self, owner: int) -> list[Exhausted]:
         """Wait for events that used up their deliveries by deaths of their members.
 
-        Each is (number, deliveries, id of the last member); those of other pools that are still
-        connected are not among them. `bury` them.
+        Those of other pools that are still connected are not among them.
         """
 
     @abstractmethod
-    async def bury(self, seq_no: int, letter: bytes) -> None:
-        """Make a condemned event a dead letter (see `eventlog.local.groups.stored.pack_letter`)."""
+    async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
+        """Make an exhausted event a dead letter."""
 
     @abstractmethod
     async def dismiss(self, member_id: int) -> None:
         """Say that a member's process has ended: what it had in its hands goes to others."""
 
     @abstractmethod
-    async def excuse(self, pool_id: int) -> None:
+    async def excuse(self, owner: int) -> None:
         """Say that a pool is left and ends its members: what they have begun has not failed."""
 
-    @property
     @abstractmethod
-    def letter_bytes_max(self) -> int:
-        """The largest dead letter that `bury` can take."""
-
-    @abstractmethod
-    def copy_in_letter(self, seq_no: int) -> EventEnvelope | None:
-        """The copy of an event in its dead letter, also while that is retried."""
-
-    @abstractmethod
-    def dead_letters(self) -> list[DeadLetter]:
+    async def dead_letters(self) -> list[DeadLetter]:
         """Those stored now, in the order in which they died."""
 
 
-class BlockingGroup(ABC):
-    """See `eventlog.Group`; a context manager, whose end closes the handle."""
+class BlockingMember(ABC):
+    """A thread's part in a group, the same without `async`; close it, or use a `with` block."""
+
+    @property
+    @abstractmethod
+    def member_id(self) -> int:
+        """Names the member; random."""
+
+    @abstractmethod
+    def lease(self, count: int = 1, least: int = 1) -> Lease | None:
+        """Wait for at most `count` events; `None` after `stop`; see `Member.lease`."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Make `lease` return `None`, now and from now on; callable from any thread."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Wait until everything that was said of leases is stored."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the group, and give everything back; may be called twice."""
+
+    def __enter__(self) -> Self:
+        """The member itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the group."""
+        self.close()
+
+
+class BlockingGroup(_GroupBase):
+    """See `Group`; a context manager, whose end closes the handle."""
 
     def __enter__(self) -> Self:
         """The group itself."""
@@ -113,14 +343,11 @@ class BlockingGroup(ABC):
         """Close this handle; the group stays."""
         self.close()
 
-    @property
     @abstractmethod
-    def name(self) -> str:
-        """The group's, and the consumer's."""
-
-    @abstractmethod
-    def join(self, pool_id: int = 0) -> Any:
-        """Become a member, in this process; `pool_id` says which pool looks after it."""
+    def open_member(
+        self, owner: int = 0, output: str | None = None, on_refused: OnRefused | None = None
+    ) -> BlockingMember:
+        """Become a member; see `Group.open_member`."""
 
     @abstractmethod
     def wait_drained(self, seq_no: int | None = None) -> None:

@@ -53,6 +53,29 @@ class AppendHandle(ABC):
         return self.result().__await__()
 
 
+class ManyHandle(ABC):
+    """A list of events that a publisher has queued; `await` it for its numbers."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def seq_nos(self) -> tuple[int, int] | None:
+        """The first and the last number; `None` until all are stored."""
+
+    @abstractmethod
+    async def result(self) -> tuple[int, int]:
+        """Wait for the first and the last number.
+
+        Raises:
+            EventLogError: only the first `error.stored` events were stored.
+        """
+
+    def __await__(self) -> Generator[Any, Any, tuple[int, int]]:
+        """The same as `result()`."""
+        return self.result().__await__()
+
+
 class Publisher(ABC):
     """A pipelined producer: what `publisher()` gives inside its block, whose end flushes."""
 
@@ -65,6 +88,27 @@ class Publisher(ABC):
         Raises:
             InvalidEvent, EventTooLarge, InvalidArgument: nothing of it was queued.
             EventLogError: an earlier batch could not be stored.
+        """
+
+    @abstractmethod
+    async def send_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        """Queue all the events, in order, as one list; waits only while the window is full.
+
+        `keys` and `headers` are those of `EventLog.append_many`. The events are batches of their
+        own, on their way together; other events are stored before or after the list, or, from other
+        producers, between its batches. The handle's result is the first and the last number; its
+        error says in `error.stored` that exactly so many events, the first ones, are stored.
+
+        Raises:
+            InvalidArgument: there are none, or fewer or more of them than keys or headers.
+            InvalidEvent, EventTooLarge, InvalidArgumentType: nothing of the list was queued.
+            EventLogError: the publisher is of no use any more.
         """
 
     @abstractmethod

@@ -25,6 +25,7 @@ from eventlog.api.blocking_log import (
     AppendHandle,
     EventLog,
     EventStream,
+    ManyHandle,
     Publisher,
 )
 from eventlog.api.group import DeadLetter, GroupReport
@@ -32,6 +33,7 @@ from eventlog.api.log import AppendHandle as AsyncAppendHandle
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.log import EventRange as AsyncEventRange
 from eventlog.api.log import EventStream as AsyncEventStream
+from eventlog.api.log import ManyHandle as AsyncManyHandle
 from eventlog.api.log import Publisher as AsyncPublisher
 from eventlog.api.over_async_groups import GroupOverAsync
 from eventlog.api.portal import Portal
@@ -167,7 +169,7 @@ class LogOverAsync(EventLog):
         letters: list[DeadLetter] = self._portal.call(self._log.dead_letters, group)
         return letters
 
-    def group(  # type: ignore[override] # until api.group is new
+    def group(
         self,
         name: str,
         *,
@@ -227,6 +229,12 @@ class _Publisher(Publisher):
         handle = self._portal.call(self._publisher.send, event, key=key, headers=headers)
         return _AppendHandle(self._portal, handle)
 
+    def send_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> ManyHandle:
+        handle = self._portal.call(self._publisher.send_many, events, keys=keys, headers=headers)
+        return _ManyHandle(self._portal, handle)
+
     def flush(self) -> None:
         self._portal.call(self._publisher.flush)
 
@@ -248,6 +256,22 @@ class _AppendHandle(AppendHandle):
     def result(self) -> int:
         number: int = self._portal.call(self._handle.result)
         return number
+
+
+class _ManyHandle(ManyHandle):
+    """See `ManyHandle`."""
+
+    def __init__(self, portal: Portal, handle: AsyncManyHandle) -> None:
+        self._portal = portal
+        self._handle = handle
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return self._handle.seq_nos
+
+    def result(self) -> tuple[int, int]:
+        numbers: tuple[int, int] = self._portal.call(self._handle.result)
+        return numbers
 
 
 class _Stream(EventStream):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from eventlog.api.group_new import (
+from eventlog.api.group import (
     BlockingGroup,
     BlockingMember,
     DeadLetter,
@@ -119,7 +119,7 @@ class _Lease(Lease):
     def done(self, envelope: EventEnvelope) -> None:
         self._portal.call(self._lease.done, envelope)
 
-    def done_with(self, envelope: EventEnvelope, results: list[Any]) -> None:
+    def done_with(self, envelope: EventEnvelope, results: Collection[Any]) -> None:
         self._portal.call(self._lease.done_with, envelope, results)
 
     def failed(self, envelope: EventEnvelope, failure: Failure) -> None:

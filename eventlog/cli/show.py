@@ -79,6 +79,7 @@ def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | Non
         "timestamp": envelope.timestamp.isoformat(),
         "key": None if key is None else clean(key),
         "headers": headers and {clean(name): clean(value) for name, value in headers.items()},
+        "cause": envelope.cause,
         "event": text,
     }
     try:
@@ -86,5 +87,5 @@ def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | Non
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise InvalidArgument(
             f"the format {template!r} is no good ({error}): use {{seq_no}}, {{id}}, {{timestamp}},"
-            " {key}, {headers} and {event}"
+            " {key}, {headers}, {cause} and {event}"
         ) from None

@@ -252,10 +252,15 @@ class BatchBuilder:
         if key is not None or headers is not None:
             self._rows[row] = (key, None if headers is None else dict(headers))
         if envelope is not None:
-            self._ids[row] = envelope.id.bytes
+            self._ids[row] = envelope.id_bytes
             if (cause := envelope.cause) is not None:
                 self._add_cause(row, cause)
         return row
+
+    def note_result(self, row: int, id_bytes: bytes, cause: Cause) -> None:
+        """Give the event that was just added in that row an id and a cause."""
+        self._ids[row] = id_bytes
+        self._add_cause(row, cause)
 
     def _add_cause(self, row: int, cause: Cause) -> None:
         self._causes[row] = cause

@@ -50,7 +50,16 @@ _LOW_MASK: Final = (1 << _LOW_BITS) - 1
 class Columns:
     """What a batch stores of its events beside the payloads, each read only when asked for."""
 
-    __slots__ = ("base_seq_no", "causes", "headers", "ids", "keys", "stored_ns", "timestamps")
+    __slots__ = (
+        "attempts",
+        "base_seq_no",
+        "causes",
+        "headers",
+        "ids",
+        "keys",
+        "stored_ns",
+        "timestamps",
+    )
 
     def __init__(
         self,
@@ -70,6 +79,13 @@ class Columns:
         self.keys = keys
         self.headers = headers
         self.causes = causes
+        self.attempts: dict[int, int] | None = None
+
+    def note_attempt(self, seq_no: int, attempt: int) -> None:
+        """Say that a group hands the event out for the second time, or a later one."""
+        if self.attempts is None:
+            self.attempts = {}
+        self.attempts[seq_no] = attempt
 
     def timestamp_ns(self, row: int) -> int:
         """The producer's clock, nanoseconds since 1970."""
@@ -95,7 +111,12 @@ class _Fields:
     @property
     def id(self) -> UUID:
         """A UUID of version 7, unless the producer set another."""
-        return UUID(bytes=self.columns.id_bytes(self._row))
+        return UUID(bytes=self.id_bytes)
+
+    @property
+    def id_bytes(self) -> bytes:
+        """The 16 bytes of `id`."""
+        return self.columns.id_bytes(self._row)
 
     @property
     def timestamp(self) -> datetime:
@@ -133,6 +154,12 @@ class _Fields:
         """The event that this one came from, if it is a result of a pool; `None` for others."""
         causes = self.columns.causes
         return None if causes is None else causes.of_row(self._row)
+
+    @property
+    def attempt(self) -> int:
+        """Which delivery this is, where a group hands out the event (1 is the first); else 1."""
+        attempts = self.columns.attempts
+        return 1 if attempts is None else attempts.get(self.seq_no or 0, 1)
 
     @property
     def _row(self) -> int:

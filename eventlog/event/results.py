@@ -21,8 +21,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
+from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.cause import Cause
-from eventlog.event.envelope import RANDOM_BITS, EventEnvelope, envelope_of, id_of
+from eventlog.event.envelope import RANDOM_BITS, EventEnvelope, Row, envelope_of, id_of
 
 _NUMBERS: Final = struct.Struct(">QI")
 _HASHED_BYTES: Final = 10
@@ -45,23 +46,40 @@ def envelopes_of_results(
     A result that is an envelope sets key, headers and time itself; without a key of its own, it has
     the one of its source.
     """
-    assert source.seq_no is not None, "an event that a group hands out has a number"
-    cause = Cause(log_id, source.seq_no, group)
-    source_ns, source_key, now_ns = source.timestamp_ns, source.key, time.time_ns()
-    envelopes = []
+    cause = _cause_of(source, log_id, group)
+    return [_envelope(source, one, cause, place) for place, one in enumerate(results)]
+
+
+def add_results(
+    builder: BatchBuilder, source: EventEnvelope, results: Iterable[Any], log_id: UUID, group: str
+) -> None:
+    """Add what `envelopes_of_results` gives to a batch.
+
+    Raises:
+        InvalidEvent, EventTooLarge: one of them cannot be stored; those before it were added.
+    """
+    cause = _cause_of(source, log_id, group)
+    key, timestamp_ns = source.key, source.timestamp_ns
     for place, result in enumerate(results):
-        event, key, headers, timestamp_ns = result, None, None, now_ns
-        if isinstance(result, EventEnvelope):
-            event, key, headers = result.event, result.key, result.headers
-            timestamp_ns = result.timestamp_ns
-        envelopes.append(
-            envelope_of(
-                event,
-                id_bytes=result_id(cause, source_ns, place),
-                timestamp_ns=timestamp_ns,
-                key=source_key if key is None else key,
-                headers=headers,
-                cause=cause,
-            )
-        )
-    return envelopes
+        if type(result) is Row:
+            builder.add(_envelope(source, result, cause, place))
+        else:  # the same, without an envelope: this runs for nearly every result
+            row = builder.add(result, key)
+            builder.note_result(row, result_id(cause, timestamp_ns, place), cause)
+
+
+def _cause_of(source: EventEnvelope, log_id: UUID, group: str) -> Cause:
+    assert source.seq_no is not None, "an event that a group hands out has a number"
+    return Cause(log_id, source.seq_no, group)
+
+
+def _envelope(source: EventEnvelope, result: Any, cause: Cause, place: int) -> EventEnvelope:
+    own = result if isinstance(result, EventEnvelope) else None
+    return envelope_of(
+        result if own is None else own.event,
+        id_bytes=result_id(cause, source.timestamp_ns, place),
+        timestamp_ns=time.time_ns() if own is None else own.timestamp_ns,
+        key=source.key if own is None or own.key is None else own.key,
+        headers=None if own is None else own.headers,
+        cause=cause,
+    )

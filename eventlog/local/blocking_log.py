@@ -44,7 +44,7 @@ from eventlog.local.blocking_stream import BlockingLocalStream
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.group import group_fields, number_ranges
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.outbox import OutBatch
+from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.reader import read_range
@@ -114,18 +114,20 @@ class BlockingLocalEventLog(EventLog):
         self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
     ) -> tuple[int, int]:
         self._handle.check_open()
-        # One after the other: if one is refused, none behind it may be stored.
-        first = last = stored = 0
-        for one in self._handle.many_events(keys, headers).pack(events):
-            try:
-                with self._outbox_lock:
-                    batch = self._outbox.add_packed(one)
+        packed = self._handle.many_events(keys, headers).pack(events)
+        with self._outbox_lock:
+            many = self._outbox.add_many(packed)
+        try:
+            for batch in many.batches:
                 self._deliver(batch)
-                base = batch.seq_no_of(0)
-            except EventLogError as error:
-                raise stored_before(error, stored) from error.__cause__
-            first, last, stored = first or base, base + one.count - 1, stored + one.count
-        return first, last
+        except EventLogError as error:
+            raise stored_before(error, many.stored) from error.__cause__
+        except BaseException:  # Ctrl-C: later appends are not to send what was not sent
+            if self._appends.lock.acquire(blocking=False):  # else another thread sends it now
+                self._outbox.withdraw(many)
+                self._appends.lock.release()
+            raise
+        return many.result()
 
     def _deliver(self, batch: OutBatch) -> None:
         """Wait for the batch's answer; whoever gets the pipe first sends for all that wait."""

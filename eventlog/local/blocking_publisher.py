@@ -6,18 +6,19 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from eventlog.api import forks
-from eventlog.api.blocking_log import AppendHandle, Publisher
+from eventlog.api.blocking_log import AppendHandle, ManyHandle, Publisher
 from eventlog.api.refusals import closed
 from eventlog.api.statistics import PublisherStatistics
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
+from eventlog.event.many_events import Headers, Keys
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.leaving import (
     INTERRUPTED_FLUSH_S,
@@ -26,7 +27,7 @@ from eventlog.local.client.leaving import (
     not_flushed,
     warn_of_unstored,
 )
-from eventlog.local.client.outbox import OutBatch, copy_of
+from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
 from eventlog.local.client.threads import BlockingPipe, OutOfTime
 from eventlog.system import start_thread
 
@@ -96,6 +97,20 @@ class BlockingLocalPublisher(Publisher):
             elif row == 0:
                 self._opened.set()
         return BlockingLocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
+
+    def send_many(
+        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+    ) -> ManyHandle:
+        if self._generation != forks.generation:
+            self._refuse()
+        packed = self._handle.many_events(keys, headers, self._max_batch_bytes).pack(events)
+        with self._lock:
+            if self._generation != forks.generation:  # closed while the events came
+                self._refuse()
+            many = self._outbox.add_many(packed)
+            self._pipe.run(self._outbox.deliver(self._max_in_flight))
+            self._opened.set()  # the thread takes the answers, should the caller pause
+        return BlockingLocalManyHandle(self, many)
 
     def _refuse(self) -> None:
         forks.check(self._handle.generation, self._handle.path)
@@ -225,6 +240,25 @@ class BlockingLocalAppendHandle(msgspec.Struct, eq=False, gc=False):
 
 
 AppendHandle.register(BlockingLocalAppendHandle)
+
+
+class BlockingLocalManyHandle(ManyHandle):
+    """See `eventlog.blocking.ManyHandle`."""
+
+    def __init__(self, publisher: BlockingLocalPublisher, many: ManyBatches) -> None:
+        self._publisher = publisher
+        self._many = many
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return self._many.numbers
+
+    def result(self) -> tuple[int, int]:
+        for batch in self._many.batches:
+            if not batch.is_done:
+                self._publisher.wait_done(batch)
+        return self._many.result()
+
 
 _open_publishers: weakref.WeakSet[BlockingLocalPublisher] = weakref.WeakSet()
 """Those whose blocks have not ended."""

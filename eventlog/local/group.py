@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import anyio
+import anyio.to_thread
+
 from eventlog.api import forks
-from eventlog.api.group import Group
-from eventlog.event.envelope import EventEnvelope
-from eventlog.local.client.asynchronous import AsyncPipe
-from eventlog.local.client.group import letter_bytes_max, number_to_drain
-from eventlog.local.client.handle import LocalHandle
-from eventlog.local.groups.stored import (
+from eventlog.api.group import (
     DeadLetter,
-    StoredLetters,
-    envelope_of_letter,
-    read_dead_letters,
+    Exhausted,
+    ExitReport,
+    Group,
+    Member,
+    MemberReport,
+    OnRefused,
 )
+from eventlog.local.client.asynchronous import AsyncPipe
+from eventlog.local.client.group import check_owner, number_to_drain
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.client.known_members import KnownMembers
+from eventlog.local.client.member import LocalMember
+from eventlog.local.client.member_events import MemberEvents
+from eventlog.local.groups.stored import read_dead_letters
+from eventlog.local.member import AsyncLocalMember
+from eventlog.local.storage.members import pool_of
 from eventlog.local.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
@@ -33,6 +44,7 @@ class LocalGroup(Group):
         self._handle = handle
         self._fields = fields
         self._pipes: dict[str, AsyncPipe] = {}
+        self._known = KnownMembers(handle.path, fields[0])
 
     @property
     def name(self) -> str:
@@ -55,32 +67,67 @@ class LocalGroup(Group):
         last = number_to_drain(self._handle, self.name, seq_no)
         await self._request("draining", AwaitDrained, self.name, last)
 
-    async def wait_condemned(self, pool_id: int) -> list[tuple[int, int, int]]:
-        answer = await self._request("burying", AwaitCondemned, self.name, pool_id)
-        return list(answer.events)
+    async def open_member(
+        self, owner: int = 0, output: str | None = None, on_refused: OnRefused | None = None
+    ) -> Member:
+        self._handle.check_open()
+        join = partial(
+            LocalMember, self._handle, self._fields[:3], check_owner(owner), output, on_refused
+        )
+        with anyio.CancelScope(shield=True):
+            member = await anyio.to_thread.run_sync(join)
+        return AsyncLocalMember(member)
 
-    async def bury(self, seq_no: int, letter: bytes) -> None:
-        await self._request("asking", Bury, self.name, 0, seq_no, letter)
+    def members(self) -> list[MemberReport]:
+        return self._known.reports()
+
+    def member(self, member_id: int) -> MemberReport | None:
+        return self._known.report(member_id)
+
+    def lag(self) -> int:
+        return self._handle.reader.lag_of(self.name)
+
+    async def wait_exhausted(self, owner: int) -> list[Exhausted]:
+        answer = await self._request("rejecting", AwaitCondemned, self.name, owner)
+        return [
+            Exhausted(
+                seq_no=seq_no,
+                deliveries=deliveries,
+                member_id=member_id,
+                owner=pool_of(member_id),
+            )
+            for seq_no, deliveries, member_id in answer.events
+        ]
+
+    async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
+        letter = await anyio.to_thread.run_sync(self._letter_of, exhausted.seq_no, report)
+        await self._request("asking", Bury, self.name, 0, exhausted.seq_no, letter)
+
+    def _letter_of(self, seq_no: int, report: ExitReport) -> bytes:
+        events = MemberEvents(self._handle, self.name)
+        try:
+            return events.fitting_letter(
+                seq_no,
+                report.error,
+                log_lines=report.log_lines,
+                exit_code=report.exit_code,
+                peak_rss_bytes=report.peak_rss_bytes,
+            )
+        finally:
+            events.close()
 
     async def dismiss(self, member_id: int) -> None:
         await self._request("asking", Dismiss, self.name, member_id)
 
-    async def excuse(self, pool_id: int) -> None:
-        await self._request("leaving", Excuse, pool_id)
+    async def excuse(self, owner: int) -> None:
+        await self._request("leaving", Excuse, owner)
 
-    @property
-    def letter_bytes_max(self) -> int:
-        return letter_bytes_max(self._handle, self.name)
-
-    def copy_in_letter(self, seq_no: int) -> EventEnvelope | None:
-        letter = StoredLetters(self._handle.path, self.name).find(seq_no)
-        return None if letter is None else envelope_of_letter(letter, seq_no)
-
-    def dead_letters(self) -> list[DeadLetter]:
-        return read_dead_letters(self._handle.path, self.name)
+    async def dead_letters(self) -> list[DeadLetter]:
+        return await anyio.to_thread.run_sync(read_dead_letters, self._handle.path, self.name)
 
     def close(self) -> None:
         """Give the pipes back."""
+        self._known.close()
         if self._handle.generation != forks.generation:
             return
         for pipe in self._pipes.values():

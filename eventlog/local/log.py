@@ -159,18 +159,15 @@ class LocalEventLog(EventLog):
         headers: Headers = None,
     ) -> tuple[int, int]:
         pipe = await self._producer()
-        packed = await self._handle.many_events(keys, headers).pack_any(events)
-        # One after the other: if one is refused, none behind it may be stored.
-        first = last = stored = 0
-        for one in packed:
-            batch = pipe.outbox.add_packed(one)
-            try:
+        many = pipe.outbox.add_many(await self._handle.many_events(keys, headers).pack_any(events))
+        try:
+            for batch in many.batches:
                 await pipe.deliver(batch)
-                base = batch.seq_no_of(0)
-            except EventLogError as error:
-                raise stored_before(error, stored) from error.__cause__
-            first, last, stored = first or base, base + one.count - 1, stored + one.count
-        return first, last
+        except EventLogError as error:
+            raise stored_before(error, many.stored) from error.__cause__
+        finally:
+            pipe.outbox.withdraw(many)  # cancelled: later appends are not to send them
+        return many.result()
 
     async def _producer(self) -> AppendPipe:
         handle = await self._ready()

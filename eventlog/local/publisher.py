@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import AsyncIterable, Generator, Iterable, Mapping
 from contextlib import suppress
 from threading import get_ident
 from typing import Any, Final
@@ -12,11 +12,12 @@ import anyio.lowlevel
 import msgspec
 
 from eventlog.api import forks
-from eventlog.api.log import AppendHandle, Publisher
+from eventlog.api.log import AppendHandle, ManyHandle, Publisher
 from eventlog.api.refusals import closed
 from eventlog.api.statistics import PublisherStatistics
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
+from eventlog.event.many_events import Headers, Keys
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.conversations import PipeBroken
 from eventlog.local.client.handle import LocalHandle
@@ -27,7 +28,7 @@ from eventlog.local.client.leaving import (
     not_flushed,
     warn_of_unstored,
 )
-from eventlog.local.client.outbox import OutBatch, copy_of
+from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
 
 _LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 
@@ -86,6 +87,26 @@ class LocalPublisher(Publisher):
         elif row == 0:
             self._to_send.set()
         return LocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
+
+    async def send_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        if self._generation != forks.generation or self._thread_id != get_ident():
+            self._refuse()
+        self._check_usable()
+        many_events = self._handle.many_events(keys, headers, self._max_batch_bytes)
+        packed = await many_events.pack_any(events)
+        if self._generation != forks.generation:  # closed while an iterable was waited for
+            self._refuse()
+        many = self._outbox.add_many(packed)
+        self._pump()
+        await anyio.lowlevel.checkpoint()
+        await self._wait_pending(self._max_in_flight)
+        return LocalManyHandle(self, many)
 
     def _check_usable(self) -> None:
         """Pass in the handle's process and event loop."""
@@ -275,3 +296,20 @@ class LocalAppendHandle(msgspec.Struct, eq=False, gc=False):
 
 
 AppendHandle.register(LocalAppendHandle)
+
+
+class LocalManyHandle(ManyHandle):
+    """See `ManyHandle`."""
+
+    def __init__(self, publisher: LocalPublisher, many: ManyBatches) -> None:
+        self._publisher = publisher
+        self._many = many
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return self._many.numbers
+
+    async def result(self) -> tuple[int, int]:
+        for batch in self._many.batches:
+            await self._publisher.wait_done(batch)
+        return self._many.result()

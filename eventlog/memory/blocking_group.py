@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from eventlog.api.arguments import check_group, check_numbers, check_owner
 from eventlog.api.blocking_log import EventLog
 from eventlog.api.engines import open_blocking_log
-from eventlog.api.group_new import (
+from eventlog.api.group import (
     BlockingGroup,
     BlockingMember,
     DeadLetter,

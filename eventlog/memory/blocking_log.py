@@ -13,6 +13,7 @@ from eventlog.api.blocking_log import (
     AppendHandle,
     EventLog,
     EventStream,
+    ManyHandle,
     Publisher,
 )
 from eventlog.api.group import DeadLetter, GroupReport
@@ -49,7 +50,7 @@ from eventlog.memory.blocking_group import GroupsForThreads
 from eventlog.memory.feed import MemoryFeed, events_between
 
 
-class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc] # until api.group is new
+class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
     """See `eventlog.blocking.EventLog`."""
 
     def __init__(self, name: str, asked: AskedOptions) -> None:
@@ -88,11 +89,20 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc
     def append_many(
         self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
     ) -> tuple[int, int]:
+        packed = self.many_events(keys, headers).pack(events)
+        return self.append_packed(packed, self.counters)
+
+    def append_packed(
+        self, packed: list[PackedBatch], counters: Counters[PublisherStatistics]
+    ) -> tuple[int, int]:
+        """Store batch after batch, until one is refused."""
         first = last = stored = 0
-        for one in self.many_events(keys, headers).pack(events):
+        count = sum(one.count for one in packed)
+        for one in packed:
             try:
-                base = self._append(one, self.counters)
+                base = self._append(one, counters)
             except EventLogError as error:
+                counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
@@ -113,6 +123,7 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):  # type: ignore[misc
         publisher = BlockingInMemoryPublisher(self)
         try:
             yield publisher
+            publisher.check_stored()
         finally:
             publisher.is_closed = True
 
@@ -166,6 +177,8 @@ class BlockingInMemoryPublisher(Publisher):
 
     def __init__(self, log: BlockingInMemoryEventLog) -> None:
         self._log = log
+        self._error: EventLogError | None = None
+        """Of a list that was not stored whole: the next `flush` tells of it."""
         self._counters = Counters(PublisherStatistics)
         self.is_closed = False
 
@@ -180,9 +193,32 @@ class BlockingInMemoryPublisher(Publisher):
         packed = self._log.packed(event, key, headers)
         return BlockingInMemoryAppendHandle(self._log._append(packed, self._counters))
 
+    def send_many(
+        self,
+        events: Iterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        packed = self._log.many_events(keys, headers).pack(events)
+        try:
+            return BlockingInMemoryManyHandle(self._log.append_packed(packed, self._counters))
+        except EventLogError as error:
+            self._error = error
+            return BlockingInMemoryManyHandle(error)
+
     def flush(self) -> None:
         if self.is_closed:
             raise closed("publisher", self._log.path)
+        self.check_stored()
+
+    def check_stored(self) -> None:
+        """Pass if all lists were stored since the last look."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 class BlockingInMemoryAppendHandle(AppendHandle):
@@ -197,6 +233,22 @@ class BlockingInMemoryAppendHandle(AppendHandle):
 
     def result(self) -> int:
         return self._seq_no
+
+
+class BlockingInMemoryManyHandle(ManyHandle):
+    """Known from the start."""
+
+    def __init__(self, answer: tuple[int, int] | EventLogError) -> None:
+        self._answer = answer
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return None if isinstance(self._answer, EventLogError) else self._answer
+
+    def result(self) -> tuple[int, int]:
+        if isinstance(self._answer, EventLogError):
+            raise self._answer
+        return self._answer
 
 
 class BlockingInMemoryStream(EventStream):

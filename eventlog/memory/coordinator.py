@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from eventlog.api.group_new import DeadLetter, Exhausted, ExitReport, Failure, GroupReport
+from eventlog.api.group import DeadLetter, Exhausted, ExitReport, Failure, GroupReport
 from eventlog.errors import EventsTruncated, GroupMismatch, InvalidArgument
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope, datetime_of
@@ -33,6 +33,7 @@ class Groups:
 
     def __init__(self, log: MemoryLog, lock: RLock) -> None:
         self._log = log
+        self.log_id = log.log_id
         self._lock = lock
         self._models: dict[str, GroupModel] = {}
         self._letters: dict[str, Letters] = defaultdict(Letters)

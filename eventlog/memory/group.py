@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from eventlog.api.arguments import check_group, check_numbers, check_owner
 from eventlog.api.engines import open_log
-from eventlog.api.group_new import (
+from eventlog.api.group import (
     DeadLetter,
     Exhausted,
     ExitReport,

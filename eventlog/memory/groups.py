@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final
 
-from eventlog.api.group_new import DeadLetter, Exhausted, GroupReport, MemberReport
+from eventlog.api.group import DeadLetter, Exhausted, GroupReport, MemberReport
 from eventlog.event.envelope import EventEnvelope
 
 KeyOf = Callable[[int], str | None]

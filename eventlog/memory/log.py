@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, Publisher
+from eventlog.api.log import AppendHandle, EventLog, EventRange, EventStream, ManyHandle, Publisher
 from eventlog.api.loops import LoopOwner, call_in_this_loop
 from eventlog.api.positions import (
     ConsumerState,
@@ -47,7 +47,7 @@ from eventlog.memory.handle import MemoryHandle
 from eventlog.memory.model import MemoryLog
 
 
-class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until api.group is new
+class InMemoryEventLog(GroupsForLoops, EventLog):
     """See `EventLog`; the reference that the others are tested against.
 
     `InMemoryEventLog()` is the same as `eventlog.open("memory:")`.
@@ -112,11 +112,20 @@ class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until 
         keys: Keys = None,
         headers: Headers = None,
     ) -> tuple[int, int]:
+        packed = await self.many_events(keys, headers).pack_any(events)
+        return await self.append_packed(packed, self.counters)
+
+    async def append_packed(
+        self, packed: list[PackedBatch], counters: Counters[PublisherStatistics]
+    ) -> tuple[int, int]:
+        """Store batch after batch, until one is refused."""
         first = last = stored = 0
-        for one in await self.many_events(keys, headers).pack_any(events):
+        count = sum(one.count for one in packed)
+        for one in packed:
             try:
-                base = await self._append(one, self.counters)
+                base = await self._append(one, counters)
             except EventLogError as error:
+                counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
@@ -137,6 +146,7 @@ class InMemoryEventLog(GroupsForLoops, EventLog):  # type: ignore[misc] # until 
         publisher = InMemoryPublisher(self)
         try:
             yield publisher
+            publisher.check_stored()
         finally:
             publisher.is_closed = True
 
@@ -189,6 +199,8 @@ class InMemoryPublisher(Publisher):
 
     def __init__(self, log: InMemoryEventLog) -> None:
         self._log = log
+        self._error: EventLogError | None = None
+        """Of a list that was not stored whole: the next `flush` tells of it."""
         self._counters = Counters(PublisherStatistics)
         self.is_closed = False
 
@@ -203,10 +215,33 @@ class InMemoryPublisher(Publisher):
         packed = self._log.packed(event, key, headers)
         return InMemoryAppendHandle(await self._log._append(packed, self._counters))
 
+    async def send_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        if self.is_closed:
+            raise closed("publisher", self._log.path)
+        packed = await self._log.many_events(keys, headers).pack_any(events)
+        try:
+            return InMemoryManyHandle(await self._log.append_packed(packed, self._counters))
+        except EventLogError as error:
+            self._error = error
+            return InMemoryManyHandle(error)
+
     async def flush(self) -> None:
         _ = self._log.log
         if self.is_closed:
             raise closed("publisher", self._log.path)
+        self.check_stored()
+
+    def check_stored(self) -> None:
+        """Pass if all lists were stored since the last look."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 class InMemoryAppendHandle(AppendHandle):
@@ -221,6 +256,22 @@ class InMemoryAppendHandle(AppendHandle):
 
     async def result(self) -> int:
         return self._seq_no
+
+
+class InMemoryManyHandle(ManyHandle):
+    """Known from the start."""
+
+    def __init__(self, answer: tuple[int, int] | EventLogError) -> None:
+        self._answer = answer
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return None if isinstance(self._answer, EventLogError) else self._answer
+
+    async def result(self) -> tuple[int, int]:
+        if isinstance(self._answer, EventLogError):
+            raise self._answer
+        return self._answer
 
 
 class InMemoryStream(EventStream):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventlog.api.arguments import check_count
-from eventlog.api.group_new import Failure, Lease, OnRefused
+from eventlog.api.group import Failure, Lease, OnRefused
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.results import envelopes_of_results
 from eventlog.memory.groups import Held
 
 if TYPE_CHECKING:
@@ -115,12 +116,13 @@ class MemoryLease(Lease):
     def done(self, envelope: EventEnvelope) -> None:
         self._groups.done(self._name, self._held, envelope.seq_no or 0)
 
-    def done_with(self, envelope: EventEnvelope, results: list[Any]) -> None:
+    def done_with(self, envelope: EventEnvelope, results: Collection[Any]) -> None:
+        stored = list(envelopes_of_results(envelope, results, self._groups.log_id, self._name))
         if self._member.is_own_output:
-            self._groups.done_with(self._name, self._held, envelope.seq_no or 0, results)
+            self._groups.done_with(self._name, self._held, envelope.seq_no or 0, stored)
         elif self._member.has_output and results:
             self._groups.returned(self._name, self._held, envelope.seq_no or 0)
-            self._member.pending.append(Pending(self, envelope, results))
+            self._member.pending.append(Pending(self, envelope, stored))
         else:
             self.done(envelope)
 

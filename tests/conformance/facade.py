@@ -15,10 +15,10 @@ import anyio
 import anyio.to_thread
 
 import eventlog.blocking
-from eventlog import AppendHandle, EventLog, EventStream, LogStatus, Publisher
+from eventlog import AppendHandle, EventLog, EventStream, LogStatus, ManyHandle, Publisher
 from eventlog.api.arguments import Bounds
 from eventlog.api.group import GroupReport
-from eventlog.api.group_new import (
+from eventlog.api.group import (
     BlockingGroup,
     BlockingMember,
     DeadLetter,
@@ -148,6 +148,21 @@ class ThreadedAppendHandle(AppendHandle):
         return await self._threads.run(self._handle.result)
 
 
+class ThreadedManyHandle(ManyHandle):
+    """A list of events on its way."""
+
+    def __init__(self, threads: Threads, handle: eventlog.blocking.ManyHandle) -> None:
+        self._threads = threads
+        self._handle = handle
+
+    @property
+    def seq_nos(self) -> tuple[int, int] | None:
+        return self._handle.seq_nos
+
+    async def result(self) -> tuple[int, int]:
+        return await self._threads.run(self._handle.result)
+
+
 class ThreadedPublisher(Publisher):
     """A publisher; `blocking` is the real one."""
 
@@ -160,6 +175,19 @@ class ThreadedPublisher(Publisher):
     ) -> AppendHandle:
         handle = await self._threads.run(self.blocking.send, event, key=key, headers=headers)
         return ThreadedAppendHandle(self._threads, handle)
+
+    async def send_many(
+        self,
+        events: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> ManyHandle:
+        some = cast("Iterable[Any]", events)
+        return ThreadedManyHandle(
+            self._threads,
+            await self._threads.run(self.blocking.send_many, some, keys=keys, headers=headers),
+        )
 
     async def flush(self) -> None:
         await self._threads.run(self.blocking.flush)
@@ -322,7 +350,7 @@ class ThreadedEventLog(EventLog):
     async def last_seq_no(self) -> int | None:
         return await self._threads.run(self.blocking.last_seq_no)
 
-    def group(self, name: str, **options: Any) -> AbstractAsyncContextManager[Group]:  # type: ignore[override]
+    def group(self, name: str, **options: Any) -> AbstractAsyncContextManager[Group]:
         return self._opened_group(name, options)
 
     @asynccontextmanager

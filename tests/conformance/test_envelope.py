@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from eventlog import EventEnvelope, EventLogError, SeekPosition
+from eventlog import Cause, EventEnvelope, EventLogError, SeekPosition
 
 from .logs import Logs
 
@@ -53,6 +53,38 @@ async def test_ids_of_events_in_batches_are_their_own_and_of_version_7(logs: Log
     assert all(before <= milliseconds_of(i) <= time.time_ns() // 1_000_000 for i in ids)
     assert [envelope.id for envelope in again] == ids
     assert again == envelopes
+
+
+@pytest.mark.anyio
+async def test_a_cause_stays_with_its_event_however_it_is_appended_and_read(logs: Logs) -> None:
+    causes = [Cause(UUID(int=n % 3), n, f"группа/{n % 2}") for n in range(1, 5)]
+    given = [EventEnvelope(n, cause=cause) for n, cause in enumerate(causes)]
+    async with logs.open() as log:
+        await log.append(given[0], key="k", headers={"h": "v"})
+        await log.append("without")
+        await log.append_many([given[1], "without", given[2]])
+        async with log.publisher() as publisher:
+            await publisher.send(given[3])
+        envelopes = await log.read(1)
+        async with log.subscribe("c", SeekPosition.BEGINNING, follow=False) as stream:
+            subscribed = [envelope async for envelope in stream]
+        async with log.subscribe("t", SeekPosition.BEGINNING, follow=False, type=Any) as stream:
+            typed = [envelope async for envelope in stream]
+    expected = [causes[0], None, causes[1], None, causes[2], causes[3]]
+    for read in (envelopes, subscribed, typed):
+        assert [envelope.cause for envelope in read] == expected
+    assert [envelope.event for envelope in envelopes] == [0, "without", 1, "without", 2, 3]
+    assert (envelopes[0].key, envelopes[0].headers) == ("k", {"h": "v"})
+    assert [one.id for one in envelopes if one.cause] == [one.id for one in given]
+    assert pickle.loads(pickle.dumps(envelopes)) == envelopes
+
+
+@pytest.mark.anyio
+async def test_a_log_has_an_id_of_its_own(logs: Logs) -> None:
+    async with logs.open() as log:
+        log_id = (await log.status()).log_id
+        assert isinstance(log_id, UUID)
+        assert (await log.status()).log_id == log_id
 
 
 @pytest.mark.anyio

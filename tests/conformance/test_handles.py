@@ -152,7 +152,11 @@ async def test_closing_a_handle_ends_the_wait_of_its_streams(logs: Logs) -> None
 
 async def test_a_handle_closed_within_a_block_of_its_own_leaves_it(logs: Logs) -> None:
     # The blocking log over an asynchronous engine waited for ever for the block to be left.
-    for enter in (lambda log: log.subscribe("c"), lambda log: log.publisher()):
+    enters: list[Callable[[EventLog], Any]] = [
+        lambda log: log.subscribe("c"),
+        lambda log: log.publisher(),
+    ]
+    for enter in enters:
         with anyio.fail_after(10), contextlib.suppress(LogClosed):
             async with logs.open() as log, enter(log):
                 await log.__aexit__(None, None, None)

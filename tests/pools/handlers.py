@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from eventlog import EventEnvelope, blocking
+from eventlog.local.client.results import ResultWriter
 from tests.pools.records import Record
+from workers import Results
 
 GATE_S: Final = 60.0
 """A gate that nobody opens is given up after this time, so that a failing test ends."""
@@ -463,3 +465,23 @@ def leak(record: Record, event: int) -> None:
     """Keep 40 MiB more with each event."""
     LEAKED.append(b"x" * (40 * MIB))
     record.note("did", event, os.getpid())
+
+
+def several_results(event: Any) -> Any:
+    """As many results as the event says; a list of texts as it is."""
+    if isinstance(event, list):
+        return Results(event)
+    return Results(EventEnvelope(n, key=f"own {n}") if n == 2 else n for n in range(event))
+
+
+def die_once_behind_stored_results(mark: str) -> None:
+    """An initializer: the first worker that has stored results is killed before it says so."""
+    store = ResultWriter.store
+
+    def store_and_die(writer: ResultWriter, *arguments: Any) -> None:
+        store(writer, *arguments)
+        if not os.path.exists(mark):
+            with open(mark, "x", encoding="utf-8"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    ResultWriter.store = store_and_die  # type: ignore[method-assign,assignment]

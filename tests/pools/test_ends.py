@@ -188,7 +188,7 @@ def test_a_forked_child_is_refused_by_its_parents_pool(
 
 def test_a_forked_child_is_refused_by_its_parents_member(log: blocking.EventLog) -> None:
     # The thread that takes the writer's answers is in the parent alone.
-    with log.group("g") as group, group.join() as member:
+    with log.group("g") as group, group.open_member() as member:
         assert kind_in_child(lambda: member.lease(1)) == ForkedHandle.__name__
         assert kind_in_child(member.flush) == ForkedHandle.__name__
         assert kind_in_child(member.close) == "no error"
@@ -196,7 +196,7 @@ def test_a_forked_child_is_refused_by_its_parents_member(log: blocking.EventLog)
         lease = member.lease(1)
         assert lease is not None
         assert lease.count == 1
-        member.release(lease)
+        lease.give_back()
 
 
 def test_a_forked_child_of_a_pool_that_runs_is_ended_by_sigterm(log: blocking.EventLog) -> None:

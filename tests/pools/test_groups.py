@@ -23,7 +23,7 @@ NO_NUMBERS: list[tuple[Any, type[EventLogError]]] = [
 CALLS: dict[str, Callable[[Any, Any, Any], object]] = {
     # The writer dropped who asked so, who asked again, for ever; or the member's thread died.
     "wait_drained": lambda _log, group, bad: group.wait_drained(bad),
-    "join": lambda _log, group, bad: group.join(bad),
+    "join": lambda _log, group, bad: group.open_member(bad),
     "lease": lambda _log, group, bad: leased(group, bad),
     "lease at least": lambda _log, group, bad: leased(group, 1, bad),
     "retry_dead": lambda log, _group, bad: log.retry_dead("g", [bad]),
@@ -32,7 +32,7 @@ CALLS: dict[str, Callable[[Any, Any, Any], object]] = {
 
 
 def leased(group: blocking.Group, *numbers: Any) -> object:
-    with group.join() as member:
+    with group.open_member() as member:
         return member.lease(*numbers)
 
 

@@ -6,13 +6,16 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from eventlog import EventEnvelope, blocking
+from eventlog import Cause, EventEnvelope, InvalidArgumentType, blocking
+from eventlog.event.results import result_id
 from tests.pools import handlers
 from tests.pools.parts import AT_ONCE, drained, kill, until, until_noted
 from tests.pools.records import Record
+from workers import Results
 from workers.blocking import Pool
 
 
@@ -180,3 +183,90 @@ def test_an_envelope_that_is_returned_as_it_came_is_a_new_event(
         assert list(pool.dead_letters()) == []
     with blocking.open(tmp_path / "output") as output:
         assert [(one.seq_no, one.event) for one in output.read(1)] == [(1, "a"), (2, "b")]
+
+
+# --- what results came from ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_same", [True, False], ids=["same log", "other log"])
+def test_a_result_has_cause_key_and_id_of_its_event(
+    log: blocking.EventLog, tmp_path: Path, is_same: bool
+) -> None:
+    for n in range(5):
+        log.append(n, key=f"k{n}" if n else None, headers={"h": "v"})
+    sources = {one.seq_no: one for one in log.read(1)}
+    output = log if is_same else str(tmp_path / "output")
+    with Pool(log, group="g", handler=lambda event: event * 10, processes=1, output=output) as pool:
+        drained(pool)
+    with blocking.open(log.path if is_same else tmp_path / "output") as stored:
+        results = [one for one in stored.read(1) if one.cause is not None]
+    assert len(results) == 5
+    log_id = log.status().log_id
+    for result in results:
+        assert result.cause is not None
+        source = sources[result.cause.seq_no]
+        assert result.cause == Cause(log_id, source.seq_no or 0, "g")
+        assert (result.event, result.key) == (source.event * 10, source.key)
+        assert result.headers is None
+        assert result.id == UUID(bytes=result_id(result.cause, source.timestamp_ns))
+    assert all(one.cause is None for one in log.read(1, 6))
+
+
+@pytest.mark.parametrize("is_same", [True, False], ids=["same log", "other log"])
+def test_one_event_may_have_several_results_or_none(
+    log: blocking.EventLog, tmp_path: Path, is_same: bool
+) -> None:
+    log.append_many([3, 0, 1], keys=["a", "b", "c"])
+    output = log if is_same else str(tmp_path / "output")
+    options: dict[str, Any] = {"processes": 1, "output": output}
+    with Pool(log, group="g", handler=handlers.several_results, **options) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+        stats = pool.stats()
+    assert (stats.handled, stats.failed, stats.lag) == (3, 0, 0)
+    with blocking.open(log.path if is_same else tmp_path / "output") as stored:
+        results = [one for one in stored.read(1) if one.cause is not None]
+    assert [(one.cause and one.cause.seq_no, one.event, one.key) for one in results] == [
+        *((1, 0, "a"), (1, 1, "a"), (1, 2, "own 2")),
+        (3, 0, "c"),
+    ]
+    assert len({one.id for one in results}) == 4
+
+
+def test_of_several_results_all_are_stored_or_none(log: blocking.EventLog, tmp_path: Path) -> None:
+    log.append_many([["good", "x" * 2_000], ["x" * 600] * 3, ["both", "good"]])
+    with blocking.open(tmp_path / "output", segment_bytes=4096, max_event_bytes=1024) as output:
+        options: dict[str, Any] = {"processes": 1, "max_deliveries": 1, "output": output}
+        with Pool(log, group="g", handler=handlers.several_results, **options) as pool:
+            drained(pool)
+            letters = {letter.seq_no: letter.error for letter in pool.dead_letters()}
+        assert [one.event for one in output.read(1)] == ["both", "good"]
+    assert letters.keys() == {1, 2}
+    assert "EventTooLarge" in letters[1]
+    assert "the 3 results of one event take" in letters[2]
+
+
+def test_a_double_in_another_log_has_the_id_of_the_first(
+    log: blocking.EventLog, tmp_path: Path
+) -> None:
+    """A worker is killed between storing results and saying that their events are done."""
+    log.append_many(range(20))
+    mark = str(tmp_path / "died")
+    options: dict[str, Any] = {"processes": 1, "output": tmp_path / "output"}
+    options["initializer"] = partial(handlers.die_once_behind_stored_results, mark)
+    with Pool(log, group="g", handler=lambda event: event, **options) as pool:
+        drained(pool)
+        assert list(pool.dead_letters()) == []
+    with blocking.open(tmp_path / "output") as output:
+        results = list(output.read(1))
+    assert len(results) > 20, "some are there twice"
+    once = {one.id: one for one in results}
+    assert sorted(one.event for one in once.values()) == list(range(20))
+    for one in results:
+        assert (once[one.id].event, once[one.id].cause) == (one.event, one.cause)
+
+
+@pytest.mark.parametrize("values", ["text", b"bytes", {"a": 1}, 7, None])
+def test_what_is_no_list_of_results_is_refused(values: Any) -> None:
+    with pytest.raises(InvalidArgumentType, match="give a list of results"):
+        Results(values)

@@ -16,7 +16,8 @@ from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.outbox import OutBatch, Outbox
+from eventlog.local.client.out_batch import OutBatch
+from eventlog.local.client.outbox import Outbox
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.wire.messages import Ack, Park, Seek
 from tests.simulation.line import Line, OpenLink

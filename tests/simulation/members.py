@@ -6,17 +6,20 @@ settle) are actions of their own here, in any order that the threads could have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
+from eventlog.api.group import Failure
 from eventlog.errors import EventLogError, StaleLease
 from eventlog.event.envelope import EventEnvelope
-from eventlog.local.client.member import GroupMember
-from eventlog.local.client.member_pipe import Lease, MemberPipe
+from eventlog.local.client.lease import LocalLease
+from eventlog.local.client.member import LocalMember
+from eventlog.local.client.member_pipe import MemberPipe
 from eventlog.local.client.results import ResultWriter, _with_acks
 from eventlog.local.groups.acks import Acks
 from eventlog.local.groups.ranges import ranges_of
+from eventlog.local.groups.state import DONE, RETURNED
 from eventlog.local.wire.connection import frame
 from eventlog.local.wire.group_messages import Join, Joined, Leave, Settle
 from eventlog.local.wire.group_messages import Lease as AskLease
@@ -51,9 +54,9 @@ class Member(Client):
         super().__init__(name, ways)
         self.pid = pid
         self._ordering = ordering
-        self._max_deliveries = max_deliveries
-        self._member = GroupMember(self.handle, GROUP, POOL_ID)
-        self.pipe: MemberPipe = self._member._pipe
+        self._member = LocalMember(self.handle, (GROUP, ordering, max_deliveries), POOL_ID)
+        self._member.on_refused = lambda *_: self._failure()
+        self.pipe: MemberPipe = self._member.pipe
         self.link: Link | None = None
         self._is_joining = False
         self._is_leaving = False
@@ -64,8 +67,11 @@ class Member(Client):
         if self._results is not None:
             self._results_line = self.line_of(self._results._outbox.channel)
         self._is_asking = False
-        self._lease: Lease | None = None
+        self._lease: LocalLease | None = None
+        self._out: Iterator[tuple[int, EventEnvelope]] = iter(())
         self._running: tuple[int, EventEnvelope] | None = None
+        self._next: tuple[int, EventEnvelope] | None = None
+        """It came out, and waits until results of its key are stored."""
         self._done: list[int] = []
         self._returned: list[tuple[int, EventEnvelope]] = []
         self._then: Callable[[], None] | None = None
@@ -152,42 +158,39 @@ class Member(Client):
         self._is_asking = True
         with self.pipe.changed:
             self.pipe._say(AskLease, self.rng.randint(1, 6), 1)
+            self.pipe._is_asking = True
 
     def _take_lease(self) -> None:
         """As the end of `MemberPipe.ask`."""
-        self._is_asking = False
-        lease, self.pipe._fresh = self.pipe._fresh, None
-        self._lease = self.pipe._lease = lease
+        self._is_asking = self.pipe._is_asking = False
+        held, self.pipe._fresh = self.pipe._fresh, None
+        assert held is not None
+        self.pipe._lease = held
+        self._lease = LocalLease(self._member, held)
+        self._out = iter(self._lease)
 
     def _begin_next(self) -> None:
         lease = self._lease
         assert lease is not None
-        if not lease.todo:
+        delivery, self._next = self._next or next(self._out, None), None
+        if delivery is None:
             self._settle(self._end_lease)
             return
-        row, seq_no = lease.todo.popleft()
-        envelope = self._member.envelope(seq_no)
+        attempt, envelope = delivery
         waiting = {one.key for _, one in self._returned}
         if self._ordering == "key" and envelope.key is not None and envelope.key in waiting:
-            # As `Worker.keep_order`: it is given back from there if the result is refused.
-            lease.todo.appendleft((row, seq_no))
+            # As `begin` does it, which waits: it is given back if the result is refused.
+            self._next = delivery
             self._settle()
-        else:
-            self._begin(row, envelope)
-
-    def _begin(self, row: int, envelope: EventEnvelope) -> None:
-        lease = self._lease
-        assert lease is not None
-        assert envelope.seq_no is not None
-        self._member.begin(row, envelope.seq_no, 1)
-        self._running = (row, envelope)
-        self.note(
-            "handling",
-            seq_no=envelope.seq_no,
-            key=envelope.key,
-            attempt=lease.attempt_of(envelope.seq_no),
-            lease=lease.lease_id,
-        )
+        elif lease.begin(envelope):
+            self._running = (lease._row_of(envelope.seq_no or 0), envelope)
+            self.note(
+                "handling",
+                seq_no=envelope.seq_no,
+                key=envelope.key,
+                attempt=attempt,
+                lease=lease.held.lease_id,
+            )
 
     def _end_handler(self) -> None:
         assert self._running is not None
@@ -197,36 +200,29 @@ class Member(Client):
         assert seq_no is not None
         fails = not self.ways.is_settling and self.rng.random() < 0.25
         if fails:
-            self._failed(self._lease, envelope)
+            self._note_handled(seq_no, "failed")
+            self._lease.failed(envelope, self._failure())
         elif self._results is not None and self.rng.random() < 0.8:
             self._note_handled(seq_no, "returned")
-            result = [f"{RESULT}{seq_no} by {self._lease.lease_id}", b""]
+            result = [f"{RESULT}{seq_no} by {self._lease.held.lease_id}", b""]
             self._results.add_all(envelope, [result])
-            self._member.returned(row)
+            self._lease._ended(envelope)
+            self._lease._page.states[row] = RETURNED
             self._returned.append((row, envelope))
         else:
             self._note_handled(seq_no, "done")
-            self._member.end(row)
+            self._lease._ended(envelope)
+            self._lease._page.states[row] = DONE
             self._done.append(seq_no)
         if self.rng.random() < 0.3:
             self._settle()
 
     def _note_handled(self, seq_no: int, how: str) -> None:
         assert self._lease is not None
-        self.note("handled", seq_no=seq_no, lease=self._lease.lease_id, how=how)
+        self.note("handled", seq_no=seq_no, lease=self._lease.held.lease_id, how=how)
 
-    def _failed(self, lease: Lease, envelope: EventEnvelope) -> None:
-        """As a worker does it."""
-        seq_no = envelope.seq_no
-        assert seq_no is not None
-        self._note_handled(seq_no, "failed")
-        if lease.attempt_of(seq_no) >= self._max_deliveries:
-            letter = self._member.fitting_letter(seq_no, "ValueError: no")
-            self._member.bury(lease, seq_no, letter)
-            return
-        self._member.nack(lease, seq_no, self.rng.choice([0, 0.1, 1]))
-        if self._ordering == "key" and envelope.key is not None:
-            self._member.release_key(lease, envelope)
+    def _failure(self) -> Failure:
+        return Failure(error="ValueError: no", delay_s=self.rng.choice([0, 0.1, 1]))
 
     # --- what is done ------------------------------------------------------------------------
 
@@ -251,12 +247,12 @@ class Member(Client):
         assert results._acks is not None
         returned, self._returned = self._returned, []
         seq_nos = [one.seq_no or 0 for _, one in returned]
-        values = [f"{RESULT}{seq_no} by {lease.lease_id}" for seq_no in seq_nos]
-        acks = results._acks._replace(lease_id=lease.lease_id, ranges=ranges_of(seq_nos))
+        values = [f"{RESULT}{seq_no} by {lease.held.lease_id}" for seq_no in seq_nos]
+        acks = results._acks._replace(lease_id=lease.held.lease_id, ranges=ranges_of(seq_nos))
         batch = results._outbox.add_packed(_with_acks(results._builder.build(), acks))
         number = next(self.ways.serial)
         batch.on_done = lambda: note_answer(self, number, batch)
-        self.note("append", batch=number, values=values, acks=seq_nos, lease=lease.lease_id)
+        self.note("append", batch=number, values=values, acks=seq_nos, lease=lease.held.lease_id)
 
         def on_end(_result: Any, _error: EventLogError | None) -> None:
             self._on_stored(lease, returned, batch.error)
@@ -265,19 +261,18 @@ class Member(Client):
 
     def _on_stored(
         self,
-        lease: Lease,
+        lease: LocalLease,
         returned: list[tuple[int, EventEnvelope]],
         error: EventLogError | None,
     ) -> None:
         if isinstance(error, StaleLease):
-            lease.make_stale()
+            lease.held.make_stale()
         elif error is not None:
-            for row, envelope in returned:
-                self._member.refused(row)
-                self._failed(lease, envelope)
+            for _, envelope in returned:
+                self._note_handled(envelope.seq_no or 0, "failed")
+            lease.refused(returned, error)
         else:
-            for row, _ in returned:
-                self._member.stored(row)
+            lease.stored(returned)
         then, self._then = self._then, None
         assert then is not None
         then()
@@ -286,15 +281,15 @@ class Member(Client):
         lease, done = self._lease, self._done
         assert lease is not None
         self._done = []
-        if done and not lease.is_stale:
+        if done and not lease.is_lost:
             op = next(self.ways.serial)
-            self.note("settle", op=op, seq_nos=done, lease=lease.lease_id)
+            self.note("settle", op=op, seq_nos=done, lease=lease.held.lease_id)
             self._settles[self.pipe._request_id + 1] = op
-            self.pipe.say_of(lease, Settle, lease.lease_id, tuple(ranges_of(done)))
+            self.pipe.say_of(lease.held, Settle, lease.held.lease_id, tuple(ranges_of(done)))
 
     def _end_lease(self) -> None:
         assert self._lease is not None
-        self._member.release(self._lease)
+        self._lease.end()
         self._lease = None
 
     # --- the end -----------------------------------------------------------------------------
@@ -317,7 +312,5 @@ class Member(Client):
         if self.pipe.page is not None:
             self.pipe.page.close()
             self.pipe.page = None
-        if self._member._reader is not None:
-            self._member._reader.close()
-            self._member._reader = None
+        self._member.events.close()
         super().leave()

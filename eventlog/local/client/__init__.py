@@ -4,6 +4,7 @@
 `launch`           finding the log's writer, or starting one; blocking
 `adoption`         waiting for writers that became this process's children
 `conversations`    what is said, in which order, and again after a lost pipe; pure
+`out_batch`        a batch on its way, and those of one call; pure
 `outbox`           events on their way: shared batches, numbers, repeats; pure
 `unsent`           bytes between one `send` on a pipe and the next; pure
 `staging`          the memory through which large batches go
@@ -17,6 +18,10 @@
 `feed`             what a subscription reads next
 `group`            checks and messages of a group's handle
 `member`           a process's part in a group
+`member_events`    the events that it works on, from the log or from letters
+`lease`            what it does with them, one by one
+`lease_timer`      a thread that says what is done while a handler runs
+`known_members`    a group's members, as their pages tell
 `member_pipe`      its pipe: leases asked for, given, taken back
 `results`          what handlers return, on its way to a log
 =================  =====================================================================

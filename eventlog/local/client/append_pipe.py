@@ -6,7 +6,8 @@ import anyio
 import anyio.lowlevel
 
 from eventlog.local.client.asynchronous import AsyncPipe
-from eventlog.local.client.outbox import OutBatch, Outbox
+from eventlog.local.client.out_batch import OutBatch
+from eventlog.local.client.outbox import Outbox
 
 
 class AppendPipe:

@@ -202,8 +202,10 @@ class Channel:
                 yield Send([frame(Statistics(request_id))])
                 while True:
                     for message in (yield from self.receive()):
-                        if message[0] == request_id and isinstance(message, StatisticsReport):
-                            return statistics_of(message.numbers)
+                        if message[0] == request_id:
+                            report = _checked(message)
+                            assert isinstance(report, StatisticsReport)
+                            return statistics_of(report.numbers)
             except PipeBroken:
                 self.is_open = False
         return None

@@ -73,14 +73,14 @@ def letter_bytes_max(handle: LocalHandle, group: str) -> int:
     return handle.options.frame_bytes_max - len(group.encode()) - LETTER_AROUND_BYTES
 
 
-def check_pool_id(pool_id: object) -> int:
+def check_owner(owner: object) -> int:
     """The number itself, if a pool can have it.
 
     Raises:
         InvalidArgument, InvalidArgumentType: none can.
     """
-    if not isinstance(pool_id, int) or isinstance(pool_id, bool):
-        raise InvalidArgumentType(f"pool_id={pool_id!r}; give a whole number")
-    if not 0 <= pool_id < 2**31:
-        raise InvalidArgument(f"pool_id={pool_id}; give 0 to 2**31 - 1")
-    return pool_id
+    if not isinstance(owner, int) or isinstance(owner, bool):
+        raise InvalidArgumentType(f"owner={owner!r}; give a whole number")
+    if not 0 <= owner < 2**31:
+        raise InvalidArgument(f"owner={owner}; give 0 to 2**31 - 1")
+    return owner

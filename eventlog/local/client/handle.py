@@ -143,12 +143,13 @@ class LocalHandle:
         """What is to be called while an outbox's pipe is silent."""
         return notice_of(self.reader, outbox)
 
-    def many_events(self, keys: Keys, headers: Headers) -> ManyEvents:
-        """What packs the events of an `append_many`."""
+    def many_events(
+        self, keys: Keys, headers: Headers, batch_bytes_max: int | None = None
+    ) -> ManyEvents:
+        """What packs the events of an `append_many` or a `send_many`."""
         options = self.options
-        return ManyEvents(
-            options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
-        )
+        limit = batch_bytes_max or options.batch_bytes_max
+        return ManyEvents(options.max_event_bytes, limit, self.path, keys, headers)
 
     def seek_number(self, consumer: str, position: SeekPosition) -> int | None:
         """The last number behind `position`; `None` if there is nothing to set."""

@@ -40,7 +40,7 @@ from eventlog.local.wire.group_messages import Join, Joined, Leased, Leave, Pass
 from eventlog.local.wire.group_messages import Lease as AskLease
 from eventlog.local.wire.messages import (
     HELLO_MAGIC,
-    PROTOCOL_VERSION,
+    MEMBER_VERSION,
     Failed,
     Hello,
     Message,
@@ -56,22 +56,20 @@ UNANSWERED_MAX: Final = 256
 OTHERS_CLOSED: Final = (errno.EBADF, errno.ENOTSOCK)
 
 
-class Lease:
-    """Events that this member works on. `todo` has (row, number) of those that were not begun."""
+class HeldEvents:
+    """The events of a lease. `todo` has (row, number) of those that did not come out yet."""
 
     def __init__(self, lease_id: int, ranges: Iterable[Range], failures: Iterable[Range]) -> None:
         self.lease_id = lease_id
-        numbers = [n for first, last in ranges for n in range(first, last + 1)]
-        self.count = len(numbers)
-        self.todo = deque(enumerate(numbers))
+        self.numbers = [n for first, last in ranges for n in range(first, last + 1)]
+        self.count = len(self.numbers)
+        self.todo = deque(enumerate(self.numbers))
         self.failures = dict(failures)
         """How often an event's handler failed before, for those where it did."""
+        self.gone: set[int] = set()
+        """Events that were given back, or died, before they were begun."""
         self.is_stale = False
         """The events are somebody else's by now; what becomes of them here does not count."""
-
-    def attempt_of(self, seq_no: int) -> int:
-        """1 for the first delivery."""
-        return self.failures.get(seq_no, 0) + 1
 
     def make_stale(self) -> None:
         """Begin nothing more of it."""
@@ -82,10 +80,10 @@ class Lease:
 class MemberPipe:
     """See the module."""
 
-    def __init__(self, handle: LocalHandle, group: str, pool_id: int) -> None:
+    def __init__(self, handle: LocalHandle, group: str, owner: int) -> None:
         self._handle = handle
         self._group = group
-        self.member_id = (pool_id << 32) | (secrets.randbits(32) or 1)
+        self.member_id = (owner << 32) | (secrets.randbits(32) or 1)
         self.page: MemberPage | None = None
         self.slot = -1
         self._socket: socket.socket | None = None
@@ -93,13 +91,15 @@ class MemberPipe:
         """Guards all that follows."""
         self._unanswered: OrderedDict[int, Message] = OrderedDict()
         self._request_id = 0
-        self._lease: Lease | None = None
-        self._fresh: Lease | None = None
+        self._lease: HeldEvents | None = None
+        self._fresh: HeldEvents | None = None
         self._leases_known: deque[int] = deque(maxlen=LEASES_KNOWN)
         self.passed: deque[tuple[int, int, int]] = deque()
         """Events that retention deleted before the group had them: how many, first and last."""
         self._failure: EventLogError | None = None
         self._is_stopped = False
+        self._is_asking = False
+        """Somebody waits for the lease that was asked for."""
         self._is_closed = False
         self._is_cut_off = False
         """Others have closed the pipe, so the thread that reads from it waits for ever."""
@@ -113,14 +113,22 @@ class MemberPipe:
         handle.adopt(self)  # closing the log ends the wait for events
 
     @property
+    def is_open(self) -> bool:
+        """Whether this process is a member, and can say so."""
+        has_failed = self._is_over or self.page is None
+        return not has_failed and self._handle.generation == forks.generation
+
+    @property
     def not_begun(self) -> int:
         """Events of the lease that were not begun."""
         return len(self._lease.todo) if self._lease else 0
 
     # --- the member's thread -----------------------------------------------------------------
 
-    def ask(self, count: int, least: int) -> Lease | None:
-        """Wait for at most `count` events; `None` after `stop`.
+    def ask(self, count: int, least: int, call: threading.Event | None = None) -> HeldEvents | None:
+        """Wait for at most `count` events; `None` after `stop`, and once `call` is called off.
+
+        A lease that comes after that is given back.
 
         Raises:
             EventLogError: the log cannot be reached.
@@ -128,16 +136,37 @@ class MemberPipe:
         self._check_process()
         with self.changed:
             if not self._is_stopped:
-                self._say(AskLease, count, least)
-                self.changed.wait_for(lambda: self._fresh or self._failure or self._is_stopped)
+                if not self._has_asked:  # before it was interrupted
+                    self._say(AskLease, count, least)
+                self._is_asking = True
+                self.changed.wait_for(
+                    lambda: (
+                        self._fresh
+                        or self._failure
+                        or self._is_stopped
+                        or (call is not None and call.is_set())
+                    )
+                )
+                self._is_asking = False
             if self._failure is not None:
                 raise self._failure
             lease, self._fresh = self._fresh, None
             if lease is None:
-                self._take_back_request()
+                if self._is_stopped:
+                    self._take_back_request()
                 return None
             self._lease = lease
             return lease
+
+    @property
+    def _has_asked(self) -> bool:
+        return any(isinstance(one, AskLease) for one in self._unanswered.values())
+
+    def call_off(self, call: threading.Event) -> None:
+        """Make the `ask` return that was given this; callable from any thread."""
+        with self.changed:
+            call.set()
+            self.changed.notify_all()
 
     def _check_process(self) -> None:
         """Pass where the reader thread is: a forked child has none, and would wait for ever."""
@@ -154,7 +183,7 @@ class MemberPipe:
             self._is_stopped = True
             self.changed.notify_all()
 
-    def say_of(self, lease: Lease, kind: Any, *fields: Any) -> None:
+    def say_of(self, lease: HeldEvents, kind: Any, *fields: Any) -> None:
         """Say something of a lease; of one that is somebody else's by now, nothing."""
         self._check_process()
         with self.changed:
@@ -257,7 +286,8 @@ class MemberPipe:
     def _unavailable(self, error: Exception) -> EventLogError:
         return WriterUnavailable(
             f"the writer of {self._handle.path} ended {ATTEMPTS_MAX} times before it answered"
-            f" ({error}); see writer.log there",
+            f" ({error}); see writer.log there: perhaps it is of an earlier release, which does not"
+            f" speak protocol version {MEMBER_VERSION}, and has to be stopped first",
             path=self._handle.path,
         )
 
@@ -293,7 +323,7 @@ class MemberPipe:
             self._connection = self._new_connection()
             pid = os.getpid()
             join = Join(0, self._group, self.member_id, pid, process_start(pid))
-            pipe.sendall(frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, pid)) + frame(join))
+            pipe.sendall(frame(Hello(HELLO_MAGIC, MEMBER_VERSION, pid)) + frame(join))
             joined = self._await_joined(pipe)
         except BaseException:
             pipe.close()
@@ -336,7 +366,7 @@ class MemberPipe:
     def _compare(self, joined: Joined) -> None:
         """What this member has, with what the writer says that it has."""
         is_new = joined.lease_id != 0 and joined.lease_id not in self._leases_known
-        if is_new and any(isinstance(one, AskLease) for one in self._unanswered.values()):
+        if is_new and self._has_asked:
             # It was leased to us, and the answer lost with the pipe.
             self._take_back_request()
             self._take_lease(joined.lease_id, joined.ranges, joined.failures)
@@ -379,11 +409,14 @@ class MemberPipe:
     def _take_lease(
         self, lease_id: int, ranges: Iterable[Range], failures: Iterable[Range]
     ) -> None:
-        lease = Lease(lease_id, ranges, failures)
+        lease = HeldEvents(lease_id, ranges, failures)
         self._leases_known.append(lease_id)
         assert self.page is not None
         self.page.begin(lease_id, lease.count)
-        self._fresh = lease
+        if self._is_asking:
+            self._fresh = lease
+        else:  # whoever waited for it has gone
+            self._say(Release, lease_id, tuple(ranges_of(lease.numbers)))
 
     def _take_failure(self, request: Message, error: EventLogError) -> None:
         if isinstance(error, StaleLease):
@@ -400,4 +433,5 @@ class MemberPipe:
             for _ in range((len(lease.todo) + 1) // 2):
                 with suppress(IndexError):  # the main thread was faster
                     numbers.append(lease.todo.pop()[1])
+            lease.gone.update(numbers)
         self._say(Release, lease_id, tuple(ranges_of(numbers)))

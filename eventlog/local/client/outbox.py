@@ -8,6 +8,9 @@ A producer's batches are numbered when they are sealed and always sent in that o
 pipe all that were not answered are sent again: the writer answers a number that it already stored
 with what it answered, or would have answered, the first time.
 
+Batches of one call follow each other: the writer refuses those behind a refused one, and if the
+pipe breaks before it has told of all of them, they are not sent again.
+
 Pure, like `conversations`, whose `Channel` it builds on.
 """
 
@@ -25,8 +28,10 @@ from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.record_batch import BatchParts, PackedBatch
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
+from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
 from eventlog.local.wire.connection import append_head, frame
 from eventlog.local.wire.messages import (
+    FOLLOWS,
     Append,
     Appended,
     AppendStaged,
@@ -49,69 +54,6 @@ class Ring(Protocol):
 
     def close(self) -> None:
         """Give it back."""
-
-
-class OutBatch:
-    """A batch from the moment its first event is added until the writer's answer."""
-
-    __slots__ = (
-        "base_seq_no",
-        "error",
-        "is_sealed",
-        "on_done",
-        "packed",
-        "place",
-        "producer_seq",
-        "request_id",
-        "rows",
-        "size",
-    )
-
-    def __init__(self) -> None:
-        self.packed: BatchParts | None = None
-        self.producer_seq = 0
-        self.request_id = 0
-        self.place: int | None = None
-        """Where it lies in the staging ring."""
-        self.is_sealed = False
-        self.size = 0
-        """Its bytes, once it is sent."""
-        self.rows = 0
-        """Events that were added whole: an interrupt may leave half of one more."""
-        self.base_seq_no: int | None = None
-        self.error: EventLogError | None = None
-        self.on_done: Any = None
-        """Called once, when the answer is there: for a shell that does not wait in `deliver`."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the writer has answered."""
-        return self.base_seq_no is not None or self.error is not None
-
-    def seq_no_of(self, row: int) -> int:
-        """The number of one of its events.
-
-        Raises:
-            EventLogError: the batch was refused.
-        """
-        if self.error is not None:
-            raise copy_of(self.error)
-        assert self.base_seq_no is not None
-        return self.base_seq_no + row
-
-    def finish(self, base_seq_no: int | None, error: EventLogError | None) -> None:
-        """Note the answer."""
-        self.base_seq_no, self.error = base_seq_no, error
-        self.packed = None
-        if self.on_done is not None:
-            self.on_done()
-
-
-def copy_of(error: EventLogError) -> EventLogError:
-    """The same error for another caller: one object raised twice would mix their tracebacks."""
-    twin = type(error)(str(error), **error.fields)
-    twin.__cause__ = error.__cause__
-    return twin
 
 
 class Outbox:
@@ -202,13 +144,29 @@ class Outbox:
             batch, self.open_batch = self.open_batch, OutBatch()
             self._queue(batch, self.builder.build_parts())
 
-    def add_packed(self, packed: PackedBatch) -> OutBatch:
-        """Queue a batch that is already packed, behind all that were added before."""
+    def add_packed(self, packed: PackedBatch, before: OutBatch | None = None) -> OutBatch:
+        """Queue a batch that is already packed, behind all that were added before.
+
+        If it follows one of the same call, `before`, and that is refused, it is not stored either.
+        """
         self.seal()
         batch = OutBatch()
-        batch.rows = packed.count
+        batch.rows, batch.before = packed.count, before
         self._queue(batch, BatchParts(*packed[:3], [packed.payload]))
         return batch
+
+    def add_many(self, packed: Sequence[PackedBatch]) -> ManyBatches:
+        """Queue the batches of one call: if one is refused, none behind it is stored."""
+        batches: list[OutBatch] = []
+        for one in packed:
+            batches.append(self.add_packed(one, batches[-1] if batches else None))
+        return ManyBatches(batches)
+
+    def withdraw(self, many: ManyBatches) -> None:
+        """Drop what is not sent yet of a call that was interrupted or cancelled."""
+        for batch in many.batches:
+            if batch in self.unsent and batch not in self.in_flight:
+                self.unsent.remove(batch)
 
     def _queue(self, batch: OutBatch, packed: BatchParts) -> None:
         self._producer_seq += 1
@@ -226,6 +184,8 @@ class Outbox:
         self.unsent.popleft()
         count, flags, acks_bytes, parts = batch.packed
         size = batch.size = batch.packed.size
+        if batch.before is not None:
+            flags |= FOLLOWS
         is_large = size >= STAGED_BYTES_MIN and not acks_bytes
         if is_large and self._ring is not None:
             place = self._ring.put(parts, size)
@@ -281,7 +241,18 @@ class Outbox:
                 self._refused += batch.rows
                 self._counters.refused += batch.rows
                 batch.finish(None, error)
+                self._refuse_followers()
             self.in_flight.remove(batch)
+
+    def _refuse_followers(self) -> None:
+        """Answer what is still to be sent behind a refused batch of the same call."""
+        for batch in list(self.unsent):  # in place: another thread may add to it meanwhile
+            before = batch.before
+            if before is not None and before.error is not None:
+                self.unsent.remove(batch)
+                self._refused += batch.rows
+                self._counters.refused += batch.rows
+                batch.finish(None, copy_of(before.error))
 
     def _release(self, batch: OutBatch) -> None:
         if batch.place is not None and self._ring is not None:
@@ -309,6 +280,7 @@ class Outbox:
         self.unsent.extendleft(reversed(again))
         self._counters.repeated += len(again)
         self.in_flight.clear()
+        self._refuse_followers()
 
     def close(self) -> None:
         """Give the ring back: it ends with its pipe."""

@@ -10,7 +10,7 @@ from eventlog.errors import EventTooLarge
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import FLAG_KEYED, KEY_HASH_BYTES, PackedBatch
-from eventlog.event.results import envelopes_of_results
+from eventlog.event.results import add_results
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.groups.acks import Acks, pack_acks
@@ -58,8 +58,7 @@ class ResultWriter:
         builder = self._builder
         rows, size = len(builder), builder.bytes
         try:
-            for one in envelopes_of_results(source, results, self._log_id, self._group):
-                builder.add(one)
+            add_results(builder, source, results, self._log_id, self._group)
             if len(results) > 1:
                 self._check_together(len(results), builder.bytes - size)
         except BaseException:

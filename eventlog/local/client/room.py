@@ -10,7 +10,8 @@ import time
 from typing import Final
 
 from eventlog.api.waiting import warn_of_wait
-from eventlog.local.client.outbox import OutBatch, Outbox
+from eventlog.local.client.out_batch import OutBatch
+from eventlog.local.client.outbox import Outbox
 from eventlog.local.storage.reader import LogReader
 
 AGAIN_S: Final = 60.0

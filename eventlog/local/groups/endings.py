@@ -29,7 +29,7 @@ def settlement(
         if seq_no not in lease.open:
             continue
         if state == STARTED and not is_excused:
-            if len(begun) == 1 or group.deliveries.get(seq_no, 0) + 1 < group.max_deliveries:
+            if len(begun) == 1 or not group.is_last_delivery(seq_no):
                 records.append(("failed", lease.lease_id, seq_no))
             else:
                 back.add(seq_no, seq_no)

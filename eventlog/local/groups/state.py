@@ -107,6 +107,10 @@ class GroupState:
         """Whether everything up to the number is done, or is a dead letter."""
         return self.position >= seq_no and not self.again
 
+    def is_last_delivery(self, seq_no: int) -> bool:
+        """Whether the event, once it fails again, has used up its deliveries."""
+        return self.deliveries.get(seq_no, 0) + 1 >= self.max_deliveries
+
     # --- handing out -------------------------------------------------------------------------
 
     @property
@@ -271,8 +275,9 @@ class GroupState:
         """
         member_id = self.leases[lease_id].member_id
         self._take_from(lease_id, [(seq_no, seq_no)])
+        is_last = self.is_last_delivery(seq_no)
         self.deliveries[seq_no] = self.deliveries.get(seq_no, 0) + 1
-        if self.deliveries[seq_no] >= self.max_deliveries:
+        if is_last:
             self.condemned[seq_no] = member_id
         if self._order is not None:
             self.order.hold(seq_no)

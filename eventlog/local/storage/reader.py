@@ -77,6 +77,11 @@ class LogReader:
             offset = table.find(consumer) if table else None
         return offset.position if offset else 0
 
+    def lag_of(self, consumer: str) -> int:
+        """How many stored events are behind the consumer's position."""
+        behind = max(self.position_of(consumer), self.first_available - 1)
+        return max(self.last_seq_no - behind, 0)
+
     def consumers(self) -> list[ConsumerState]:
         """All consumers, by name."""
         with self._offsets_lock:

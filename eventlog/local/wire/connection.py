@@ -11,7 +11,8 @@ OPEN     Append Ack Seek Forget      Appended Done Wake StatusReport Failed
          Park Status Statistics      StatisticsReport
          OpenGroup Join Leave        Joined
          Lease Settle Nack Release   Leased Revoke Passed
-         Bury AwaitCondemned         Condemned
+         Bury FailDelivery
+         AwaitCondemned              Condemned
          AwaitDrained
          RetryDead DropDead          Counted
          Dismiss Excuse
@@ -42,6 +43,7 @@ from eventlog.local.wire.group_messages import (
     Dismiss,
     DropDead,
     Excuse,
+    FailDelivery,
     Join,
     Joined,
     Lease,
@@ -57,7 +59,7 @@ from eventlog.local.wire.group_messages import (
 )
 from eventlog.local.wire.messages import (
     HELLO_MAGIC,
-    PROTOCOL_VERSION,
+    VERSIONS,
     Ack,
     Append,
     Appended,
@@ -108,6 +110,7 @@ MAY_SAY: Final[dict[tuple[Role, State], frozenset[type[Message]]]] = {
             *(Append, Ack, Seek, Forget, Park, Status),
             *(OpenGroup, Join, Lease, Settle, Nack, Release, Bury, Leave),
             *(AwaitCondemned, AwaitDrained, RetryDead, DropDead, Dismiss, Excuse),
+            FailDelivery,
             *(Stage, AppendStaged, AwaitSynced, StandDown, Statistics),
         }
     ),
@@ -202,8 +205,8 @@ class Connection:
     def _check_version(self, message: Hello | Welcome) -> None:
         if isinstance(message, Hello) and message.magic != HELLO_MAGIC:
             raise ProtocolError("a peer that speaks something else")
-        if message.version != PROTOCOL_VERSION:
+        if message.version not in VERSIONS:
             raise ProtocolError(
-                f"a peer that speaks protocol version {message.version}, not {PROTOCOL_VERSION}:"
+                f"a peer that speaks protocol version {message.version}, not one of {VERSIONS}:"
                 " both ends must be of releases that share one"
             )

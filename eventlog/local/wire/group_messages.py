@@ -59,6 +59,21 @@ class Nack(NamedTuple):
     delay_ns: int
 
 
+class FailDelivery(NamedTuple):
+    """The event's handler failed: it is handed out again after `delay_ns`, or is a dead letter.
+
+    The writer decides by the event's deliveries; `is_final` (0 or 1) says that trying again is of
+    no use. `letter` is empty while the member knows of deliveries that are left.
+    """
+
+    request_id: int
+    lease_id: int
+    seq_no: int
+    delay_ns: int
+    is_final: int
+    letter: bytes
+
+
 class Release(NamedTuple):
     """These events of the lease were not begun."""
 

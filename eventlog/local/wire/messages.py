@@ -29,7 +29,9 @@ from a client
 22    AppendStaged  as `Append`, of a batch that lies in the ring
 23    AwaitSynced  answer with `Wake` once event `seq_no` is on the disk
 24    StandDown   leave for a writer that was told to serve: answered with `Done`, or refused
-26    Statistics  what the writer has counted: answered with `StatisticsReport`; an older
+25    Excuse      a pool is left, and what its members have begun has not failed
+26    FailDelivery  an event's handler failed: it is tried again, or a dead letter (version 2)
+27    Statistics  what the writer has counted: answered with `StatisticsReport`; an older
             writer, which does not know it, hangs up
 from the writer
 65    Welcome     the answer to `Hello`: protocol version, writer's pid, epoch, the log's id
@@ -63,6 +65,7 @@ from eventlog.local.wire.group_messages import (
     Dismiss,
     DropDead,
     Excuse,
+    FailDelivery,
     Join,
     Joined,
     Lease,
@@ -78,6 +81,13 @@ from eventlog.local.wire.group_messages import (
 )
 
 PROTOCOL_VERSION: Final = 1
+FOLLOWS: Final = 0x80
+"""A flag of `Append` and `AppendStaged` that is never stored: the batch is of one call with the
+producer's batch before it, and is refused if that was refused on this connection."""
+MEMBER_VERSION: Final = 2
+"""What members of groups say of themselves: a writer that knows `FailDelivery` takes both versions,
+and answers in the one that it was greeted with; an earlier one refuses the greeting."""
+VERSIONS: Final = (PROTOCOL_VERSION, MEMBER_VERSION)
 HELLO_MAGIC: Final = "eventlog"
 
 
@@ -264,6 +274,7 @@ ClientMessage = (
     | StandDown
     | Excuse
     | Statistics
+    | FailDelivery
 )
 WriterMessage = (
     Welcome
@@ -309,7 +320,8 @@ TYPES: Final[dict[int, type[Message]]] = {
     23: AwaitSynced,
     24: StandDown,
     25: Excuse,
-    26: Statistics,
+    26: FailDelivery,
+    27: Statistics,
     65: Welcome,
     66: Appended,
     67: Done,

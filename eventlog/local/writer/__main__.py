@@ -13,6 +13,7 @@ import logging
 import logging.handlers
 import os
 import resource
+import signal
 import socket
 import sys
 import traceback
@@ -97,6 +98,7 @@ def serve(
     rendezvous.check_file_system(directory)
     _raise_descriptor_limit()
     check_owner(directory)
+    signal.signal(signal.SIGTERM, _leave)
     writer_lock, listener = become_writer(directory, lock, replaces=replaces, waits=waits)
     try:
         _run(directory, listener, linger_s, on_ready, gives_way=gives_way)
@@ -128,10 +130,19 @@ def _run(
     for warning in log.warnings:
         logger.warning("%s", warning)
     server = Server(log, listener, linger_s=linger_s, gives_way=gives_way)
+    # A signal that comes now is the server's, which ends in order as soon as it listens to signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     trio.run(server.run, on_ready)
     if log.failure is not None:
         raise log.failure
     logger.info("ended in order")
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    """At SIGTERM before the writer serves: let go of what it holds."""
+    logger.info("ending on %s before it served", signal.Signals(number).name)
+    sys.exit(0)
 
 
 def describe(damage: Damage, last_seq_no: int) -> str:

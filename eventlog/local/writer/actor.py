@@ -8,6 +8,8 @@ what, and when:
 - An append that finds the log full waits, if the log's `on_full` says so, until an acknowledgement
   makes room; and if the disk is full, until the next segment is ready, if that is in the making.
   Those behind it wait too, so that no producer's order is broken.
+- An append that `FOLLOWS` one that was refused is refused as that was: of the batches of one call
+  exactly the first ones are stored, though all of them are on their way at once.
 - A parked peer is woken as soon as its number is published: in the same step as the append, or at
   once if it is already there, so no wake-up can be lost.
 """
@@ -28,6 +30,7 @@ from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolErr
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.messages import (
+    FOLLOWS,
     Ack,
     Append,
     Appended,
@@ -111,6 +114,8 @@ class Actor:
         self._awaiting_sync = Waiting()
         self._unsynced: deque[tuple[int, Peer, Appended]] = deque()
         self._waiting: deque[tuple[Peer, Append]] = deque()
+        self._refused: dict[Peer, tuple[int, int, EventLogError]] = {}
+        """The last batch that was refused on each pipe: producer, its count, and why."""
         self.groups = GroupDesk(log, on_due, self._on_group_moved)
         self.counters = self.groups.store.counters
         self._started_s = time.monotonic()
@@ -126,7 +131,12 @@ class Actor:
         except ProtocolError:
             raise
         except EventLogError as error:
-            peer.say(failed(_request_id(message), error))
+            self._refuse(peer, message, error)
+
+    def _refuse(self, peer: Peer, message: ClientMessage, error: EventLogError) -> None:
+        if isinstance(message, Append):
+            self._refused[peer] = message.producer_id, message.producer_seq, error
+        peer.say(failed(_request_id(message), error))
 
     def _carry_out(self, peer: Peer, message: ClientMessage) -> None:
         match message:
@@ -196,6 +206,10 @@ class Actor:
     def _append(self, peer: Peer, message: Append) -> None:
         # One that is stored already is only to be answered again, whosever its events are by now.
         is_known = self.log.find(message.producer_id, message.producer_seq) is not None
+        if message.flags & FOLLOWS:
+            message = message._replace(flags=message.flags & ~FOLLOWS)
+            if not is_known:
+                self._check_not_behind_refused(peer, message)
         batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
         try:
             acks = None if is_known else self.groups.acks_of(message)
@@ -230,6 +244,11 @@ class Actor:
         self._on_dirty()
         self.groups.on_published()
 
+    def _check_not_behind_refused(self, peer: Peer, message: Append) -> None:
+        producer_id, producer_seq, error = self._refused.get(peer, (0, 0, None))
+        if error is not None and (producer_id, producer_seq + 1) == message[1:3]:
+            raise error
+
     def _wait_for_room(self, peer: Peer, message: Append) -> None:
         if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
             raise ProtocolError(f"more than {MAX_IN_FLIGHT_LIMIT} batches in flight")
@@ -254,7 +273,7 @@ class Actor:
         try:
             self._append(peer, message)
         except EventLogError as error:
-            peer.say(failed(message.request_id, error))
+            self._refuse(peer, message, error)
 
     def note_sync(self, seconds: float) -> None:
         """Count a sync that took so long."""
@@ -312,6 +331,7 @@ class Actor:
 
     def forget_peer(self, peer: Peer) -> None:
         """Drop what a peer that is gone was waiting for."""
+        self._refused.pop(peer, None)
         self._parked.forget(peer)
         self._awaiting_sync.forget(peer)
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not peer)
@@ -328,7 +348,7 @@ def _check_append(message: Append) -> None:
     before_body = areas_bytes(message.count, message.flags, message.acks_bytes)
     if message.count < 1 or before_body >= len(message.payload):
         raise ProtocolError(f"a batch of {message.count} events that are not there")
-    if message.flags & ~FLAGS_KNOWN:
+    if message.flags & ~(FLAGS_KNOWN | FOLLOWS):
         raise ProtocolError(f"a batch with unknown flags ({message.flags:#x})")
     if message.producer_seq > SEQ_NO_MAX:
         raise InvalidArgument("a producer's count that no producer can reach")

@@ -34,6 +34,7 @@ from eventlog.local.wire.group_messages import (
     Dismiss,
     DropDead,
     Excuse,
+    FailDelivery,
     Join,
     Joined,
     Lease,
@@ -96,6 +97,7 @@ class GroupDesk:
             Release: self._release,
             Nack: self._nack,
             Bury: self._bury,
+            FailDelivery: self._fail_delivery,
             Leave: self._leave,
             AwaitCondemned: self._await_condemned,
             AwaitDrained: self._await_drained,
@@ -257,15 +259,34 @@ class GroupDesk:
                 self._changed(seat.state)
         peer.say(Done(message.request_id))
 
+    def _fail_delivery(self, peer: Peer, message: FailDelivery) -> None:
+        """Decide what becomes of an event whose handler failed; nobody else does."""
+        if message.is_final and not message.letter:
+            raise ProtocolError("a last failure without a dead letter")
+        state, member_id = self._seat(peer)
+        lease_id, seq_no = message.lease_id, message.seq_no
+        if self._leases.holds(state, lease_id, member_id, [(seq_no, seq_no)]):
+            is_last = message.is_final or state.is_last_delivery(seq_no)
+            if is_last and message.letter:
+                self.store.bury(state, lease_id, seq_no, message.letter)
+            else:  # without a letter the last failure condemns the event, and a pool rejects it
+                self._try_again(state, lease_id, seq_no, message.delay_ns)
+            self._changed(state)
+        peer.say(Done(message.request_id))
+
+    def _try_again(self, state: GroupState, lease_id: int, seq_no: int, delay_ns: int) -> None:
+        self.store.commit(state, "failed", lease_id, seq_no)
+        state.suspects.discard(seq_no)  # its worker has outlived it
+        if seq_no not in state.condemned:
+            state.delay(seq_no, self._clock() + delay_ns)
+            self._on_due()
+
     def _nack(self, peer: Peer, message: Nack) -> None:
+        """As members of earlier releases say it, which decide themselves; so do they in `_bury`."""
         state, member_id = self._seat(peer)
         seq_no = message.seq_no
         if self._leases.holds(state, message.lease_id, member_id, [(seq_no, seq_no)]):
-            self.store.commit(state, "failed", message.lease_id, seq_no)
-            state.suspects.discard(seq_no)  # its worker has outlived it
-            if seq_no not in state.condemned:
-                state.delay(seq_no, self._clock() + message.delay_ns)
-                self._on_due()
+            self._try_again(state, message.lease_id, seq_no, message.delay_ns)
             self._changed(state)
         peer.say(Done(message.request_id))
 

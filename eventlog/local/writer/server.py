@@ -38,7 +38,6 @@ from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.connection import Connection, Role
 from eventlog.local.wire.messages import (
-    PROTOCOL_VERSION,
     AppendStaged,
     Done,
     Hello,
@@ -199,7 +198,7 @@ class Server:
     def _answer(self, pipe: Pipe, message: object) -> None:
         if isinstance(message, Hello):
             control = self.log.control
-            pipe.say(Welcome(PROTOCOL_VERSION, control.writer_pid, control.epoch, control.log_id))
+            pipe.say(Welcome(message.version, control.writer_pid, control.epoch, control.log_id))
         elif type(message) in CHECKED and self.place.is_deleted():
             self._end_of_deleted()
             request_id: int = message[0]  # type: ignore[index]  # all of them begin with it
@@ -391,6 +390,7 @@ class Server:
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # held back until now
             async for number in signals:
                 logger.info("ending on %s", signal.Signals(number).name)
                 self.nursery.start_soon(self._leave)

@@ -1,0 +1,179 @@
+"""Events that a member works on, as they lie in the log or in dead letters.
+
+Handlers get each event once, and may change it; a dead letter gets it as it was appended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final
+
+from eventlog.errors import CorruptLog, EventLogError, EventsTruncated
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.record_batch import key_hash, unpack_body
+from eventlog.local.client.group import letter_bytes_max
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.groups.stored import StoredLetters, envelope_of_letter, fitting_letter
+from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
+
+BATCHES_KEPT: Final = 4
+"""Decoded batches: the members of a group take turns in the same few."""
+
+
+class _Batch:
+    """A decoded batch. Events that were handed out are `None`: who has them may change them."""
+
+    __slots__ = ("_columns", "base", "body", "events", "spare")
+
+    def __init__(self, stored: StoredBatch, path: str) -> None:
+        self.base = stored.header.base_seq_no
+        envelopes = stored.envelopes(path)
+        self.events: list[EventEnvelope | None] = [*envelopes]
+        """For handlers."""
+        self.spare: list[EventEnvelope | None] | None = None
+        """For dead letters, once there are some."""
+        self._columns = envelopes[0].columns
+        start = stored.position + stored.header.body_offset
+        self.body = bytes(stored.segment.view[start : stored.position + stored.header.length])
+        """Kept, because retention may delete an event while its handler fails."""
+
+    def decoded(self) -> list[EventEnvelope | None]:
+        """All events, as they were appended."""
+        return [*unpack_body(self.body, len(self.events), self.base)]
+
+    def key_of(self, seq_no: int) -> str | None:
+        """The key of one of the events."""
+        keys: list[str | None] | None = self._columns.keys
+        return None if keys is None else keys[seq_no - self.base]
+
+
+class MemberEvents:
+    """Of one member; see the module."""
+
+    def __init__(self, handle: LocalHandle, group: str) -> None:
+        self._handle = handle
+        self._group = group
+        self._reader: BatchReader | None = None
+        self._reading = threading.Lock()
+        """Guards the batches and their reader."""
+        self._batches: OrderedDict[int, _Batch] = OrderedDict()
+        self._letters = StoredLetters(handle.path, group)
+        self._base = 0
+        self._events: list[EventEnvelope | None] = []
+        """The batch that was last asked for, from event `_base` on."""
+
+    def envelope(self, seq_no: int) -> EventEnvelope:
+        """One of the leased events, as it was appended: no two calls give the same object.
+
+        A dead letter that is retried comes from its letter, if retention has deleted the event.
+
+        Raises:
+            CorruptLog, EventsTruncated: it cannot be read.
+        """
+        index = seq_no - self._base
+        if not 0 <= index < len(self._events) or self._events[index] is None:
+            try:
+                index = self._turn_to(seq_no)
+            except (CorruptLog, EventsTruncated) as error:
+                return self._copy_of(seq_no, error)
+        envelope, self._events[index] = self._events[index], None
+        assert envelope is not None
+        return envelope
+
+    def _turn_to(self, seq_no: int) -> int:
+        """Make the batch with that event the current one; the event's index in it."""
+        with self._reading:
+            batch = self._batch_of(seq_no)
+            index = seq_no - batch.base
+            if batch.events[index] is None:
+                batch.events = batch.decoded()
+        self._base, self._events = batch.base, batch.events
+        return index
+
+    def appended(self, seq_no: int) -> EventEnvelope:
+        """An event as it was appended, whatever a handler did to it; callable from any thread.
+
+        Raises:
+            CorruptLog, EventsTruncated: it cannot be read.
+        """
+        try:
+            with self._reading:
+                batch = self._batch_of(seq_no)
+                index = seq_no - batch.base
+                if batch.spare is None or batch.spare[index] is None:
+                    batch.spare = batch.decoded()
+                envelope, batch.spare[index] = batch.spare[index], None
+        except (CorruptLog, EventsTruncated) as error:
+            return self._copy_of(seq_no, error)
+        assert envelope is not None
+        return envelope
+
+    def _batch_of(self, seq_no: int) -> _Batch:
+        for batch in self._batches.values():
+            if batch.base <= seq_no < batch.base + len(batch.events):
+                return batch
+        if self._reader is None or self._reader.next_seq_no != seq_no:
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = self._handle.reader.batches(seq_no)
+        stored = self._reader.next_batch()
+        if stored is None:
+            raise CorruptLog(f"event {seq_no} was leased and is not published", seq_no=seq_no)
+        batch = _Batch(stored, self._handle.path)
+        self._batches[batch.base] = batch
+        while len(self._batches) > BATCHES_KEPT:
+            self._batches.popitem(last=False)
+        return batch
+
+    def _copy_of(self, seq_no: int, error: EventLogError) -> EventEnvelope:
+        """The copy in the dead letter of an event that cannot be read."""
+        letter = self.letter(seq_no)
+        copy = None if letter is None else envelope_of_letter(letter, seq_no)
+        if copy is None:
+            raise error
+        return copy
+
+    def letter(self, seq_no: int) -> bytes | None:
+        """The dead letter of an event that is retried; `None` if it has none."""
+        return self._letters.find(seq_no)
+
+    def fitting_letter(
+        self,
+        seq_no: int,
+        error: str,
+        traceback: str | None = None,
+        *,
+        log_lines: tuple[str, ...] = (),
+        exit_code: int | None = None,
+        peak_rss_bytes: int | None = None,
+    ) -> bytes:
+        """A dead letter of an event, as it was appended, that fits a frame."""
+        try:
+            envelope = self.appended(seq_no)
+        except EventLogError:  # deleted or damaged meanwhile: the letter says the rest
+            envelope = None
+        limit = letter_bytes_max(self._handle, self._group)
+        return fitting_letter(
+            limit,
+            envelope,
+            error=error,
+            traceback=traceback,
+            log_lines=log_lines,
+            exit_code=exit_code,
+            peak_rss_bytes=peak_rss_bytes,
+        )
+
+    def may_be_of(self, seq_no: int, wanted: int) -> bool:
+        """Whether the event has a key of that hash, or nobody can tell."""
+        try:
+            with self._reading:
+                return key_hash(self._batch_of(seq_no).key_of(seq_no)) == wanted
+        except (CorruptLog, EventsTruncated):
+            return True
+
+    def close(self) -> None:
+        """Unmap what is read; may be called twice."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
