@@ -260,6 +260,8 @@ def killed_starter(path: str, tmp_path: Path) -> None:
         env=ENVIRONMENT,
     )
     writer = int(told.read_text())
+    stat = Path(f"/proc/{writer}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
     starter.kill()
     starter.wait()
     os.kill(writer, signal.SIGCONT)
