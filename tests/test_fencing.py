@@ -59,6 +59,7 @@ def start_writer(path: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "eventlog.local.writer", path],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=ENVIRONMENT,
     )
 
@@ -106,7 +107,7 @@ def test_while_a_stopped_writer_holds_the_lock_nobody_else_becomes_the_writer(pa
         answers: list[int] = []
         with stopped(pid):
             other = start_writer(path)
-            said, _ = other.communicate(timeout=GUARD_S)
+            _, said = other.communicate(timeout=GUARD_S)
             assert other.returncode == 1
             assert b"already has a writer" in said
             waiting = threading.Thread(target=lambda: answers.append(log.append(2)))
@@ -169,5 +170,5 @@ def test_two_writers_started_by_hand_are_one(path: str) -> None:
     blocking.open(path).close()
     assert writer_of(path)
     other = start_writer(path)
-    said, _ = other.communicate(timeout=GUARD_S)
+    _, said = other.communicate(timeout=GUARD_S)
     assert (other.returncode, b"already has a writer" in said) == (1, True)

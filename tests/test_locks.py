@@ -263,7 +263,21 @@ def killed_starter(path: str, tmp_path: Path) -> None:
     starter.kill()
     starter.wait()
     os.kill(writer, signal.SIGCONT)
-    wait_until(lambda: rendezvous.has_socket(path))
+    # It serves, or it ends as soon as it cannot answer.
+    wait_until(lambda: rendezvous.has_socket(path) or not Path(f"/proc/{writer}").exists())
+
+
+def unheard_writer(path: str, _: Path) -> None:
+    """A writer serves after the client that started it was killed."""
+    answers, answer = os.pipe()
+    os.close(answers)
+    command = [sys.executable, "-m", "eventlog.local.writer", path, "--detach"]
+    try:
+        starting = [*command, "--answer", str(answer)]
+        subprocess.run(starting, pass_fds=[answer], env=ENVIRONMENT, check=True, timeout=HANGS_S)
+    finally:
+        os.close(answer)
+    assert rendezvous.has_socket(path)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -273,12 +287,13 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)  # a bounded look at what another process does
 
 
+@pytest.mark.parametrize("start", [killed_starter, unheard_writer])
 def test_a_client_that_is_killed_while_it_starts_the_writer_leaves_nothing_to_report(
-    path: str, tmp_path: Path
+    path: str, tmp_path: Path, start: Callable[[str, Path], None]
 ) -> None:
     """The writer failed as nobody heard that it serves; `doctor` showed its ERROR from then on."""
     stop_writer(path)
-    killed_starter(path, tmp_path)
+    start(path, tmp_path)
     with blocking.open(path) as log:
         assert log.append(1) == 1
     text = Path(path, rendezvous.LOG_NAME).read_text()
@@ -423,6 +438,8 @@ def test_serve_ends_a_writer_of_an_older_protocol_if_clients_started_it(
     if options:
         first_line(server, ", epoch")
         assert older.wait(HANGS_S) == 0
+        with blocking.open(path) as log:  # before it serves, SIGTERM has its default action
+            assert log.status().writer_pid == server.pid
         end(server)
     else:
         first_line(server, "already has a writer")

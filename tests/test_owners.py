@@ -128,13 +128,13 @@ def test_a_writer_started_as_root_by_hand_leaves_no_file_either(path: str) -> No
     before = listing(path)
     done = subprocess.run(
         [sys.executable, "-m", "eventlog.local.writer", path],
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         timeout=60,
         env=ENVIRONMENT,
         check=False,
     )
     assert done.returncode == 1
-    assert b"PermissionDenied" in done.stdout
+    assert b"PermissionDenied" in done.stderr
     assert listing(path) == before
 
 

@@ -247,7 +247,8 @@ def read_whole(directory: str, name: str, files: Files) -> bytes | None:
 def later_records(data: bytes, position: int) -> list[list[Any]]:
     """Whole records after the place where a journal is damaged, wherever they begin."""
     found: list[list[Any]] = []
-    while position < len(data):
+    used = len(data.rstrip(b"\0"))  # a file may have room for much more, in which nothing begins
+    while position < used:
         record = whole_record(data, position)
         if record is None:
             position += 1

@@ -20,6 +20,7 @@ from typing import Any, Final
 from unittest import mock
 from uuid import UUID
 
+from eventlog.api.times import LogClock
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
@@ -88,7 +89,7 @@ def fill(log: WritableLog) -> None:
 
 def fill_groups(log: WritableLog) -> None:
     """A group in the middle of its work: events done, failed, given out, and a dead letter."""
-    store = GroupStore(log, clock_from(START_NS))
+    store = GroupStore(log, TickingClock(START_NS).now)
     state = store.open_group("группа", "key", 3, 0)
     store.pages.make(0)
     store.commit(state, "member", 7, 4242, 777, 0)
@@ -113,13 +114,13 @@ def make(directory: Path) -> None:
     """The logs: ended in order, killed in the middle of a batch, with causes, with a group."""
     with fixed_world():
         log = open_storage(
-            str(directory / "orderly"), segment_bytes=4096, clock=clock_from(START_NS)
+            str(directory / "orderly"), segment_bytes=4096, clock=TickingClock(START_NS)
         )
         fill(log)
         log.close()
     with fixed_world():
         log = open_storage(
-            str(directory / "killed"), segment_bytes=4096, clock=clock_from(START_NS)
+            str(directory / "killed"), segment_bytes=4096, clock=TickingClock(START_NS)
         )
         fill(log)
         log.abandon()
@@ -132,24 +133,30 @@ def make(directory: Path) -> None:
 
     with fixed_world():
         log = open_storage(
-            str(directory / "causes"), segment_bytes=4096, clock=clock_from(START_NS)
+            str(directory / "causes"), segment_bytes=4096, clock=TickingClock(START_NS)
         )
         fill_causes(log)
         log.close()
 
     with fixed_world():
         log = open_storage(
-            str(directory / "groups"), segment_bytes=4096, clock=clock_from(START_NS)
+            str(directory / "groups"), segment_bytes=4096, clock=TickingClock(START_NS)
         )
         log.append(batch(*((n, f"key {n % 2}") for n in range(1, 11))))
         fill_groups(log)
         log.abandon()
 
 
-def clock_from(start_ns: int) -> Any:
-    """A writer's clock that goes a second further at each look."""
-    ticks = count(start_ns, 1_000_000_000)
-    return lambda: next(ticks)
+class TickingClock(LogClock):
+    """A writer's clock that goes a second further whenever something is stored with its time."""
+
+    def __init__(self, start_ns: int) -> None:
+        ticks = count(start_ns, 1_000_000_000)
+        super().__init__(lambda: next(ticks))
+
+    def steady(self) -> int:
+        """Ages: a look at them changes nothing."""
+        return START_NS
 
 
 if __name__ == "__main__":

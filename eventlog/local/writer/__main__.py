@@ -3,7 +3,8 @@
 A client starts it with `--detach --lock N --answer M`. N is a descriptor that holds the directory's
 lock (see `rendezvous`). M is the channel on which the starter waits (see `spawn`) for one array in
 MessagePack: ["ready"], or ["error", name, message], or ["broken", error, traceback]. Without a
-channel the writer prints `ready`. What it says later goes to `writer.log`.
+channel the writer prints `ready`, or its error to standard error. What it says later goes to
+`writer.log`.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def main() -> int:
     except EventLogError as error:
         logger.error("%s", error)
         starter.say("error", type(error).__name__, str(error))
+        if arguments.answer is None:
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     except Exception as error:
         logger.exception("the writer failed")
