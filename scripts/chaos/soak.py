@@ -25,7 +25,7 @@ from typing import Any, Final
 import trio
 
 from chaos.audit import Letter
-from chaos.case import LETTERS, REJECTS, Case, Role, letters_of
+from chaos.case import GROUPS, LETTERS, REJECTS, Case, Role, letters_of
 from chaos.faults import Faults, writer_of
 from chaos.flatness import Highest, leftovers
 from chaos.handlers import HEALED_NAME
@@ -39,6 +39,8 @@ DRAIN_S: Final = 300
 DRAINED: Final = ("work", "work_and_reject")
 USUAL_SHARE: Final = 0.6
 WATCH_S: Final = 1.0
+UNDERWAY_S: Final = 60
+LOOK_S: Final = 0.1
 ROOM_BYTES: Final = 64 << 20
 SHORT: Final = Retention(max_bytes=8 << 20, keep_unacked=False)
 KEPT: Final = Retention(max_bytes=8 << 20, max_age=timedelta(hours=1))
@@ -141,11 +143,20 @@ class Soak:
             for role in self._roles():
                 nursery.start_soon(self._keep, role)
             nursery.start_soon(self._watch, on_tick)
+            await self._wait_underway()
             with trio.move_on_after(seconds):
                 await self.faults.run()
             self._is_ending = True
             nursery.cancel_scope.cancel()
         self.outcome.faults = dict(self.faults.counts)
+
+    async def _wait_underway(self) -> None:
+        """Wait until a pool has handled something: on a loaded machine, roles start slowly."""
+        handled = self._records / f"pool-{GROUPS[0]}"
+        with trio.move_on_after(UNDERWAY_S):
+            # Nothing tells us: the workers are other processes.
+            while not any(one.stat().st_size for one in handled.glob("worker-*")):  # noqa: ASYNC110
+                await trio.sleep(LOOK_S)
 
     def _make_logs(self) -> None:
         options: dict[str, dict[str, Any]] = {
