@@ -400,7 +400,7 @@ def test_an_output_that_is_full_is_an_error_in_one_line(tmp_path: Path, command:
     run("append", log, "1")
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "eventlog", *command.format(log).split()],
+            [sys.executable, "-m", "eventlog", *(word.format(log) for word in command.split())],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
