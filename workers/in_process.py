@@ -70,6 +70,8 @@ class InProcessPlace:
         self._turns: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
         """By key, where the group keeps key order."""
         self._member: Member | None = None
+        self._final_counts = Counts(0, 0, 0, 0, 0)
+        """What it has done when it left the group."""
         self._scope = anyio.CancelScope()
         self._is_stopping = False
         self._has_ended = anyio.Event()
@@ -97,7 +99,7 @@ class InProcessPlace:
         """What it has done."""
         report = None if self._member is None else self._group.member(self._member.member_id)
         if report is None:
-            return Counts(0, 0, 0, 0, 0)
+            return self._final_counts
         return Counts(
             report.handled, report.handled, report.failed, report.retried, report.in_flight
         )
@@ -151,12 +153,18 @@ class InProcessPlace:
         )
         async with self._member as member:
             self.ready.set()
-            while not self._is_stopping:
-                lease = await member.lease(self._size.count, self._concurrency)
-                if lease is None:
-                    break
-                await self._work_through(lease, handler)
-            await member.flush()
+            try:
+                await self._work_with(member, handler)
+            finally:
+                self._final_counts = self.counts()._replace(in_flight=0)
+
+    async def _work_with(self, member: Member, handler: Handler) -> None:
+        while not self._is_stopping:
+            lease = await member.lease(self._size.count, self._concurrency)
+            if lease is None:
+                break
+            await self._work_through(lease, handler)
+        await member.flush()
 
     async def _work_through(self, lease: Lease, handler: Handler) -> None:
         started_s, events = time.monotonic(), iter(lease)

@@ -295,8 +295,7 @@ class Pool:
             self._places.append(place)
             tasks.start_soon(self._run_place, place)
         for group in self._groups:
-            if not self._is_in_process:
-                tasks.start_soon(self._life.noting_failure, self._reject_exhausted, group)
+            tasks.start_soon(self._life.noting_failure, self._reject_exhausted, group)
         for place in self._places:
             await self._life.unless_it_ends(place.ready.wait)
         if self._progress:

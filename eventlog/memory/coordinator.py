@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from eventlog.api.group import DeadLetter, Exhausted, ExitReport, Failure, Group
 from eventlog.errors import EventsTruncated, GroupMismatch, InvalidArgument
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope, datetime_of
-from eventlog.event.results import add_results, envelopes_of_results
 from eventlog.memory.groups import GroupModel, Held, Letter, Letters, Seat
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ class Groups:
 
     def __init__(self, log: MemoryLog, lock: RLock) -> None:
         self._log = log
+        self.log_id = log.log_id
         self._lock = lock
         self._models: dict[str, GroupModel] = {}
         self._letters: dict[str, Letters] = defaultdict(Letters)
@@ -190,30 +190,23 @@ class Groups:
             if model is not None and model.holds(held, seq_no):
                 model.finish(held, seq_no)
 
-    def done_with(
-        self, name: str, held: Held, source: EventEnvelope, results: Collection[Any]
-    ) -> None:
+    def done_with(self, name: str, held: Held, seq_no: int, results: list[Any]) -> None:
         """It has succeeded, and its results are stored in the same step.
 
         Raises:
             EventLogError: they cannot be stored; nothing has changed.
         """
         with self._changing():
-            model, seq_no = self._models.get(name), source.seq_no or 0
+            model = self._models.get(name)
             if model is None or not model.holds(held, seq_no):
                 return
             builder = BatchBuilder(self._log.options.max_event_bytes, self._log.path)
-            add_results(builder, source, results, self._log.log_id, name)
+            for result in results:
+                builder.add(result)
             if results:
                 first = self._log.append(builder.build())
                 model.note_done(first, first + len(results) - 1)
             model.finish(held, seq_no)
-
-    def caused(
-        self, name: str, source: EventEnvelope, results: Collection[Any]
-    ) -> list[EventEnvelope]:
-        """The results of an event as they are stored in another log."""
-        return envelopes_of_results(source, results, self._log.log_id, name)
 
     def returned(self, name: str, held: Held, seq_no: int) -> None:
         """Its handler has returned; should its member end now, no delivery has failed."""

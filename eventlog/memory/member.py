@@ -10,6 +10,7 @@ from eventlog.api.group import Failure, Lease, OnRefused
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.results import envelopes_of_results
 from eventlog.memory.groups import Held
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Pending(NamedTuple):
 
     lease: MemoryLease
     envelope: EventEnvelope
-    results: list[EventEnvelope]
+    results: list[Any]
 
 
 class MemberCore:
@@ -116,12 +117,12 @@ class MemoryLease(Lease):
         self._groups.done(self._name, self._held, envelope.seq_no or 0)
 
     def done_with(self, envelope: EventEnvelope, results: Collection[Any]) -> None:
+        stored = list(envelopes_of_results(envelope, results, self._groups.log_id, self._name))
         if self._member.is_own_output:
-            self._groups.done_with(self._name, self._held, envelope, results)
+            self._groups.done_with(self._name, self._held, envelope.seq_no or 0, stored)
         elif self._member.has_output and results:
             self._groups.returned(self._name, self._held, envelope.seq_no or 0)
-            caused = self._groups.caused(self._name, envelope, results)
-            self._member.pending.append(Pending(self, envelope, caused))
+            self._member.pending.append(Pending(self, envelope, stored))
         else:
             self.done(envelope)
 

@@ -65,7 +65,6 @@ BACKENDS = (
         path_of=lambda folder, name: str(folder / name),
         lacks={
             "private logs": "a directory is the same log for everybody",
-            "members": "members of its groups are worker processes",
         },
     ),
     Backend(
