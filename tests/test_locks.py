@@ -358,6 +358,19 @@ def test_serve_replaces_a_writer_that_clients_started_without_an_error_for_them(
         assert log.append("after") == len(numbers) + 1
 
 
+def test_the_exit_code_of_a_serve_is_for_the_program_that_started_it(path: str) -> None:
+    # The log's handle waited for each writer that is a child, and the program was told 0.
+    stop_writer(path)
+    server = serve(path)
+    first_line(server, ", epoch")
+    with blocking.open(path) as log:
+        assert log.status().writer_pid == server.pid
+        server.kill()
+        assert server.wait(HANGS_S) == -signal.SIGKILL
+    assert server.stderr is not None
+    server.stderr.close()
+
+
 def test_a_serve_that_waits_or_starts_ends_in_order_on_sigterm(path: str) -> None:
     # Between its first words and its first pipe, SIGTERM killed it, and its socket stayed.
     for _ in range(3):
