@@ -23,7 +23,9 @@ def await_adopted(pipe: socket.socket) -> socket.socket:
     pid, _ = peer_of(pipe)
     if pid <= 0 or pid in _awaited:
         return pipe
-    with suppress(ChildProcessError):  # as almost everywhere
+    with suppress(ChildProcessError, ProcessLookupError):  # as almost everywhere
+        if os.getsid(pid) in (pid, os.getsid(0)):
+            return pipe  # the program started it, and waits for it: a detached one has another's
         ended, _ = os.waitpid(pid, os.WNOHANG)
         if not ended:
             _awaited.add(pid)
