@@ -136,7 +136,9 @@ class InProcessPlace:
         try:
             handler: Handler = named(self._handler)
             if self._initializer is not None:
-                await anyio.to_thread.run_sync(named(self._initializer))
+                await anyio.to_thread.run_sync(
+                    named(self._initializer), abandon_on_cancel=True, limiter=self._threads
+                )
         except Exception as error:  # noqa: BLE001 - of whatever the user's code raises
             failure = PoolFailed(f"a worker cannot start: {describe(error)}\n{traceback_of(error)}")
             self._on_failure(failure)
