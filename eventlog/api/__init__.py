@@ -2,6 +2,7 @@
 
 =================  ======================================================================
 `log`              a log, its streams and publishers, for trio and asyncio
+`log_of_groups`    its part that is about groups
 `blocking_log`     the same without an event loop
 `group`            groups, members, leases, dead letters and reports, in both colours
 `status`           what a log tells of itself: `LogStatus`

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 from eventlog.api.arguments import Bounds, check_follow
 from eventlog.api.group import BlockingGroup as Group
+from eventlog.api.group import BlockingMember as Member
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
@@ -287,10 +288,29 @@ class EventLog(ABC):
         """A group of this log, made if there is none of that name; see `eventlog.EventLog.group`.
 
         Raises:
-            InvalidArgument: no other process could reach the log, as with `"memory:"`.
+            NotSupported: the engine has no groups.
             GroupMismatch: the group has members that work with other options.
         """
         raise no_groups(self.path)
+
+    @contextmanager
+    def member(
+        self,
+        group: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+        output: str | None = None,
+    ) -> Iterator[Member]:
+        """A member of a group for a program's own loop; see `eventlog.EventLog.member`."""
+        options: dict[str, Any] = {
+            "ordering": ordering,
+            "max_deliveries": max_deliveries,
+            "position": position,
+        }
+        with self.group(group, **options) as opened, opened.open_member(output=output) as member:
+            yield member
 
     def groups(self) -> list[GroupReport]:
         """The groups of this log, by name; see `eventlog.EventLog.groups`."""

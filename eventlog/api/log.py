@@ -13,19 +13,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from eventlog.api.arguments import Bounds, check_follow
-from eventlog.api.group import DeadLetter, Group, GroupReport
+from eventlog.api.log_of_groups import LogOfGroups
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.publisher import Publisher
-from eventlog.api.refusals import no_groups, no_statistics
+from eventlog.api.refusals import no_statistics
 from eventlog.api.statistics import LogStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
 from eventlog.config import (
     FLUSH_S_DEFAULT,
-    MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
-    GroupOrdering,
 )
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
@@ -84,7 +82,7 @@ class EventRange(ABC):
         return self.to_list().__await__()
 
 
-class EventLog(ABC):
+class EventLog(LogOfGroups):
     """A persistent, ordered, replayable log; `async with` opens it, else calls are `LogClosed`."""
 
     @property
@@ -358,62 +356,3 @@ class EventLog(ABC):
             NotSupported: the engine counts nothing.
         """
         raise no_statistics()
-
-    def group(
-        self,
-        name: str,
-        *,
-        ordering: GroupOrdering = None,
-        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
-        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
-    ) -> AbstractAsyncContextManager[Group]:
-        """A group of this log, made when the block is entered if there is none of that name.
-
-        `ordering="key"`: events of one key are handed out one at a time, in order. An event whose
-        handling failed `max_deliveries` times becomes a dead letter. `position` is where a group
-        begins that is made now.
-
-        Raises:
-            InvalidArgument: no other process could reach the log, as with `"memory:"`.
-            (when entered) GroupMismatch: the group has members that work with other options.
-        """
-        raise no_groups(self.path)
-
-    async def groups(self) -> list[GroupReport]:
-        """The groups of this log, by name.
-
-        Raises:
-            InvalidArgument: the engine has no groups.
-            CorruptLog: what is stored of them is damaged.
-        """
-        raise no_groups(self.path)
-
-    async def dead_letters(self, group: str) -> list[DeadLetter]:
-        """The dead letters of a group, in the order in which they died; none if it is unknown.
-
-        Raises:
-            InvalidName, InvalidArgumentType: the group's name is none.
-            InvalidArgument: the engine has no groups.
-            CorruptLog: what is stored of them is damaged.
-        """
-        raise no_groups(self.path)
-
-    async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
-        """Hand dead letters of a group out again; how many of the numbers were some.
-
-        A letter is stored until its event is handled: it has a copy, should retention delete that.
-
-        Raises:
-            InvalidArgument: there is no such group, or an event is deleted and its letter has no
-                copy of it; then nothing is retried.
-            InvalidArgumentType: the numbers are none.
-        """
-        raise no_groups(self.path)
-
-    async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
-        """Forget dead letters of a group; how many of the numbers were some.
-
-        Raises:
-            InvalidArgument, InvalidArgumentType: the numbers are none.
-        """
-        raise no_groups(self.path)

@@ -17,12 +17,12 @@ def never_synced(path: str) -> InvalidArgument:
     )
 
 
-def no_groups(path: str) -> InvalidArgument:
-    """The error for who wants members of other processes in a log that they cannot reach."""
-    return InvalidArgument(
-        f"the log {path} lives in the memory of this process, where no worker can reach it; give"
-        " a directory to share work (one in /dev/shm is memory too)",
+def no_groups(path: str) -> NotSupported:
+    """The error of an engine that has no groups."""
+    return NotSupported(
+        f"the engine of the log {path} has no groups; give a directory, or another address",
         path=path,
+        option="groups",
     )
 
 

@@ -13,6 +13,7 @@ import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 
+import eventlog.blocking
 import workers
 from eventlog import Cause, EventEnvelope, EventLog, Retention, SeekPosition
 from eventlog.api.group import ExitReport, Failure, Group, Lease, Member
@@ -643,3 +644,39 @@ async def test_retention_passes_a_group(logs: Logs) -> None:
             _, attempt, envelope = await take_one(member)
             assert attempt == 1
             assert envelope.seq_no == (await log.status()).first_seq_no
+
+
+async def test_a_program_works_through_a_group_as_a_member_without_a_pool(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append_many(["a", "b", "c"])
+        handled: list[tuple[int, str]] = []
+        async with log.member("g") as member:
+            while len(handled) < 3:
+                lease = await member.lease(2)
+                assert lease is not None
+                for attempt, envelope in lease:
+                    assert lease.begin(envelope)
+                    handled.append((attempt, envelope.event))
+                    lease.done(envelope)
+            await member.flush()
+        assert handled == [(1, "a"), (1, "b"), (1, "c")]
+        [group] = await log.groups()
+        assert (group.name, group.position, group.lag, group.members) == ("g", 3, 0, 0)
+        assert await log.dead_letters("g") == []
+
+
+def test_a_thread_works_through_a_group_as_a_member_without_a_pool() -> None:
+    with eventlog.blocking.open("memory:") as log:
+        log.append_many(["a", "b"])
+        with log.member("g", max_deliveries=1) as member:
+            lease = member.lease(2)
+            assert lease is not None
+            for _, envelope in lease:
+                assert lease.begin(envelope)
+                if envelope.event == "a":
+                    lease.failed(envelope, Failure(error="no"))
+                else:
+                    lease.done(envelope)
+            member.flush()
+        assert [letter.error for letter in log.dead_letters("g")] == ["no"]
+        assert [group.dead_letters for group in log.groups()] == [1]

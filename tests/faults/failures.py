@@ -47,6 +47,8 @@ def after_error(world: World, step: Step, error: EventLogError) -> None:
     log = world.log
     if log is None:
         return
+    if step[0] == "jump":
+        step = step[2:]  # what was done meanwhile
     if step[0] in _SYNCS:
         log.fail(error)
         last, synced = log.last_seq_no, log.control.synced

@@ -23,22 +23,15 @@ def await_adopted(pipe: socket.socket) -> socket.socket:
     pid, _ = peer_of(pipe)
     if pid <= 0 or pid in _awaited:
         return pipe
-    with suppress(ChildProcessError):  # as almost everywhere
-        if not _was_detached(pid):
-            return pipe
+    with suppress(ChildProcessError, ProcessLookupError):  # as almost everywhere
+        if os.getsid(pid) in (pid, os.getsid(0)):
+            return pipe  # the program started it, and waits for it: a detached one has another's
         ended, _ = os.waitpid(pid, os.WNOHANG)
         if not ended:
             _awaited.add(pid)
             name = f"end of writer {pid}"
             threading.Thread(target=_await_end, args=(pid,), name=name, daemon=True).start()
     return pipe
-
-
-def _was_detached(pid: int) -> bool:
-    """Whether a client's start left it behind: in a session that is another process's."""
-    with suppress(ProcessLookupError, PermissionError):
-        return os.getsid(pid) not in (pid, os.getsid(0))
-    return True
 
 
 def _await_end(pid: int) -> None:
