@@ -1,25 +1,26 @@
 """What a log is, whichever engine stores it: the ground that engines and users stand on.
 
-=================  ======================================================================
-`log`              a log, its streams and publishers, for trio and asyncio
-`log_of_groups`    its part that is about groups
-`blocking_log`     the same without an event loop
-`group`            groups, members, leases, dead letters and reports, in both colours
-`status`           what a log tells of itself: `LogStatus`
-`statistics`       what a log, its streams, publishers and writer have counted
-`positions`        where a consumer is, and where a subscription starts
-`stream_options`   how a subscription reads
-`arguments`        checks of arguments that several engines take
-`refusals`         the wording of what every engine refuses
-`engines`          which engine an address means, and which options it takes
-`over_async_groups` groups of such a blocking log
-`portal`           the thread with the event loop of such a blocking log
-`over_async`       a blocking log over an engine that has only the asynchronous one
-`loops`            the event loop that an asynchronous handle belongs to
-`times`            the clock for what is stored, which no jump misleads
-`waiting`          what is said of appends that wait for room
-`forks`            which side of a fork this process is on
-=================  ======================================================================
+===================  ====================================================================
+`log`                a log and its streams, for trio and asyncio
+`log_of_groups`      its part that is about groups
+`publisher`          its publishers
+`blocking_log`       the same without an event loop
+`group`              groups, members, leases, dead letters and reports, in both colours
+`status`             what a log tells of itself: `LogStatus`
+`statistics`         what a log, its streams, publishers and writer have counted
+`positions`          where a consumer is, and where a subscription starts
+`stream_options`     how a subscription reads
+`arguments`          checks of arguments that several engines take
+`refusals`           the wording of what every engine refuses
+`engines`            which engine an address means, and which options it takes
+`over_async`         a blocking log over an engine that has only the asynchronous one
+`over_async_groups`  groups of such a blocking log
+`portal`             a thread with an event loop, for programs without one
+`loops`              the event loop that an asynchronous handle belongs to
+`times`              the clock for what is stored, which no jump misleads
+`waiting`            what is said of appends that wait for room
+`forks`              which side of a fork this process is on
+===================  ====================================================================
 
 Nothing here imports an engine but `engines`, and that only when an address asks for it.
 """
