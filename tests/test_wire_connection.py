@@ -35,6 +35,7 @@ from eventlog.local.wire.group_messages import (
 )
 from eventlog.local.wire.messages import (
     TYPES,
+    VERSIONS,
     Ack,
     Append,
     Appended,
@@ -178,7 +179,7 @@ def test_a_writer_may_refuse_before_it_welcomes() -> None:
     ("speaker", "message", "words"),
     [
         (Role.CLIENT, Hello("http", 1, 1), "something else"),
-        (Role.CLIENT, Hello("eventlog", 2, 1), "version 2"),
+        (Role.CLIENT, Hello("eventlog", 3, 1), "version 3"),
         (Role.WRITER, Welcome(9, 1, 1, b""), "version 9"),
     ],
     ids=["other protocol", "newer client", "newer writer"],
@@ -186,6 +187,12 @@ def test_a_writer_may_refuse_before_it_welcomes() -> None:
 def test_a_peer_of_another_version_is_told_so(speaker: Role, message: Message, words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
         ConnectionPair().say(speaker, message)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_writer_takes_clients_of_each_of_its_versions(version: int) -> None:
+    hello = Hello("eventlog", version, 1)
+    assert ConnectionPair().say(Role.CLIENT, hello) == [hello]
 
 
 @pytest.mark.parametrize("opened", [False, True])
