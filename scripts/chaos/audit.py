@@ -28,6 +28,7 @@ class Letter(NamedTuple):
 
     seq_no: int
     producer: str
+    """Empty if it holds no event: retention was faster than the death of its worker."""
     counter: int
 
 

@@ -103,7 +103,7 @@ class Case:
             for record in self._records_of(f"producer-{LETTERS}-")
             for _, counter, seq_no in lines_of(record)
         }
-        left = letters_of(self.path(LETTERS), REJECTS)
+        left = retriable(letters_of(self.path(LETTERS), REJECTS))
         yield from audit.retried(self.letters, left, lines, acked)
 
     def audit_followers(self, deleted_ns: list[int], ended_ns: dict[str, int]) -> Iterator[str]:
@@ -118,8 +118,13 @@ def letters_of(path: str, group: str) -> list[Letter]:
     found = []
     for letter in read_dead_letters(path, group):
         event = letter.event if type(letter.event) is dict else {}
-        found.append(Letter(letter.seq_no, event.get("p", "-"), event.get("n", 0)))
+        found.append(Letter(letter.seq_no, event.get("p", ""), event.get("n", 0)))
     return found
+
+
+def retriable(letters: list[Letter]) -> list[Letter]:
+    """Those that hold their event, which the log may have no more."""
+    return [letter for letter in letters if letter.producer]
 
 
 def _pid_of(record: Path) -> int:

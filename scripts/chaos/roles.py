@@ -193,11 +193,15 @@ def work(
 
 @contextmanager
 def _killed_at_its_start(hurry: bool) -> Iterator[None]:
-    """Go on if a pool failed because all its first workers were killed, as may be in bad times."""
+    """Go on if a pool failed because all its first workers were killed, as may be in bad times.
+
+    Somebody else may have waited for them: then nobody knows that it was SIGKILL.
+    """
     try:
         yield
     except PoolFailed as error:
-        if hurry or "SIGKILL" not in str(error):
+        was_killed = "SIGKILL" in str(error) or "exit code unknown" in str(error)
+        if hurry or not was_killed:
             raise
 
 
