@@ -20,7 +20,7 @@ from tests.faults.histories import Step, Trace, World, booted
 from tests.faults.histories import run as run_history
 from tests.faults.recorder import ForgetfulFiles, RecordingFiles, materialise
 
-SYNCS = {"sync", "finish_sync", "positions"}
+SYNCS = {"sync", "finish_sync", "positions", "close"}
 
 
 def run(
@@ -38,7 +38,7 @@ def _do(world: World, step: Step, number: int) -> None:
     except EventLogError as error:
         log = world.log
         if log is not None:
-            if step[0] in SYNCS:
+            if step[0] in SYNCS and not log.failure:  # an orderly end notes it by itself
                 log.fail(error)
                 log.close()
             log.abandon()

@@ -166,6 +166,7 @@ class World:
         return Batch(producer, known[1].producer_seq + 1 if known else 1, tuple(events))
 
     def do_open(self) -> None:
+        self.log = None  # also if the start fails
         clock = LogClock(lambda: self.now_ns, lambda: self.steady_ns)
         self.log = open_storage(self.directory, self.files, clock, **self.options)
         self.log.on_spare_wanted = self._prepare

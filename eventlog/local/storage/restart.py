@@ -114,6 +114,10 @@ class Restart:
             names = self._files.names(self._directory)
         bases = sorted(base for base in map(base_of_name, names) if base is not None)
         retired = self._retired(bases)
+        if retired and self._control.options.durability != "memory":
+            # Its sync may have been what failed. Said once more, so that the page is written again.
+            self._control.first_available = self._control.first_available
+            self._control.sync()
         self._drop(retired)
         kept = bases[len(retired) :]
         owned = {index_name(base) for base in kept}
