@@ -37,7 +37,7 @@ from eventlog.local.storage.journal import journal_header
 from eventlog.local.storage.producers import MAGIC as PRODUCERS_MAGIC
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.wire.connection import Connection, Role, frame
-from eventlog.local.wire.messages import Append, Appended, AppendStaged, Hello, Stage
+from eventlog.local.wire.messages import Append, Appended, AppendStaged, Hello, Stage, StandDown
 from eventlog.local.writer.staging import StagingArea
 from eventlog.testing import batch_of
 from eventlog.tools.repair import repair_log
@@ -90,8 +90,10 @@ def writer_pipe(data: bytes) -> None:
     world = World(place(), durability="memory", segment_bytes=64 * 1024)
     try:
         client = Client(world)
-        client.talk(data)
-        client.hang_up()
+        try:
+            client.talk(data)
+        finally:
+            client.hang_up()
         stored = client.stored()
         assert payloads_in(place()) == stored
         world.restart()
@@ -127,6 +129,8 @@ class Client(Peer):
                 if isinstance(message, Stage):
                     with suppress(EventLogError):
                         self.staging.open(self.ends[0], message.request_id)
+                elif isinstance(message, StandDown):
+                    continue  # this writer was told to serve, and stays
                 elif number:
                     self._hand_over(message)
 
