@@ -34,7 +34,9 @@ def check_ordering(ordering: str | None) -> Any:
 
 
 def path_of(
-    output: EventLog | str | os.PathLike[str] | None, *, is_in_process: bool = False
+    output: EventLog | blocking.EventLog | str | os.PathLike[str] | None,
+    *,
+    is_in_process: bool = False,
 ) -> str | None:
     """Where results go, as a path that means the same in every process; or in this one alone.
 
@@ -60,8 +62,10 @@ def _path_in(output: object) -> str:
     return path
 
 
-def check_retry_on(kinds: object) -> tuple[type[BaseException], ...]:
+def check_retry_on(kinds: object) -> tuple[type[BaseException] | str, ...]:
     """The exceptions after which an event is tried again; all of them without a choice.
+
+    A name (`"OSError"`, `"package.module:Name"`) is looked up by the workers.
 
     Raises:
         InvalidArgumentType: one of them is no exception.
@@ -69,6 +73,11 @@ def check_retry_on(kinds: object) -> tuple[type[BaseException], ...]:
     if kinds is None:
         return (BaseException,)
     given = kinds if isinstance(kinds, tuple) else (kinds,)
-    if not all(isinstance(one, type) and issubclass(one, BaseException) for one in given):
+    if not all(isinstance(one, str) or is_exception(one) for one in given):
         raise InvalidArgumentType(f"retry_on={kinds!r}; give types of exceptions")
     return given
+
+
+def is_exception(kind: object) -> bool:
+    """Whether it is a type of exceptions."""
+    return isinstance(kind, type) and issubclass(kind, BaseException)
