@@ -32,6 +32,8 @@ class InProcessPlace:
     """See the module; used in the pool's event loop, but for what its handlers do."""
 
     restarts = 0
+    _failing: Failing
+    """Set when the handler is there."""
 
     def __init__(
         self,
@@ -43,8 +45,6 @@ class InProcessPlace:
         self._spec = spec
         self._group = group
         self._code = code
-        failing = Failing(group.name, spec.max_deliveries, spec.backoff, code.retry_on)
-        self._failure_of = failing.failure_of
         self._on_failure = on_failure
         self._concurrency = concurrency = spec.concurrency
         self._size = LeaseSize(at_least=2 * concurrency if concurrency > 1 else 1)
@@ -116,7 +116,7 @@ class InProcessPlace:
 
     async def _prepared(self) -> Handler | None:
         try:
-            code = self._code.found()
+            code = self._code = self._code.found()
             if code.initializer is not None:
                 await anyio.to_thread.run_sync(
                     code.initializer, abandon_on_cancel=True, limiter=self._threads
@@ -131,8 +131,12 @@ class InProcessPlace:
     # --- working -----------------------------------------------------------------------------
 
     async def _work(self, handler: Handler) -> None:
+        spec = self._spec
+        self._failing = Failing(
+            self._group.name, spec.max_deliveries, spec.backoff, self._code.retry_on
+        )
         self._member = await self._group.open_member(
-            self._spec.pool_id, self._spec.output, self._failure_of
+            spec.pool_id, spec.output, self._failing.failure_of
         )
         async with self._member as member:
             self.ready.set()
@@ -183,7 +187,7 @@ class InProcessPlace:
         except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
-            lease.failed(envelope, self._failure_of(envelope, attempt, error))
+            lease.failed(envelope, self._failing.failure_of(envelope, attempt, error))
             return
         if result is not None and self._member is not None:
             await self._member.flush()  # its result is there before the next event of its key

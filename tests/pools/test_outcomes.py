@@ -11,13 +11,9 @@ import pytest
 
 import workers
 from eventlog import EventEnvelope, InvalidArgument, InvalidArgumentType, blocking
+from tests.pools.handlers import Order
 from workers.blocking import Pool
 from workers.options import DEFAULTS, PoolOptions
-
-
-class Order(msgspec.Struct):
-    item: str
-    amount: int
 
 
 @dataclass
