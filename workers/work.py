@@ -154,6 +154,11 @@ class Worker:
 
     # --- retiring ----------------------------------------------------------------------------
 
+    def look_if_limited(self) -> None:
+        """After an event: as `look`, where there is anything to look at."""
+        if self._recycling.has_limits:
+            self.look()
+
     def look(self) -> None:
         """Between two events, now and then: announce the end when it is near, or there."""
         now_s = time.monotonic()
