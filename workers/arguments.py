@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 from eventlog import EventLog, InvalidArgument, InvalidArgumentType, blocking, system
 
+MEMORY: Final = "memory:"
+"""How the addresses of logs begin that only this process has."""
 
-def check_log(log: EventLog) -> EventLog:
-    """The log, if it is one for an event loop.
+
+def check_log(log: EventLog, *, is_in_process: bool = False) -> EventLog:
+    """The log, if it is one for an event loop, and handlers can reach it where they run.
 
     Raises:
-        InvalidArgumentType: it is not.
+        InvalidArgument, InvalidArgumentType: it is not.
     """
     other: object = log
     if isinstance(other, blocking.EventLog):
         raise InvalidArgumentType(f"log={log!r} is a blocking one; use workers.blocking.Pool")
     if not isinstance(getattr(log, "path", None), str):
         raise InvalidArgumentType(f"log={log!r}; give what eventlog.open gives")
+    if log.path.startswith(MEMORY) and not is_in_process:
+        raise InvalidArgument(
+            f"the log {log.path!r} is in this process's memory, where worker processes cannot reach"
+            " it; give processes=0, or a log in a directory",
+            path=log.path,
+        )
     return log
 
 
@@ -48,7 +57,7 @@ def path_of(
     path = os.fspath(output) if isinstance(output, str | os.PathLike) else _path_in(output)
     if "://" in path:
         return path
-    if path.startswith("memory:"):
+    if path.startswith(MEMORY):
         if is_in_process:
             return path
         raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")

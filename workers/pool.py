@@ -91,10 +91,10 @@ class Pool:
 
     def __init__(self, log: EventLog, **options: Unpack[PoolOptions]) -> None:
         check_no_import()
-        self._log = check_log(log)
         self._options = options = completed(options)
-        self._group_name = options["group"]
         self._is_in_process = options["processes"] == 0
+        self._log = check_log(log, is_in_process=self._is_in_process)
+        self._group_name = options["group"]
         self._code = code = handlers.Code(
             options["handler"],
             options["initializer"],
