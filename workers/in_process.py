@@ -77,6 +77,9 @@ class InProcessPlace:
         """Whether it has not begun."""
         return not self.ready.is_set()
 
+    def hear(self) -> None:
+        """Nothing is said here that `counts` would not know."""
+
     def counts(self) -> Counts:
         """What it has done."""
         report = None if self._member is None else self._group.member(self._member.member_id)

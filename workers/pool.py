@@ -298,6 +298,8 @@ class Pool:
         last_seq_no = await self._log.last_seq_no() or 0
         for group in self._groups:
             await self._life.unless_it_ends(group.wait_drained, last_seq_no)
+        for place in self._places:
+            place.hear()  # so that `stats` counts all that was waited for
 
     async def run_forever(self) -> None:
         """Wait for SIGTERM or SIGINT (Ctrl-C), then return: leaving the pool lets handlers end.
