@@ -40,10 +40,10 @@ except EventLogError as error:
 
 SUBSCRIBER = """
 import sys
-from eventlog import EventLogError, blocking
+from eventlog import EventLogError, SeekPosition, blocking
 
 with blocking.open(sys.argv[1]) as log:
-    with log.subscribe("c") as stream:
+    with log.subscribe("c", SeekPosition.LATEST) as stream:
         print("ready", flush=True)
         try:
             print(next(stream).event, flush=True)
