@@ -12,6 +12,7 @@ import pytest
 import workers
 from eventlog import EventEnvelope, InvalidArgument, InvalidArgumentType, blocking
 from tests.pools.handlers import Order
+from tests.pools.parts import drained
 from workers.blocking import Pool
 from workers.options import DEFAULTS, PoolOptions
 
@@ -163,3 +164,13 @@ def test_every_option_has_a_default_and_stands_in_the_help() -> None:
         assert parameters["stop_s"].default == 10.0
         for name in PoolOptions.__annotations__:
             assert f"`{name}" in (workers.Pool.__doc__ or ""), name
+
+
+def test_a_pool_without_processes_has_one_group_of_a_broadcast(log: blocking.EventLog) -> None:
+    seen: list[int] = []
+    log.append_many(range(3))
+    with Pool(log, group="g", handler=seen.append, processes=0, broadcast=True) as pool:
+        drained(pool)
+        assert pool.stats().handled == 3
+    assert seen == [0, 1, 2]
+    assert [consumer.name for consumer in log.consumers()] == ["g/0"]
