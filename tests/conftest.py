@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from eventlog import spawn
+from tests import nursery
 from tests.surroundings import make_usual
 
 LEAVE_S = 5.0
@@ -60,3 +62,21 @@ def leaves_nothing_behind() -> Iterator[None]:
             names = [_described(one) if isinstance(one, int) else repr(one) for one in left]
             pytest.fail(f"the test left behind: {', '.join(names)}")
         time.sleep(0.01)  # a bounded look at what ends by itself
+
+
+@pytest.fixture(scope="session")
+def _nursery() -> Iterator[nursery.Nursery | None]:
+    """The process that others are forked from, if this machine can."""
+    if not nursery.IS_POSSIBLE:
+        yield None
+        return
+    made = nursery.Nursery()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def quick_starts(_nursery: nursery.Nursery | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what this process starts forked, so that it imports nothing."""
+    if _nursery is not None:
+        monkeypatch.setattr(spawn, "subprocess", _nursery)
