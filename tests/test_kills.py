@@ -141,7 +141,7 @@ def play(tmp_path: Path, seed: int, kills: int, **options: int) -> None:
     stop_process(pid)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nothing_acknowledged_is_lost_doubled_or_reordered(tmp_path: Path, seed: int) -> None:
     play(tmp_path, seed, kills=30)
 
