@@ -20,6 +20,8 @@ import pytest
 from eventlog import blocking
 from eventlog.demo.main_job import stop_process
 
+pytestmark = pytest.mark.usefixtures("quick_starts")
+
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).with_name("kill_parts.py")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
