@@ -16,6 +16,8 @@ from eventlog import spawn
 from tests import nursery
 from tests.surroundings import make_usual
 
+SLOW_S = 900
+"""The limit of a slow test, which takes minutes; against a hang, as that of the others."""
 LEAVE_S = 5.0
 """A child or thread that was told to end may take this long; it is then one left behind."""
 
@@ -28,6 +30,13 @@ settings.register_profile(
     "long", max_examples=3000, deadline=None, suppress_health_check=_SLOW_MACHINE, print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests time."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_S))
 
 
 def _children() -> set[int]:
