@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from eventlog import spawn
+from tests import nursery
 from tests.surroundings import make_usual
 
+SLOW_S = 900
+"""The limit of a slow test, which takes minutes; against a hang, as that of the others."""
 LEAVE_S = 5.0
 """A child or thread that was told to end may take this long; it is then one left behind."""
 
@@ -26,6 +30,13 @@ settings.register_profile(
     "long", max_examples=3000, deadline=None, suppress_health_check=_SLOW_MACHINE, print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests time."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_S))
 
 
 def _children() -> set[int]:
@@ -60,3 +71,21 @@ def leaves_nothing_behind() -> Iterator[None]:
             names = [_described(one) if isinstance(one, int) else repr(one) for one in left]
             pytest.fail(f"the test left behind: {', '.join(names)}")
         time.sleep(0.01)  # a bounded look at what ends by itself
+
+
+@pytest.fixture(scope="session")
+def _nursery() -> Iterator[nursery.Nursery | None]:
+    """The process that others are forked from, if this machine can."""
+    if not nursery.IS_POSSIBLE:
+        yield None
+        return
+    made = nursery.Nursery()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def quick_starts(_nursery: nursery.Nursery | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what this process starts forked, so that it imports nothing."""
+    if _nursery is not None:
+        monkeypatch.setattr(spawn, "subprocess", _nursery)

@@ -30,6 +30,8 @@ from eventlog.tools.backup import back_up
 from eventlog.tools.verify import verify_log
 from workers.blocking import Pool
 
+pytestmark = pytest.mark.usefixtures("quick_starts")
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
 COMMAND = [sys.executable, "-m", "eventlog"]
@@ -339,7 +341,7 @@ def test_a_log_is_copied_while_it_is_written(place: Path, retention: Retention |
 
 def test_a_group_at_work_is_copied_so_that_each_result_is_there_once(place: Path) -> None:
     """Results and acknowledgements are one step in the log; they must be in its copy, too."""
-    count, copies = 3000, 6
+    count, copies = 1200, 3
     handler = lambda event: {"of": event["n"]}  # noqa: E731 - travels by value
     with blocking.open(place / "log", segment_bytes=65_536) as log:
         log.append_many({"n": n} for n in range(count))

@@ -38,6 +38,8 @@ from eventlog.tools.doctor.place import (
 )
 from eventlog.tools.doctor.readers import consumer_findings, group_findings
 
+pytestmark = pytest.mark.usefixtures("quick_starts")
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
 COMMAND = [sys.executable, "-m", "eventlog", "doctor"]

@@ -20,6 +20,8 @@ import pytest
 from eventlog import blocking
 from eventlog.demo.main_job import stop_process
 
+pytestmark = pytest.mark.usefixtures("quick_starts")
+
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).with_name("kill_parts.py")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -141,7 +143,7 @@ def play(tmp_path: Path, seed: int, kills: int, **options: int) -> None:
     stop_process(pid)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nothing_acknowledged_is_lost_doubled_or_reordered(tmp_path: Path, seed: int) -> None:
     play(tmp_path, seed, kills=30)
 

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -568,11 +569,14 @@ def damage_all(log: Path) -> list[Path]:
     return [tear(log), segment(log, 1), *(log / name for name in ("control", "offsets", "dead"))]
 
 
-def test_a_repair_that_is_killed_at_any_call_loses_nothing(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "each", [5, pytest.param(1, marks=pytest.mark.slow)], ids=["each fifth", "each"]
+)
+def test_a_repair_that_is_killed_at_any_call_loses_nothing(
+    whole: Path, tmp_path: Path, each: int
+) -> None:
     """And the next one ends what it began."""
-    at = 0
-    while True:
-        at += 1
+    for at in count(1, each):
         log = tmp_path / str(at)
         shutil.copytree(whole, log)
         damaged = {path.name: path.read_bytes() for path in damage_all(log)}

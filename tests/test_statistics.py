@@ -17,6 +17,8 @@ from eventlog.local.wire.messages import Message, Statistics, StatisticsReport
 from eventlog.testing import ScriptedWriter
 from tests.test_cli import out, stop
 
+pytestmark = pytest.mark.usefixtures("quick_starts")
+
 ID = bytes(16)
 
 

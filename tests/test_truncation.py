@@ -17,6 +17,8 @@ from eventlog.demo.main_job import stop_process
 from eventlog.local.storage.format import index_name, segment_name
 from eventlog.testing import batch_of, open_storage, stored_events
 
+pytestmark = pytest.mark.usefixtures("quick_starts")
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 SEGMENT = segment_name(1)

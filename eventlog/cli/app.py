@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -36,6 +38,18 @@ WRONG_USE: Final = (
     InvalidName,
     NotSupported,
 )
+COMMANDS: Final = {
+    "backup": ["backup"],
+    "bench": ["bench"],
+    "consume": ["tail", "ack", "seek", "forget", "consumers"],
+    "demo": ["demo"],
+    "doctor": ["doctor"],
+    "inspect": ["status", "verify"],
+    "produce": ["append"],
+    "serve": ["serve"],
+    "transfer": ["export", "import"],
+}
+"""The commands of each module, in the order of the help."""
 NESTING_MAX: Final = 10_000
 """Frames of Python for payloads as deep as MessagePack allows."""
 EPILOG: Final = "Exit codes: 0 done, 1 failed, 2 wrong usage or no log there, 130 interrupted."
@@ -104,20 +118,16 @@ def options(
     """What stands before a command."""
 
 
+def register(first: Sequence[str]) -> None:
+    """Import the module of the command, if `first` is one; else all of them, as for help."""
+    modules = [module for module, names in COMMANDS.items() if {*first} & {*names}]
+    for module in modules or COMMANDS:
+        import_module(f"eventlog.cli.{module}")
+
+
 def run() -> NoReturn:
     """Parse the arguments, run the command, and end the process with its exit code."""
-    from eventlog.cli import (  # noqa: F401 - register
-        backup,
-        bench,
-        consume,
-        demo,
-        doctor,
-        inspect,
-        produce,
-        serve,
-        transfer,
-    )
-
+    register(sys.argv[1:2])
     sys.setrecursionlimit(NESTING_MAX)
     prepare_streams()
     try:

@@ -36,6 +36,8 @@ class Backend:
     path_of: Callable[[Path, str], str]
     """The path of the log of a name, given a directory that belongs to the test alone."""
     lacks: Mapping[Ability, str] = field(default_factory=dict)
+    flavours: tuple[str, ...] = ("trio", "asyncio", "blocking")
+    """The names of the flavours in which it is worth a run."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,20 @@ _LACKS_IN_MEMORY: Mapping[Ability, str] = {
     "directory": _IN_MEMORY,
 }
 
+FLAVOURS = (
+    Flavour("trio", "trio"),
+    Flavour("asyncio", "asyncio"),
+    Flavour(
+        "blocking",
+        "trio",
+        lacks={
+            "cancellation": _NO_LOOP,
+            "event loop": "the blocking flavour runs none",
+            "reports of deaths": "pools look after their members from an event loop",
+        },
+    ),
+)
+
 BACKENDS = (
     Backend(
         "local",
@@ -72,20 +88,12 @@ BACKENDS = (
         path_of=lambda folder, name: f"memory:{folder}/{name}",
         lacks=_LACKS_IN_MEMORY,
     ),
-    Backend("toy", path_of=lambda folder, name: f"toy://{folder}/{name}", lacks=_LACKS_IN_MEMORY),
-)
-
-FLAVOURS = (
-    Flavour("trio", "trio"),
-    Flavour("asyncio", "asyncio"),
-    Flavour(
-        "blocking",
-        "trio",
-        lacks={
-            "cancellation": _NO_LOOP,
-            "event loop": "the blocking flavour runs none",
-            "reports of deaths": "pools look after their members from an event loop",
-        },
+    Backend(
+        "toy",
+        path_of=lambda folder, name: f"toy://{folder}/{name}",
+        lacks=_LACKS_IN_MEMORY,
+        # It is the memory engine; only its blocking log is made over the asynchronous one.
+        flavours=("asyncio", "blocking"),
     ),
 )
 

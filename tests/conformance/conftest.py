@@ -37,7 +37,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
     metafunc.parametrize(
         ("backend", "flavour"),
-        [_param(backend, flavour, abilities) for backend in BACKENDS for flavour in FLAVOURS],
+        [
+            _param(backend, flavour, abilities)
+            for backend in BACKENDS
+            for flavour in FLAVOURS
+            if flavour.name in backend.flavours
+        ],
     )
 
 
@@ -70,6 +75,11 @@ def _bounded(test: Callable[..., Any]) -> Callable[..., Any]:
 def _resource_tracker() -> None:
     """Start the process that `multiprocess` keeps for good: no test shall seem to leave it."""
     resource_tracker.ensure_running()
+
+
+@pytest.fixture(autouse=True)
+def _quick_starts(quick_starts: None) -> None:
+    """Writers of this suite are forks; how one is started is tested in `test_writer_process`."""
 
 
 @pytest.fixture

@@ -16,6 +16,10 @@ from tests.faults.recorder import arena
 
 MORE: list[Step] = [("append", 1, 300), ("sync",), ("ack", "alpha", 0), ("positions",)]
 """What the second writer does, and says to be on the disk."""
+EACH = pytest.mark.parametrize(
+    "each", [5, pytest.param(1, marks=pytest.mark.slow)], ids=["each fifth", "each"]
+)
+"""Of all syncs, every fifth fails in its turn; with the slow tests, every one."""
 LASTING = [name for name, (_, options) in SHORT.items() if not is_in_memory(options)]
 
 
@@ -26,10 +30,10 @@ def place() -> Iterator[str]:
 
 
 def failing(
-    place: str, name: object, steps: list[Step], options: dict[str, Any]
+    place: str, name: object, steps: list[Step], options: dict[str, Any], each: int = 1
 ) -> Iterator[Trace]:
-    """The history, with each of its syncs failing once."""
-    for at in range(1, 1000):
+    """The history, with each of its syncs failing once, or with one in so many of them."""
+    for at in range(1, 1000, each):
         shutil.rmtree(place, ignore_errors=True)
         trace, has_failed = run(place, name, [*steps, *MORE], options, at)
         if not has_failed:
@@ -38,35 +42,39 @@ def failing(
         yield trace
 
 
+@EACH
 @pytest.mark.parametrize("durability", ["disk", "sync"])
 @pytest.mark.parametrize("name", LASTING)
 def test_what_is_synced_after_a_failed_sync_survives_a_loss_of_power(
-    place: str, name: str, durability: str
+    place: str, name: str, durability: str, each: int
 ) -> None:
     # The second writer's sync found only clean pages: what it acknowledged was on no disk.
     steps, options = SHORT[name]
     rng = random.Random(name)
-    for trace in failing(place, name, steps, {**options, "durability": durability}):
+    for trace in failing(place, name, steps, {**options, "durability": durability}, each):
         crashes = list(power_cuts(trace, 8, rng))
         last = [crash for crash in crashes if crash.calls == len(trace.calls)]
         for number, crash in enumerate([*last, *rng.sample(crashes, 60)]):
             check(place, trace, crash, is_thorough=number % 10 == 0)
 
 
+@EACH
 @pytest.mark.parametrize("name", LASTING)
-def test_a_salvage_may_be_killed_anywhere(place: str, name: str) -> None:
+def test_a_salvage_may_be_killed_anywhere(place: str, name: str, each: int) -> None:
     steps, options = SHORT[name]
     rng = random.Random(name)
     number = 0
-    for trace in failing(place, name, steps, options):
+    for trace in failing(place, name, steps, options, each):
         for crash in salvages(trace, rng):
             number += 1
             if rng.random() < 0.3:
                 check_next(place, trace, crash, 8, rng)
-    assert number > 20
+    assert number > 20 // each
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+)
 def test_random_histories_with_a_failed_sync(place: str, seed: int) -> None:
     rng = random.Random(seed)
     steps, options = random_history(seed, 40)

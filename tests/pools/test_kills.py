@@ -87,7 +87,7 @@ def play(
 
 @pytest.mark.parametrize(
     ("seed", "total"),
-    [(1, 1_500), *[pytest.param(seed, 8_000, marks=slow) for seed in range(10, 16)]],
+    [(1, 900), *[pytest.param(seed, 8_000, marks=slow) for seed in range(10, 16)]],
 )
 @pytest.mark.timeout(300)
 def test_every_event_is_handled_in_the_order_of_its_key_whoever_is_killed(
@@ -153,7 +153,7 @@ def test_without_an_order_every_event_is_handled_too(
 
 @pytest.mark.parametrize(
     ("seed", "total"),
-    [(2, 1_200), *[pytest.param(seed, 6_000, marks=slow) for seed in range(20, 24)]],
+    [(2, 800), *[pytest.param(seed, 6_000, marks=slow) for seed in range(20, 24)]],
 )
 @pytest.mark.timeout(300)
 def test_results_are_there_once_whoever_is_killed(
@@ -179,7 +179,7 @@ def test_results_are_there_once_whoever_is_killed(
 
 @pytest.mark.parametrize(
     ("seed", "total"),
-    [(3, 800), *[pytest.param(seed, 5_000, marks=slow) for seed in range(30, 34)]],
+    [(3, 600), *[pytest.param(seed, 5_000, marks=slow) for seed in range(30, 34)]],
 )
 @pytest.mark.timeout(300)
 def test_dead_letters_are_exact_whoever_is_killed(

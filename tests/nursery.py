@@ -1,0 +1,197 @@
+"""Starts of writers and workers that cost little: forks of a process that has imported everything.
+
+::
+
+    test process                             nursery: a child of the test process
+      | --- arguments, descriptors -----------> forks
+      | <-- pid ------------------------------- the new process is a child of the test process too
+
+Most of what a start costs is imports: 0.2 s of a core. Tests that are not about how processes
+start take it from here (the fixture `quick_starts`). `eventlog.spawn` then does all that it does
+otherwise, but for `subprocess.Popen`: the new process has the arguments, descriptors, working
+directory, environment and parent that it would have, and its modules are there already.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, Final
+
+import msgpack
+
+REQUEST_BYTES_MAX: Final = 128 * 1024
+FROM: Final = 600
+"""Descriptors that were received lie here and after, until each has its number."""
+SHOWN_BYTES: Final = 4096
+"""Room for the arguments and the variables that `/proc` shows of a process."""
+CLONE_PARENT: Final = 0x8000
+CLONE: Final = {"x86_64": 56, "aarch64": 220}
+"""The number of the system call, by machine."""
+IS_POSSIBLE: Final = platform.machine() in CLONE
+MODULES: Final = (
+    "eventlog.local.writer.__main__",
+    "eventlog.local.writer.server",
+    "argparse",
+    "trio",
+    "workers.process",
+    "workers.child",
+    "workers.work",
+)
+
+
+class Nursery:
+    """The side of the test process: in `eventlog.spawn` it stands in for `subprocess`."""
+
+    DEVNULL: Final = subprocess.DEVNULL
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = ours
+        self._lock = threading.Lock()
+        self._executable = sys.executable
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    "from tests.nursery import serve; serve()",
+                    str(theirs.fileno()),
+                    "-" * SHOWN_BYTES,
+                ],
+                pass_fds=[theirs.fileno()],
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "ROOM": "-" * SHOWN_BYTES,
+                },
+            )
+
+    def close(self) -> None:
+        """End it; what it started goes on."""
+        self._socket.close()
+        self._process.wait()
+
+    @staticmethod
+    def _args_from_interpreter_flags() -> list[str]:
+        return []
+
+    def Popen(  # noqa: N802 - the name that `eventlog.spawn` calls
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int,
+        stdout: int | None,
+        stderr: int | None,
+        pass_fds: Sequence[int],
+        start_new_session: bool,
+    ) -> Any:
+        """Start what `subprocess.Popen` would; the pid is all that the answer has."""
+        if command[0] != self._executable:
+            return subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=pass_fds,
+                start_new_session=start_new_session,
+            )
+        here = os.open(".", os.O_PATH)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        try:
+            places = [0, 1, 2, *pass_fds]
+            sources = [nowhere, 1 if stdout is None else nowhere, stderr or 2, *pass_fds]
+            words = (list(command), dict(os.environ), places, start_new_session)
+            data = msgpack.packb(words, unicode_errors="surrogateescape")
+            with self._lock:
+                socket.send_fds(self._socket, [data], [here, *sources])
+                pid = int(self._socket.recv(32))
+        finally:
+            os.close(here)
+            os.close(nowhere)
+        return SimpleNamespace(pid=pid)
+
+
+def serve() -> None:
+    """Be the nursery: fork for each request, until the test process closes the socket."""
+    for name in MODULES:
+        __import__(name)
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    gc.collect()
+    gc.freeze()  # so that a fork shares what is there
+    while True:
+        data, descriptors, *_ = socket.recv_fds(requests, REQUEST_BYTES_MAX, 64)
+        if not data:
+            return
+        if not (pid := _fork()):
+            requests.detach()
+            _become(data, descriptors)
+            return
+        requests.send(str(pid).encode())
+        for one in descriptors:
+            os.close(one)
+
+
+def _fork() -> int:
+    """Fork a process that has the same parent as this one."""
+    system = ctypes.PyDLL(None)
+    nothing = ctypes.c_long(0)
+    flags = ctypes.c_long(CLONE_PARENT | signal.SIGCHLD)
+    number = ctypes.c_long(CLONE[platform.machine()])
+    pid = int(system.syscall(number, flags, nothing, nothing, nothing, nothing))
+    if not pid:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+    return pid
+
+
+def _become(data: bytes, descriptors: Sequence[int]) -> None:
+    """Be, after a fork, what was asked for, and run its code."""
+    command, environment, places, starts_session = msgpack.unpackb(
+        data, unicode_errors="surrogateescape"
+    )
+    if starts_session:
+        os.setsid()
+    os.fchdir(descriptors[0])
+    _place(descriptors[1:], places)
+    os.environ.clear()
+    os.environ.update(environment)
+    code = command.index("-c") + 1
+    sys.argv = ["-c", *command[code + 1 :]]
+    _show(command)
+    for name in list(vars(sys.modules["__main__"])):
+        if not name.startswith("__"):
+            del vars(sys.modules["__main__"])[name]
+    exec(command[code], vars(sys.modules["__main__"]))
+
+
+def _place(descriptors: Sequence[int], places: Sequence[int]) -> None:
+    """Give each descriptor its number, and close all others."""
+    for shift, one in enumerate(descriptors):
+        os.dup2(one, FROM + shift)
+    os.closerange(0, FROM)
+    for shift, place in enumerate(places):
+        os.dup2(FROM + shift, place)
+    os.closerange(FROM, FROM + len(descriptors))
+
+
+def _show(command: Sequence[str]) -> None:
+    """Have `/proc` show the arguments and the environment that the process has taken over."""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    environment = [b"%b=%b" % item for item in os.environb.items()]
+    _write(int(fields[45]), int(fields[46]), [os.fsencode(one) for one in command])
+    _write(int(fields[47]), int(fields[48]), environment)
+
+
+def _write(start: int, end: int, words: Sequence[bytes]) -> None:
+    room = end - start
+    ctypes.memmove(start, b"\0".join(words)[: room - 1].ljust(room, b"\0"), room)
