@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import servers
 from tests.surroundings import make_usual
 
 LEAVE_S = 5.0
@@ -55,8 +56,13 @@ def leaves_nothing_behind() -> Iterator[None]:
     children, threads = _children(), _threads()
     yield
     deadline = time.monotonic() + LEAVE_S
-    while left := (_children() - children) or (_threads() - threads):
+    while left := (_children() - children - servers.running()) or (_threads() - threads):
         if time.monotonic() > deadline:
             names = [_described(one) if isinstance(one, int) else repr(one) for one in left]
             pytest.fail(f"the test left behind: {', '.join(names)}")
         time.sleep(0.01)  # a bounded look at what ends by itself
+
+
+def pytest_sessionfinish() -> None:
+    """End the servers that tests have shared."""
+    servers.end_shared()
