@@ -1,0 +1,256 @@
+"""A log on a Redis or Valkey server: what `eventlog.remote` asks of it, as calls of scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import anyio
+
+from eventlog.config import MIB, AskedOptions, LogOptions
+from eventlog.errors import LogFull, NotALog, StorageFailed, UnknownFormat
+from eventlog.redis.address import parse
+from eventlog.redis.entries import entries_from, foreign, missing, truncated
+from eventlog.redis.link import Link
+from eventlog.redis.reader import RedisReader
+from eventlog.redis.refusals import deleted
+from eventlog.redis.scripts import script
+from eventlog.redis.settings import options_on
+from eventlog.remote.driver import Opened, Position, State, Stored, Unreachable
+
+VERSION: Final = 1
+"""Of the keys and their contents (lua/common.lua)."""
+ATOMIC_EVENTS_MAX: Final = 1000
+"""A script keeps all others waiting: so many events take it a few milliseconds."""
+ATOMIC_BYTES_MAX: Final = 1 * MIB
+RECORD_BYTES_MAX: Final = 64 * MIB
+"""The server's own limit for one value, proto-max-bulk-len, is 512 MiB unless it is set."""
+EARLIER_S: Final = 5.0
+"""How long a batch waits for the one before it, whose call has failed and is made again."""
+
+
+class RedisDriver:
+    """See the module; one handle of one log."""
+
+    def __init__(self, address: str, asked: AskedOptions) -> None:
+        self._address = parse(address, os.environ)
+        self._asked = asked
+        self._link = Link(self._address)
+        self._log_id = b""
+        self._outstanding: dict[int, set[int]] = defaultdict(set)
+        """Of each producer: batches that were given here and not answered by the server."""
+        self._stored = anyio.Event()
+        """Set when one of those was answered."""
+
+    @property
+    def path(self) -> str:
+        """The address, without user and password."""
+        return self._address.path
+
+    @property
+    def link(self) -> Link:
+        """The connection."""
+        return self._link
+
+    # --- opening -----------------------------------------------------------------------------
+
+    async def open(self) -> Opened:
+        """Connect; make the log if there is none, check one that is there."""
+        options = await options_on(self._link, self._asked, self.path)
+        answer = await self._link.run(
+            script("open"),
+            [self._address.stream, self._address.name_of("log")],
+            *(uuid4().hex, VERSION, "options", json.dumps(options.to_dict())),
+            *_limits(options),
+        )
+        if answer[0] == "HALF":
+            raise NotALog(
+                f"the stream of {self.path} was deleted and other keys of the log were left; delete"
+                f" those that begin with {self._address.name_of('')} too, or choose another name",
+                path=self.path,
+            )
+        if answer[0] == "OTHER":
+            raise NotALog(
+                f"the key {self._address.stream!r} of {self.path} holds a {answer[1].decode()} that"
+                " eventlog did not make; choose another name",
+                path=self.path,
+            )
+        if int(answer[1]) != VERSION:
+            raise UnknownFormat(
+                f"the log {self.path} is of version {int(answer[1])}, and this release knows"
+                f" {VERSION}; use the release that made it",
+                path=self.path,
+            )
+        stored = LogOptions.from_dict({**json.loads(answer[3]), "durability": options.durability})
+        replace(self._asked, durability=None).check_against(stored, self.path)
+        self._log_id = answer[2]
+        return Opened(
+            log_id=UUID(answer[2].decode()),
+            options=stored,
+            record_bytes_max=RECORD_BYTES_MAX,
+            atomic_events_max=ATOMIC_EVENTS_MAX,
+            atomic_bytes_max=ATOMIC_BYTES_MAX,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._link.aclose()
+
+    # --- events ------------------------------------------------------------------------------
+
+    async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
+        """Store records in order; the number of the first one."""
+        outstanding = self._outstanding[producer_id]
+        outstanding.add(producer_seq)
+        try:
+            first = await self._append(producer_id, producer_seq, records, outstanding)
+        except Unreachable:
+            raise  # it comes again, and later ones wait for it
+        except BaseException:
+            self._settle(producer_id, producer_seq)
+            raise
+        self._settle(producer_id, producer_seq)
+        return first
+
+    async def _append(
+        self, producer: int, batch: int, records: Sequence[bytes], outstanding: set[int]
+    ) -> int:
+        keys = [*self._keys(), self._address.name_of(f"producer:{producer:x}")]
+        while True:
+            stored = self._stored
+            answer = await self.run("append", keys, batch, min(outstanding), *records)
+            if answer[0] != "EARLY":
+                return int(answer[1])
+            with anyio.move_on_after(EARLIER_S) as waiting:
+                await stored.wait()
+            if waiting.cancelled_caught:
+                raise Unreachable(f"an earlier batch for {self.path} was not stored yet")
+
+    def _settle(self, producer_id: int, producer_seq: int) -> None:
+        outstanding = self._outstanding[producer_id]
+        outstanding.discard(producer_seq)
+        if not outstanding:
+            del self._outstanding[producer_id]
+        self._stored.set()
+        self._stored = anyio.Event()
+
+    async def state(self) -> State:
+        """First, last and size."""
+        _, first, last, size = await self.run("state", self._keys())
+        return State(first, last, size)
+
+    async def read(self, seq_no: int, count: int) -> list[Stored]:
+        """Up to `count` events from `seq_no` on, of those stored now."""
+        is_known = False
+        while True:
+            entries = await self._entries(seq_no, count)
+            found = entries_from(entries, seq_no, self.path)
+            if found:
+                return found
+            state = await self.state()
+            if seq_no < state.first:
+                raise truncated(self.path, seq_no, state.first)
+            if seq_no > state.last:
+                if entries:
+                    raise foreign(self.path)
+                return []
+            if is_known:
+                raise missing(self.path, seq_no)
+            is_known = True  # it may have been appended since it was looked for
+
+    async def _entries(self, seq_no: int, count: int) -> list[Any]:
+        """Entries of the stream, if it is the log's still."""
+        entries, log_id = await self._link.call_all(
+            (b"XRANGE", self._address.stream, seq_no, b"+", b"COUNT", count),
+            (b"HGET", self._address.name_of("log"), b"id"),
+        )
+        # Asked last: if that is the log still, what was read before is of the log too.
+        if log_id != self._log_id:
+            raise deleted(self.path)
+        return list(entries)
+
+    def reader(self, seq_no: int) -> RedisReader:
+        """For a stream that follows from `seq_no` on."""
+        return RedisReader(self, seq_no)
+
+    async def find_time(self, time_ns: int) -> int:
+        """The first event stored at or after that time; one past the last if there is none."""
+        answer = await self.run("find_time", self._keys(), -(-time_ns // 1000))
+        return int(answer[1])
+
+    # --- consumers ---------------------------------------------------------------------------
+
+    async def positions(self) -> Mapping[str, Position]:
+        """All consumers, groups too."""
+        found = await self._link.call(b"HGETALL", self._address.name_of("consumers"))
+        return {name.decode(): _position(value) for name, value in found.items()}
+
+    async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
+        """Set a consumer's position; as an `ack`, forward only."""
+        await self.run("move", self._keys(), consumer, position, int(is_ack))
+
+    async def forget(self, consumer: str) -> None:
+        """Remove a consumer, and the group of its name."""
+        await self._link.call(b"HDEL", self._address.name_of("consumers"), consumer)
+
+    # --- scripts -----------------------------------------------------------------------------
+
+    def _keys(self) -> list[str]:
+        return [
+            self._address.stream,
+            self._address.name_of("log"),
+            self._address.name_of("consumers"),
+        ]
+
+    async def run(self, name: str, keys: list[str], *arguments: Any) -> list[Any]:
+        """Run a script on the log that was opened, and on no other.
+
+        Raises:
+            LogDeleted: it is gone.
+            Unreachable, EventLogError: as `Link.call`.
+        """
+        channel = self._address.name_of("changed")
+        answer = await self._link.run(script(name), keys, self._log_id, channel, *arguments)
+        self._check(answer)
+        return answer
+
+    def _check(self, answer: list[Any]) -> None:
+        match answer[0]:
+            case "GONE":
+                raise deleted(self.path)
+            case "FOREIGN":
+                raise foreign(self.path)
+            case "FULL":
+                raise LogFull(
+                    f"the log {self.path} is full: its retention keeps what consumers have not"
+                    " acknowledged; acknowledge, or forget a consumer",
+                    path=self.path,
+                    is_by_retention=True,
+                )
+            case "FORGOTTEN":
+                raise StorageFailed(
+                    f"the server of {self.path} no longer knows whether a repeated batch is stored;"
+                    " look at the end of the log before you append it again",
+                    path=self.path,
+                )
+
+
+def _limits(options: LogOptions) -> list[Any]:
+    """What scripts need of the options, as fields and values."""
+    retention = options.retention
+    limits: list[Any] = ["keep_unacked", int(retention.keep_unacked)]
+    if retention.max_bytes is not None:
+        limits += ["max_bytes", retention.max_bytes]
+    if retention.max_age is not None:
+        limits += ["max_age_us", int(retention.max_age.total_seconds() * 1e6)]
+    return limits
+
+
+def _position(value: bytes) -> Position:
+    position, when_us = value.split(b":")
+    return Position(int(position), int(when_us) * 1000)
