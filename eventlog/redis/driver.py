@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-import anyio
-
-from eventlog.config import MIB, AskedOptions, LogOptions
-from eventlog.errors import LogFull, NotALog, StorageFailed, UnknownFormat
+from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.config import MIB, AskedOptions, GroupOrdering, LogOptions
+from eventlog.errors import GroupMismatch, LogFull, NotALog, StorageFailed, UnknownFormat
 from eventlog.redis.address import parse
 from eventlog.redis.entries import entries_from, foreign, missing, truncated
+from eventlog.redis.group import RedisGroup
 from eventlog.redis.link import Link
 from eventlog.redis.reader import RedisReader
 from eventlog.redis.refusals import deleted
 from eventlog.redis.scripts import script
 from eventlog.redis.settings import options_on
-from eventlog.remote.driver import Opened, Position, State, Stored, Unreachable
+from eventlog.remote.driver import Opened, OutOfTurn, Position, State, Stored
 
 VERSION: Final = 1
 """Of the keys and their contents (lua/common.lua)."""
@@ -30,8 +28,9 @@ ATOMIC_EVENTS_MAX: Final = 1000
 ATOMIC_BYTES_MAX: Final = 1 * MIB
 RECORD_BYTES_MAX: Final = 64 * MIB
 """The server's own limit for one value, proto-max-bulk-len, is 512 MiB unless it is set."""
-EARLIER_S: Final = 5.0
-"""How long a batch waits for the one before it, whose call has failed and is made again."""
+
+LOG_SCRIPTS: Final = frozenset({"append", "state", "find_time"})
+"""They do not need lua/groups.lua."""
 
 
 class RedisDriver:
@@ -42,10 +41,6 @@ class RedisDriver:
         self._asked = asked
         self._link = Link(self._address)
         self._log_id = b""
-        self._outstanding: dict[int, set[int]] = defaultdict(set)
-        """Of each producer: batches that were given here and not answered by the server."""
-        self._stored = anyio.Event()
-        """Set when one of those was answered."""
 
     @property
     def path(self) -> str:
@@ -87,7 +82,6 @@ class RedisDriver:
                 path=self.path,
             )
         stored = LogOptions.from_dict({**json.loads(answer[3]), "durability": options.durability})
-        replace(self._asked, durability=None).check_against(stored, self.path)
         self._log_id = answer[2]
         return Opened(
             log_id=UUID(answer[2].decode()),
@@ -105,43 +99,15 @@ class RedisDriver:
 
     async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
         """Store records in order; the number of the first one."""
-        outstanding = self._outstanding[producer_id]
-        outstanding.add(producer_seq)
-        try:
-            first = await self._append(producer_id, producer_seq, records, outstanding)
-        except Unreachable:
-            raise  # it comes again, and later ones wait for it
-        except BaseException:
-            self._settle(producer_id, producer_seq)
-            raise
-        self._settle(producer_id, producer_seq)
-        return first
-
-    async def _append(
-        self, producer: int, batch: int, records: Sequence[bytes], outstanding: set[int]
-    ) -> int:
-        keys = [*self._keys(), self._address.name_of(f"producer:{producer:x}")]
-        while True:
-            stored = self._stored
-            answer = await self.run("append", keys, batch, min(outstanding), *records)
-            if answer[0] != "EARLY":
-                return int(answer[1])
-            with anyio.move_on_after(EARLIER_S) as waiting:
-                await stored.wait()
-            if waiting.cancelled_caught:
-                raise Unreachable(f"an earlier batch for {self.path} was not stored yet")
-
-    def _settle(self, producer_id: int, producer_seq: int) -> None:
-        outstanding = self._outstanding[producer_id]
-        outstanding.discard(producer_seq)
-        if not outstanding:
-            del self._outstanding[producer_id]
-        self._stored.set()
-        self._stored = anyio.Event()
+        keys = [*self.keys(), self._address.name_of(f"producer:{producer_id:x}")]
+        answer = await self.run("append", keys, producer_seq, *records)
+        if answer[0] == "EARLY":
+            raise OutOfTurn
+        return int(answer[1])
 
     async def state(self) -> State:
         """First, last and size."""
-        _, first, last, size = await self.run("state", self._keys())
+        _, first, last, size = await self.run("state", self.keys())
         return State(first, last, size)
 
     async def read(self, seq_no: int, count: int) -> list[Stored]:
@@ -180,7 +146,7 @@ class RedisDriver:
 
     async def find_time(self, time_ns: int) -> int:
         """The first event stored at or after that time; one past the last if there is none."""
-        answer = await self.run("find_time", self._keys(), -(-time_ns // 1000))
+        answer = await self.run("find_time", self.keys(), -(-time_ns // 1000))
         return int(answer[1])
 
     # --- consumers ---------------------------------------------------------------------------
@@ -192,15 +158,61 @@ class RedisDriver:
 
     async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
         """Set a consumer's position; as an `ack`, forward only."""
-        await self.run("move", self._keys(), consumer, position, int(is_ack))
+        await self.run("move", self.group_keys(consumer), consumer, position, int(is_ack))
 
     async def forget(self, consumer: str) -> None:
         """Remove a consumer, and the group of its name."""
-        await self._link.call(b"HDEL", self._address.name_of("consumers"), consumer)
+        await self.run("forget", self.group_keys(consumer), consumer)
+
+    # --- groups ------------------------------------------------------------------------------
+
+    async def group(
+        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: int
+    ) -> RedisGroup:
+        """Make the group, from after `position`, or find it."""
+        answer = await self.run(
+            "group", self.group_keys(name), name, ordering or "", max_deliveries, position
+        )
+        if answer[0] == "MISMATCH":
+            raise GroupMismatch(
+                f"the group {name!r} of the log {self.path} has members that work with"
+                f" ordering={answer[1].decode() or None!r} and max_deliveries={int(answer[2])};"
+                " give the same, or wait until they have left",
+                path=self.path,
+                consumer=name,
+            )
+        return RedisGroup(self, name)
+
+    async def groups(self) -> list[GroupReport]:
+        """All groups, by name."""
+        found = await self._link.call(b"SMEMBERS", self._address.name_of("groups"))
+        names = sorted(name.decode() for name in found)
+        return [report for name in names for report in await RedisGroup(self, name).reports()]
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        """Those of a group, in the order in which they died."""
+        return await RedisGroup(self, group).dead_letters()
+
+    async def retry_dead(self, group: str, seq_nos: Sequence[int]) -> int:
+        """Hand them out again; how many of the numbers were some."""
+        return await RedisGroup(self, group).retry_dead(seq_nos)
+
+    async def drop_dead(self, group: str, seq_nos: Sequence[int]) -> int:
+        """Forget them; how many of the numbers were some."""
+        return await RedisGroup(self, group).drop_dead(seq_nos)
+
+    def group_keys(self, name: str) -> list[str]:
+        """The keys that the scripts of groups get."""
+        return [
+            *self.keys(),
+            self._address.name_of(f"group:{name}"),
+            self._address.name_of("groups"),
+        ]
 
     # --- scripts -----------------------------------------------------------------------------
 
-    def _keys(self) -> list[str]:
+    def keys(self) -> list[str]:
+        """The keys that every script gets first."""
         return [
             self._address.stream,
             self._address.name_of("log"),
@@ -215,7 +227,8 @@ class RedisDriver:
             Unreachable, EventLogError: as `Link.call`.
         """
         channel = self._address.name_of("changed")
-        answer = await self._link.run(script(name), keys, self._log_id, channel, *arguments)
+        parts = () if name in LOG_SCRIPTS else ("groups",)
+        answer = await self._link.run(script(name, *parts), keys, self._log_id, channel, *arguments)
         self._check(answer)
         return answer
 

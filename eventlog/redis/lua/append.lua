@@ -1,5 +1,5 @@
--- KEYS: stream, log, consumers, producer. ARGV: log id, channel, the batch's number, the producer's
--- oldest batch that is on its way, then the records. Answers the number of the first event.
+-- KEYS: stream, log, consumers, producer. ARGV: log id, channel, the batch's number, then the records.
+-- Answers the number of the first event; EARLY if a batch of a smaller number is not stored.
 local REMEMBERED, FORGET_MS = 64, 24 * 60 * 60 * 1000
 local log = find_log(KEYS[2], ARGV[1])
 if not log then return { 'GONE' } end
@@ -12,8 +12,8 @@ if batch <= known then
   end
   return { 'FORGOTTEN' }
 end
-if batch > known + 1 and tonumber(ARGV[4]) < batch then return { 'EARLY' } end
-local first, answer = store(KEYS[1], KEYS[2], KEYS[3], log, { unpack(ARGV, 5) })
+if batch > known + 1 then return { 'EARLY' } end
+local first, answer = store(KEYS[1], KEYS[2], KEYS[3], log, { unpack(ARGV, 4) })
 if not first then return answer end
 redis.call('RPUSH', KEYS[4], ARGV[3] .. ':' .. whole(first))
 if batch % REMEMBERED == 1 then
