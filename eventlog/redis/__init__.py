@@ -11,3 +11,35 @@ A script is what makes a step whole: numbers without gaps, a batch that is store
 that only goes forward, a result that is stored together with the end of its delivery. The scripts
 say which keys there are (lua/common.lua).
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from eventlog.errors import NotSupported
+
+if TYPE_CHECKING:
+    from eventlog.api.log import EventLog
+    from eventlog.config import AskedOptions
+
+NAME: Final = "redis"
+OPTIONS: Final = frozenset({"durability", "retention", "on_full", "max_event_bytes", "retry_s"})
+
+
+def open_log(address: str, asked: AskedOptions) -> EventLog:
+    """A handle of the log at an address, for trio and asyncio.
+
+    Raises:
+        NotSupported: the client library is not installed.
+        InvalidArgument: the address is none.
+    """
+    try:
+        import coredis as _  # the modules below need it
+    except ImportError:
+        raise NotSupported(
+            "logs on Redis and Valkey need coredis: install eventlog[redis]", engine=NAME
+        ) from None
+    from eventlog.redis.driver import RedisDriver
+    from eventlog.remote.log import RemoteEventLog
+
+    return RemoteEventLog(address, asked, lambda: RedisDriver(address, asked))

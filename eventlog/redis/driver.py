@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.refusals import not_supported
 from eventlog.config import MIB, AskedOptions, GroupOrdering, LogOptions
 from eventlog.errors import GroupMismatch, LogFull, NotALog, StorageFailed, UnknownFormat
 from eventlog.redis.address import parse
@@ -143,6 +144,12 @@ class RedisDriver:
     def reader(self, seq_no: int) -> RedisReader:
         """For a stream that follows from `seq_no` on."""
         return RedisReader(self, seq_no)
+
+    async def synced(self) -> None:
+        """Refuse: a server that is asked (WAITAOF) answers no other call of the connection."""
+        raise not_supported(
+            "redis", "synced", self.path, 'set appendfsync always, which makes it "sync"'
+        )
 
     async def find_time(self, time_ns: int) -> int:
         """The first event stored at or after that time; one past the last if there is none."""

@@ -29,6 +29,8 @@ class RedisGroup:
         self._driver = driver
         self._name = name
         self._lease_us = int(LEASE_S * 1e6)
+        self._attempts: dict[tuple[int, int], int] = {}
+        """Of what members have, by member and number: the same word of two attempts is two words."""
 
     async def _run(self, script: str, *arguments: Any) -> list[Any]:
         keys = self._driver.group_keys(self._name)
@@ -51,14 +53,22 @@ class RedisGroup:
             if word == "NOMEMBER":
                 raise no_member(member_id, self._name, self._driver.path)
             if word == "OK":
-                return [_delivery(*four) for four in _chunks(rest, 4)]
+                deliveries = [_delivery(*four) for four in _chunks(rest, 4)]
+                for one in deliveries:
+                    self._attempts[member_id, one.event.seq_no] = one.attempt
+                return deliveries
             if word == "WAIT":
                 await _wait(changed, rest[0])
 
     async def settle(self, member_id: int, outcomes: Sequence[Outcome]) -> set[int]:
         """Say what became of deliveries; the numbers that were somebody else's by then."""
-        said = [part for outcome in outcomes for part in _said(outcome)]
+        said: list[Any] = []
+        for outcome in outcomes:
+            attempt = self._attempts.get((member_id, outcome.seq_no), 0)
+            said += _said(outcome, attempt)
         answer = await self._run("settle", member_id, self._lease_us, *said)
+        for outcome in outcomes:
+            self._attempts.pop((member_id, outcome.seq_no), None)
         return set(map(int, answer[1:]))
 
     async def keep(self, member_ids: Sequence[int]) -> set[int]:
@@ -174,15 +184,15 @@ def _delivery(number: bytes, attempt: int, time_us: bytes, record: bytes) -> Del
     return Delivery(Stored(int(number), int(time_us) * 1000, record), attempt)
 
 
-def _said(outcome: Outcome) -> list[Any]:
+def _said(outcome: Outcome, attempt: int) -> list[Any]:
     if isinstance(outcome, Done):
-        return ["D", outcome.seq_no, len(outcome.results), *outcome.results]
+        return ["D", outcome.seq_no, attempt, len(outcome.results), *outcome.results]
     if isinstance(outcome, Failed):
         failure = outcome.failure
         report = json.dumps({"error": failure.error, "traceback": failure.traceback})
         delay_us = int(failure.delay_s * 1e6)
-        return ["F", outcome.seq_no, int(failure.is_final), delay_us, report]
-    return ["G", outcome.seq_no]
+        return ["F", outcome.seq_no, attempt, int(failure.is_final), delay_us, report]
+    return ["G", outcome.seq_no, attempt]
 
 
 def _member(member: bytes, seat: bytes, in_flight: int) -> MemberReport:

@@ -13,6 +13,8 @@ from typing import Literal
 
 import pytest
 
+from tests import servers
+
 Ability = Literal[
     "processes",  # several processes open the same log
     "restart",  # the log survives the end of whatever serves it
@@ -64,6 +66,22 @@ _LACKS_IN_MEMORY: dict[Ability, str] = {
     "directory": _IN_MEMORY,
 }
 
+_NO_FILES = "the log is on a server"
+_LACKS_ON_REDIS: dict[Ability, str] = {
+    "writer process": "a server serves the log, and many others",
+    "offline reading": "only its server has the log",
+    "directory": _NO_FILES,
+    "private logs": "all handles of an address have one log",
+    "counts of the writer": "a driver does not ask its server for them",
+    "members": "the shell over drivers has no groups",
+}
+
+
+def _on_server(name: str, folder: Path, log: str) -> str:
+    servers.require(name)
+    return f"{servers.shared(name).address}{str(folder).strip('/')}/{log}"
+
+
 BACKENDS = (
     Backend(
         "local",
@@ -90,7 +108,21 @@ BACKENDS = (
         flavours=frozenset({"trio", "blocking"}),
         ignores=frozenset({"segment_bytes"}),
     ),
+    Backend(
+        "valkey",
+        path_of=lambda folder, name: _on_server("valkey", folder, name),
+        lacks=_LACKS_ON_REDIS,
+        ignores=frozenset({"segment_bytes"}),
+    ),
+    Backend(
+        "redis",
+        path_of=lambda folder, name: _on_server("redis", folder, name),
+        lacks=_LACKS_ON_REDIS,
+        flavours=frozenset({"trio"}),  # what differs between the two is the server alone
+        ignores=frozenset({"segment_bytes"}),
+    ),
 )
+
 
 FLAVOURS = (
     Flavour("trio", "trio"),

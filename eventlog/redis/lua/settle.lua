@@ -1,7 +1,7 @@
 -- ARGV: ..., member, lease in microseconds, then for each event one of
---   "D", number, how many results, the results
---   "F", number, whether it is final, delay in microseconds, report
---   "G", number
+--   "D", number, attempt, how many results, the results
+--   "F", number, attempt, whether it is final, delay in microseconds, report
+--   "G", number, attempt
 -- Answers the numbers that were not the member's. What was said already is answered as it was.
 local group, answer = find_group()
 if not group then return answer end
@@ -16,16 +16,16 @@ local outcomes, results, at = {}, {}, 6
 while at <= #ARGV do
   local one = { kind = ARGV[at], text = ARGV[at + 1] }
   if one.kind == 'D' then
-    local count = tonumber(ARGV[at + 2])
-    for i = at + 3, at + 2 + count do
+    local count = tonumber(ARGV[at + 3])
+    for i = at + 4, at + 3 + count do
       if is_mine(one.text) then results[#results + 1] = ARGV[i] end
     end
-    at = at + 3 + count
+    at = at + 4 + count
   elseif one.kind == 'F' then
-    one.is_final, one.delay_us, one.report = ARGV[at + 2] == '1', tonumber(ARGV[at + 3]), ARGV[at + 4]
-    at = at + 5
+    one.is_final, one.delay_us, one.report = ARGV[at + 3] == '1', tonumber(ARGV[at + 4]), ARGV[at + 5]
+    at = at + 6
   else
-    at = at + 2
+    at = at + 3
   end
   outcomes[#outcomes + 1] = one
 end
