@@ -26,7 +26,9 @@ Ability = Literal[
     "cancellation",  # a call that waits can be cancelled
     "event loop",  # calls are awaited
     "members",  # groups have members that lease
-    "counts of the writer",  # `statistics` has what the writer, or server, has counted
+    "counts of the writer",  # `statistics` and `status` have what the writer has counted
+    "bounds at the call",  # `read` ends at what was the last event at the call, not at its use
+    "segments",  # the log is made of segments, and its batches are kept as they were
     "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
@@ -66,21 +68,7 @@ _LACKS_IN_MEMORY: dict[Ability, str] = {
     "directory": _IN_MEMORY,
 }
 
-_NO_FILES = "the log is on a server"
-_LACKS_ON_REDIS: dict[Ability, str] = {
-    "writer process": "a server serves the log, and many others",
-    "offline reading": "only its server has the log",
-    "directory": _NO_FILES,
-    "private logs": "all handles of an address have one log",
-    "counts of the writer": "a driver does not ask its server for them",
-    "members": "the shell over drivers has no groups",
-}
-
-
-def _on_server(name: str, folder: Path, log: str) -> str:
-    servers.require(name)
-    return f"{servers.shared(name).address}{str(folder).strip('/')}/{log}"
-
+_ON_SERVER = "a server does not tell what its clients have done"
 
 BACKENDS = (
     Backend(
@@ -99,9 +87,10 @@ BACKENDS = (
         "toy",
         path_of=lambda folder, name: f"toy://{folder}/{name}",
         lacks={
-            **_LACKS_IN_MEMORY,
-            "counts of the writer": "a driver does not ask its server for them",
-            "members": "the toy has no groups",
+            **{key: why for key, why in _LACKS_IN_MEMORY.items() if key != "pickled handles"},
+            "counts of the writer": _ON_SERVER,
+            "bounds at the call": "a call that does not wait cannot ask a server",
+            "segments": "a server stores each event by itself",
             "private logs": "all handles of an address have one log",
         },
         # The shell is tested here, and its colours with the engines that people use.
