@@ -14,6 +14,7 @@ say which keys there are (lua/common.lua).
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from eventlog.errors import NotSupported
@@ -33,12 +34,10 @@ def open_log(address: str, asked: AskedOptions) -> EventLog:
         NotSupported: the client library is not installed.
         InvalidArgument: the address is none.
     """
-    try:
-        import coredis as _  # the modules below need it
-    except ImportError:
+    if find_spec("coredis") is None:
         raise NotSupported(
             "logs on Redis and Valkey need coredis: install eventlog[redis]", engine=NAME
-        ) from None
+        )
     from eventlog.redis.driver import RedisDriver
     from eventlog.remote.log import RemoteEventLog
 

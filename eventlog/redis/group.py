@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import anyio
 import msgpack
@@ -13,13 +13,10 @@ import msgpack
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, GroupReport, MemberReport
 from eventlog.event.envelope import datetime_of
 from eventlog.redis.refusals import lost_letter, no_group, no_member
-from eventlog.remote.driver import Delivery, Done, Failed, Outcome, Stored
+from eventlog.remote.driver import LEASE_S, Delivery, Done, Failed, Outcome, Stored
 
 if TYPE_CHECKING:
     from eventlog.redis.driver import RedisDriver
-
-LEASE_S: Final = 30.0
-"""A member of which nothing was heard for so long is dead."""
 
 
 class RedisGroup:
@@ -30,7 +27,7 @@ class RedisGroup:
         self._name = name
         self._lease_us = int(LEASE_S * 1e6)
         self._attempts: dict[tuple[int, int], int] = {}
-        """Of what members have, by member and number: the same word of two attempts is two words."""
+        """Which attempt it is, of what members have, by member and number."""
 
     async def _run(self, script: str, *arguments: Any) -> list[Any]:
         keys = self._driver.group_keys(self._name)
@@ -49,7 +46,8 @@ class RedisGroup:
         """Wait for events for the member: at least one."""
         while True:
             changed = await self._driver.link.listen()
-            word, *rest = await self._run("take", member_id, self._lease_us, count, least)
+            known = [number for member, number in self._attempts if member == member_id]
+            word, *rest = await self._run("take", member_id, self._lease_us, count, least, *known)
             if word == "NOMEMBER":
                 raise no_member(member_id, self._name, self._driver.path)
             if word == "OK":

@@ -15,7 +15,7 @@ _LEVELS: Final[tuple[Durability, ...]] = ("memory", "disk", "sync")
 
 
 async def options_on(link: Link, asked: AskedOptions, path: str) -> LogOptions:
-    """The options of a log on this server; its durability is what the server is set to.
+    """The options of a log on this server; its durability is the server's, unless less was asked.
 
     Raises:
         NotSupported: the server is too old, or deletes events of its own, or is less durable than
@@ -47,7 +47,7 @@ async def options_on(link: Link, asked: AskedOptions, path: str) -> LogOptions:
             engine=ENGINE,
             option="durability",
         )
-    return replace(LogOptions.of(replace(asked, durability=None)), durability=durability)
+    return replace(LogOptions.of(asked), durability=asked.durability or durability)
 
 
 async def _durability(link: Link, facts: dict[str, str]) -> Durability:

@@ -70,6 +70,22 @@ _LACKS_IN_MEMORY: dict[Ability, str] = {
 
 _ON_SERVER = "a server does not tell what its clients have done"
 
+_LACKS_ON_REDIS: dict[Ability, str] = {
+    "writer process": "a server serves the log, and many others",
+    "offline reading": "only its server has the log",
+    "directory": "the log is on a server",
+    "private logs": "all handles of an address have one log",
+    "counts of the writer": _ON_SERVER,
+    "bounds at the call": "a call that does not wait cannot ask a server",
+    "segments": "a server stores each event by itself",
+}
+
+
+def _on_server(name: str, folder: Path, log: str) -> str:
+    servers.require(name)
+    return f"{servers.shared(name).address}{str(folder).strip('/')}/{log}"
+
+
 BACKENDS = (
     Backend(
         "local",
@@ -111,7 +127,6 @@ BACKENDS = (
         ignores=frozenset({"segment_bytes"}),
     ),
 )
-
 
 FLAVOURS = (
     Flavour("trio", "trio"),

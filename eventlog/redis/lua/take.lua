@@ -1,4 +1,5 @@
--- ARGV: ..., member, lease in microseconds, count, least. Answers number, attempt, time and record of
+-- ARGV: ..., member, lease in microseconds, count, least, then the numbers that it knows it has. What it
+-- has and does not know of was answered to nobody, and is answered again. Answers number, attempt, time and record of
 -- each event; or WAIT and the microseconds until there might be some (-1: not before somebody says
 -- so), or AGAIN if it has looked at many without finding one.
 local LOOK_AT, BYTES_MAX = 2000, 1024 * 1024
@@ -8,6 +9,18 @@ local keys, member, wanted = group.keys, ARGV[4], tonumber(ARGV[6])
 if not seat_of(group, member) then return { 'NOMEMBER' } end
 redis.call('ZADD', keys.alive, whole(now_us() + ARGV[5]), member)
 local has_ended, has_resumed = end_dead_members(group), resume(group)
+
+local is_known, again = {}, { 'OK' }
+for i = 8, #ARGV do is_known[ARGV[i]] = true end
+for _, text in ipairs(held_by(group, member)) do
+  local record, time = find_event(group, text)
+  if not is_known[text] and record then
+    for _, one in ipairs({ text, failures_of(group, text) + 1, time, record }) do
+      again[#again + 1] = one
+    end
+  end
+end
+if #again > 1 then return again end
 
 local busy_members, busy_count = {}, 0
 for _, one in ipairs(redis.call('HVALS', keys.held)) do
