@@ -42,6 +42,8 @@ class RedisDriver:
         self._asked = asked
         self._link = Link(self._address)
         self._log_id = b""
+        self.mean_bytes = 0
+        """Of an event, when the state was last asked for."""
 
     @property
     def path(self) -> str:
@@ -109,6 +111,7 @@ class RedisDriver:
     async def state(self) -> State:
         """First, last and size."""
         _, first, last, size = await self.run("state", self.keys())
+        self.mean_bytes = size // max(last - first + 1, 1)
         return State(first, last, size)
 
     async def read(self, seq_no: int, count: int) -> list[Stored]:

@@ -10,7 +10,6 @@ from eventlog.remote.driver import Stored
 if TYPE_CHECKING:
     from eventlog.redis.driver import RedisDriver
 
-COUNT_FIRST: Final = 64
 COUNT_MAX: Final = 2048
 PAGE_BYTES: Final = 512 * KIB
 """What a page is to have at most, as the one before it lets expect."""
@@ -22,7 +21,7 @@ class RedisReader:
     def __init__(self, driver: RedisDriver, seq_no: int) -> None:
         self._driver = driver
         self._next = seq_no
-        self._count = COUNT_FIRST
+        self._count = _count_for(driver.mean_bytes)
 
     async def next(self) -> list[Stored]:
         """Wait for the next events."""
@@ -36,8 +35,12 @@ class RedisReader:
             await changed.wait()
 
     def _adapt(self, page: list[Stored]) -> None:
-        size = sum(len(event.record) for event in page) // len(page) + 1
-        self._count = max(1, min(PAGE_BYTES // size, self._count * 2, COUNT_MAX))
+        size = sum(len(event.record) for event in page) // len(page)
+        self._count = min(_count_for(size), self._count * 2)
 
     async def aclose(self) -> None:
         """Nothing is held."""
+
+
+def _count_for(mean_bytes: int) -> int:
+    return max(1, min(PAGE_BYTES // (mean_bytes + 1), COUNT_MAX))

@@ -29,6 +29,7 @@ Ability = Literal[
     "counts of the writer",  # `statistics` and `status` have what the writer has counted
     "bounds at the call",  # `read` ends at what was the last event at the call, not at its use
     "segments",  # the log is made of segments, and its batches are kept as they were
+    "own durability",  # the log has the durability that it is made with, and stores it
     "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
@@ -74,6 +75,7 @@ _LACKS_ON_REDIS: dict[Ability, str] = {
     "writer process": "a server serves the log, and many others",
     "offline reading": "only its server has the log",
     "directory": "the log is on a server",
+    "own durability": "durability is what the server is set to",
     "private logs": "all handles of an address have one log",
     "counts of the writer": _ON_SERVER,
     "bounds at the call": "a call that does not wait cannot ask a server",

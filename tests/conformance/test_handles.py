@@ -274,6 +274,7 @@ OTHERS: dict[str, Any] = {
 }
 
 
+@needs("own durability")
 async def test_the_options_are_stored_with_the_log(logs: Logs) -> None:
     async with logs.open(**STORED):
         pass
@@ -292,6 +293,7 @@ async def test_the_same_options_may_be_given_again(logs: Logs) -> None:
             assert await stored(log) == ["a"]
 
 
+@needs("own durability")
 async def test_options_that_contradict_the_stored_ones_are_refused(logs: Logs) -> None:
     async with logs.open(**STORED) as log:
         await log.append("a")
