@@ -43,6 +43,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "local.client": LOCAL | {"local.wire", "local.groups", "local.rendezvous", "spawn"},
     "memory": GROUND | {"blocking"},
     "remote": GROUND,
+    "redis": GROUND | {"remote"},
     "blocking": GROUND,
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
@@ -239,6 +240,7 @@ def test_event_loops_stay_in_the_shells() -> None:
         *("memory.log", "memory.group", "api.portal", "api.loops", "__init__"),
         *("api.publisher_block", "api.streams"),
         *("remote.calls", "remote.handle", "remote.log", "remote.producing", "remote.publisher"),
+        *("redis.link", "redis.group"),
         *("remote.stream", "remote.pipeline", "remote.group", "remote.member"),
     }
     for name in MODULES:

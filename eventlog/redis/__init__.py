@@ -9,7 +9,19 @@
 
 A script is what makes a step whole: numbers without gaps, a batch that is stored once, a position
 that only goes forward, a result that is stored together with the end of its delivery. The scripts
-say which keys there are (lua/common.lua).
+say which keys there are (lua/common.lua, lua/groups.lua).
+
+============  ==================================================
+`address`     an address, taken apart; pure
+`driver`      the log
+`entries`     entries of the stream as events; pure
+`group`       a group of it
+`link`        the connection
+`reader`      what a stream reads next
+`refusals`    what errors of the client library mean
+`scripts`     the texts of the scripts
+`settings`    what the server is set to
+============  ==================================================
 """
 
 from __future__ import annotations

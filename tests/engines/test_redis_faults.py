@@ -90,8 +90,7 @@ async def test_a_member_s_work_outlives_the_server(server: Server) -> None:
     async with eventlog.open(server.address + "log") as log:
         await log.append_many(list(range(6)))
         handled = []
-        group = await log.group("work")
-        async with await group.open_member() as member:
+        async with log.group("work") as group, await group.open_member() as member:
             for place in range(6):
                 lease = await member.lease()
                 assert lease is not None
