@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSStream
 
 import eventlog
 from eventlog import SeekPosition
@@ -143,44 +146,76 @@ async def test_a_server_that_stays_away_is_told_after_retry_s(server: Server) ->
 
 
 @asynccontextmanager
-async def cut_off(server: Server, after_bytes: int) -> AsyncIterator[str]:
-    """An address behind a proxy that cuts each connection after so many bytes of the client's."""
+async def proxied(
+    server: Server, after_bytes: float = float("inf"), tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """The port of a proxy, which cuts each connection after so many bytes of the client's."""
 
-    async def pump(source: SocketStream, sink: SocketStream, limit: float) -> None:
+    async def pump(source: ByteStream, sink: ByteStream, limit: float) -> None:
         with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             while limit > 0:
                 data = await source.receive()
                 part = data[: int(min(limit, len(data)))]
                 await sink.send(part)
                 limit -= len(part)
-        with suppress(OSError):
-            source.extra(SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
-        with suppress(OSError):
-            sink.extra(SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
+        for stream in (source, sink):
+            with suppress(OSError):
+                stream.extra(SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
 
-    async def serve(client: SocketStream) -> None:
-        upstream = await anyio.connect_tcp(HOST, server.port)
-        async with client, upstream, anyio.create_task_group() as tasks:
-            tasks.start_soon(pump, client, upstream, after_bytes)
-            tasks.start_soon(pump, upstream, client, float("inf"))
+    async def serve(raw: ByteStream) -> None:
+        async with raw:
+            client = raw
+            if tls is not None:
+                try:
+                    client = await TLSStream.wrap(
+                        raw, server_side=True, ssl_context=tls, standard_compatible=False
+                    )
+                except (OSError, anyio.BrokenResourceError, anyio.EndOfStream):
+                    return
+            upstream = await anyio.connect_tcp(HOST, server.port)
+            async with client, upstream, anyio.create_task_group() as tasks:
+                tasks.start_soon(pump, client, upstream, after_bytes)
+                tasks.start_soon(pump, upstream, client, float("inf"))
 
     listener = await anyio.create_tcp_listener(local_host=HOST)
     port = listener.extra(SocketAttribute.local_port)
-    async with anyio.create_task_group() as tasks:
+    async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
-        yield f"redis://{HOST}:{port}/0/log"
+        yield int(port)
         tasks.cancel_scope.cancel()
-    await listener.aclose()
 
 
 async def test_connections_cut_in_the_middle_of_a_frame_store_each_event_once(
     server: Server,
 ) -> None:
-    async with cut_off(server, after_bytes=9_001) as address, eventlog.open(address) as log:
+    async with (
+        proxied(server, after_bytes=9_001) as port,
+        eventlog.open(f"redis://{HOST}:{port}/0/log") as log,
+    ):
         for number in range(40):
             await log.append({"number": number, "filling": "x" * 700})
     async with eventlog.open(server.address + "log") as log:
         assert [event["number"] for event in await stored(log)] == list(range(40))
+
+
+async def test_tls_is_spoken_with_a_server_whose_certificate_is_known(
+    server: Server, tmp_path: Path
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with openssl, which is not installed")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    making = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    named = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=IP:{HOST}"]
+    places = ["-keyout", str(key), "-out", str(cert)]
+    await anyio.run_process([*making, *named, *places])
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(cert, key)
+    async with proxied(server, tls=tls) as port:
+        async with eventlog.open(f"rediss://{HOST}:{port}/0/log?ca={cert}") as log:
+            assert await log.append("secret") == 1
+        with pytest.raises(WriterUnavailable, match="certificate"):
+            async with eventlog.open(f"rediss://{HOST}:{port}/0/log", retry_s=0.1):
+                pass
 
 
 async def test_flushall_under_a_handle_is_told_and_never_another_log(server: Server) -> None:
