@@ -94,6 +94,8 @@ PURE: Final = {
     "tools.doctor.readers": set[str](),
     "tools.doctor.times": set[str](),
     "memory.groups": set[str](),
+    "redis.address": set[str](),
+    "redis.entries": set[str](),
     "local.groups.acks": set[str](),
     "local.groups.losses": set[str](),
     "local.groups.order": set[str](),

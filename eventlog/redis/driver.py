@@ -118,7 +118,9 @@ class RedisDriver:
         """Up to `count` events from `seq_no` on, of those stored now."""
         is_known = False
         while True:
-            entries = await self._entries(seq_no, count)
+            entries = await self._ask(
+                b"XRANGE", self._address.stream, seq_no, b"+", b"COUNT", count
+            )
             found = entries_from(entries, seq_no, self.path)
             if found:
                 return found
@@ -133,16 +135,15 @@ class RedisDriver:
                 raise missing(self.path, seq_no)
             is_known = True  # it may have been appended since it was looked for
 
-    async def _entries(self, seq_no: int, count: int) -> list[Any]:
-        """Entries of the stream, if it is the log's still."""
-        entries, log_id = await self._link.call_all(
-            (b"XRANGE", self._address.stream, seq_no, b"+", b"COUNT", count),
-            (b"HGET", self._address.name_of("log"), b"id"),
+    async def _ask(self, *command: Any) -> Any:
+        """The reply to a command that reads, if it is of the log still."""
+        found, log_id = await self._link.call_all(
+            command, (b"HGET", self._address.name_of("log"), b"id")
         )
         # Asked last: if that is the log still, what was read before is of the log too.
         if log_id != self._log_id:
             raise deleted(self.path)
-        return list(entries)
+        return found
 
     def reader(self, seq_no: int) -> RedisReader:
         """For a stream that follows from `seq_no` on."""
@@ -163,7 +164,7 @@ class RedisDriver:
 
     async def positions(self) -> Mapping[str, Position]:
         """All consumers, groups too."""
-        found = await self._link.call(b"HGETALL", self._address.name_of("consumers"))
+        found = await self._ask(b"HGETALL", self._address.name_of("consumers"))
         return {name.decode(): _position(value) for name, value in found.items()}
 
     async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
@@ -195,7 +196,7 @@ class RedisDriver:
 
     async def groups(self) -> list[GroupReport]:
         """All groups, by name."""
-        found = await self._link.call(b"SMEMBERS", self._address.name_of("groups"))
+        found = await self._ask(b"SMEMBERS", self._address.name_of("groups"))
         names = sorted(name.decode() for name in found)
         return [report for name in names for report in await RedisGroup(self, name).reports()]
 

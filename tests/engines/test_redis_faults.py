@@ -236,6 +236,8 @@ async def test_flushall_under_a_handle_is_told_and_never_another_log(server: Ser
             await log.read(0)
         with pytest.raises(LogDeleted):
             await log.ack("billing", 1)
+        with pytest.raises(LogDeleted):
+            await log.consumers()
 
 
 async def test_a_server_without_memory_is_a_full_log_and_reads_go_on(tmp_path: Path) -> None:
