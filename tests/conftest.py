@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from eventlog import spawn
-from tests import nursery
+from tests import nursery, servers
 from tests.surroundings import make_usual
 
 SLOW_S = 900
@@ -66,7 +66,7 @@ def leaves_nothing_behind() -> Iterator[None]:
     children, threads = _children(), _threads()
     yield
     deadline = time.monotonic() + LEAVE_S
-    while left := (_children() - children) or (_threads() - threads):
+    while left := (_children() - children - servers.running()) or (_threads() - threads):
         if time.monotonic() > deadline:
             names = [_described(one) if isinstance(one, int) else repr(one) for one in left]
             pytest.fail(f"the test left behind: {', '.join(names)}")
@@ -89,3 +89,8 @@ def quick_starts(_nursery: nursery.Nursery | None, monkeypatch: pytest.MonkeyPat
     """Have what this process starts forked, so that it imports nothing."""
     if _nursery is not None:
         monkeypatch.setattr(spawn, "subprocess", _nursery)
+
+
+def pytest_sessionfinish() -> None:
+    """End the servers that tests have shared."""
+    servers.end_shared()

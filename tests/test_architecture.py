@@ -42,6 +42,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "local.writer": LOCAL | {"local.wire", "local.groups", "local.rendezvous"},
     "local.client": LOCAL | {"local.wire", "local.groups", "local.rendezvous", "spawn"},
     "memory": GROUND | {"blocking"},
+    "remote": GROUND,
+    "redis": GROUND | {"remote"},
     "blocking": GROUND,
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
@@ -57,6 +59,8 @@ inside its functions (see `test_engines_are_loaded_by_their_address_alone`)."""
 
 PURE: Final = {
     "api.arguments": set[str](),
+    "api.batches": set[str](),
+    "api.leaving": set[str](),
     "api.group": set[str](),
     "api.refusals": set[str](),
     "api.statistics": set[str](),
@@ -90,6 +94,8 @@ PURE: Final = {
     "tools.doctor.readers": set[str](),
     "tools.doctor.times": set[str](),
     "memory.groups": set[str](),
+    "redis.address": set[str](),
+    "redis.entries": set[str](),
     "local.groups.acks": set[str](),
     "local.groups.losses": set[str](),
     "local.groups.order": set[str](),
@@ -187,7 +193,7 @@ def test_packages_form_no_cycle() -> None:
 
 def test_engines_are_loaded_by_their_address_alone() -> None:
     """Nobody but `api.engines` imports an engine, but for what is about its files."""
-    engines = {"local", "memory"}
+    engines = {"local", "memory", "jetstream", "redis"}
     may = {"api.engines", "tools", "cli", "testing", "__init__", "blocking"}
     for name in MODULES:
         if top_of(name) in engines:
@@ -234,6 +240,10 @@ def test_event_loops_stay_in_the_shells() -> None:
         *("local.client.asynchronous", "local.client.append_pipe"),
         *("local.log", "local.stream", "local.publisher", "local.group", "local.member"),
         *("memory.log", "memory.group", "api.portal", "api.loops", "__init__"),
+        *("api.publisher_block", "api.streams"),
+        *("remote.calls", "remote.handle", "remote.log", "remote.producing", "remote.publisher"),
+        *("redis.link", "redis.group"),
+        *("remote.stream", "remote.pipeline", "remote.group", "remote.member"),
     }
     for name in MODULES:
         found = {top_of(one) for one in imports_of(name)} & loops

@@ -13,6 +13,8 @@ from typing import Literal
 
 import pytest
 
+from tests import servers
+
 Ability = Literal[
     "processes",  # several processes open the same log
     "restart",  # the log survives the end of whatever serves it
@@ -24,6 +26,10 @@ Ability = Literal[
     "cancellation",  # a call that waits can be cancelled
     "event loop",  # calls are awaited
     "members",  # groups have members that lease
+    "counts of the writer",  # `statistics` and `status` have what the writer has counted
+    "bounds at the call",  # `read` ends at what was the last event at the call, not at its use
+    "segments",  # the log is made of segments, and its batches are kept as they were
+    "own durability",  # the log has the durability that it is made with, and stores it
     "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
@@ -36,8 +42,12 @@ class Backend:
     path_of: Callable[[Path, str], str]
     """The path of the log of a name, given a directory that belongs to the test alone."""
     lacks: Mapping[Ability, str] = field(default_factory=dict)
-    flavours: tuple[str, ...] = ("trio", "asyncio", "blocking")
-    """The names of the flavours in which it is worth a run."""
+    flavours: frozenset[str] = frozenset({"trio", "asyncio", "blocking"})
+    """Those that it is tested in."""
+    slow: frozenset[str] = frozenset()
+    """Those of them that are left to the slow tests."""
+    ignores: frozenset[str] = frozenset()
+    """Options that tests give for the sake of local files, and that mean nothing to it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Flavour:
 _IN_MEMORY = "a log in memory lives in one process and ends with it"
 _NO_LOOP = "a thread that waits in a call cannot be cancelled"
 
-_LACKS_IN_MEMORY: Mapping[Ability, str] = {
+_LACKS_IN_MEMORY: dict[Ability, str] = {
     "processes": _IN_MEMORY,
     "restart": _IN_MEMORY,
     "writer process": _IN_MEMORY,
@@ -61,19 +71,24 @@ _LACKS_IN_MEMORY: Mapping[Ability, str] = {
     "directory": _IN_MEMORY,
 }
 
-FLAVOURS = (
-    Flavour("trio", "trio"),
-    Flavour("asyncio", "asyncio"),
-    Flavour(
-        "blocking",
-        "trio",
-        lacks={
-            "cancellation": _NO_LOOP,
-            "event loop": "the blocking flavour runs none",
-            "reports of deaths": "pools look after their members from an event loop",
-        },
-    ),
-)
+_ON_SERVER = "a server does not tell what its clients have done"
+
+_LACKS_ON_REDIS: dict[Ability, str] = {
+    "writer process": "a server serves the log, and many others",
+    "offline reading": "only its server has the log",
+    "directory": "the log is on a server",
+    "own durability": "durability is what the server is set to",
+    "private logs": "all handles of an address have one log",
+    "counts of the writer": _ON_SERVER,
+    "bounds at the call": "a call that does not wait cannot ask a server",
+    "segments": "a server stores each event by itself",
+}
+
+
+def _on_server(name: str, folder: Path, log: str) -> str:
+    servers.require(name)
+    return f"{servers.shared(name).address}{str(folder).strip('/')}/{log}"
+
 
 BACKENDS = (
     Backend(
@@ -91,9 +106,45 @@ BACKENDS = (
     Backend(
         "toy",
         path_of=lambda folder, name: f"toy://{folder}/{name}",
-        lacks=_LACKS_IN_MEMORY,
-        # It is the memory engine; only its blocking log is made over the asynchronous one.
-        flavours=("asyncio", "blocking"),
+        lacks={
+            **{key: why for key, why in _LACKS_IN_MEMORY.items() if key != "pickled handles"},
+            "counts of the writer": _ON_SERVER,
+            "bounds at the call": "a call that does not wait cannot ask a server",
+            "segments": "a server stores each event by itself",
+            "private logs": "all handles of an address have one log",
+        },
+        # The shell is tested here, and its colours with the engines that people use.
+        flavours=frozenset({"trio", "blocking"}),
+        ignores=frozenset({"segment_bytes"}),
+    ),
+    Backend(
+        "valkey",
+        path_of=lambda folder, name: _on_server("valkey", folder, name),
+        lacks=_LACKS_ON_REDIS,
+        ignores=frozenset({"segment_bytes"}),
+        slow=frozenset({"asyncio", "blocking"}),
+    ),
+    Backend(
+        "redis",
+        path_of=lambda folder, name: _on_server("redis", folder, name),
+        lacks=_LACKS_ON_REDIS,
+        flavours=frozenset({"trio"}),  # what differs between the two is the server alone
+        slow=frozenset({"trio"}),
+        ignores=frozenset({"segment_bytes"}),
+    ),
+)
+
+FLAVOURS = (
+    Flavour("trio", "trio"),
+    Flavour("asyncio", "asyncio"),
+    Flavour(
+        "blocking",
+        "trio",
+        lacks={
+            "cancellation": _NO_LOOP,
+            "event loop": "the blocking flavour runs none",
+            "reports of deaths": "pools look after their members from an event loop",
+        },
     ),
 )
 

@@ -49,6 +49,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _param(backend: Backend, flavour: Flavour, abilities: tuple[Any, ...]) -> Any:
     reason = reason_to_skip(backend, flavour, abilities)
     marks = [pytest.mark.skip(reason=reason)] if reason else []
+    if flavour.name in backend.slow:
+        marks.append(pytest.mark.slow)
     return pytest.param(backend, flavour, id=f"{backend.name}-{flavour.name}", marks=marks)
 
 

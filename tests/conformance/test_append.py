@@ -369,6 +369,7 @@ async def test_a_batch_is_delivered_whole(logs: Logs) -> None:
         assert [envelope.event for envelope in batch] == list(range(100))
 
 
+@needs("own durability")
 @pytest.mark.parametrize("durability", ["memory", "disk", "sync"])
 async def test_append_works_at_every_level_of_durability(logs: Logs, durability: str) -> None:
     async with logs.open(durability=durability) as log:

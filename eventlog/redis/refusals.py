@@ -1,0 +1,98 @@
+"""What the errors of the client library mean for a user; no credential is ever in the text."""
+
+from __future__ import annotations
+
+from coredis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ReadOnlyError,
+    ResponseError,
+    WrongTypeError,
+)
+
+from eventlog.errors import (
+    InvalidArgument,
+    LogDeleted,
+    LogFull,
+    NotALog,
+    NotSupported,
+    PermissionDenied,
+    StorageFailed,
+)
+from eventlog.redis.address import PASSWORD, USER
+from eventlog.remote.driver import Unreachable
+
+_TRY_AGAIN = ("BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "UNKILLABLE", "READONLY")
+"""How answers begin that say: not now."""
+
+
+def refusal_of(error: Exception, path: str) -> Exception:
+    """What to raise in place of the library's error."""
+    text = str(error)
+    if isinstance(error, AuthenticationError) or "WRONGPASS" in text:
+        return PermissionDenied(
+            f"the server of {path} refuses user and password; give them in the address or as"
+            f" {USER} and {PASSWORD} in the environment",
+            path=path,
+        )
+    if isinstance(error, AuthorizationError):
+        return PermissionDenied(
+            f"the user may not do what the log {path} needs: {text}; allow it (ACL SETUSER)",
+            path=path,
+        )
+    if isinstance(error, WrongTypeError):
+        return NotALog(f"a key of {path} holds something else; choose another stream", path=path)
+    if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
+        return Unreachable(f"the server of {path} does not answer: {text or type(error).__name__}")
+    return _of_answer(text, path)
+
+
+def _of_answer(text: str, path: str) -> Exception:
+    if text.startswith(_TRY_AGAIN):
+        return Unreachable(f"the server of {path} cannot serve now: {text}")
+    if "OOM" in text or "MISCONF" in text:
+        return LogFull(
+            f"the server of {path} takes no more: {text}; give it memory or disk (maxmemory), or"
+            " the log a retention",
+            path=path,
+        )
+    if "invalid DB index" in text or "DB index is out of range" in text:
+        return NotSupported(f"the server of {path} has no such database: {text}", path=path)
+    return StorageFailed(f"the server of {path} failed: {text}", path=path)
+
+
+def deleted(path: str) -> LogDeleted:
+    """The log that the handle had opened is gone, or another one is in its place."""
+    return LogDeleted(
+        f"the log {path} was deleted from its server, or replaced by another one, while it was in"
+        " use; open it again",
+        path=path,
+    )
+
+
+def no_group(name: str, path: str) -> InvalidArgument:
+    """Nobody has made the group, or it was forgotten."""
+    return InvalidArgument(
+        f"the log {path} has no group {name!r}; `log.group` makes it", path=path, consumer=name
+    )
+
+
+def no_member(member_id: int, name: str, path: str) -> InvalidArgument:
+    """The member has left, or counts as dead."""
+    return InvalidArgument(
+        f"member {member_id} of the group {name!r} of the log {path} has left or was dismissed;"
+        " open another one",
+        path=path,
+        consumer=name,
+    )
+
+
+def lost_letter(seq_no: int, name: str, path: str) -> InvalidArgument:
+    """The dead letter's event is nowhere any more."""
+    return InvalidArgument(
+        f"event {seq_no} of the log {path} was deleted by retention, and its dead letter has no"
+        f" copy of it, so the group {name!r} cannot be handed it again: drop this letter",
+        path=path,
+        consumer=name,
+        seq_no=seq_no,
+    )
