@@ -181,6 +181,7 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     on_full: OnFull | None = None,
     segment_bytes: int | None = None,
     max_event_bytes: int | None = None,
+    retry_s: float | None = None,
 ) -> EventLog:
     """The log at `path`, for `async with`; it is made if there is none.
 
@@ -194,6 +195,10 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     `"disk"` (default) also a loss of power but for the last second, `"sync"` that too.
     `retention`: what may be deleted; by default nothing is. `on_full`: whether an append waits
     (default) or fails with `LogFull` while retention forbids deleting.
+
+    `retry_s` is for logs on a server (an address with `://`): how many seconds a call is repeated
+    that the server does not answer, before it is `WriterUnavailable`; 60 by default. It is an
+    option of this handle, not of the log.
 
     Raises:
         WrongEventLoop: neither trio nor asyncio is running.
@@ -211,6 +216,7 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
         on_full=on_full,
         segment_bytes=segment_bytes,
         max_event_bytes=max_event_bytes,
+        retry_s=retry_s,
     )
     from eventlog.api import engines
 

@@ -54,6 +54,7 @@ def open(  # noqa: A001 - the name of the contract
     on_full: OnFull | None = None,
     segment_bytes: int | None = None,
     max_event_bytes: int | None = None,
+    retry_s: float | None = None,
 ) -> EventLog:
     """The open log at `path`, made if there is none; close it, or use it in a `with` block.
 
@@ -73,5 +74,6 @@ def open(  # noqa: A001 - the name of the contract
         on_full=on_full,
         segment_bytes=segment_bytes,
         max_event_bytes=max_event_bytes,
+        retry_s=retry_s,
     )
     return engines.open_blocking_log(path, asked)

@@ -211,6 +211,8 @@ class AskedOptions:
     on_full: OnFull | None = None
     segment_bytes: int | None = None
     max_event_bytes: int | None = None
+    retry_s: float | None = None
+    """How long a handle repeats a call that a server does not answer; not stored with the log."""
 
     def __post_init__(self) -> None:
         """Check each value by itself.
@@ -234,6 +236,15 @@ class AskedOptions:
             _check_int("max_event_bytes", self.max_event_bytes)
             if self.max_event_bytes < 1:
                 raise InvalidConfig(f"max_event_bytes={self.max_event_bytes}; give 1 or more")
+        if self.retry_s is not None:
+            self._check_retry_s(self.retry_s)
+
+    @staticmethod
+    def _check_retry_s(retry_s: object) -> None:
+        if isinstance(retry_s, bool) or not isinstance(retry_s, int | float):
+            raise InvalidArgumentType(f"retry_s is {retry_s!r}; give a number of seconds")
+        if not 0 <= retry_s < float("inf"):
+            raise InvalidConfig(f"retry_s={retry_s}; give seconds, 0 or more")
 
     @property
     def given(self) -> list[str]:
@@ -247,6 +258,8 @@ class AskedOptions:
             InvalidConfig: naming the option, the stored value and the one asked for.
         """
         for name in self.given:
+            if name == "retry_s":
+                continue
             asked, has = getattr(self, name), getattr(stored, name)
             if asked != has:
                 raise InvalidConfig(

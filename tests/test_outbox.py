@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventlog.api.batches import copy_of
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import (
     EventTooLarge,
@@ -21,7 +22,7 @@ from eventlog.errors import (
 )
 from eventlog.event.record_batch import unpack_body
 from eventlog.local.client.conversations import ATTEMPTS_MAX, Channel
-from eventlog.local.client.out_batch import OutBatch, copy_of
+from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.outbox import Outbox
 from eventlog.local.client.unsent import PARTS_AT_ONCE, Unsent
 from eventlog.local.wire.messages import Append

@@ -7,9 +7,9 @@ their events are packed some hundreds at a time, which is three times as fast.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, Generic, Protocol, TypeGuard, TypeVar
 
 from eventlog.errors import (
     EventLogError,
@@ -30,8 +30,37 @@ Keys = Iterable[str | None] | None
 Headers = Mapping[str, str] | Iterable[Mapping[str, str] | None] | None
 
 
-class ManyEvents:
-    """Packs the events of one call.
+B = TypeVar("B")
+
+
+class Builder(Protocol[B]):
+    """What packs events into batches of some kind; see `BatchBuilder`."""
+
+    @property
+    def bytes(self) -> int:
+        """The size of what was added since `build`."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no other event may be added before `build`."""
+
+    def __len__(self) -> int:
+        """How many were added since `build`."""
+
+    def add(
+        self, event: Any, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        """Pack one event."""
+
+    def add_all(self, events: list[Any], limit_bytes: int) -> list[B]:
+        """Pack many; the batches that reached the limit."""
+
+    def build(self) -> B:
+        """The batch of those that were added since the last call."""
+
+
+class Packing(Generic[B]):
+    """Packs the events of one call into batches of some kind.
 
     `keys` has a key, or `None`, for each event; `headers` is one mapping for all of them, or has
     one, or `None`, for each.
@@ -39,24 +68,24 @@ class ManyEvents:
 
     def __init__(
         self,
-        max_event_bytes: int,
+        new_builder: Callable[[], Builder[B]],
         batch_bytes_max: int,
         path: str | None = None,
         keys: Keys = None,
         headers: Headers = None,
     ) -> None:
         self._path = path
-        self._max_event_bytes = max_event_bytes
         self._limit_bytes = batch_bytes_max
-        self._builder = BatchBuilder(max_event_bytes, path)
-        self._batches: list[PackedBatch] = []
+        self._new_builder = new_builder
+        self._builder = new_builder()
+        self._batches: list[B] = []
         self._count = 0
         self._keys = _each("keys", keys, path)
         self._headers_of_all = headers if isinstance(headers, Mapping) else None
         self._headers = None if isinstance(headers, Mapping) else _each("headers", headers, path)
         self._is_bare = keys is None and headers is None
 
-    def pack(self, events: Iterable[Any]) -> list[PackedBatch]:
+    def pack(self, events: Iterable[Any]) -> list[B]:
         """All the events, in as many batches as the limit asks for.
 
         Raises:
@@ -73,7 +102,7 @@ class ManyEvents:
                 self._add(event)
         return self._finished()
 
-    async def pack_any(self, events: Iterable[Any] | AsyncIterable[Any]) -> list[PackedBatch]:
+    async def pack_any(self, events: Iterable[Any] | AsyncIterable[Any]) -> list[B]:
         """As `pack`, of an asynchronous iterable too."""
         if not isinstance(events, AsyncIterable):
             return self.pack(events)
@@ -119,7 +148,7 @@ class ManyEvents:
 
     def _blame(self, chunk: list[Any]) -> None:
         """Raise the error of the first bad event of the chunk; the others are good."""
-        builder = BatchBuilder(self._max_event_bytes, self._path)
+        builder = self._new_builder()
         for place, event in enumerate(chunk, self._count):
             try:
                 builder.add(event)
@@ -131,7 +160,7 @@ class ManyEvents:
             f"nothing was appended, as events[{place}] is bad: {error}", path=self._path, stored=0
         )
 
-    def _finished(self) -> list[PackedBatch]:
+    def _finished(self) -> list[B]:
         for name, source in {"keys": self._keys, "headers": self._headers}.items():
             if source is not None and next(source, _NO_MORE) is not _NO_MORE:
                 raise InvalidArgument(
@@ -146,6 +175,22 @@ class ManyEvents:
                 f"no events to append to the log {self._path}", path=self._path, stored=0
             )
         return self._batches
+
+
+class ManyEvents(Packing[PackedBatch]):
+    """Packs the events of one call into record batches."""
+
+    def __init__(
+        self,
+        max_event_bytes: int,
+        batch_bytes_max: int,
+        path: str | None = None,
+        keys: Keys = None,
+        headers: Headers = None,
+    ) -> None:
+        super().__init__(
+            lambda: BatchBuilder(max_event_bytes, path), batch_bytes_max, path, keys, headers
+        )
 
 
 def pack_batches(

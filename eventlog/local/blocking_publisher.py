@@ -13,21 +13,22 @@ from typing import Any, Final
 import msgspec
 
 from eventlog.api import forks
+from eventlog.api.batches import ManyBatches, copy_of
 from eventlog.api.blocking_log import AppendHandle, ManyHandle, Publisher
-from eventlog.api.refusals import closed
-from eventlog.api.statistics import PublisherStatistics
-from eventlog.config import BATCH_EVENTS_LIMIT
-from eventlog.errors import EventLogError
-from eventlog.event.many_events import Headers, Keys
-from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.leaving import (
+from eventlog.api.leaving import (
     INTERRUPTED_FLUSH_S,
     INTERRUPTS,
     flush_limit_s,
     not_flushed,
     warn_of_unstored,
 )
-from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
+from eventlog.api.refusals import closed
+from eventlog.api.statistics import PublisherStatistics
+from eventlog.config import BATCH_EVENTS_LIMIT
+from eventlog.errors import EventLogError
+from eventlog.event.many_events import Headers, Keys
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.threads import BlockingPipe, OutOfTime
 from eventlog.system import start_thread
 
@@ -245,7 +246,7 @@ AppendHandle.register(BlockingLocalAppendHandle)
 class BlockingLocalManyHandle(ManyHandle):
     """See `eventlog.blocking.ManyHandle`."""
 
-    def __init__(self, publisher: BlockingLocalPublisher, many: ManyBatches) -> None:
+    def __init__(self, publisher: BlockingLocalPublisher, many: ManyBatches[OutBatch]) -> None:
         self._publisher = publisher
         self._many = many
 

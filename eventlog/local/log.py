@@ -31,9 +31,11 @@ from eventlog.api.positions import (
     check_seq_no,
 )
 from eventlog.api.publisher import Publisher
+from eventlog.api.publisher_block import publisher_block
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, log_statistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
+from eventlog.api.streams import RangeOfBatches
 from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
@@ -52,7 +54,7 @@ from eventlog.local.client.handle import LocalHandle
 from eventlog.local.group import LocalGroup
 from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.publisher import LocalPublisher
-from eventlog.local.stream import LocalRange, LocalStream
+from eventlog.local.stream import LocalStream, read_from
 from eventlog.local.wire.group_messages import DropDead, RetryDead
 from eventlog.local.wire.messages import Ack, AwaitSynced, Forget, Seek, Status, StatusReport
 
@@ -194,25 +196,9 @@ class LocalEventLog(EventLog):
     ) -> AsyncIterator[Publisher]:
         handle = await self._ready()
         publisher = LocalPublisher(handle, linger, max_batch_bytes, max_in_flight, flush_s)
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(publisher.run_sender)
-                tasks.start_soon(publisher.run_receiver)
-                try:
-                    yield publisher
-                except BaseException as error:
-                    await publisher.leave(error)
-                    raise
-                else:
-                    await publisher.leave(None)
-                finally:
-                    publisher.close()
-                    tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            # The block's own exception, as it would be without our tasks: they raise none.
-            if len(group.exceptions) == 1:
-                raise group.exceptions[0] from group.exceptions[0].__cause__
-            raise
+        tasks = publisher.run_sender, publisher.run_receiver
+        async with publisher_block(publisher, *tasks):
+            yield publisher
 
     # --- consuming ---------------------------------------------------------------------------
 
@@ -230,7 +216,7 @@ class LocalEventLog(EventLog):
 
     def _read(self, bounds: Bounds) -> EventRange:
         numbers = None if self._reopens else self._handle.numbers_of(bounds)
-        return LocalRange(self, bounds, numbers)
+        return RangeOfBatches(read_from(self, bounds, numbers))
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         check_name(consumer)

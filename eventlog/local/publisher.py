@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Generator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterable, Iterable, Mapping
 from threading import get_ident
 from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
-import msgspec
 
 from eventlog.api import forks
-from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
+from eventlog.api.batches import HandleOfMany, HandleOfRow, copy_of
+from eventlog.api.publisher import AppendHandle, ManyHandle
+from eventlog.api.publisher_block import FlushedAtEnd
 from eventlog.api.refusals import closed
 from eventlog.api.statistics import PublisherStatistics
 from eventlog.config import BATCH_EVENTS_LIMIT
@@ -21,19 +21,12 @@ from eventlog.event.many_events import Headers, Keys
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.conversations import PipeBroken
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.leaving import (
-    INTERRUPTED_FLUSH_S,
-    INTERRUPTS,
-    flush_limit_s,
-    not_flushed,
-    warn_of_unstored,
-)
-from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
+from eventlog.local.client.out_batch import OutBatch
 
 _LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 
 
-class LocalPublisher(Publisher):
+class LocalPublisher(FlushedAtEnd):
     """See `Publisher`.
 
     Two tasks: the sender seals the open batch as soon as the producer lets other tasks run (or
@@ -51,7 +44,8 @@ class LocalPublisher(Publisher):
     ) -> None:
         self._handle = handle
         self._linger_s = linger
-        self._flush_s = flush_s
+        self.path = handle.path
+        self.flush_s = flush_s
         self._thread_id = get_ident()
         self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
         self._max_in_flight = max_in_flight
@@ -79,14 +73,14 @@ class LocalPublisher(Publisher):
         # As `Outbox.add`, written out: this is the one line that runs for every event.
         batch, builder = self._outbox.open_batch, self._builder
         if batch.rows == 0:
-            self._check_usable()  # the whole check, once for each batch
+            self.check_usable()  # the whole check, once for each batch
         row = builder.add(event, key, headers)
         batch.rows = row + 1
         if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
             await self._send_full()
         elif row == 0:
             self._to_send.set()
-        return LocalAppendHandle(self, batch, row)  # type: ignore[return-value]  # registered
+        return HandleOfRow(self, batch, row)  # type: ignore[return-value]  # registered
 
     async def send_many(
         self,
@@ -97,7 +91,7 @@ class LocalPublisher(Publisher):
     ) -> ManyHandle:
         if self._generation != forks.generation or self._thread_id != get_ident():
             self._refuse()
-        self._check_usable()
+        self.check_usable()
         many_events = self._handle.many_events(keys, headers, self._max_batch_bytes)
         packed = await many_events.pack_any(events)
         if self._generation != forks.generation:  # closed while an iterable was waited for
@@ -106,16 +100,23 @@ class LocalPublisher(Publisher):
         self._pump()
         await anyio.lowlevel.checkpoint()
         await self._wait_pending(self._max_in_flight)
-        return LocalManyHandle(self, many)
+        return HandleOfMany(self, many)
 
-    def _check_usable(self) -> None:
-        """Pass in the handle's process and event loop."""
+    @property
+    def is_inherited(self) -> bool:
+        return self._handle.generation != forks.generation
+
+    @property
+    def unstored(self) -> int:
+        return self._outbox.unstored
+
+    def check_usable(self) -> None:
         forks.check(self._handle.generation, self._handle.path)
         if self._handle.loop is not None:
             self._handle.loop.check(self._handle.path)
 
     def _refuse(self) -> None:
-        self._check_usable()
+        self.check_usable()
         if self._failure is not None:
             raise copy_of(self._failure)
         raise closed("publisher", self._handle.path)
@@ -127,7 +128,7 @@ class LocalPublisher(Publisher):
         await self._wait_pending(self._max_in_flight)
 
     async def flush(self) -> None:
-        self._check_usable()
+        self.check_usable()
         self._outbox.seal()
         self._pump()
         await anyio.lowlevel.checkpoint()
@@ -216,7 +217,7 @@ class LocalPublisher(Publisher):
 
     async def wait_done(self, batch: OutBatch) -> None:
         """Wait until the writer has answered the batch."""
-        self._check_usable()
+        self.check_usable()
         if not batch.is_sealed:
             self._outbox.seal()
             self._pump()
@@ -224,48 +225,13 @@ class LocalPublisher(Publisher):
         while not batch.is_done:
             await self._answered.wait()
 
-    async def leave(self, error: BaseException | None) -> None:
-        """Flush at the end of the block, which ends with this exception, as `leaving` says.
-
-        Raises:
-            EventLogError: the block ended without an exception, and not all could be stored.
-        """
-        if self._handle.generation != forks.generation:
-            if error is None:
-                self._check_usable()
-            return
-        limit_s = flush_limit_s(error, self._flush_s)
-        is_told = False
-        try:
-            if limit_s:
-                await self._flush_within(limit_s)
-        except EventLogError:
-            is_told = error is None
-            if is_told:
-                raise
-        except INTERRUPTS:
-            # Not the second one.
-            if not isinstance(error, INTERRUPTS):
-                with suppress(EventLogError):
-                    await self._flush_within(INTERRUPTED_FLUSH_S)
-            raise
-        finally:
-            unstored = 0 if is_told else self._outbox.unstored
-            self.close()
-            warn_of_unstored(self._handle.path, unstored)
-
-    async def _flush_within(self, limit_s: float) -> None:
+    def drop_half(self) -> None:
         self._outbox.drop_half()
-        with anyio.move_on_after(limit_s) as limit:
-            await self.flush()
-        if limit.cancelled_caught:
-            raise not_flushed(self._handle.path, self._outbox.unstored, limit_s)
 
     def statistics(self) -> PublisherStatistics:
         return self._outbox.statistics()
 
     def close(self) -> None:
-        """Give the pipe back; what was not answered, as the block was cancelled, never will be."""
         self._generation = forks.UNUSABLE
         if self._handle.generation != forks.generation:
             return
@@ -273,43 +239,3 @@ class LocalPublisher(Publisher):
             self._fail(closed("publisher", self._handle.path))
         self._handle.pipes.discard(self._pipe)
         self._pipe.close()
-
-
-class LocalAppendHandle(msgspec.Struct, eq=False, gc=False):
-    """See `AppendHandle`. A struct: one is made for every event, in a quarter of a class's time."""
-
-    _publisher: LocalPublisher
-    _batch: OutBatch
-    _row: int
-
-    @property
-    def seq_no(self) -> int | None:
-        base = self._batch.base_seq_no
-        return None if base is None else base + self._row
-
-    async def result(self) -> int:
-        await self._publisher.wait_done(self._batch)
-        return self._batch.seq_no_of(self._row)
-
-    def __await__(self) -> Generator[Any, Any, int]:
-        return self.result().__await__()
-
-
-AppendHandle.register(LocalAppendHandle)
-
-
-class LocalManyHandle(ManyHandle):
-    """See `ManyHandle`."""
-
-    def __init__(self, publisher: LocalPublisher, many: ManyBatches) -> None:
-        self._publisher = publisher
-        self._many = many
-
-    @property
-    def seq_nos(self) -> tuple[int, int] | None:
-        return self._many.numbers
-
-    async def result(self) -> tuple[int, int]:
-        for batch in self._many.batches:
-            await self._publisher.wait_done(batch)
-        return self._many.result()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-import anyio
 import anyio.lowlevel
 
 from eventlog.api import forks
-from eventlog.api.arguments import Bounds, check_stream_ack
-from eventlog.api.log import EventRange, EventStream
+from eventlog.api.arguments import Bounds
 from eventlog.api.refusals import closed
 from eventlog.api.statistics import StreamStatistics
+from eventlog.api.streams import NextBatch, StreamOfBatches
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.feed import Feed
@@ -25,92 +24,53 @@ if TYPE_CHECKING:
     from eventlog.local.log import LocalEventLog
 
 
-class LocalRange(EventRange):
-    """See `EventRange`."""
+def read_from(
+    log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | None
+) -> Callable[[], NextBatch]:
+    """What `RangeOfBatches` starts; `numbers` are the bounds as they were at the call.
 
-    def __init__(self, log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | None) -> None:
-        self._log = log
-        self._bounds = bounds
-        self._numbers = numbers
-        """What the bounds meant at the call; `None` for a handle that only its use opens."""
+    `None` is for a handle that only its use opens.
+    """
 
-    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
-        return _RangeIterator(self._log, self._bounds, self._numbers)
+    def start() -> NextBatch:
+        batches: Iterator[list[EventEnvelope]] | None = None
 
+        async def next_batch() -> list[EventEnvelope] | None:
+            nonlocal batches
+            handle = await log._ready()
+            await anyio.lowlevel.checkpoint()
+            if batches is None:
+                batches = read_range(handle.reader, *(numbers or handle.numbers_of(bounds)))
+            return next(batches, None)
 
-class _RangeIterator:
-    """No generator: one that is left half-way could not be cleaned up without a warning."""
+        return next_batch
 
-    def __init__(self, log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | None) -> None:
-        self._log = log
-        self._bounds = bounds
-        self._numbers = numbers
-        self._batches: Iterator[list[EventEnvelope]] | None = None
-        self._events: Iterator[EventEnvelope] = iter(())
-
-    def __aiter__(self) -> _RangeIterator:
-        return self
-
-    async def __anext__(self) -> EventEnvelope:
-        for envelope in self._events:
-            return envelope
-        handle = await self._log._ready()
-        await anyio.lowlevel.checkpoint()
-        if self._batches is None:
-            numbers = self._numbers or handle.numbers_of(self._bounds)
-            self._batches = read_range(handle.reader, *numbers)
-        for events in self._batches:
-            self._events = iter(events)
-            return next(self._events)
-        raise StopAsyncIteration
+    return start
 
 
-class LocalStream(EventStream):
+class LocalStream(StreamOfBatches):
     """See `EventStream`."""
 
     def __init__(
         self, log: LocalEventLog, handle: LocalHandle, feed: Feed, consumer: str | None
     ) -> None:
-        self._log = log
+        super().__init__(log, consumer)
         self._handle = handle
         self._feed = feed
-        self._consumer = consumer
         self._pipe = handle.adopt(AsyncPipe(handle.path, handle.new_channel()))
-        self._events: Iterator[EventEnvelope] = iter(())
-        self._turn = anyio.Lock(fast_acquire=True)
-        """Of the task that reads a batch: others wait, and then have the rest of it."""
         self._is_closed = False
 
     def __repr__(self) -> str:
         """Where the stream is."""
         return f"<EventStream of {self._handle.path!r} before event {self._feed.next_seq_no}>"
 
-    def __aiter__(self) -> LocalStream:
-        self._feed.use_as("events")
-        return self
+    def use_as(self, mode: str) -> None:
+        self._feed.use_as(mode)
 
-    async def __anext__(self) -> EventEnvelope:
-        for envelope in self._events:
-            return envelope
-        self._feed.use_as("events")
-        async with self._turn:
-            for envelope in self._events:
-                return envelope
-            events = await self._next(self._feed.next_events)
-            if events is None:
-                raise StopAsyncIteration
-            self._events = iter(events)
-            return next(self._events)
-
-    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
-        self._feed.use_as("batches")
-        return _BatchIterator(self)
-
-    async def ack(self, event: EventEnvelope | int) -> None:
-        await self._log.ack(*check_stream_ack(self._consumer, event, self._handle.path))
+    async def next_events(self) -> list[EventEnvelope] | None:
+        return await self._next(self._feed.next_events)
 
     async def next_batch(self) -> list[EventEnvelope] | None:
-        """The next batch, waiting for it if need be; `None` at the end."""
         return await self._next(self._feed.next_batch)
 
     async def _next(
@@ -149,24 +109,8 @@ class LocalStream(EventStream):
     def close(self) -> None:
         """Give pipe and maps back."""
         self._is_closed = True
-        self._events = iter(())
+        self.drop_events()
         if self._handle.generation == forks.generation:
             self._handle.pipes.discard(self._pipe)
             self._pipe.close()
             self._feed.close()
-
-
-class _BatchIterator:
-    """A stream, batch by batch."""
-
-    def __init__(self, stream: LocalStream) -> None:
-        self._stream = stream
-
-    def __aiter__(self) -> _BatchIterator:
-        return self
-
-    async def __anext__(self) -> list[EventEnvelope]:
-        events = await self._stream.next_batch()
-        if events is None:
-            raise StopAsyncIteration
-        return events

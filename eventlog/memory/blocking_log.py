@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from typing import Any
 
 from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
@@ -47,7 +48,7 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
 from eventlog.memory.blocking_group import GroupsForThreads
-from eventlog.memory.feed import MemoryFeed, events_between
+from eventlog.memory.feed import MemoryFeed, batches_between
 
 
 class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
@@ -139,7 +140,8 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
             stream.close()
 
     def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
-        return events_between(self.log, *self.log.numbers_of(bounds))
+        batches = batches_between(self.log, *self.log.numbers_of(bounds))
+        return chain.from_iterable(batches)
 
     def ack(self, consumer: str, seq_no: int) -> None:
         self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))

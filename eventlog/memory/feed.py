@@ -73,10 +73,10 @@ class MemoryFeed:
         return events
 
 
-def events_between(log: MemoryLog, start: int, stop: int) -> Iterator[EventEnvelope]:
+def batches_between(log: MemoryLog, start: int, stop: int) -> Iterator[list[EventEnvelope]]:
     """The events from `start`, or the first one stored, to before `stop`, which is there."""
     seq_no = start or log.first_available
     while seq_no < stop:
         events = (log.next_batch(seq_no) or [])[: stop - seq_no]
-        yield from events
+        yield events
         seq_no += len(events)

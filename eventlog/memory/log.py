@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
+from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog, EventRange, EventStream
 from eventlog.api.loops import LoopOwner, call_in_this_loop
@@ -31,6 +31,7 @@ from eventlog.api.statistics import (
 )
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
+from eventlog.api.streams import NextBatch, RangeOfBatches, StreamOfBatches
 from eventlog.api.waiting import SLOW_S, warn_of_wait
 from eventlog.config import (
     FLUSH_S_DEFAULT,
@@ -42,7 +43,7 @@ from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
-from eventlog.memory.feed import MemoryFeed, events_between
+from eventlog.memory.feed import MemoryFeed, batches_between
 from eventlog.memory.group import GroupsForLoops
 from eventlog.memory.handle import MemoryHandle
 from eventlog.memory.model import MemoryLog
@@ -162,7 +163,19 @@ class InMemoryEventLog(GroupsForLoops, EventLog):
             stream.close()
 
     def _read(self, bounds: Bounds) -> EventRange:
-        return InMemoryRange(self, *self.log.numbers_of(bounds))
+        numbers = self.log.numbers_of(bounds)
+        return RangeOfBatches(lambda: self._reader(*numbers))
+
+    def _reader(self, start: int, stop: int) -> NextBatch:
+        batches: Iterator[list[EventEnvelope]] | None = None
+
+        async def next_batch() -> list[EventEnvelope] | None:
+            nonlocal batches
+            if batches is None:
+                batches = batches_between(self.log, start, stop)
+            return next(batches, None)
+
+        return next_batch
 
     async def ack(self, consumer: str, seq_no: int) -> None:
         self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
@@ -275,86 +288,31 @@ class InMemoryManyHandle(ManyHandle):
         return self._answer
 
 
-class InMemoryStream(EventStream):
+class InMemoryStream(StreamOfBatches):
     """See `EventStream`."""
 
     def __init__(self, log: InMemoryEventLog, feed: MemoryFeed, consumer: str | None) -> None:
-        self._log = log
+        super().__init__(log, consumer)
+        self._memory = log
         self._feed = feed
-        self._consumer = consumer
-        self._events: Iterator[EventEnvelope] = iter(())
-        self._turn = anyio.Lock()
 
-    def __aiter__(self) -> InMemoryStream:
-        self._feed.use_as("events")
-        return self
-
-    async def __anext__(self) -> EventEnvelope:
-        for envelope in self._events:
-            return envelope
-        self._feed.use_as("events")
-        async with self._turn:  # others wait, and then have the rest of the batch
-            for envelope in self._events:
-                return envelope
-            self._events = iter(await self.next_batch())
-            return next(self._events)
-
-    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
-        self._feed.use_as("batches")
-        return _Batches(self)
-
-    async def ack(self, event: EventEnvelope | int) -> None:
-        await self._log.ack(*check_stream_ack(self._consumer, event, self._log.path))
+    def use_as(self, mode: str) -> None:
+        self._feed.use_as(mode)
 
     def close(self) -> None:
         """Hand nothing out any more."""
         self._feed.is_closed = True
-        self._events = iter(())
+        self.drop_events()
 
     def statistics(self) -> StreamStatistics:
         return self._feed.statistics()
 
-    async def next_batch(self) -> list[EventEnvelope]:
-        """The next batch, waiting for it if need be."""
+    async def next_batch(self) -> list[EventEnvelope] | None:
         await checkpoint()
         while True:
-            seen = self._log.log.version
+            seen = self._memory.log.version
             events = self._feed.next_batch()
-            if events is not None:
+            if events is not None or self._feed.is_finished:
                 return events
-            if self._feed.is_finished:
-                raise StopAsyncIteration
-            await self._log.wait_changed(seen)
+            await self._memory.wait_changed(seen)
             self._feed.counters.wake_ups += 1
-
-
-class _Batches:
-    """A stream, batch by batch."""
-
-    def __init__(self, stream: InMemoryStream) -> None:
-        self._stream = stream
-
-    def __aiter__(self) -> _Batches:
-        return self
-
-    async def __anext__(self) -> list[EventEnvelope]:
-        return await self._stream.next_batch()
-
-
-class InMemoryRange(EventRange):
-    """See `EventRange`."""
-
-    def __init__(self, log: InMemoryEventLog, start: int, stop: int) -> None:
-        self._log = log
-        self._bounds = start, stop
-        self._events: Iterator[EventEnvelope] | None = None
-
-    def __aiter__(self) -> InMemoryRange:
-        return InMemoryRange(self._log, *self._bounds)
-
-    async def __anext__(self) -> EventEnvelope:
-        if self._events is None:
-            self._events = events_between(self._log.log, *self._bounds)
-        for envelope in self._events:
-            return envelope
-        raise StopAsyncIteration

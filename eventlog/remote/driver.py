@@ -21,6 +21,10 @@ class Unreachable(Exception):
     """Nobody answered in time, or the connection is gone; whether it was done is not known."""
 
 
+class OutOfTurn(Exception):
+    """A batch of this producer with a smaller number is not stored, so this one was not either."""
+
+
 class Stored(NamedTuple):
     """An event as the server has it."""
 
@@ -68,14 +72,16 @@ class Reader(Protocol):
     async def next(self) -> list[Stored]:
         """Wait for the next events: at least one, without a gap; with what is there, many.
 
+        Once a call was cancelled or has failed, the shell closes the reader and makes another one.
+
         Raises:
             EventsTruncated: the next one was deleted.
             CorruptLog: a number is missing, or a record is nobody's of ours.
-            Unreachable: the shell makes another reader, at the next number.
+            Unreachable
         """
 
     async def aclose(self) -> None:
-        """Give everything back."""
+        """Give everything back, without waiting long; also when the connection is gone."""
 
 
 class Driver(Protocol):
@@ -95,7 +101,7 @@ class Driver(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Give everything back; calls that wait end with `Unreachable`."""
+        """Give everything back; the shell has ended all calls before. May be called twice."""
 
     # --- events ------------------------------------------------------------------------------
 
@@ -104,10 +110,14 @@ class Driver(Protocol):
 
         A batch that this producer has stored under this `producer_seq` is not stored again; the
         answer is that of the first time. A producer counts from 1, without gaps, and may have
-        several batches on their way at once: they are stored in the order of their numbers.
+        several batches on their way at once: they are stored in the order of their numbers, and
+        their calls begin in that order (up to the first wait of each). After a batch that was not
+        stored, and after a cancelled one, the shell makes another producer.
 
         Raises:
-            Unreachable; LogFull; EventTooLarge; LogDeleted: the stream is gone or another one.
+            Unreachable; EventTooLarge; LogDeleted: the stream is gone or another one.
+            LogFull: `is_by_retention` if an `ack` makes room; the shell then tries again, or not.
+            OutOfTurn: one of a smaller number is not stored.
         """
 
     async def state(self) -> State:
@@ -122,6 +132,13 @@ class Driver(Protocol):
 
     def reader(self, seq_no: int) -> Reader:
         """For a stream that follows from `seq_no` on."""
+
+    async def synced(self) -> None:
+        """Wait until what is stored now is on the disk; only asked with durability "disk".
+
+        Raises:
+            NotSupported: the server does not tell.
+        """
 
     async def find_time(self, time_ns: int) -> int:
         """The first event stored at or after that time; one past the last if there is none."""

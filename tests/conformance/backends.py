@@ -24,6 +24,7 @@ Ability = Literal[
     "cancellation",  # a call that waits can be cancelled
     "event loop",  # calls are awaited
     "members",  # groups have members that lease
+    "counts of the writer",  # `statistics` has what the writer, or server, has counted
     "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
@@ -36,6 +37,10 @@ class Backend:
     path_of: Callable[[Path, str], str]
     """The path of the log of a name, given a directory that belongs to the test alone."""
     lacks: Mapping[Ability, str] = field(default_factory=dict)
+    flavours: frozenset[str] = frozenset({"trio", "asyncio", "blocking"})
+    """Those that it is tested in."""
+    ignores: frozenset[str] = frozenset()
+    """Options that tests give for the sake of local files, and that mean nothing to it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Flavour:
 _IN_MEMORY = "a log in memory lives in one process and ends with it"
 _NO_LOOP = "a thread that waits in a call cannot be cancelled"
 
-_LACKS_IN_MEMORY: Mapping[Ability, str] = {
+_LACKS_IN_MEMORY: dict[Ability, str] = {
     "processes": _IN_MEMORY,
     "restart": _IN_MEMORY,
     "writer process": _IN_MEMORY,
@@ -72,7 +77,19 @@ BACKENDS = (
         path_of=lambda folder, name: f"memory:{folder}/{name}",
         lacks=_LACKS_IN_MEMORY,
     ),
-    Backend("toy", path_of=lambda folder, name: f"toy://{folder}/{name}", lacks=_LACKS_IN_MEMORY),
+    Backend(
+        "toy",
+        path_of=lambda folder, name: f"toy://{folder}/{name}",
+        lacks={
+            **_LACKS_IN_MEMORY,
+            "counts of the writer": "a driver does not ask its server for them",
+            "members": "the toy has no groups",
+            "private logs": "all handles of an address have one log",
+        },
+        # The shell is tested here, and its colours with the engines that people use.
+        flavours=frozenset({"trio", "blocking"}),
+        ignores=frozenset({"segment_bytes"}),
+    ),
 )
 
 FLAVOURS = (

@@ -37,7 +37,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
     metafunc.parametrize(
         ("backend", "flavour"),
-        [_param(backend, flavour, abilities) for backend in BACKENDS for flavour in FLAVOURS],
+        [
+            _param(backend, flavour, abilities)
+            for backend in BACKENDS
+            for flavour in FLAVOURS
+            if flavour.name in backend.flavours
+        ],
     )
 
 

@@ -43,7 +43,9 @@ class Logs:
 
     def open(self, name: str = "log", **options: Any) -> EventLog:
         """A handle, not entered yet; all handles of one name are of one log."""
-        return self.open_path(self.path(name), **{"segment_bytes": SEGMENT_BYTES} | options)
+        asked = {"segment_bytes": SEGMENT_BYTES} | options
+        known = {key: value for key, value in asked.items() if key not in self.backend.ignores}
+        return self.open_path(self.path(name), **known)
 
     def open_path(self, path: Any, **options: Any) -> EventLog:
         """A handle of whatever is at `path`, with no options but those given."""

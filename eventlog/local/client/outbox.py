@@ -22,13 +22,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from eventlog.api.batches import ManyBatches, copy_of
 from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.record_batch import BatchParts, PackedBatch
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
-from eventlog.local.client.out_batch import ManyBatches, OutBatch, copy_of
+from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.wire.connection import append_head, frame
 from eventlog.local.wire.messages import (
     FOLLOWS,
@@ -155,14 +156,14 @@ class Outbox:
         self._queue(batch, BatchParts(*packed[:3], [packed.payload]))
         return batch
 
-    def add_many(self, packed: Sequence[PackedBatch]) -> ManyBatches:
+    def add_many(self, packed: Sequence[PackedBatch]) -> ManyBatches[OutBatch]:
         """Queue the batches of one call: if one is refused, none behind it is stored."""
         batches: list[OutBatch] = []
         for one in packed:
             batches.append(self.add_packed(one, batches[-1] if batches else None))
         return ManyBatches(batches)
 
-    def withdraw(self, many: ManyBatches) -> None:
+    def withdraw(self, many: ManyBatches[OutBatch]) -> None:
         """Drop what is not sent yet of a call that was interrupted or cancelled."""
         for batch in many.batches:
             if batch in self.unsent and batch not in self.in_flight:

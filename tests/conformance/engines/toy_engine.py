@@ -1,28 +1,186 @@
-"""An engine as somebody else would ship it: asynchronous only, found by its entry point.
+"""An engine as somebody else would ship it: a driver, over a dict, found by its entry point.
 
-It keeps its logs where the memory engine does, so what the suite tests here is the way from an
-address to an engine, and the blocking log that is made over an asynchronous one.
+Its "servers" are lists in this process, so what the suite tests here is the way from an address to
+an engine, the shell around a driver, and the blocking log that is made over an asynchronous one.
 """
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+from uuid import UUID, uuid4
 
-from eventlog.config import AskedOptions
-from eventlog.memory import OPTIONS
-from eventlog.memory.log import InMemoryEventLog
+import anyio
 
-__all__ = ["NAME", "OPTIONS", "open_log"]
+from eventlog.api.loops import call_in_this_loop
+from eventlog.config import AskedOptions, LogOptions
+from eventlog.errors import EventsTruncated, LogFull
+from eventlog.remote.driver import Opened, OutOfTurn, Position, State, Stored
+from eventlog.remote.log import RemoteEventLog
 
 NAME: Final = "toy"
+OPTIONS: Final = frozenset({"durability", "retention", "on_full", "max_event_bytes", "retry_s"})
 
 
-class ToyEventLog(InMemoryEventLog):
-    """A log in memory under another scheme."""
-
-    prefix = "toy://"
-
-
-def open_log(address: str, asked: AskedOptions) -> ToyEventLog:
+def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
     """A handle of the log that `toy://NAME` means."""
-    return ToyEventLog(address.removeprefix(ToyEventLog.prefix), asked)
+    return RemoteEventLog(address, asked, lambda: ToyDriver(address, asked))
+
+
+class Server:
+    """One log; any thread may call it, and none of its methods waits."""
+
+    def __init__(self, path: str, options: LogOptions) -> None:
+        self.path = path
+        self.options = options
+        self.log_id: UUID = uuid4()
+        self.events: list[Stored] = []
+        self.first = 1
+        self.positions: dict[str, Position] = {}
+        self.producers: dict[int, dict[int, int]] = {}
+        self.lock = threading.RLock()
+        self.waiting: list[Callable[[], object]] = []
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.events) - 1
+
+    @property
+    def size(self) -> int:
+        return sum(len(one.record) for one in self.events)
+
+    def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
+        stored = self.producers.setdefault(producer_id, {})
+        if producer_seq in stored:
+            return stored[producer_seq]
+        if producer_seq != len(stored) + 1:
+            raise OutOfTurn
+        self._make_room(sum(map(len, records)))
+        first, now_ns = self.last + 1, time.time_ns()
+        self.events += [Stored(n, now_ns, record) for n, record in enumerate(records, first)]
+        stored[producer_seq] = first
+        self.wake()
+        return first
+
+    def _make_room(self, size: int) -> None:
+        retention = self.options.retention
+        while self.events and self._is_over(self.events[0], size):
+            lowest = min((one.position for one in self.positions.values()), default=self.last)
+            if retention.keep_unacked and lowest < self.first:
+                if self._is_too_large(size):
+                    raise LogFull("no room", path=self.path, is_by_retention=True)
+                return
+            del self.events[0]
+            self.first += 1
+
+    def _is_over(self, oldest: Stored, size: int) -> bool:
+        age = self.options.retention.max_age
+        is_old = age is not None and time.time_ns() - oldest.stored_ns > age.total_seconds() * 1e9
+        return is_old or self._is_too_large(size)
+
+    def _is_too_large(self, size: int) -> bool:
+        limit = self.options.retention.max_bytes
+        return limit is not None and self.size + size > limit
+
+    def read(self, seq_no: int, count: int) -> list[Stored]:
+        if seq_no < self.first:
+            raise EventsTruncated(
+                f"event {seq_no} of the log {self.path} was deleted by retention",
+                path=self.path,
+                seq_no=seq_no,
+                first_available=self.first,
+            )
+        return self.events[seq_no - self.first :][:count]
+
+    def wake(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for call in waiting:
+            call()
+
+
+_servers: dict[str, Server] = {}
+_servers_lock = threading.Lock()
+
+
+class ToyDriver:
+    """See `Driver`."""
+
+    def __init__(self, address: str, asked: AskedOptions) -> None:
+        self.path = address
+        self._asked = asked
+
+    async def open(self) -> Opened:
+        with _servers_lock:
+            if self.path not in _servers:
+                _servers[self.path] = Server(self.path, LogOptions.of(self._asked))
+        self._server = server = _servers[self.path]
+        return Opened(
+            log_id=server.log_id,
+            options=server.options,
+            record_bytes_max=2 * server.options.max_event_bytes + 1024,
+            atomic_events_max=1000,
+            atomic_bytes_max=1 << 20,
+        )
+
+    async def aclose(self) -> None:
+        """Nothing is to be given back."""
+
+    async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
+        with self._server.lock:
+            return self._server.append(producer_id, producer_seq, records)
+
+    async def state(self) -> State:
+        with self._server.lock:
+            return State(self._server.first, self._server.last, self._server.size)
+
+    async def read(self, seq_no: int, count: int) -> list[Stored]:
+        with self._server.lock:
+            return self._server.read(seq_no, count)
+
+    def reader(self, seq_no: int) -> ToyReader:
+        return ToyReader(self._server, seq_no)
+
+    async def synced(self) -> None:
+        """Nothing is ever on a disk, and a test cannot tell."""
+
+    async def find_time(self, time_ns: int) -> int:
+        with self._server.lock:
+            found = (one.seq_no for one in self._server.events if one.stored_ns >= time_ns)
+            return next(found, self._server.last + 1)
+
+    async def positions(self) -> Mapping[str, Position]:
+        with self._server.lock:
+            return dict(self._server.positions)
+
+    async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
+        with self._server.lock:
+            before = self._server.positions.get(consumer, Position(0, 0)).position
+            moved = max(before, position) if is_ack else position
+            self._server.positions[consumer] = Position(moved, time.time_ns())
+
+    async def forget(self, consumer: str) -> None:
+        with self._server.lock:
+            self._server.positions.pop(consumer, None)
+
+
+class ToyReader:
+    """See `Reader`."""
+
+    def __init__(self, server: Server, seq_no: int) -> None:
+        self._server = server
+        self._seq_no = seq_no
+
+    async def next(self) -> list[Stored]:
+        while True:
+            changed = anyio.Event()
+            with self._server.lock:
+                if found := self._server.read(self._seq_no, 512):
+                    self._seq_no += len(found)
+                    return found
+                self._server.waiting.append(call_in_this_loop(changed.set))
+            await changed.wait()
+
+    async def aclose(self) -> None:
+        """Nothing is to be given back."""

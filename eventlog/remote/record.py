@@ -1,0 +1,167 @@
+"""Records: what an engine over a server stores of one event.
+
+A record is the body of a batch of one event (see `event.record_batch`), so type, causes, keys and
+headers are those of every engine. Its number and the time of storing are the server's.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from eventlog.config import BATCH_EVENTS_LIMIT
+from eventlog.errors import CorruptLog, EventTooLarge
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.many_events import Packing
+from eventlog.event.record_batch import Decode, areas_bytes, mismatch, unpack_body
+from eventlog.remote.driver import Stored
+
+
+class Limits:
+    """What a log takes: of one event, and of a batch that is stored whole or not at all."""
+
+    def __init__(
+        self, max_event_bytes: int, record_bytes_max: int, batch_bytes: int, batch_events: int
+    ) -> None:
+        self.max_event_bytes = max_event_bytes
+        self.record_bytes_max = record_bytes_max
+        self.batch_bytes = batch_bytes
+        self.batch_events = min(batch_events, BATCH_EVENTS_LIMIT)
+
+
+class RecordBuilder:
+    """Packs events into records, as `BatchBuilder` packs them into batches."""
+
+    def __init__(self, limits: Limits, path: str) -> None:
+        self._limits = limits
+        self._path = path
+        self._builder = BatchBuilder(limits.max_event_bytes, path)
+        self._records: list[bytes] = []
+        self.bytes = 0
+        """Of all the records that were added since `build`."""
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def is_full(self) -> bool:
+        """No other record may be added."""
+        return len(self._records) >= self._limits.batch_events
+
+    def pack(
+        self, event: Any, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The record of one event.
+
+        Raises:
+            InvalidEvent, EventTooLarge, InvalidArgument, InvalidArgumentType: it can have none.
+        """
+        if len(self._builder):
+            self._builder.clear()  # an interrupt came in between
+        self._builder.add(event, key, headers)
+        count, flags, acks_bytes, payload = self._builder.build()
+        record = bytes(payload[areas_bytes(count, flags, acks_bytes) :])
+        if len(record) > self._limits.record_bytes_max:
+            raise EventTooLarge(
+                f"the event takes {len(record)} bytes in the log {self._path}, whose server takes"
+                f" {self._limits.record_bytes_max}: store large data elsewhere, or raise the"
+                " server's limit",
+                path=self._path,
+            )
+        return record
+
+    def add(
+        self, event: Any, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> int:
+        """Pack one event; its row in the batch.
+
+        Raises:
+            InvalidEvent, EventTooLarge, InvalidArgument, InvalidArgumentType: it was not added.
+        """
+        record = self.pack(event, key, headers)
+        self._records.append(record)
+        self.bytes += len(record)
+        return len(self._records) - 1
+
+    def add_all(self, events: list[Any], limit_bytes: int) -> list[list[bytes]]:
+        """Pack many events, and give the batches that are full; the rest waits for `build`.
+
+        Raises:
+            InvalidEvent, EventTooLarge: none of these events was added.
+        """
+        full = []
+        for record in [self.pack(event) for event in events]:
+            self._records.append(record)
+            self.bytes += len(record)
+            if self.bytes >= limit_bytes or self.is_full:
+                full.append(self.build())
+        return full
+
+    def build(self) -> list[bytes]:
+        """All records that were added since the last call."""
+        records, self._records, self.bytes = self._records, [], 0
+        return records
+
+
+class ManyRecords(Packing[list[bytes]]):
+    """Packs the events of one `append_many` as batches of records."""
+
+    def __init__(self, limits: Limits, path: str, keys: Any = None, headers: Any = None) -> None:
+        super().__init__(
+            lambda: RecordBuilder(limits, path), limits.batch_bytes, path, keys, headers
+        )
+
+
+def envelopes_of(stored: Sequence[Stored], path: str, decode: Decode) -> list[EventEnvelope]:
+    """The events of what a driver read.
+
+    Raises:
+        EventTypeMismatch: a payload is not of the decoder's type.
+        CorruptLog: a record is none.
+    """
+    was_collecting = gc.isenabled()
+    gc.disable()  # once for all of them: see `unpack_body`
+    try:
+        return [_envelope_of(one, path, decode) for one in stored]
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
+def envelope_of(stored: Stored, path: str, decode: Decode) -> EventEnvelope:
+    """One of them; it raises the same."""
+    return next(iter(envelopes_of([stored], path, decode)))
+
+
+def _envelope_of(stored: Stored, path: str, decode: Decode) -> EventEnvelope:
+    seq_no, stored_ns, record = stored
+    try:
+        [envelope] = unpack_body(record, 1, seq_no, decode, stored_ns)
+    except RecursionError as error:
+        raise mismatch(error, seq_no, path) from error
+    except msgspec.ValidationError as error:
+        if "`$[4]" not in str(error):
+            raise _not_ours(seq_no, path) from error
+        raise mismatch(error, seq_no, path) from error
+    except (ValueError, TypeError, msgspec.DecodeError) as error:
+        raise _not_ours(seq_no, path) from error
+    return envelope
+
+
+def _not_ours(seq_no: int, path: str) -> CorruptLog:
+    return CorruptLog(
+        f"event {seq_no} of the log {path} was not written by eventlog; read on after it, and keep"
+        " other programs from writing there",
+        path=path,
+        seq_no=seq_no,
+        last_seq_no=seq_no,
+    )
+
+
+def bytes_of(records: Iterable[bytes]) -> int:
+    """Their size together."""
+    return sum(map(len, records))

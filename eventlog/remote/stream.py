@@ -1,0 +1,169 @@
+"""Reading a log on a server on trio and asyncio: streams that wait for events, and ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from eventlog.api.arguments import Bounds
+from eventlog.api.refusals import closed, mixed_use
+from eventlog.api.statistics import Counters, StreamStatistics
+from eventlog.api.stream_options import StreamOptions
+from eventlog.api.streams import NextBatch, StreamOfBatches
+from eventlog.errors import EventsTruncated
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.payload import unpack
+from eventlog.remote.driver import Reader, Stored, Unreachable
+from eventlog.remote.handle import CLOSE_S, RemoteHandle
+from eventlog.remote.record import envelopes_of
+
+if TYPE_CHECKING:
+    from eventlog.remote.log import RemoteEventLog
+
+EVENTS_AT_ONCE: Final = 512
+"""Events that one call reads."""
+
+
+class RemoteStream(StreamOfBatches):
+    """See `EventStream`. It reads what it waits for from a reader of the driver."""
+
+    def __init__(
+        self,
+        log: RemoteEventLog,
+        handle: RemoteHandle,
+        next_seq_no: int,
+        end: int | None,
+        options: StreamOptions,
+        consumer: str | None,
+    ) -> None:
+        super().__init__(log, consumer)
+        self._handle = handle
+        self._next_seq_no = next_seq_no
+        self._end = end
+        """The number before which a stream ends that does not follow."""
+        self._options = options
+        self._reader: Reader | None = None
+        self._mode: str | None = None
+        self._is_closed = False
+        self._scope: anyio.CancelScope | None = None
+        """Of the task that waits."""
+        self._turn_to_read = anyio.Lock(fast_acquire=True)
+        self._counters = Counters(StreamStatistics)
+
+    def __repr__(self) -> str:
+        """Where the stream is."""
+        return f"<EventStream of {self._handle.path!r} before event {self._next_seq_no}>"
+
+    def use_as(self, mode: str) -> None:
+        if self._mode not in (None, mode):
+            raise mixed_use()
+        self._mode = mode
+
+    def statistics(self) -> StreamStatistics:
+        is_open = not self._is_closed and not self._handle.calls.is_closed
+        last = self._handle.store.last if is_open else 0
+        return self._counters.statistics(lag=max(last - self._next_seq_no + 1, 0))
+
+    async def next_batch(self) -> list[EventEnvelope] | None:
+        self._check_open()
+        await checkpoint()
+        async with self._turn_to_read:
+            self._check_open()
+            with anyio.CancelScope() as self._scope:
+                return await self._next()
+        raise closed("stream", self._handle.path)
+
+    def _check_open(self) -> None:
+        self._handle.check_place()
+        if self._is_closed:
+            raise closed("stream", self._handle.path)
+
+    async def _next(self) -> list[EventEnvelope] | None:
+        if self._end is not None and self._next_seq_no >= self._end:
+            return None
+        try:
+            stored = await self._read()
+        except EventsTruncated as error:
+            first = error.first_available
+            if self._options.on_truncated != "skip" or first is None:
+                raise
+            self._counters.skipped += first - self._next_seq_no
+            self._next_seq_no = first
+            return await self._next()
+        events = envelopes_of(stored, self._handle.path, self._options.decode)
+        self._next_seq_no = stored[-1].seq_no + 1
+        self._handle.store.note_last(stored[-1].seq_no)
+        self._counters.batches += 1
+        self._counters.events += len(events)
+        return events
+
+    async def _read(self) -> list[Stored]:
+        """The next events, without a gap; at least one."""
+        pauses = self._handle.calls.pauses()
+        while True:
+            try:
+                stored = await self._read_once()
+            except Unreachable as error:
+                await pauses.pause(error)
+            else:
+                if stored and stored[0].seq_no == self._next_seq_no:
+                    return stored
+                await self._drop_reader()
+                pauses.reset()
+
+    async def _read_once(self) -> list[Stored]:
+        calls, driver, seq_no = self._handle.calls, self._handle.driver, self._next_seq_no
+        if self._end is not None:
+            count = min(self._end - seq_no, EVENTS_AT_ONCE)
+            return await calls.until_closed(lambda: driver.read(seq_no, count))
+        is_waiting = seq_no > self._handle.store.last
+        if self._reader is None:
+            self._reader = driver.reader(seq_no)
+        try:
+            stored = await calls.until_closed(self._reader.next)
+        except BaseException:
+            await self._drop_reader()
+            raise
+        self._counters.wake_ups += is_waiting
+        return stored
+
+    async def _drop_reader(self) -> None:
+        """Nobody knows what it would give next."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            with anyio.move_on_after(CLOSE_S, shield=True):
+                await reader.aclose()
+
+    async def aclose(self) -> None:
+        """Give the reader back; whoever waits gets `LogClosed`."""
+        self._is_closed = True
+        self.drop_events()
+        if self._scope is not None:
+            self._scope.cancel()
+        async with self._turn_to_read:
+            await self._drop_reader()
+
+
+def read_from(log: RemoteEventLog, bounds: Bounds) -> Callable[[], NextBatch]:
+    """What `RangeOfBatches` starts: the bounds are resolved at the first batch."""
+
+    def start() -> NextBatch:
+        place: tuple[int, int] | None = None
+
+        async def next_batch() -> list[EventEnvelope] | None:
+            nonlocal place
+            handle = await log.ready()
+            seq_no, stop = place or await handle.numbers_of(bounds)
+            if seq_no >= stop:
+                return None
+            count = min(stop - seq_no, EVENTS_AT_ONCE)
+            stored = await handle.calls.repeated(lambda: handle.driver.read(seq_no, count))
+            place = stored[-1].seq_no + 1, stop
+            return envelopes_of(stored, handle.path, unpack)
+
+        return next_batch
+
+    return start
