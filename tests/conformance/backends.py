@@ -6,12 +6,15 @@ flavour lacks it, the test is skipped with the reason that stands here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
+
+from tests import servers
 
 Ability = Literal[
     "processes",  # several processes open the same log
@@ -64,6 +67,13 @@ _LACKS_IN_MEMORY: dict[Ability, str] = {
     "directory": _IN_MEMORY,
 }
 
+
+def _on_nats(folder: Path, name: str) -> str:
+    """A stream of this process's server, named after the test's directory."""
+    word = hashlib.sha256(f"{folder}/{name}".encode()).hexdigest()[:16]
+    return f"{servers.shared('nats').address}test-{word}"
+
+
 BACKENDS = (
     Backend(
         "local",
@@ -88,6 +98,20 @@ BACKENDS = (
         },
         # The shell is tested here, and its colours with the engines that people use.
         flavours=frozenset({"trio", "blocking"}),
+        ignores=frozenset({"segment_bytes"}),
+    ),
+    Backend(
+        "jetstream",
+        path_of=_on_nats,
+        lacks={
+            "writer process": "the server is nobody's child, and tests of faults have their own",
+            "offline reading": "events are read from the server",
+            "directory": "the log is a stream of a server",
+            "private logs": "all handles of an address have one log",
+            "counts of the writer": "a driver does not ask its server for them",
+            "members": "the engine has no groups yet",
+            "restart": "the server is shared by all tests, and tests of faults have their own",
+        },
         ignores=frozenset({"segment_bytes"}),
     ),
 )
