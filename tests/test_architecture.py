@@ -42,6 +42,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "local.writer": LOCAL | {"local.wire", "local.groups", "local.rendezvous"},
     "local.client": LOCAL | {"local.wire", "local.groups", "local.rendezvous", "spawn"},
     "memory": GROUND | {"blocking"},
+    "remote": GROUND,
     "blocking": GROUND,
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
@@ -57,6 +58,8 @@ inside its functions (see `test_engines_are_loaded_by_their_address_alone`)."""
 
 PURE: Final = {
     "api.arguments": set[str](),
+    "api.batches": set[str](),
+    "api.leaving": set[str](),
     "api.group": set[str](),
     "api.refusals": set[str](),
     "api.statistics": set[str](),
@@ -234,6 +237,9 @@ def test_event_loops_stay_in_the_shells() -> None:
         *("local.client.asynchronous", "local.client.append_pipe"),
         *("local.log", "local.stream", "local.publisher", "local.group", "local.member"),
         *("memory.log", "memory.group", "api.portal", "api.loops", "__init__"),
+        *("api.publisher_block", "api.streams"),
+        *("remote.calls", "remote.handle", "remote.log", "remote.producing", "remote.publisher"),
+        *("remote.stream", "remote.pipeline", "remote.group", "remote.member"),
     }
     for name in MODULES:
         found = {top_of(one) for one in imports_of(name)} & loops

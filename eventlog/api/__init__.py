@@ -18,6 +18,10 @@
 `portal`             a thread with an event loop, for programs without one
 `loops`              the event loop that an asynchronous handle belongs to
 `times`              the clock for what is stored, which no jump misleads
+`streams`            streams and ranges over whatever gives the next batch
+`batches`            batches on their way, those of one call, and handles of their events; pure
+`publisher_block`    the end of a publisher's block, on trio and asyncio
+`leaving`            how long a publisher's block is flushed at its end, and what is told then
 `waiting`            what is said of appends that wait for room
 `forks`              which side of a fork this process is on
 ===================  ====================================================================

@@ -281,8 +281,9 @@ class EventLog(LogOfGroups):
     ) -> EventRange:
         """The events from number `start` to before `stop`, or of times; no consumer.
 
-        It ends at the last event that is stored at the call. `start` 0 is the first one stored; a
-        negative `start` counts from the end, so -10 means the last ten, or all if there are fewer.
+        It ends at the last event that is stored at the call, or, on a server, at its first use.
+        `start` 0 is the first one stored; a negative `start` counts from the end, so -10 means the
+        last ten, or all if there are fewer.
 
         `since` and `until` are times of storing (`EventEnvelope.stored_at`), aware datetimes: the
         first event stored at or after `since`, to before the first one stored at or after `until`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventlog.errors import InvalidArgument, LogClosed, NotSupported
+from eventlog.errors import EventsTruncated, InvalidArgument, LogClosed, LogFull, NotSupported
 
 
 def never_synced(path: str) -> InvalidArgument:
@@ -14,6 +14,27 @@ def never_synced(path: str) -> InvalidArgument:
         f'the log {path} has durability "memory", so nothing of it is ever synced; make it with'
         ' "disk" or "sync"',
         path=path,
+    )
+
+
+def truncated(path: str, seq_no: int, first_available: int) -> EventsTruncated:
+    """The error for an event that retention has deleted."""
+    return EventsTruncated(
+        f"event {seq_no} of the log {path} was deleted by retention; the first one available is"
+        f' {first_available}: seek to it, or subscribe with on_truncated="skip"',
+        path=path,
+        seq_no=seq_no,
+        first_available=first_available,
+    )
+
+
+def full_by_retention(path: str, max_bytes: int | None, unacked: int) -> LogFull:
+    """The error for an append that has no room before event `unacked` is acknowledged."""
+    return LogFull(
+        f"the log {path} is full: it may keep {max_bytes} bytes and a consumer has not"
+        f" acknowledged event {unacked}; acknowledge, forget the consumer, or raise the limit",
+        path=path,
+        is_by_retention=True,
     )
 
 

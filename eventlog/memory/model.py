@@ -24,15 +24,12 @@ import msgspec
 
 from eventlog.api.arguments import Bounds
 from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.refusals import full_by_retention, truncated
 from eventlog.api.statistics import Counters, WriterStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.times import LogClock, first_at
 from eventlog.config import LogOptions
-from eventlog.errors import (
-    EventsTruncated,
-    LogFull,
-    SequenceOutOfRange,
-)
+from eventlog.errors import SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope, datetime_of
 from eventlog.event.payload import unpack
 from eventlog.event.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
@@ -144,13 +141,7 @@ class MemoryLog:
             if retention.keep_unacked and lowest < self._batches[0].last_seq_no:
                 if not self._is_too_large(size):
                     return
-                raise LogFull(
-                    f"the log {self.path} is full: it may keep {retention.max_bytes} bytes and a"
-                    f" consumer has not acknowledged event {lowest + 1}; acknowledge, forget"
-                    " the consumer, or raise the limit",
-                    path=self.path,
-                    is_by_retention=True,
-                )
+                raise full_by_retention(self.path, retention.max_bytes, lowest + 1)
             del self._batches[0]
             self.groups.pass_deleted()
 
@@ -183,14 +174,7 @@ class MemoryLog:
             if seq_no > self.last:
                 return None
             if seq_no < self.first_available:
-                raise EventsTruncated(
-                    f"event {seq_no} of the log {self.path} was deleted by retention; the first"
-                    f" one available is {self.first_available}: seek to it, or subscribe with"
-                    ' on_truncated="skip"',
-                    path=self.path,
-                    seq_no=seq_no,
-                    first_available=self.first_available,
-                )
+                raise truncated(self.path, seq_no, self.first_available)
             place = bisect_right(self._batches, seq_no, key=lambda batch: batch.base_seq_no) - 1
             batch = self._batches[place]
         return batch.envelopes(self.path, decode)[seq_no - batch.base_seq_no :]

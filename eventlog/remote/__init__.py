@@ -7,4 +7,16 @@
 The shell checks arguments, packs and unpacks events, repeats calls while nobody answers, and makes
 batches for publishers. The driver speaks with the server: each stored message is one event, and its
 number is the server's own.
+
+==============  =====================================================================
+`driver`        what an engine has to do
+`log`           the log, for trio and asyncio
+`handle`        an open handle: its driver, its calls, its limits
+`calls`         calls of a driver, repeated while nobody answers, ended at the close
+`record`        the bytes of a stored event
+`producing`     records on their way to a server, and appends of tasks that share a batch
+`pipeline`      batches of one producer, several on their way at once
+`publisher`     publishers
+`stream`        streams and ranges
+==============  =====================================================================
 """

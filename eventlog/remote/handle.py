@@ -38,7 +38,7 @@ class RemoteHandle:
         self.limits = Limits(
             self.options.max_event_bytes,
             opened.record_bytes_max,
-            min(BATCH_BYTES_LIMIT, opened.atomic_bytes_max),
+            min(_batch_bytes(opened.options.retention.max_bytes), opened.atomic_bytes_max),
             opened.atomic_events_max,
         )
         self.store = Store(driver, self.calls, waits_for_room=self.options.on_full == "wait")
@@ -95,6 +95,11 @@ class RemoteHandle:
         }
         start, stop = bounds.numbers(state.first, state.last, found.__getitem__)
         return start or state.first, stop
+
+
+def _batch_bytes(kept_bytes: int | None) -> int:
+    """What a batch may have: it is stored whole, so a small part of what the log may keep."""
+    return BATCH_BYTES_LIMIT if kept_bytes is None else min(BATCH_BYTES_LIMIT, kept_bytes // 16)
 
 
 async def open_handle(make: Callable[[], Driver], asked: AskedOptions) -> RemoteHandle:

@@ -37,7 +37,7 @@ from eventlog.event.envelope import datetime_of
 from eventlog.event.many_events import Headers, Keys
 from eventlog.remote.driver import Driver
 from eventlog.remote.handle import RemoteHandle, open_handle
-from eventlog.remote.producing import deliver_all, in_a_row
+from eventlog.remote.pipeline import deliver_all, in_a_row
 from eventlog.remote.publisher import RemotePublisher
 from eventlog.remote.record import ManyRecords
 from eventlog.remote.stream import RemoteStream, read_from

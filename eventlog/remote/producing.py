@@ -13,20 +13,17 @@ refused, or nobody knows what became of it, is given up: the next batch is the f
 from __future__ import annotations
 
 import secrets
-from collections import deque
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
-from eventlog.api.batches import SentBatch, copy_of
+from eventlog.api.batches import SentBatch
 from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.api.waiting import SLOW_S, warn_of_wait
 from eventlog.errors import EventLogError, LogFull
-from eventlog.remote.calls import ROOM_PAUSE_S, Calls, Pauses
+from eventlog.remote.calls import ROOM_PAUSE_S, Calls
 from eventlog.remote.driver import Driver, OutOfTurn, Unreachable
 from eventlog.remote.record import Limits, RecordBuilder, bytes_of
 
@@ -148,13 +145,13 @@ async def deliver(store: Store, batch: Batch, producer: Producer) -> Producer | 
             try:
                 await pauses.pause(error)
             except EventLogError as gave_up:
-                _refuse(batch, gave_up, counters)
+                refuse(batch, gave_up, counters)
                 return None
         except OutOfTurn:  # the server has forgotten the producer
             batch.producer, producer = None, Producer()
         except EventLogError as error:
             if not store.is_worth_waiting(error):
-                _refuse(batch, error, counters)
+                refuse(batch, error, counters)
                 return None
             batch.producer, producer = None, Producer()
             room = room or RoomWait(store)
@@ -166,158 +163,10 @@ async def deliver(store: Store, batch: Batch, producer: Producer) -> Producer | 
             return usable
 
 
-def _refuse(batch: Batch, error: EventLogError, counters: Counters[PublisherStatistics]) -> None:
+def refuse(batch: Batch, error: EventLogError, counters: Counters[PublisherStatistics]) -> None:
+    """Answer a batch with an error, and count its events."""
     counters.refused += batch.rows
     batch.refuse(error)
-
-
-class Pipeline:
-    """Sends batches of one producer in order, several at once.
-
-    A round lasts until a call fails. Then all that are on their way end, and what was not answered
-    begins the next round: nothing overtakes, whatever becomes of a call.
-    """
-
-    def __init__(self, store: Store, max_in_flight: int) -> None:
-        self._store = store
-        self._max_in_flight = max_in_flight
-        self._producer = Producer()
-        self._pauses: Pauses = store.calls.pauses()
-        self._room: RoomWait | None = None
-        self.counters = Counters(PublisherStatistics)
-        self._first_error: EventLogError | None = None
-        self._unsent: deque[Batch] = deque()
-        self._in_flight: list[Batch] = []
-        self._changed = anyio.Event()
-        self._failed: Unreachable | LogFull | None = None
-        """Why this round ends, if its batches are to be sent again after a pause."""
-        self._is_broken = False
-
-    @property
-    def pending(self) -> int:
-        """Batches that are not answered."""
-        return len(self._unsent) + len(self._in_flight)
-
-    @property
-    def events(self) -> int:
-        """Their events."""
-        return sum(batch.rows for batch in [*self._in_flight, *self._unsent])
-
-    def add(self, batch: Batch) -> None:
-        """Put a batch behind the others."""
-        self._unsent.append(batch)
-        self._note()
-
-    def _note(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    async def wait_changed(self) -> None:
-        """Wait until a batch comes, or an answer."""
-        await self._changed.wait()
-
-    async def run(self) -> None:
-        """Send whatever comes, until cancelled.
-
-        Raises:
-            WriterUnavailable: nobody answers.
-            LogClosed: the handle was closed.
-        """
-        while True:
-            self._failed, self._is_broken = None, False
-            async with anyio.create_task_group() as tasks:
-                while not self._is_broken:
-                    if self._may_send_next():
-                        await self._send_next(tasks)
-                    else:
-                        await self.wait_changed()
-            await self._begin_again()
-
-    def _may_send_next(self) -> bool:
-        if not self._unsent or len(self._in_flight) >= self._max_in_flight:
-            return False
-        # Nothing keeps the order between two producers but waiting for the one.
-        producer = self._unsent[0].producer or self._producer
-        return not self._in_flight or self._in_flight[-1].producer is producer
-
-    async def _send_next(self, tasks: TaskGroup) -> None:
-        batch = self._unsent.popleft()
-        before = batch.before
-        if before is not None and before.error is not None:
-            self._refuse(batch, copy_of(before.error))
-            return
-        if batch.producer is None:
-            self._producer.take(batch)
-        self._in_flight.append(batch)
-        # `start` returns after the call has begun, so calls begin in the order of their batches.
-        await tasks.start(self._send, batch)
-
-    async def _send(self, batch: Batch, *, task_status: TaskStatus[None]) -> None:
-        task_status.started()
-        size, count = bytes_of(batch.records), batch.rows
-        try:
-            base = await self._store.send(batch)
-        except OutOfTurn:
-            self._not_taken(batch)
-        except Unreachable as error:
-            self._failed, self._is_broken = error, True
-        except EventLogError as error:
-            self._not_taken(batch)
-            if isinstance(error, LogFull) and self._store.is_worth_waiting(error):
-                self._failed = self._failed or error
-            else:
-                self._refuse(batch, error)
-                self._in_flight.remove(batch)
-        else:
-            self._pauses.reset()
-            self._room = None
-            self.counters.add_batch(count, size)
-            batch.finish(base)
-            self._in_flight.remove(batch)
-        self._note()
-
-    def _refuse(self, batch: Batch, error: EventLogError) -> None:
-        _refuse(batch, error, self.counters)
-        self._first_error = self._first_error or error
-        self._note()
-
-    async def _begin_again(self) -> None:
-        """After a round: what is not answered is sent again, first, perhaps after a pause."""
-        self._unsent.extendleft(reversed(self._in_flight))
-        repeated = len(self._in_flight)
-        self._in_flight.clear()
-        if isinstance(self._failed, Unreachable):
-            self.counters.repeated += repeated
-            await self._pauses.pause(self._failed)
-        elif self._failed is not None:
-            self._room = self._room or RoomWait(self._store)
-            await self._room.pause()
-
-    def _not_taken(self, batch: Batch) -> None:
-        """It is not stored, and its number is lost: another producer sends what is left."""
-        self._is_broken = True
-        if batch.producer is self._producer:
-            self._producer = Producer()
-        batch.producer = None
-
-    def check_stored(self) -> None:
-        """Pass if no batch was refused since the last look."""
-        error, self._first_error = self._first_error, None
-        if error is not None:
-            raise copy_of(error)
-
-    def give_up(self, error: EventLogError) -> None:
-        """Answer all that is not answered with this error."""
-        for batch in [*self._in_flight, *self._unsent]:
-            if not batch.is_done:
-                self._refuse(batch, error)
-        self._in_flight.clear()
-        self._unsent.clear()
-        self._note()
-
-    def statistics(self) -> PublisherStatistics:
-        """What was counted."""
-        return self.counters.statistics(in_flight=self.pending)
 
 
 class Entry:
@@ -390,31 +239,3 @@ class Appends:
             batch.records = [entry.record for entry in self._entries]
             batch.rows = len(batch.records)
             self._begin_batch()
-
-
-def in_a_row(packed: Sequence[list[bytes]]) -> list[Batch]:
-    """The batches of one call: after one that is refused, the next ones are refused too."""
-    batches = list(map(Batch, packed))
-    for before, batch in pairwise(batches):
-        batch.before = before
-    return batches
-
-
-async def deliver_all(store: Store, batches: Sequence[Batch], max_in_flight: int) -> None:
-    """Store batches of one call, all of which are answered then."""
-    pipeline = Pipeline(store, max_in_flight)
-    pipeline.counters = store.counters
-    for batch in batches:
-        pipeline.add(batch)
-
-    async def run() -> None:
-        try:
-            await pipeline.run()
-        except EventLogError as error:
-            pipeline.give_up(error)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run)
-        while pipeline.pending:
-            await pipeline.wait_changed()
-        tasks.cancel_scope.cancel()

@@ -17,7 +17,8 @@ from eventlog.api.refusals import closed
 from eventlog.api.statistics import PublisherStatistics
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys
-from eventlog.remote.producing import Batch, Pipeline, in_a_row
+from eventlog.remote.pipeline import Pipeline, in_a_row
+from eventlog.remote.producing import Batch
 from eventlog.remote.record import Limits, ManyRecords, RecordBuilder
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from eventlog.api.refusals import closed, mixed_use
 from eventlog.api.statistics import Counters, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import NextBatch, StreamOfBatches
-from eventlog.errors import EventsTruncated
+from eventlog.errors import CorruptLog, EventsTruncated, EventTypeMismatch
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.payload import unpack
 from eventlog.remote.driver import Reader, Stored, Unreachable
@@ -51,6 +51,8 @@ class RemoteStream(StreamOfBatches):
         self._scope: anyio.CancelScope | None = None
         """Of the task that waits."""
         self._turn_to_read = anyio.Lock(fast_acquire=True)
+        self._rest: list[Stored] = []
+        """What was read and not handed out: it begins with a bad event."""
         self._counters = Counters(StreamStatistics)
 
     def __repr__(self) -> str:
@@ -93,15 +95,29 @@ class RemoteStream(StreamOfBatches):
             self._counters.skipped += first - self._next_seq_no
             self._next_seq_no = first
             return await self._next()
-        events = envelopes_of(stored, self._handle.path, self._options.decode)
-        self._next_seq_no = stored[-1].seq_no + 1
         self._handle.store.note_last(stored[-1].seq_no)
+        events, self._rest = self._decoded(stored)
+        self._next_seq_no += len(events)
         self._counters.batches += 1
         self._counters.events += len(events)
         return events
 
+    def _decoded(self, stored: list[Stored]) -> tuple[list[EventEnvelope], list[Stored]]:
+        """The events before the first bad one, and the rest, which is met at the next call."""
+        path, decode = self._handle.path, self._options.decode
+        try:
+            return envelopes_of(stored, path, decode), []
+        except (EventTypeMismatch, CorruptLog) as error:
+            good = (error.seq_no or 0) - stored[0].seq_no
+            if good <= 0:
+                self._rest = stored
+                raise
+            return envelopes_of(stored[:good], path, decode), stored[good:]
+
     async def _read(self) -> list[Stored]:
         """The next events, without a gap; at least one."""
+        if self._rest:
+            return self._rest
         pauses = self._handle.calls.pauses()
         while True:
             try:

@@ -27,7 +27,9 @@ Ability = Literal[
     "cancellation",  # a call that waits can be cancelled
     "event loop",  # calls are awaited
     "members",  # groups have members that lease
-    "counts of the writer",  # `statistics` has what the writer, or server, has counted
+    "counts of the writer",  # `statistics` and `status` have what the writer has counted
+    "bounds at the call",  # `read` ends at what was the last event at the call, not at its use
+    "segments",  # the log is made of segments, and its batches are kept as they were
     "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
@@ -67,12 +69,13 @@ _LACKS_IN_MEMORY: dict[Ability, str] = {
     "directory": _IN_MEMORY,
 }
 
+_ON_SERVER = "a server does not tell what its clients have done"
+
 
 def _on_nats(folder: Path, name: str) -> str:
     """A stream of this process's server, named after the test's directory."""
     word = hashlib.sha256(f"{folder}/{name}".encode()).hexdigest()[:16]
     return f"{servers.shared('nats').address}test-{word}"
-
 
 BACKENDS = (
     Backend(
@@ -91,8 +94,10 @@ BACKENDS = (
         "toy",
         path_of=lambda folder, name: f"toy://{folder}/{name}",
         lacks={
-            **_LACKS_IN_MEMORY,
-            "counts of the writer": "a driver does not ask its server for them",
+            **{key: why for key, why in _LACKS_IN_MEMORY.items() if key != "pickled handles"},
+            "counts of the writer": _ON_SERVER,
+            "bounds at the call": "a call that does not wait cannot ask a server",
+            "segments": "a server stores each event by itself",
             "members": "the toy has no groups",
             "private logs": "all handles of an address have one log",
         },

@@ -66,6 +66,7 @@ async def test_read_gives_its_events_one_by_one(logs: Logs) -> None:
         assert [envelope.event for envelope in await take(log.read(1), 2)] == ["a", "b"]
 
 
+@needs("bounds at the call")
 async def test_read_ends_at_what_was_stored_at_the_call(logs: Logs) -> None:
     async with logs.open() as log:
         await log.append_many("abc")
@@ -88,6 +89,7 @@ async def test_a_range_can_be_gone_through_twice(logs: Logs) -> None:
         assert [envelope.event async for envelope in events] == ["b", "c"]
 
 
+@needs("segments")
 async def test_read_crosses_segments(logs: Logs) -> None:
     events = [[number, b"x" * 1_000] for number in range(20 * BATCH_BYTES // 1_000)]
     async with logs.open() as log:
@@ -198,6 +200,7 @@ async def test_bounds_that_make_no_sense_are_refused_at_the_call(logs: Logs) -> 
 # --- groups ----------------------------------------------------------------------------------
 
 
+@needs("members")
 async def test_a_log_without_groups_lists_none(logs: Logs) -> None:
     async with logs.open() as log:
         assert await log.groups() == []
@@ -220,6 +223,7 @@ async def test_the_status_of_an_empty_log(logs: Logs) -> None:
         assert status.connections >= 1
 
 
+@needs("segments")
 async def test_the_status_tells_first_and_last_and_grows(logs: Logs) -> None:
     async with logs.open() as log:
         before = await log.status()
@@ -243,6 +247,7 @@ async def test_the_status_is_a_value(logs: Logs) -> None:
         assert status.last_seq_no is None
 
 
+@needs("counts of the writer")
 async def test_the_status_counts_connections(logs: Logs) -> None:
     async with logs.open() as log:
         alone = (await log.status()).connections

@@ -48,6 +48,7 @@ async def test_a_log_counts_what_its_appends_stored(logs: Logs) -> None:
     assert counted.bytes > 3 * len(b"order")
 
 
+@needs("counts of the writer")
 async def test_a_writer_counts_what_all_handles_have_done(logs: Logs) -> None:
     async with logs.open() as log, logs.open() as other:
         await log.append(1)
@@ -64,6 +65,7 @@ async def test_a_writer_counts_what_all_handles_have_done(logs: Logs) -> None:
     assert (writer.waiting, writer.repeated, writer.leased, writer.in_flight) == (0, 0, 0, 0)
 
 
+@needs("counts of the writer")
 async def test_a_writer_counts_positions_that_were_set(logs: Logs) -> None:
     async with logs.open() as log:
         await log.append(1)
@@ -124,7 +126,7 @@ async def test_a_stream_counts_what_it_read_and_how_far_it_is_behind(logs: Logs)
         assert stream.statistics().lag == 0
 
 
-@needs("cancellation")
+@needs("cancellation", "counts of the writer")
 async def test_a_stream_that_waits_is_parked_and_its_wake_up_counted(logs: Logs) -> None:
     async with logs.open() as log, log.subscribe("c", SeekPosition.LATEST) as stream:
         before = writer_of(await log.statistics())

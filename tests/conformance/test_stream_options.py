@@ -133,6 +133,8 @@ async def test_an_event_of_another_type_is_named_and_nothing_is_skipped(logs: Lo
         await log.append(7)
         async with log.subscribe("c", BEGINNING, type=int) as stream:
             assert await delivered(stream, 3) == [1, 2, 3]
+            if "segments" in logs.backend.lacks:  # then the event before it is no batch with it
+                assert await delivered(stream, 1) == [4]
             for _ in range(2):  # it stays where it is
                 with pytest.raises(EventTypeMismatch, match=r"event 5 .*int.*str") as caught:
                     await anext(aiter(stream))

@@ -186,6 +186,7 @@ async def test_a_time_means_the_first_event_appended_at_or_after_it(logs: Logs) 
             assert await delivered(stream, 1) == ["new"]
 
 
+@needs("segments")
 async def test_a_time_is_found_in_any_segment(logs: Logs) -> None:
     moments = []
     count = SEGMENT_BYTES // BATCH_BYTES * 3
@@ -317,6 +318,7 @@ async def subscribe_and(log: Any, place: int, consume: Any) -> None:
         await consume(place, stream)
 
 
+@needs("segments")
 async def test_events_larger_and_smaller_cross_many_segments_to_a_live_stream(logs: Logs) -> None:
     sizes = [(number * 7919) % 20_000 for number in range(300)]
     received: list[Any] = []
@@ -337,6 +339,7 @@ async def test_events_larger_and_smaller_cross_many_segments_to_a_live_stream(lo
 # --- two ways --------------------------------------------------------------------------------
 
 
+@needs("segments")
 async def test_batches_give_the_same_events_as_they_were_batched(logs: Logs) -> None:
     async with logs.open() as log:
         await log.append_many([1, 2, 3])

@@ -4,14 +4,13 @@
 `launch`           finding the log's writer, or starting one; blocking
 `adoption`         waiting for writers that became this process's children
 `conversations`    what is said, in which order, and again after a lost pipe; pure
-`out_batch`        a batch on its way, and those of one call; pure
+`out_batch`        a batch on its way; pure
 `outbox`           events on their way: shared batches, numbers, repeats; pure
 `unsent`           bytes between one `send` on a pipe and the next; pure
 `staging`          the memory through which large batches go
 `asynchronous`     pipes on trio and asyncio
 `threads`          pipes of threads and scripts; imports neither trio nor asyncio
 `append_pipe`      the appends of all tasks of a handle, through one pipe
-`leaving`          how long a publisher's block is flushed at its end
 `room`             the word in the program's log that appends wait for room
 `handle`           an open log without its pipes
 `onlooker`         what the writer says to a command that only looks

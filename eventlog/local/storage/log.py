@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
+from eventlog.api.refusals import full_by_retention
 from eventlog.api.times import SLACK_NS, LogClock
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError, EventTooLarge, LogFull, StorageFailed
@@ -35,7 +36,7 @@ from eventlog.local.storage.format import (
 from eventlog.local.storage.offsets import OffsetTable, beyond
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.recovery import Damage, SealedSegment, StoredAcks
-from eventlog.local.storage.retention import full_by_retention, is_older, learn_ages
+from eventlog.local.storage.retention import is_older, learn_ages
 from eventlog.local.storage.segment import SegmentWriter
 from eventlog.local.storage.spare import Spare
 from eventlog.local.storage.sync_work import SyncWork
@@ -334,14 +335,13 @@ class WritableLog:
             self.retire()
         if limit is None or not self.options.retention.keep_unacked:
             return
-        while self._sealed and self._total_bytes() + size > limit:
-            if not self._retire_oldest():
-                break
+        while self._sealed and self._total_bytes() + size > limit and self._retire_oldest():
+            pass
         if self._active is None or self._total_bytes() + size <= limit:
             return
         lowest = self.offsets.lowest()
         if lowest is not None and lowest < self._base_after_oldest() - 1:
-            raise full_by_retention(self.directory, limit, lowest)
+            raise full_by_retention(str(self.directory), limit, lowest + 1)
 
     def _base_after_oldest(self) -> int:
         """The first number that is not in the oldest segment."""

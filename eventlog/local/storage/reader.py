@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 
 from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.refusals import truncated
 from eventlog.api.times import first_at
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound
 from eventlog.event.envelope import EventEnvelope, datetime_of
@@ -274,14 +275,7 @@ class LogReader:
 
     def truncated(self, seq_no: int) -> EventsTruncated:
         """The error for a reader that wants an event which retention deleted."""
-        first = self.first_available
-        return EventsTruncated(
-            f"event {seq_no} of the log {self.directory} was deleted by retention; the first one"
-            f' available is {first}: seek to it, or subscribe with on_truncated="skip"',
-            path=self.directory,
-            seq_no=seq_no,
-            first_available=first,
-        )
+        return truncated(str(self.directory), seq_no, self.first_available)
 
     def missing(self, seq_no: int) -> CorruptLog | EventsTruncated | LogDeleted:
         """The error for a segment that is not where it should be."""

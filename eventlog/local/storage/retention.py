@@ -1,10 +1,9 @@
-"""What retention decides by: the ages of segments, and the words for a log that may not shrink."""
+"""What retention decides by: the ages of segments."""
 
 from __future__ import annotations
 
 from eventlog.api.times import LogClock, believable
 from eventlog.config import Retention
-from eventlog.errors import LogFull
 from eventlog.local.storage.recovery import SealedSegment
 
 
@@ -27,13 +26,3 @@ def learn_ages(sealed: list[SealedSegment], clock: LogClock, *, is_trusted: bool
     times = believable([segment.newest_ns for segment in unknown], now)
     for segment, newest_ns in zip(unknown, times, strict=True):
         segment.steady_ns = newest_ns - clock.offset
-
-
-def full_by_retention(directory: str, limit: int, lowest: int) -> LogFull:
-    """The error for an append while a consumer needs what would have to be deleted."""
-    return LogFull(
-        f"the log {directory} is full: it may keep {limit} bytes and a consumer has not"
-        f" acknowledged event {lowest + 1}; acknowledge, forget the consumer, or raise the limit",
-        path=directory,
-        is_by_retention=True,
-    )

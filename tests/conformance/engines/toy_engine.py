@@ -15,8 +15,8 @@ from uuid import UUID, uuid4
 import anyio
 
 from eventlog.api.loops import call_in_this_loop
+from eventlog.api.refusals import full_by_retention, truncated
 from eventlog.config import AskedOptions, LogOptions
-from eventlog.errors import EventsTruncated, LogFull
 from eventlog.remote.driver import Opened, OutOfTurn, Position, State, Stored
 from eventlog.remote.log import RemoteEventLog
 
@@ -70,7 +70,7 @@ class Server:
             lowest = min((one.position for one in self.positions.values()), default=self.last)
             if retention.keep_unacked and lowest < self.first:
                 if self._is_too_large(size):
-                    raise LogFull("no room", path=self.path, is_by_retention=True)
+                    raise full_by_retention(self.path, retention.max_bytes, lowest + 1)
                 return
             del self.events[0]
             self.first += 1
@@ -86,12 +86,7 @@ class Server:
 
     def read(self, seq_no: int, count: int) -> list[Stored]:
         if seq_no < self.first:
-            raise EventsTruncated(
-                f"event {seq_no} of the log {self.path} was deleted by retention",
-                path=self.path,
-                seq_no=seq_no,
-                first_available=self.first,
-            )
+            raise truncated(self.path, seq_no, self.first)
         return self.events[seq_no - self.first :][:count]
 
     def wake(self) -> None:
