@@ -26,8 +26,9 @@ class GroupOverAsync(BlockingGroup):
 
     def __init__(self, portal: Portal, manager: AbstractAsyncContextManager[Group]) -> None:
         self._portal = portal
-        self._manager = manager
-        self._group: Group = portal.call(manager.__aenter__)
+        self._block = portal.entered(manager)
+        """One task enters and leaves it: a group may run tasks of its own meanwhile."""
+        self._group: Group = self._block.__enter__()
         self._is_closed = False
 
     @property
@@ -60,9 +61,9 @@ class GroupOverAsync(BlockingGroup):
         return letters
 
     def close(self) -> None:
-        if not self._is_closed and self._portal.is_open:
-            self._portal.call(self._manager.__aexit__, None, None, None)
-        self._is_closed = True
+        if not self._is_closed:
+            self._is_closed = True
+            self._block.__exit__(None, None, None)
 
 
 class _Member(BlockingMember):

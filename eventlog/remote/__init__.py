@@ -18,5 +18,7 @@ number is the server's own.
 `pipeline`      batches of one producer, several on their way at once
 `publisher`     publishers
 `stream`        streams and ranges
+`group`         groups
+`member`        members and their leases
 ==============  =====================================================================
 """

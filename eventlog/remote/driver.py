@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, Failure, GroupReport, MemberReport
@@ -189,12 +189,14 @@ class GivenBack(NamedTuple):
 
 
 Outcome = Done | Failed | GivenBack
+LEASE_S: Final = 30.0
+"""How long after the last call for a member the group takes it for dead."""
 
 
 class GroupDriver(Protocol):
     """One group, through one handle; a driver that has groups has `group` and what stands below.
 
-    A member that no call was made for in `lease_s` is dead: what it had goes to others, each as a
+    A member that no call was made for in `LEASE_S` is dead: what it had goes to others, each as a
     failed delivery if it was begun or is not known. The shell calls `keep` for its members in time.
     """
 
@@ -204,6 +206,9 @@ class GroupDriver(Protocol):
     async def take(self, member_id: int, count: int, least: int) -> list[Delivery]:
         """Wait for events for the member: at least one.
 
+        A call may be cancelled, or get no answer, after the server has given the member events: the
+        next `take` for it gives them again, as the same attempts.
+
         With key order no event is handed out while one of its key is in anybody's hands, or waits
         to be tried again.
         """
@@ -211,7 +216,9 @@ class GroupDriver(Protocol):
     async def settle(self, member_id: int, outcomes: Sequence[Outcome]) -> set[int]:
         """Say what became of deliveries; the numbers that were somebody else's by then.
 
-        Repeatable: what was said already changes nothing. With key order, a failed event's later
+        Repeatable: what was said already changes nothing, and is somebody else's for none of it.
+        Results are settled by calls of one outcome, which may raise `LogFull` and `EventTooLarge`:
+        then nothing has changed. With key order, a failed event's later
         ones of the same key in this member's hands are given back by it.
         """
 
@@ -257,7 +264,11 @@ class DriverOfGroups(Driver, Protocol):
         """Those of a group, in the order in which they died."""
 
     async def retry_dead(self, group: str, seq_nos: Sequence[int]) -> int:
-        """Hand them out again; how many of the numbers were some."""
+        """Hand them out again; how many of the numbers were some.
+
+        Raises:
+            InvalidArgument: there is no such group, or an event is deleted and has no copy.
+        """
 
     async def drop_dead(self, group: str, seq_nos: Sequence[int]) -> int:
         """Forget them; how many of the numbers were some."""

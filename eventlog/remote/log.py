@@ -36,6 +36,7 @@ from eventlog.errors import SequenceOutOfRange
 from eventlog.event.envelope import datetime_of
 from eventlog.event.many_events import Headers, Keys
 from eventlog.remote.driver import Driver
+from eventlog.remote.group import GroupsOfRemote
 from eventlog.remote.handle import RemoteHandle, open_handle
 from eventlog.remote.pipeline import deliver_all, in_a_row
 from eventlog.remote.publisher import RemotePublisher
@@ -43,7 +44,7 @@ from eventlog.remote.record import ManyRecords
 from eventlog.remote.stream import RemoteStream, read_from
 
 
-class RemoteEventLog(EventLog):
+class RemoteEventLog(GroupsOfRemote, EventLog):
     """See `EventLog`. Each opening has a driver of its own."""
 
     def __init__(

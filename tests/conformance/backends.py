@@ -98,7 +98,6 @@ BACKENDS = (
             "counts of the writer": _ON_SERVER,
             "bounds at the call": "a call that does not wait cannot ask a server",
             "segments": "a server stores each event by itself",
-            "members": "the toy has no groups",
             "private logs": "all handles of an address have one log",
         },
         # The shell is tested here, and its colours with the engines that people use.

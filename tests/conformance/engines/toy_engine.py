@@ -9,16 +9,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID, uuid4
 
 import anyio
 
+if TYPE_CHECKING:
+    from tests.conformance.engines.toy_groups import ToyGroup
+else:
+    from toy_groups import ToyGroup
+
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.loops import call_in_this_loop
 from eventlog.api.refusals import full_by_retention, truncated
-from eventlog.config import AskedOptions, LogOptions
+from eventlog.config import AskedOptions, GroupOrdering, LogOptions
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.payload import unpack
+from eventlog.memory.coordinator import Groups
 from eventlog.remote.driver import Opened, OutOfTurn, Position, State, Stored
 from eventlog.remote.log import RemoteEventLog
+from eventlog.remote.record import envelopes_of
 
 NAME: Final = "toy"
 OPTIONS: Final = frozenset({"durability", "retention", "on_full", "max_event_bytes", "retry_s"})
@@ -42,6 +52,7 @@ class Server:
         self.producers: dict[int, dict[int, int]] = {}
         self.lock = threading.RLock()
         self.waiting: list[Callable[[], object]] = []
+        self.groups = Groups(cast("Any", self), self.lock)
 
     @property
     def last(self) -> int:
@@ -57,10 +68,13 @@ class Server:
             return stored[producer_seq]
         if producer_seq != len(stored) + 1:
             raise OutOfTurn
+        stored[producer_seq] = self.store(records)
+        return stored[producer_seq]
+
+    def store(self, records: Sequence[bytes]) -> int:
         self._make_room(sum(map(len, records)))
         first, now_ns = self.last + 1, time.time_ns()
         self.events += [Stored(n, now_ns, record) for n, record in enumerate(records, first)]
-        stored[producer_seq] = first
         self.wake()
         return first
 
@@ -74,6 +88,7 @@ class Server:
                 return
             del self.events[0]
             self.first += 1
+            self.groups.pass_deleted()
 
     def _is_over(self, oldest: Stored, size: int) -> bool:
         age = self.options.retention.max_age
@@ -88,6 +103,26 @@ class Server:
         if seq_no < self.first:
             raise truncated(self.path, seq_no, self.first)
         return self.events[seq_no - self.first :][:count]
+
+    @property
+    def first_available(self) -> int:
+        return self.first
+
+    def next_batch(self, seq_no: int) -> list[EventEnvelope]:
+        return envelopes_of(self.read(seq_no, 1), self.path, unpack)
+
+    def note_position(self, consumer: str, position: int) -> None:
+        known = self.positions.get(consumer)
+        if known is None or known.position != position:
+            self.positions[consumer] = Position(position, time.time_ns())
+
+    def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
+        before = self.positions.get(consumer, Position(0, 0)).position
+        moved = max(before, position) if is_ack else position
+        moved = self.groups.skip(consumer, moved) if is_ack else moved
+        self.positions[consumer] = Position(moved, time.time_ns())
+        if not is_ack:
+            self.groups.seek(consumer, moved)
 
     def wake(self) -> None:
         waiting, self.waiting = self.waiting, []
@@ -151,13 +186,30 @@ class ToyDriver:
 
     async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
         with self._server.lock:
-            before = self._server.positions.get(consumer, Position(0, 0)).position
-            moved = max(before, position) if is_ack else position
-            self._server.positions[consumer] = Position(moved, time.time_ns())
+            self._server.move(consumer, position, is_ack=is_ack)
 
     async def forget(self, consumer: str) -> None:
         with self._server.lock:
             self._server.positions.pop(consumer, None)
+            self._server.groups.forget(consumer)
+
+    async def group(
+        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: int
+    ) -> ToyGroup:
+        self._server.groups.open(name, ordering, max_deliveries, position)
+        return ToyGroup(self._server, name)
+
+    async def groups(self) -> list[GroupReport]:
+        return self._server.groups.reports()
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        return self._server.groups.dead_letters(group)
+
+    async def retry_dead(self, group: str, seq_nos: Sequence[int]) -> int:
+        return self._server.groups.retry_dead(group, set(seq_nos))
+
+    async def drop_dead(self, group: str, seq_nos: Sequence[int]) -> int:
+        return self._server.groups.drop_dead(group, set(seq_nos))
 
 
 class ToyReader:

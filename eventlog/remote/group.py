@@ -1,0 +1,298 @@
+"""A group on a server, on trio and asyncio.
+
+Its block runs two tasks: one sends what members have said, one tells the server that members live.
+That is said for the members of this handle, and, where a pool looks after them, for those of the
+pool whose processes live: no timer takes work from a worker that is only slow.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Final, cast
+
+import anyio
+
+from eventlog.api.arguments import check_group, check_numbers, check_owner
+from eventlog.api.engines import open_log
+from eventlog.api.group import (
+    DeadLetter,
+    Exhausted,
+    ExitReport,
+    Group,
+    GroupReport,
+    Member,
+    MemberReport,
+    OnRefused,
+)
+from eventlog.api.log_of_groups import LogOfGroups
+from eventlog.api.positions import SeekPosition, check_name, check_seq_no
+from eventlog.api.refusals import no_groups
+from eventlog.config import MAX_DELIVERIES_DEFAULT, AskedOptions, GroupOrdering
+from eventlog.errors import EventLogError
+from eventlog.remote.driver import LEASE_S, DriverOfGroups, GroupDriver
+from eventlog.remote.handle import RemoteHandle
+from eventlog.remote.member import RemoteMember
+
+KEEP_S: Final = LEASE_S / 3
+"""How often members are said to live; also how old the counts of other processes may be."""
+FORMER_KEPT: Final = 64
+
+
+class GroupsOfRemote(LogOfGroups):
+    """What a log on a server has of groups."""
+
+    async def ready(self) -> RemoteHandle:
+        """The open handle."""
+        raise NotImplementedError
+
+    async def _driver(self) -> tuple[RemoteHandle, DriverOfGroups]:
+        handle = await self.ready()
+        if not hasattr(handle.driver, "group"):
+            raise no_groups(self.path)
+        return handle, cast("DriverOfGroups", handle.driver)
+
+    def group(
+        self,
+        name: str,
+        *,
+        ordering: GroupOrdering = None,
+        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
+        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
+    ) -> AbstractAsyncContextManager[Group]:
+        check_group(name, ordering, max_deliveries, position)
+        return self._group(name, ordering, max_deliveries, position)
+
+    @asynccontextmanager
+    async def _group(
+        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: SeekPosition
+    ) -> AsyncIterator[Group]:
+        handle, driver = await self._driver()
+        behind = max(await handle.resolve(position, name) - 1, 0)
+        last = (await handle.state()).last
+        found = await handle.calls.repeated(
+            lambda: driver.group(name, ordering, max_deliveries, min(behind, last))
+        )
+        group = RemoteGroup(handle, driver, found, name, ordering, max_deliveries)
+        await group.refresh()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(group.run_settler)
+                tasks.start_soon(group.run_keeper)
+                try:
+                    yield group
+                finally:
+                    tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as errors:
+            # The block's own exception, as it would be without our tasks: they raise none.
+            if len(errors.exceptions) == 1:
+                raise errors.exceptions[0] from errors.exceptions[0].__cause__
+            raise
+
+    async def groups(self) -> list[GroupReport]:
+        handle, driver = await self._driver()
+        return await handle.calls.repeated(driver.groups)
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        check_name(group)
+        handle, driver = await self._driver()
+        return await handle.calls.repeated(lambda: driver.dead_letters(group))
+
+    async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        numbers = sorted(check_numbers(check_name(group), seq_nos))
+        handle, driver = await self._driver()
+        return await handle.calls.repeated(lambda: driver.retry_dead(group, numbers))
+
+    async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
+        numbers = sorted(check_numbers(check_name(group), seq_nos))
+        handle, driver = await self._driver()
+        return await handle.calls.repeated(lambda: driver.drop_dead(group, numbers))
+
+
+class RemoteGroup(Group):
+    """See `Group`."""
+
+    def __init__(
+        self,
+        handle: RemoteHandle,
+        log_driver: DriverOfGroups,
+        driver: GroupDriver,
+        name: str,
+        ordering: GroupOrdering,
+        max_deliveries: int,
+    ) -> None:
+        self.path = handle.path
+        self.log_id = handle.opened.log_id
+        self.limits = handle.limits
+        self.store = handle.store
+        self.calls = handle.calls
+        self.driver = driver
+        self.ordering = ordering
+        self.max_deliveries = max_deliveries
+        self._handle = handle
+        self._log_driver = log_driver
+        self._name = name
+        self._position = 0
+        self._members: dict[int, RemoteMember] = {}
+        """Those of this handle."""
+        self._others: dict[int, MemberReport] = {}
+        """The others, as they were at the last look, also those that have ended lately."""
+        self._living: set[int] = set()
+        self._owners: set[int] = set()
+        """Pools that are looked after through this handle."""
+        self._excused: set[int] = set()
+        self._said = anyio.Event()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    # --- members -----------------------------------------------------------------------------
+
+    async def open_member(
+        self, owner: int = 0, output: str | None = None, on_refused: OnRefused | None = None
+    ) -> Member:
+        check_owner(owner)
+        self._handle.check_place()
+        async with AsyncExitStack() as stack:
+            log = None
+            if output is not None:
+                log = await stack.enter_async_context(open_log(output, AskedOptions()))
+            member_id = secrets.randbits(63) | 1
+            member = RemoteMember(self, member_id, owner, on_refused, log)
+            await self.join(member)
+            member.stack = stack.pop_all()
+            self._members[member_id] = member
+        return member
+
+    async def join(self, member: RemoteMember) -> None:
+        """Make it a member at the server."""
+        await self.calls.repeated(
+            lambda: self.driver.join(member.member_id, member.owner, os.getpid())
+        )
+
+    async def leave(self, member: RemoteMember) -> None:
+        """It has left; what it has begun without a word has failed, unless its pool is excused."""
+        if self._members.pop(member.member_id, None) is not None:
+            self._note_former(member.report(os.getpid()))
+            await self._end(member.member_id, member.owner)
+
+    async def dismiss(self, member_id: int) -> None:
+        member = self._members.pop(member_id, None)
+        if member is None:
+            known = self._others.get(member_id)
+            await self._end(member_id, 0 if known is None else known.owner)
+            return
+        self._note_former(member.report(os.getpid()))
+        member.end_lease()
+        await member.settle()
+        await self._end(member_id, member.owner)
+        member.lose_lease()
+
+    async def _end(self, member_id: int, owner: int) -> None:
+        has_failed = owner not in self._excused
+        await self.calls.repeated(lambda: self.driver.end(member_id, has_failed=has_failed))
+
+    async def excuse(self, owner: int) -> None:
+        self._excused.add(owner)
+        await self.refresh()
+
+    def members(self) -> list[MemberReport]:
+        own = [member.report(os.getpid()) for member in self._members.values()]
+        return own + [one for one in self._others.values() if one.member_id in self._living]
+
+    def member(self, member_id: int) -> MemberReport | None:
+        own = self._members.get(member_id)
+        return self._others.get(member_id) if own is None else own.report(os.getpid())
+
+    def _note_former(self, report: MemberReport) -> None:
+        self._others[report.member_id] = report
+        self._living.discard(report.member_id)
+        former = [number for number in self._others if number not in self._living]
+        for number in former[:-FORMER_KEPT]:
+            del self._others[number]
+
+    def lag(self) -> int:
+        return max(self.store.last - self._position, 0)
+
+    async def refresh(self) -> None:
+        """Ask how far the group is, and who is in it."""
+        found = await self.calls.repeated(self._log_driver.positions)
+        self._position = found[self._name].position if self._name in found else 0
+        await self._handle.state()
+        for report in await self.calls.repeated(self.driver.members):
+            if report.member_id not in self._members:
+                self._others[report.member_id] = report
+                self._living.add(report.member_id)
+
+    # --- its tasks ---------------------------------------------------------------------------
+
+    def note_said(self) -> None:
+        """A member has said something."""
+        self._said.set()
+
+    async def run_settler(self) -> None:
+        """Send what members have said; what cannot be sent is told at their next call."""
+        while True:
+            await self._said.wait()
+            self._said = anyio.Event()
+            for member in list(self._members.values()):
+                if member.has_said:
+                    with suppress(EventLogError):
+                        await member.settle()
+
+    async def run_keeper(self) -> None:
+        """Say that members live, until the group's block ends."""
+        while True:
+            await anyio.sleep(KEEP_S)
+            with suppress(EventLogError):
+                await self._keep()
+
+    async def _keep(self) -> None:
+        reports = await self.calls.repeated(self.driver.members)
+        self._living = {one.member_id for one in reports if one.member_id not in self._members}
+        self._others.update({n.member_id: n for n in reports if n.member_id in self._living})
+        looked_after = [
+            one.member_id
+            for one in reports
+            if one.member_id in self._living and one.owner in self._owners and _lives(one.pid)
+        ]
+        mine = [*self._members, *looked_after]
+        if not mine:
+            return
+        for member_id in await self.calls.repeated(lambda: self.driver.keep(mine)):
+            if member_id in self._members:
+                self._members[member_id].lose_lease()
+
+    # --- the end of events -------------------------------------------------------------------
+
+    async def wait_drained(self, seq_no: int | None = None) -> None:
+        if seq_no is None:
+            last = (await self._handle.state()).last
+        else:
+            last = check_seq_no(seq_no, consumer=self._name)
+        await self.calls.repeated(lambda: self.driver.drained(last))
+        await self.refresh()
+
+    async def wait_exhausted(self, owner: int) -> list[Exhausted]:
+        self._owners.add(owner)
+        return await self.calls.repeated(lambda: self.driver.exhausted(owner))
+
+    async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
+        await self.calls.repeated(lambda: self.driver.reject(exhausted, report))
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        return await self.calls.repeated(lambda: self._log_driver.dead_letters(self._name))
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process is there; it is one of this machine, as its pool is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
