@@ -16,6 +16,8 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, Final, Self
 
+import anyio
+
 from eventlog.errors import EventTooLarge, InvalidConfig, NotSupported
 from eventlog.errors import PermissionDenied as Denied
 from eventlog.jetstream.address import Address
@@ -31,6 +33,7 @@ except ImportError as error:
     ) from error
 
 CONNECT_S: Final = 5.0
+CLOSE_S: Final = 1.0
 ANSWER_S: Final = 5.0
 """How long a call waits for its answer."""
 PING_S: Final = 5
@@ -117,7 +120,7 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.end()
-            await connection.client.close()
+            await _close(connection.client)
 
     # --- connecting --------------------------------------------------------------------------
 
@@ -164,10 +167,10 @@ class Link:
                     f"{connection.prefix}.*", cb=connection.deliver, pending_bytes_limit=0
                 )
         except (OSError, nats.errors.Error, TimeoutError) as error:
-            await client.close()
+            await _close(client)
             raise self._why([error, *seen]) from None
         except BaseException:
-            await client.close()
+            await _close(client)
             raise
         return connection
 
@@ -370,6 +373,13 @@ class Inbox:
         raise self._error or Unreachable(
             f"the server of {path} did not answer within {within_s:g} s"
         )
+
+
+async def _close(client: Any) -> None:
+    """Close it, also in a task that is cancelled: else its own tasks stay."""
+    with anyio.CancelScope(shield=True), suppress(nats.errors.Error, OSError, TimeoutError):
+        async with asyncio.timeout(CLOSE_S):
+            await client.close()
 
 
 def answer_of(message: Any) -> dict[str, Any]:

@@ -30,6 +30,9 @@ Ability = Literal[
     "counts of the writer",  # `statistics` and `status` have what the writer has counted
     "bounds at the call",  # `read` ends at what was the last event at the call, not at its use
     "segments",  # the log is made of segments, and its batches are kept as they were
+    "waiting for room",  # what no consumer has acknowledged is kept, and a full log refuses more
+    "sync",  # an append can be acknowledged once it is on the disk
+    "large events",  # of 16 MiB
     "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
@@ -77,6 +80,7 @@ def _on_nats(folder: Path, name: str) -> str:
     word = hashlib.sha256(f"{folder}/{name}".encode()).hexdigest()[:16]
     return f"{servers.shared('nats').address}test-{word}"
 
+
 BACKENDS = (
     Backend(
         "local",
@@ -116,6 +120,9 @@ BACKENDS = (
             "bounds at the call": "a call that does not wait cannot ask a server",
             "segments": "a server stores each event by itself",
             "members": "the engine has no groups yet",
+            "waiting for room": "a stream deletes what is over its limit, whoever needs it",
+            "sync": "a client cannot tell what the server syncs",
+            "large events": "a message is at most 1 MiB, unless the server is set otherwise",
             "restart": "the server is shared by all tests, and tests of faults have their own",
         },
         ignores=frozenset({"segment_bytes"}),
