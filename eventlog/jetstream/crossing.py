@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
 from typing import Any, TypeVar
 
 import anyio
@@ -40,10 +41,13 @@ class _Thread:
         notify = call_in_this_loop(ended.set)
         task: asyncio.Task[T] | None = None
 
+        def has_ended(_: asyncio.Task[T]) -> None:
+            notify()
+
         def start() -> None:
             nonlocal task
             task = self._loop.create_task(call())
-            task.add_done_callback(lambda _: notify())
+            task.add_done_callback(lambda _task: notify())
 
         def cancel() -> None:
             if task is not None:
@@ -66,7 +70,8 @@ class _Thread:
 
     def _schedule(self, call: Callable[[], None]) -> None:
         try:
-            self._loop.call_soon_threadsafe(call)
+            # The caller's context says that its event loop is trio's.
+            self._loop.call_soon_threadsafe(call, context=Context())
         except RuntimeError:
             raise Unreachable("the handle is closed") from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from eventlog.errors import LogDeleted
@@ -93,12 +94,10 @@ class Feed:
         inbox, self._inbox = self._inbox, None
         if inbox is not None:
             await inbox.end()
-            try:
+            with suppress(Unreachable):  # it goes by itself
                 await inbox.tell(
                     b"", None, f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}"
                 )
-            except Unreachable:
-                pass  # it goes by itself
 
     async def next(self) -> list[Message]:
         """Wait for the next messages, at least one.
@@ -146,7 +145,7 @@ class Feed:
         if status is not None:
             self._hear(status, answer.headers)
             return None
-        # $JS.ACK.stream.consumer.deliveries.number.place.time.pending; with a domain two more first.
+        # $JS.ACK.stream.consumer.deliveries.number.place.time.pending; a domain is two more.
         tokens = answer.reply.split(".")
         first = 5 if len(tokens) == 9 else 7
         seq_no, place, stored_ns, self.pending = map(int, tokens[first : first + 4])
