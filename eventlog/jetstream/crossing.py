@@ -77,7 +77,11 @@ class _Thread:
 
     def stop(self) -> None:
         """End it, once what it is doing has ended."""
-        self._schedule(lambda: self._stopped.set())
+
+        def stop() -> None:
+            self._stopped.set()
+
+        self._schedule(stop)
 
 
 async def _run_here(call: Callable[[], Awaitable[T]]) -> T:

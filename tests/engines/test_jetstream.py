@@ -381,23 +381,23 @@ async def test_a_connection_cut_in_the_middle_of_a_frame_costs_nothing(address: 
 
     async def proxy(client: Any) -> None:
         left = next(cut_after, None)
-        async with client, await anyio.connect_tcp(host, int(port)) as upstream:
-            async with anyio.create_task_group() as tasks:
+        upstream = await anyio.connect_tcp(host, int(port))
+        async with client, upstream, anyio.create_task_group() as tasks:
 
-                async def pump(source: Any, target: Any, limit: int | None) -> None:
-                    try:
-                        async for data in source:
-                            if limit is not None and limit < len(data):
-                                await target.send(data[:limit])
-                                break
-                            limit = None if limit is None else limit - len(data)
-                            await target.send(data)
-                    except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                        pass
-                    tasks.cancel_scope.cancel()
+            async def pump(source: Any, target: Any, limit: int | None) -> None:
+                try:
+                    async for data in source:
+                        if limit is not None and limit < len(data):
+                            await target.send(data[:limit])
+                            break
+                        limit = None if limit is None else limit - len(data)
+                        await target.send(data)
+                except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    pass
+                tasks.cancel_scope.cancel()
 
-                tasks.start_soon(pump, client, upstream, left)
-                tasks.start_soon(pump, upstream, client, None)
+            tasks.start_soon(pump, client, upstream, left)
+            tasks.start_soon(pump, upstream, client, None)
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     async with listener, anyio.create_task_group() as tasks:
