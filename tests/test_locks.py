@@ -386,6 +386,36 @@ def test_a_serve_that_waits_or_starts_ends_in_order_on_sigterm(path: str) -> Non
     end(server)
 
 
+SIGNALLED_IN_A_DESTRUCTOR = """
+import signal, sys
+from eventlog.local.writer import __main__ as writer
+
+class Signals:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+def open_log(directory, real=writer.open_log):
+    Signals()
+    return real(directory)
+
+writer.open_log = open_log
+writer.serve(sys.argv[1], linger_s=None)
+"""
+
+
+def test_a_sigterm_in_a_destructor_ends_a_serve_that_starts(path: str) -> None:
+    # Python ignored the exception that was to end it, and it served on.
+    with blocking.open(path):
+        pass
+    stop_writer(path)
+    command = [sys.executable, "-c", SIGNALLED_IN_A_DESTRUCTOR, path]
+    server = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, timeout=HANGS_S, check=False
+    )
+    assert server.returncode == 0
+    assert not rendezvous.has_socket(path)
+
+
 def test_another_serve_is_an_error_or_waited_for(path: str) -> None:
     server = serve(path)
     first_line(server, ", epoch")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -40,10 +41,10 @@ except EventLogError as error:
 
 SUBSCRIBER = """
 import sys
-from eventlog import EventLogError, blocking
+from eventlog import EventLogError, SeekPosition, blocking
 
 with blocking.open(sys.argv[1]) as log:
-    with log.subscribe("c") as stream:
+    with log.subscribe("c", SeekPosition.LATEST) as stream:
         print("ready", flush=True)
         try:
             print(next(stream).event, flush=True)
@@ -95,8 +96,19 @@ def path(tmp_path: Path) -> Iterator[str]:
             stop_process(pid)
 
 
+@pytest.fixture(autouse=True)
+def no_child_stays() -> Iterator[None]:
+    """End what a test that failed left behind: it would fail others."""
+    yield
+    while Child.started:
+        with Child.started.pop() as process:
+            process.kill()
+
+
 class Child:
     """A process that says when it is ready, and is then told to go on."""
+
+    started: ClassVar[list[subprocess.Popen[str]]] = []
 
     def __init__(self, program: str, path: str) -> None:
         self.process = subprocess.Popen(
@@ -107,6 +119,7 @@ class Child:
             text=True,
             env=ENVIRONMENT,
         )
+        self.started.append(self.process)
         assert self.line() == "ready"
 
     def line(self) -> str:

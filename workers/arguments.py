@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 from eventlog import EventLog, InvalidArgument, InvalidArgumentType, blocking, system
 
+MEMORY: Final = "memory:"
+"""How the addresses of logs begin that only this process has."""
 
-def check_log(log: EventLog) -> EventLog:
-    """The log, if it is one for an event loop.
+
+def check_log(log: EventLog, *, is_in_process: bool = False) -> EventLog:
+    """The log, if it is one for an event loop, and handlers can reach it where they run.
 
     Raises:
-        InvalidArgumentType: it is not.
+        InvalidArgument, InvalidArgumentType: it is not.
     """
     other: object = log
     if isinstance(other, blocking.EventLog):
         raise InvalidArgumentType(f"log={log!r} is a blocking one; use workers.blocking.Pool")
     if not isinstance(getattr(log, "path", None), str):
         raise InvalidArgumentType(f"log={log!r}; give what eventlog.open gives")
+    if log.path.startswith(MEMORY) and not is_in_process:
+        raise InvalidArgument(
+            f"the log {log.path!r} is in this process's memory, where worker processes cannot reach"
+            " it; give processes=0, or a log in a directory",
+            path=log.path,
+        )
     return log
 
 
@@ -34,7 +43,9 @@ def check_ordering(ordering: str | None) -> Any:
 
 
 def path_of(
-    output: EventLog | str | os.PathLike[str] | None, *, is_in_process: bool = False
+    output: EventLog | blocking.EventLog | str | os.PathLike[str] | None,
+    *,
+    is_in_process: bool = False,
 ) -> str | None:
     """Where results go, as a path that means the same in every process; or in this one alone.
 
@@ -46,7 +57,7 @@ def path_of(
     path = os.fspath(output) if isinstance(output, str | os.PathLike) else _path_in(output)
     if "://" in path:
         return path
-    if path.startswith("memory:"):
+    if path.startswith(MEMORY):
         if is_in_process:
             return path
         raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
@@ -60,8 +71,10 @@ def _path_in(output: object) -> str:
     return path
 
 
-def check_retry_on(kinds: object) -> tuple[type[BaseException], ...]:
+def check_retry_on(kinds: object) -> tuple[type[BaseException] | str, ...]:
     """The exceptions after which an event is tried again; all of them without a choice.
+
+    A name (`"OSError"`, `"package.module:Name"`) is looked up by the workers.
 
     Raises:
         InvalidArgumentType: one of them is no exception.
@@ -69,6 +82,11 @@ def check_retry_on(kinds: object) -> tuple[type[BaseException], ...]:
     if kinds is None:
         return (BaseException,)
     given = kinds if isinstance(kinds, tuple) else (kinds,)
-    if not all(isinstance(one, type) and issubclass(one, BaseException) for one in given):
+    if not all(isinstance(one, str) or is_exception(one) for one in given):
         raise InvalidArgumentType(f"retry_on={kinds!r}; give types of exceptions")
     return given
+
+
+def is_exception(kind: object) -> bool:
+    """Whether it is a type of exceptions."""
+    return isinstance(kind, type) and issubclass(kind, BaseException)

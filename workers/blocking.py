@@ -29,7 +29,7 @@ import eventlog.blocking
 from eventlog import DeadLetter, EventLogError, InvalidArgumentType, system
 from workers import pool
 from workers.errors import PoolError, PoolFailed
-from workers.options import PoolOptions
+from workers.options import PoolOptions, signature
 from workers.signals import PoolSignals
 from workers.stats import PoolStats
 
@@ -200,3 +200,6 @@ class _PathOf:
 
     def __init__(self, path: str) -> None:
         self.path = path
+
+
+Pool.__signature__ = signature()  # type: ignore[attr-defined]  # for `help`

@@ -12,7 +12,6 @@ import random
 import signal
 import socket
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ import eventlog.blocking
 from eventlog import WriterUnavailable
 from workers import forks, handlers, importing
 from workers.control import RECEIVE_BYTES, ControlReader, packed_message
+from workers.failing import TEXT_CHARACTERS_MAX, describe, storable, traceback_of
 from workers.policy import Backoff, Recycling
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ ORPHANED: Final = 4
 """The exit code of a worker whose pool is gone."""
 RECORDS_WAITING_MAX: Final = 10_000
 """Log records that wait for a pool that does not read; those after them are lost."""
-TEXT_CHARACTERS_MAX: Final = 8000
-TRACEBACK_CHARACTERS_MAX: Final = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +145,7 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
     root.setLevel(spec.log_level)
     random.seed()
     try:
-        code = forks.call(handlers.unpacked_code, spec.code, handlers.new_script())
+        code = forks.call(handlers.unpacked, spec.code, handlers.new_script())
         if code.initializer is not None:
             forks.call(code.initializer)
         spec.recycling.check_start(private_bytes())
@@ -215,27 +213,3 @@ def _set_name(name: str) -> None:
     with suppress(OSError, AttributeError):
         short = name.encode()[-NAME_BYTES_MAX:].decode(errors="ignore").encode()  # whole letters
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NAME, ctypes.c_char_p(short), 0, 0, 0)
-
-
-def describe(error: BaseException) -> str:
-    """The error in one line, as the last one of a traceback."""
-    kind = type(error)
-    name = kind.__qualname__
-    if kind.__module__ not in ("builtins", "__main__"):
-        name = f"{kind.__module__}.{name}"
-    try:
-        text = " ".join(str(error).split())
-    except Exception as other:  # noqa: BLE001 - a user's exception that cannot say what it is
-        text = f"<its text cannot be had: {type(other).__qualname__}>"
-    return storable(f"{name}: {text}"[:TEXT_CHARACTERS_MAX] if text else name)
-
-
-def traceback_of(error: BaseException) -> str:
-    """The whole traceback, or the end of it if it is long."""
-    text = "".join(traceback.format_exception(error))
-    return storable(text[-TRACEBACK_CHARACTERS_MAX:])
-
-
-def storable(text: str) -> str:
-    """The text without what UTF-8 cannot carry, such as halves of surrogate pairs."""
-    return text.encode(errors="backslashreplace").decode()

@@ -24,42 +24,73 @@ CULPRITS_MAX: Final = 100
 
 
 RetryOn = tuple[type[BaseException], ...]
+BUILT_IN: Final = "builtins:"
+"""What stands before the name of an exception that names no module."""
 
 
 class Code(NamedTuple):
-    """What travels to a worker."""
+    """What travels to a worker; before that, handler and initializer may be names."""
 
-    handler: Handler
-    initializer: Callable[[], object] | None
-    retry_on: RetryOn
+    handler: Any
+    initializer: Any = None
+    retry_on: tuple[Any, ...] = (BaseException,)
     """Exceptions after which an event is tried again; after all others it is a dead letter."""
+    type: Any = None
+    """What events are converted to for the handler."""
+
+    def found(self) -> Code:
+        """The same, as it is used: what stands under the names, behind the conversion.
+
+        Raises:
+            Exception: whatever an import raises, or `TypeError` for what cannot be called.
+        """
+        from workers.typed import Typed
+
+        handler, initializer = named(self.handler), self.initializer
+        return self._replace(
+            handler=handler if self.type is None else Typed(handler, named(self.type)),
+            retry_on=tuple(_exception(one) for one in self.retry_on),
+            initializer=None if initializer is None else named(initializer),
+        )
 
 
-def packed(
-    handler: object, initializer: object = None, retry_on: RetryOn = (BaseException,)
-) -> bytes:
+def packed(code: Code) -> bytes:
     """All as bytes; handler and initializer are callables, or `"package.module:name"`.
 
     Raises:
         InvalidHandler: one of them is not callable, or cannot be packed.
     """
-    _check(handler, "handler")
-    if initializer is None:
-        return _tried(handler, (handler, None, retry_on), "handler")
-    _check(initializer, "initializer")
-    _tried(initializer, initializer, "initializer")  # tells which of them it is
-    return _tried(handler, (handler, initializer, retry_on), "handler")
+    check(code)
+    if code.initializer is not None:
+        _tried(code.initializer, code.initializer, "initializer")  # tells which of them it is
+    return _tried(code.handler, tuple(code), "handler")
 
 
-def check(handler: object, initializer: object = None) -> None:
+def check(code: Code) -> None:
     """Pass if both can be called, or are names of what may be.
 
     Raises:
         InvalidHandler: one of them is neither.
     """
-    _check(handler, "handler")
-    if initializer is not None:
-        _check(initializer, "initializer")
+    _check(code.handler, "handler")
+    if code.initializer is not None:
+        _check(code.initializer, "initializer")
+    if isinstance(code.type, str):
+        _check_named(code.type, "type")
+    for one in code.retry_on:
+        if isinstance(one, str):
+            _check_named(_full(one), "exception in retry_on")
+
+
+def _full(name: str) -> str:
+    return name if ":" in name else BUILT_IN + name
+
+
+def _exception(kind: Any) -> type[BaseException]:
+    found = named(_full(kind)) if isinstance(kind, str) else kind
+    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        raise TypeError(f"retry_on has {kind!r}, which is no exception")
+    return found
 
 
 def _check(code: object, what: str) -> None:
@@ -146,14 +177,7 @@ def _name_of(handler: object) -> str:
     return str(getattr(handler, "__qualname__", repr(handler)))
 
 
-def unpacked(
-    data: bytes, script: dict[str, Any] | None = None
-) -> tuple[Handler, Callable[[], object] | None]:
-    """Handler and initializer, as `unpacked_code` gives them."""
-    return unpacked_code(data, script)[:2]
-
-
-def unpacked_code(data: bytes, script: dict[str, Any] | None = None) -> Code:
+def unpacked(data: bytes, script: dict[str, Any] | None = None) -> Code:
     """What was packed, in the worker. Only ever given what the pool's process packed.
 
     `script` becomes the globals of those of their functions that stood in the pool's script.
@@ -161,8 +185,7 @@ def unpacked_code(data: bytes, script: dict[str, Any] | None = None) -> Code:
     from workers.rebuilding import Rebuilder, loaded
 
     names = _new_names() if script is None else script
-    handler, initializer, retry_on = loaded(Rebuilder(BytesIO(data), names))
-    return Code(named(handler), None if initializer is None else named(initializer), retry_on)
+    return Code(*loaded(Rebuilder(BytesIO(data), names))).found()
 
 
 def new_script() -> dict[str, Any]:

@@ -8,9 +8,7 @@ runs when the pool has waited for it is left behind, and what it returns does no
 
 from __future__ import annotations
 
-import logging
 import os
-import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,50 +17,34 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from eventlog import EventEnvelope, Failure, Group, InvalidArgument, Lease, Member
-from workers.child import WorkerSpec, describe, traceback_of
-from workers.errors import PoolFailed, Reject
-from workers.handlers import Handler, RetryOn, is_async, named, wants_envelope
+from eventlog import EventEnvelope, Group, Lease, Member
+from workers.child import WorkerSpec
+from workers.errors import PoolFailed
+from workers.failing import Failing, describe, traceback_of
+from workers.handlers import Code, Handler, is_async, wants_envelope
 from workers.place import Counts
 from workers.policy import LeaseSize
 from workers.results import results_of
 from workers.work import not_run
-
-logger = logging.getLogger("workers")
-
-
-def check_needs_no_process(**options: object) -> None:
-    """Pass if none of these options is given, each of which needs a process to end or replace.
-
-    Raises:
-        InvalidArgument: one is.
-    """
-    for name, value in options.items():
-        if value is not None:
-            raise InvalidArgument(
-                f"{name}={value!r} needs a worker process; leave it out with processes=0"
-            )
 
 
 class InProcessPlace:
     """See the module; used in the pool's event loop, but for what its handlers do."""
 
     restarts = 0
+    _failing: Failing
+    """Set when the handler is there."""
 
     def __init__(
         self,
         spec: WorkerSpec,
         group: Group,
-        handler: Handler | str,
-        initializer: Callable[[], object] | str | None,
-        retry_on: RetryOn,
+        code: Code,
         on_failure: Callable[[PoolFailed], None],
     ) -> None:
         self._spec = spec
         self._group = group
-        self._handler = handler
-        self._initializer = initializer
-        self._retry_on = retry_on
+        self._code = code
         self._on_failure = on_failure
         self._concurrency = concurrency = spec.concurrency
         self._size = LeaseSize(at_least=2 * concurrency if concurrency > 1 else 1)
@@ -94,6 +76,9 @@ class InProcessPlace:
     def has_unready(self) -> bool:
         """Whether it has not begun."""
         return not self.ready.is_set()
+
+    def hear(self) -> None:
+        """Nothing is said here that `counts` would not know."""
 
     def counts(self) -> Counts:
         """What it has done."""
@@ -134,22 +119,27 @@ class InProcessPlace:
 
     async def _prepared(self) -> Handler | None:
         try:
-            handler: Handler = named(self._handler)
-            if self._initializer is not None:
+            code = self._code = self._code.found()
+            if code.initializer is not None:
                 await anyio.to_thread.run_sync(
-                    named(self._initializer), abandon_on_cancel=True, limiter=self._threads
+                    code.initializer, abandon_on_cancel=True, limiter=self._threads
                 )
         except Exception as error:  # noqa: BLE001 - of whatever the user's code raises
             failure = PoolFailed(f"a worker cannot start: {describe(error)}\n{traceback_of(error)}")
             self._on_failure(failure)
             return None
+        handler: Handler = code.handler
         return handler
 
     # --- working -----------------------------------------------------------------------------
 
     async def _work(self, handler: Handler) -> None:
+        spec = self._spec
+        self._failing = Failing(
+            self._group.name, spec.max_deliveries, spec.backoff, self._code.retry_on
+        )
         self._member = await self._group.open_member(
-            self._spec.pool_id, self._spec.output, self._failure_of
+            spec.pool_id, spec.output, self._failing.failure_of
         )
         async with self._member as member:
             self.ready.set()
@@ -200,7 +190,7 @@ class InProcessPlace:
         except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
-            lease.failed(envelope, self._failure_of(envelope, attempt, error))
+            lease.failed(envelope, self._failing.failure_of(envelope, attempt, error))
             return
         if result is not None and self._member is not None:
             await self._member.flush()  # its result is there before the next event of its key
@@ -211,23 +201,4 @@ class InProcessPlace:
             return await handler(argument)
         return await anyio.to_thread.run_sync(
             handler, argument, abandon_on_cancel=True, limiter=self._threads
-        )
-
-    def _failure_of(self, envelope: EventEnvelope, attempt: int, error: BaseException) -> Failure:
-        """What the group is told of an event that failed, or whose result the output refused."""
-        logger.warning(
-            "event %d of group %s failed (attempt %d of %d): %s",
-            *(
-                envelope.seq_no,
-                self._group.name,
-                attempt,
-                self._spec.max_deliveries,
-                describe(error),
-            ),
-        )
-        return Failure(
-            error=describe(error),
-            traceback=traceback_of(error),
-            delay_s=self._spec.backoff.delay_s(attempt, random.random),
-            is_final=isinstance(error, Reject) or not isinstance(error, self._retry_on),
         )

@@ -129,6 +129,11 @@ class Place:
         columns = [sum(column) for column in zip(self._past, *now, strict=True)]
         return Counts(now[-1].now_handled if now else self._past.now_handled, *columns[1:])
 
+    def hear(self) -> None:
+        """Take what the processes have said so far, so that `counts` knows all of them."""
+        for worker in self._workers:
+            self._hear(worker)
+
     def _counts_of(self, worker: _Worker) -> Counts:
         report = self._group.member(worker.member_id) if worker.member_id else None
         if report is None:

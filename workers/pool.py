@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, Unpack
 
 import anyio
 import anyio.abc
@@ -31,20 +31,17 @@ from eventlog import (
     Exhausted,
     ExitReport,
     Group,
-    InvalidArgument,
-    InvalidArgumentType,
-    SeekPosition,
 )
 from workers import handlers
 from workers.arguments import check_log, check_ordering, check_retry_on, path_of
 from workers.child import WorkerSpec
-from workers.cpus import usable_cpus
 from workers.errors import PoolError, PoolFailed
 from workers.importing import check_no_import
-from workers.in_process import InProcessPlace, check_needs_no_process
+from workers.in_process import InProcessPlace
 from workers.life import PoolLife
+from workers.options import PoolOptions, completed, recycling_of, signature
 from workers.place import Place, WorkerEnd
-from workers.policy import Backoff, Recycling, check_limit
+from workers.policy import Backoff
 from workers.progress import show_progress
 from workers.relay import RELAY
 from workers.stats import PoolStats, WorkerStats
@@ -79,8 +76,10 @@ class Pool:
     results are there exactly once. `initializer`: called once in each worker.
     `max_events_per_worker`, `max_rss_bytes`, `max_age_s`: when a worker is replaced by a fresh one.
     `position`: where a group begins that is new. `progress`: a bar on the terminal. `stop_s`: how
-    long handlers that run may go on when the pool is left. `retry_on`: exceptions after which an
-    event is tried again (default: all); after others, and `workers.Reject`, it is a dead letter.
+    long handlers that run may go on when the pool is left. `type`: what events are converted to for
+    the handler, as in `subscribe` (but for `msgspec.Raw`); one that does not fit is a dead letter.
+    `retry_on`: exceptions after which an event is tried again (default: all); after others, and
+    `workers.Reject`, it is a dead letter. Both may be names, as `"package.module:Order"`.
 
     Raises:
         InvalidHandler: the handler cannot be sent to a worker.
@@ -90,61 +89,36 @@ class Pool:
         (when entered) GroupMismatch: other pools of the group work with other options.
     """
 
-    def __init__(
-        self,
-        log: EventLog,
-        *,
-        group: str,
-        handler: handlers.Handler | str,
-        processes: int | None = None,
-        ordering: str | None = None,
-        broadcast: bool = False,
-        max_deliveries: int = 5,
-        backoff: Backoff | None = None,
-        timeout: float | None = None,
-        output: EventLog | str | os.PathLike[str] | None = None,
-        initializer: Callable[[], object] | str | None = None,
-        concurrency: int = 1,
-        max_events_per_worker: int | None = None,
-        max_rss_bytes: int | None = None,
-        max_age_s: float | None = None,
-        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
-        progress: bool = False,
-        stop_s: float = 10.0,
-        retry_on: tuple[type[BaseException], ...] | None = None,
-    ) -> None:
+    def __init__(self, log: EventLog, **options: Unpack[PoolOptions]) -> None:
         check_no_import()
-        self._log = check_log(log)
-        self._group_name = group
-        self._processes = usable_cpus() if processes is None else processes
-        self._is_in_process = processes == 0
-        self._ordering = check_ordering(ordering)
-        self._broadcast = broadcast
-        self._max_deliveries = max_deliveries
-        self._timeout_s = timeout
-        self._position = position
-        self._progress = progress
-        self._stop_s = stop_s
-        self._recycling = Recycling(max_events_per_worker, max_rss_bytes, max_age_s)
-        self._check(concurrency, backoff)
+        self._options = options = completed(options)
+        self._is_in_process = options["processes"] == 0
+        self._log = check_log(log, is_in_process=self._is_in_process)
+        self._group_name = options["group"]
+        self._code = code = handlers.Code(
+            options["handler"],
+            options["initializer"],
+            check_retry_on(options["retry_on"]),
+            options["type"],
+        )
+        handlers.check(code)
         self._pool_id = secrets.randbits(31) | 1
-        self._retry_on = check_retry_on(retry_on)
         self._template = WorkerSpec(
             path=log.path,
-            group=group,
+            group=self._group_name,
             index=0,
             pool_id=self._pool_id,
             parent_pid=os.getpid(),
-            code=self._code_of(handler, initializer, self._retry_on),
-            output=path_of(output, is_in_process=self._is_in_process),
-            ordering=ordering,
-            max_deliveries=max_deliveries,
-            backoff=backoff or Backoff(),
-            concurrency=concurrency,
-            recycling=self._recycling,
+            # What stays in this process need not be fit to travel.
+            code=b"" if self._is_in_process else handlers.packed(code),
+            output=path_of(options["output"], is_in_process=self._is_in_process),
+            ordering=options["ordering"],
+            max_deliveries=options["max_deliveries"],
+            backoff=options["backoff"] or Backoff(),
+            concurrency=options["concurrency"],
+            recycling=recycling_of(options),
             log_level=0,
         )
-        self._handler, self._initializer = handler, initializer
         self._places: list[Place | InProcessPlace] = []
         self._groups: list[Group] = []
         self._reports: dict[int, ExitReport] = {}
@@ -158,46 +132,6 @@ class Pool:
         self._final: PoolStats | None = None
         self._stop_asked = anyio.Event()
         self._life = PoolLife(log.path)
-
-    def _code_of(
-        self,
-        handler: handlers.Handler | str,
-        initializer: Callable[[], object] | str | None,
-        retry_on: handlers.RetryOn,
-    ) -> bytes:
-        """What travels to the workers: without any, it need not be fit to."""
-        if not self._is_in_process:
-            return handlers.packed(handler, initializer, retry_on)
-        handlers.check(handler, initializer)
-        check_needs_no_process(
-            timeout=self._timeout_s,
-            max_events_per_worker=self._recycling.max_events,
-            max_rss_bytes=self._recycling.max_rss_bytes,
-            max_age_s=self._recycling.max_age_s,
-        )
-        return b""
-
-    def _check(self, concurrency: object, backoff: object) -> None:
-        counts = {
-            "processes": 1 if self._is_in_process else self._processes,
-            "max_deliveries": self._max_deliveries,
-            "concurrency": concurrency,
-        }
-        for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise InvalidArgumentType(f"{name}={value!r}; give a whole number")
-            if value < 1:
-                raise InvalidArgument(f"{name}={value}; give 1 or more")
-        if not isinstance(self._broadcast, bool):
-            raise InvalidArgumentType(f"broadcast={self._broadcast!r}; give True or False")
-        check_limit("timeout", self._timeout_s)
-        if isinstance(self._stop_s, bool) or not isinstance(self._stop_s, int | float):
-            raise InvalidArgumentType(f"stop_s={self._stop_s!r}; give seconds")
-        if not self._stop_s >= 0:  # so that NaN is refused too
-            raise InvalidArgument(f"stop_s={self._stop_s}; give seconds, 0 or more")
-        if not isinstance(backoff, Backoff | None):
-            raise InvalidArgumentType(f"backoff={backoff!r}; give a workers.Backoff")
-        self._recycling.check()
 
     def check_may_leave(self, error: BaseException | None) -> bool:
         """Whether the block that ends with this exception is left by the pool's own process.
@@ -278,19 +212,24 @@ class Pool:
         for name in self._names():
             context = self._log.group(
                 name,
-                ordering=self._ordering,
-                max_deliveries=self._max_deliveries,
-                position=self._position,
+                ordering=check_ordering(self._options["ordering"]),
+                max_deliveries=self._options["max_deliveries"],
+                position=self._options["position"],
             )
             self._groups.append(await stack.enter_async_context(context))
 
     def _names(self) -> list[str]:
-        if not self._broadcast:
+        if not self._options["broadcast"]:
             return [self._group_name]
-        return [f"{self._group_name}/{index}" for index in range(max(self._processes, 1))]
+        return [f"{self._group_name}/{index}" for index in range(self._width)]
+
+    @property
+    def _width(self) -> int:
+        """How many places the pool has."""
+        return max(self._options["processes"] or 0, 1)
 
     async def _start(self, tasks: anyio.abc.TaskGroup) -> None:
-        for index in range(max(self._processes, 1)):
+        for index in range(self._width):
             place = self._in_process_place() if self._is_in_process else self._place(index)
             self._places.append(place)
             tasks.start_soon(self._run_place, place)
@@ -298,26 +237,24 @@ class Pool:
             tasks.start_soon(self._life.noting_failure, self._reject_exhausted, group)
         for place in self._places:
             await self._life.unless_it_ends(place.ready.wait)
-        if self._progress:
+        if self._options["progress"]:
             tasks.start_soon(show_progress, self.stats, self._group_name)
 
     def _place(self, index: int) -> Place:
-        name = self._names()[index if self._broadcast else 0]
+        name = self._names()[index if self._options["broadcast"] else 0]
         return Place(
             replace(self._template, group=name, index=index),
-            timeout_s=self._timeout_s,
+            timeout_s=self._options["timeout"],
             on_end=self._note_end,
             on_failure=self._fail,
-            group=self._groups[index if self._broadcast else 0],
+            group=self._groups[index if self._options["broadcast"] else 0],
         )
 
     def _in_process_place(self) -> InProcessPlace:
         return InProcessPlace(
             self._template,
             self._groups[0],
-            self._handler,
-            self._initializer,
-            self._retry_on,
+            self._code,
             on_failure=self._fail,
         )
 
@@ -338,7 +275,7 @@ class Pool:
         self._life.end(PoolError("the pool has ended", path=self._log.path))
         if any(place.has_unready for place in self._places):
             await self._excuse()  # they are killed, and may be at work before we hear of it
-        with anyio.move_on_after(self._stop_s):
+        with anyio.move_on_after(self._options["stop_s"]):
             async with anyio.create_task_group() as stopping:
                 for place in self._places:
                     stopping.start_soon(place.stop)
@@ -361,6 +298,8 @@ class Pool:
         last_seq_no = await self._log.last_seq_no() or 0
         for group in self._groups:
             await self._life.unless_it_ends(group.wait_drained, last_seq_no)
+        for place in self._places:
+            place.hear()  # so that `stats` counts all that was waited for
 
     async def run_forever(self) -> None:
         """Wait for SIGTERM or SIGINT (Ctrl-C), then return: leaving the pool lets handlers end.
@@ -493,3 +432,6 @@ class Pool:
             self._awaited.pop(member_id, None)
         lost = ExitReport(error=f"its worker was lost {exhausted.deliveries} times")
         return self._reports.get(member_id, lost)  # of others' workers nothing is known
+
+
+Pool.__signature__ = signature()  # type: ignore[attr-defined]  # for `help`

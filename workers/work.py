@@ -10,14 +10,13 @@ import logging
 import random
 import threading
 import time
-import traceback
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from eventlog import EventEnvelope, EventLogError, Failure
+from eventlog import EventEnvelope, EventLogError
 from workers import forks
-from workers.child import ControlEnd, WorkerSpec, describe, private_bytes, traceback_of
-from workers.errors import Reject
+from workers.child import ControlEnd, WorkerSpec, private_bytes
+from workers.failing import Failing
 from workers.handlers import Code, wants_envelope
 from workers.policy import RETIRE_EARLY, LeaseSize
 from workers.results import results_of
@@ -57,7 +56,8 @@ class Worker:
         self.is_stopping = False
         self.size = LeaseSize(at_least=2 * spec.concurrency if spec.concurrency > 1 else 1)
         self._control = control
-        self._retry_on = code.retry_on
+        failing = Failing(spec.group, spec.max_deliveries, spec.backoff, code.retry_on)
+        self._failure_of = failing.failure_of
         self._wants_envelope = wants_envelope(code.handler)
         self._recycling = spec.recycling.for_worker(random.random)
         self._started_s = time.monotonic()
@@ -72,7 +72,7 @@ class Worker:
             ordering="key" if self.spec.ordering else None,
             max_deliveries=self.spec.max_deliveries,
         ) as group:
-            self.member = group.open_member(self.spec.pool_id, self.spec.output, self.refused)
+            self.member = group.open_member(self.spec.pool_id, self.spec.output, self._failure_of)
 
     def stop(self) -> None:
         """Begin nothing more; callable from any thread, and from a signal handler."""
@@ -150,25 +150,14 @@ class Worker:
     ) -> None:
         """The handler raised: tell the group, which tries again later, or gives up."""
         self._events += 1
-        if isinstance(error, MemoryError):
-            # What the handler had is held by its frames, and the memory is needed here.
-            traceback.clear_frames(error.__traceback__)
-        lease.failed(envelope, self.refused(envelope, attempt, error))
-
-    def refused(self, envelope: EventEnvelope, attempt: int, error: BaseException) -> Failure:
-        """What the group is told of an event that failed, or whose result the output refused."""
-        logger.warning(
-            "event %d of group %s failed (attempt %d of %d): %s",
-            *(envelope.seq_no, self.spec.group, attempt, self.spec.max_deliveries, describe(error)),
-        )
-        return Failure(
-            error=describe(error),
-            traceback=traceback_of(error),
-            delay_s=self.spec.backoff.delay_s(attempt, random.random),
-            is_final=isinstance(error, Reject) or not isinstance(error, self._retry_on),
-        )
+        lease.failed(envelope, self._failure_of(envelope, attempt, error))
 
     # --- retiring ----------------------------------------------------------------------------
+
+    def look_if_limited(self) -> None:
+        """After an event: as `look`, where there is anything to look at."""
+        if self._recycling.has_limits:
+            self.look()
 
     def look(self) -> None:
         """Between two events, now and then: announce the end when it is near, or there."""

@@ -100,6 +100,7 @@ class _Together:
             worker.failed(lease, envelope, attempt, error)
         else:
             worker.succeeded(lease, envelope, attempt, result)
+        worker.look_if_limited()
 
     async def _call(self, argument: Any) -> Any:
         handler: Callable[[Any], Any] = self._worker.handler

@@ -48,6 +48,7 @@ class DeadLetter:
     """An event that used up its deliveries, with what its last one ended in."""
 
     event: Any
+    """`None` also if retention had deleted it before its worker died: see `keep_unacked`."""
     key: str | None
     seq_no: int
     error: str

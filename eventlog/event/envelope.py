@@ -202,6 +202,8 @@ class _Fields:
 
     def __replace__(self, **changes: Any) -> EventEnvelope:
         """What `copy.replace` gives; `stored_at` is the log's to set and stays as it is."""
+        if changes.keys() == {"event"}:  # all else is the same: of its batch, and its delivery
+            return cast("EventEnvelope", Row(changes["event"], self.seq_no, self.columns))
         fields = dict(self.__rich_repr__())
         del fields["stored_at"]
         replaced = EventEnvelope(**fields | changes)

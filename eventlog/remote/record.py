@@ -17,6 +17,7 @@ from eventlog.errors import CorruptLog, EventTooLarge
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Packing
+from eventlog.event.payload import unpack
 from eventlog.event.record_batch import Decode, areas_bytes, mismatch, unpack_body
 from eventlog.remote.driver import Stored
 
@@ -135,6 +136,14 @@ def envelopes_of(stored: Sequence[Stored], path: str, decode: Decode) -> list[Ev
 def envelope_of(stored: Stored, path: str, decode: Decode) -> EventEnvelope:
     """One of them; it raises the same."""
     return next(iter(envelopes_of([stored], path, decode)))
+
+
+def readable(stored: Stored, path: str) -> EventEnvelope | None:
+    """The event, for a dead letter; `None` for a record that is none."""
+    try:
+        return envelope_of(stored, path, unpack)
+    except CorruptLog:
+        return None
 
 
 def _envelope_of(stored: Stored, path: str, decode: Decode) -> EventEnvelope:

@@ -124,6 +124,24 @@ async def test_what_was_not_begun_goes_to_others_uncounted(logs: Logs) -> None:
             assert await take_all(other, 3) == [(1, 1), (2, 1), (3, 1)]
 
 
+async def test_what_is_done_is_what_was_begun_though_others_came_out_meanwhile(logs: Logs) -> None:
+    """The event that came out last counted as done, and was lost; the one that ran stayed begun."""
+    async with logs.open() as log, log.group("g") as group:
+        await log.append_many(range(3))
+        async with await group.open_member() as one:
+            lease = await one.lease(3, 3)
+            assert lease is not None
+            [first, *_] = [
+                envelope for _, envelope in lease if envelope.seq_no != 1 or lease.begin(envelope)
+            ]
+            lease.done(first)
+            lease.give_back()
+            await one.flush()
+        async with await group.open_member() as other:
+            assert await take_all(other, 2) == [(2, 1), (3, 1)]
+            await group.wait_drained()
+
+
 async def test_a_member_that_leaves_without_a_word_counts_a_delivery(logs: Logs) -> None:
     async with logs.open() as log, log.group("g") as group:
         await log.append("event")

@@ -18,10 +18,20 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import msgspec
+
 from eventlog import EventEnvelope, blocking
 from eventlog.local.client.results import ResultWriter
 from tests.pools.records import Record
 from workers import Results
+
+
+class Order(msgspec.Struct):
+    """What events may be converted to."""
+
+    item: str
+    amount: int
+
 
 GATE_S: Final = 60.0
 """A gate that nobody opens is given up after this time, so that a failing test ends."""

@@ -990,7 +990,7 @@ class HandleAll:
 
     def __call__(self, event: str) -> Any:
         script = vars(sys.modules["__main__"])
-        handler, _ = handlers.unpacked(self.packed[event], script)
+        handler = handlers.unpacked(self.packed[event], script).handler
         return {event: repr(handler(ORDER))}
 
 
@@ -1002,7 +1002,7 @@ def main(path: str) -> None:
         for name, handler in (KINDS | REFUSED).items():
             began_s = time.monotonic()
             try:
-                packed[name] = handlers.packed(handler)
+                packed[name] = handlers.packed(handlers.Code(handler))
             except EventLogError as error:
                 found["refused"][name] = f"{type(error).__name__}: {error}"
             found["seconds"][name] = time.monotonic() - began_s

@@ -76,3 +76,23 @@ def test_the_limit_of_deliveries_is_named(tmp_path: Path) -> None:
         log.group("g", max_deliveries=2_000_000),
     ):
         pass
+
+
+def test_what_a_member_did_that_has_left_is_known_to_who_asks_first_then(
+    log: blocking.EventLog,
+) -> None:
+    """A pool that was late to hear of a worker lost the count of what that one had handled."""
+    log.append(1)
+    with log.group("g") as group, log.group("g") as other:
+        with group.open_member() as member:
+            lease = member.lease()
+            assert lease is not None
+            for _, envelope in lease:
+                assert lease.begin(envelope)
+                lease.done(envelope)
+            member.flush()
+        report = other.member(member.member_id)
+        assert report is not None
+        assert (report.handled, report.in_flight) == (1, 0)
+        assert other.members() == []
+        assert other.member(member.member_id + 1) is None

@@ -21,6 +21,7 @@ from tests.pools.parts import drained, marked_processes, marked_workers, parent
 from tests.pools.records import Record
 from workers import InvalidHandler, PoolFailed
 from workers.blocking import Pool
+from workers.handlers import Code
 from workers.handlers import packed as pack
 from workers.handlers import unpacked as unpack
 
@@ -178,7 +179,7 @@ def test_functions_keep_the_globals_of_their_own_module() -> None:
         own,
     )
     handler = namespace["decorator"](own["handler"])
-    unpacked, initializer = unpack(pack(handler, own["initializer"]))
+    unpacked, initializer, *_ = unpack(pack(Code(handler, own["initializer"])))
     assert initializer is not None
     assert unpacked(3) == 103
     initializer()

@@ -100,10 +100,11 @@ def test_a_module_that_is_missing_is_named_with_the_interpreter(
 ) -> None:
     program = """
     import eventlog.blocking
+    eventlog.blocking.open(sys.argv[3]).close()  # what this process needs is imported
     sys.path[:] = [one for one in sys.path if "site-packages" not in one]
     say(*said_by(eventlog.blocking.open, sys.argv[2]))
     """
-    ((kind, text),) = run(program, tmp_path, log_path)
+    ((kind, text),) = run(program, tmp_path, log_path, log_path + ".before")
     assert kind == "WriterUnavailable"
     assert "ModuleNotFoundError: No module named" in text
     assert sys.executable in text

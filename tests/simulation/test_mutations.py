@@ -80,7 +80,7 @@ def store_what_is_refused(patch: pytest.MonkeyPatch) -> None:
 
 
 def wake_nobody(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Waiting, "wake", lambda *_: None)
+    patch.setattr(Waiting, "wake", lambda *_: 0)
 
 
 def skip_an_event(patch: pytest.MonkeyPatch) -> None:

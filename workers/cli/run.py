@@ -17,6 +17,7 @@ from eventlog.cli.streams import utf8
 from eventlog.system import absolute_path
 from workers.cli.app import app
 from workers.cli.show import bytes_of
+from workers.options import DEFAULTS
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -68,10 +69,10 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
     ] = None,
     max_deliveries: Annotated[
         int, typer.Option(min=1, help="After so many failures an event is a dead letter.")
-    ] = 5,
+    ] = DEFAULTS["max_deliveries"],
     concurrency: Annotated[
         int, typer.Option(min=1, help="Events at a time in each worker: tasks, or threads.")
-    ] = 1,
+    ] = DEFAULTS["concurrency"],
     max_events_per_worker: Annotated[
         int | None, typer.Option(min=1, help="A fresh worker after so many events.")
     ] = None,
@@ -88,6 +89,20 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
         str | None,
         typer.Option(metavar="MODULE:FUNCTION", help="What each worker calls at its start."),
     ] = None,
+    event_type: Annotated[
+        str | None,
+        typer.Option(
+            "--type", metavar="MODULE:CLASS", help="What events are converted to for the handler."
+        ),
+    ] = None,
+    retry_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXCEPTION",
+            help="Try again after these only, as OSError or MODULE:NAME (may be given several"
+            " times); by default after all.",
+        ),
+    ] = None,
     start: Annotated[
         str,
         typer.Option(
@@ -99,7 +114,7 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
     stop_timeout: Annotated[
         float,
         typer.Option(metavar="SECONDS", help="How long running handlers may go on at the end."),
-    ] = 10.0,
+    ] = DEFAULTS["stop_s"],
     until_drained: Annotated[
         bool,
         typer.Option("--until-drained", help="End when all is handled that is in the log now."),
@@ -137,6 +152,8 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
         "max_age_s": max_age,
         "initializer": initializer,
         "position": position_of(start),
+        "type": event_type,
+        "retry_on": tuple(retry_on) if retry_on else None,
         "stop_s": stop_timeout,
     }
     folder = reload_dir or (Path() if reload else None)

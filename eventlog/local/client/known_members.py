@@ -33,7 +33,16 @@ class KnownMembers:
             gone = dict(self._places)
             self._look()
             self._places = gone | self._places
+        if member_id not in self._places:
+            self._find_page(member_id)
         return self._report_of(member_id)
+
+    def _find_page(self, member_id: int) -> None:
+        """Look for the page of a member that left before it was asked for; its process is gone."""
+        pages = self._pages_read()
+        for slot in range(pages.count):
+            if pages.read(slot).member_id == member_id:
+                self._places[member_id] = (slot, 0)
 
     def _look(self) -> None:
         for state in read_states(self._directory):
@@ -45,11 +54,14 @@ class KnownMembers:
     def _report_of(self, member_id: int) -> MemberReport | None:
         if member_id not in self._places:
             return None
+        slot, pid = self._places[member_id]
+        page = self._pages_read().read(slot)
+        return _report(page, pid) if page.member_id == member_id else None
+
+    def _pages_read(self) -> MemberPages:
         if self._pages is None:
             self._pages = MemberPages(self._directory)
-        slot, pid = self._places[member_id]
-        page = self._pages.read(slot)
-        return _report(page, pid) if page.member_id == member_id else None
+        return self._pages
 
     def close(self) -> None:
         """Give the descriptor back; may be called twice."""

@@ -109,6 +109,8 @@ class LocalLease(Lease):
             except EventLogError as error:
                 self._cannot_read(row, seq_no, error)
                 continue
+            if self._alone is not None:  # it still runs, and `_row` is about to be another's
+                self._leave_usual_way()
             self._current, self._row, self._seq_no = envelope, row, seq_no
             if self._begun_ns - self._settled_ns > settle_ns:
                 self.settle_if_due()

@@ -83,6 +83,12 @@ class MemberPages:
             except FileNotFoundError:
                 self._descriptor = files.create(path)
 
+    @property
+    def count(self) -> int:
+        """How many pages the file has room for."""
+        with os_errors(self._directory, "reading the members' pages"):
+            return self._files.size(self._descriptor) // PAGE_BYTES
+
     def read(self, slot: int) -> PageView:
         """The page at that place; zeros where none was made yet."""
         with os_errors(self._directory, "reading a member's page"):

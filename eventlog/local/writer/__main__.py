@@ -144,6 +144,10 @@ def _run(
 
 def _leave(number: int, _: object) -> NoReturn:
     """At SIGTERM before the writer serves: let go of what it holds."""
+    # Python ignores an exception in a destructor or a callback of the garbage collector, where
+    # this may run. The signal then waits for the server, which ends in order.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    signal.raise_signal(signal.SIGTERM)
     logger.info("ending on %s before it served", signal.Signals(number).name)
     sys.exit(0)
 

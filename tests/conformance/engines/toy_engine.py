@@ -24,11 +24,10 @@ from eventlog.api.loops import call_in_this_loop
 from eventlog.api.refusals import full_by_retention, truncated
 from eventlog.config import AskedOptions, GroupOrdering, LogOptions
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.payload import unpack
 from eventlog.memory.coordinator import Groups
-from eventlog.remote.driver import Opened, OutOfTurn, Position, State, Stored
+from eventlog.remote.driver import Opened, OutOfTurn, Position, Reader, State, Stored
 from eventlog.remote.log import RemoteEventLog
-from eventlog.remote.record import envelopes_of
+from eventlog.remote.record import readable
 
 NAME: Final = "toy"
 OPTIONS: Final = frozenset({"durability", "retention", "on_full", "max_event_bytes", "retry_s"})
@@ -109,7 +108,8 @@ class Server:
         return self.first
 
     def next_batch(self, seq_no: int) -> list[EventEnvelope]:
-        return envelopes_of(self.read(seq_no, 1), self.path, unpack)
+        found = (readable(stored, self.path) for stored in self.read(seq_no, 1))
+        return [envelope for envelope in found if envelope is not None]
 
     def note_position(self, consumer: str, position: int) -> None:
         known = self.positions.get(consumer)
@@ -169,7 +169,7 @@ class ToyDriver:
         with self._server.lock:
             return self._server.read(seq_no, count)
 
-    def reader(self, seq_no: int) -> ToyReader:
+    def reader(self, seq_no: int) -> Reader:
         return ToyReader(self._server, seq_no)
 
     async def synced(self) -> None:
