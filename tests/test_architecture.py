@@ -43,6 +43,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "local.client": LOCAL | {"local.wire", "local.groups", "local.rendezvous", "spawn"},
     "memory": GROUND | {"blocking"},
     "remote": GROUND,
+    "jetstream": GROUND | {"remote"},
     "blocking": GROUND,
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
@@ -93,6 +94,9 @@ PURE: Final = {
     "tools.doctor.readers": set[str](),
     "tools.doctor.times": set[str](),
     "memory.groups": set[str](),
+    "jetstream.address": set[str](),
+    "jetstream.streams": set[str](),
+    "jetstream.times": set[str](),
     "local.groups.acks": set[str](),
     "local.groups.losses": set[str](),
     "local.groups.order": set[str](),
@@ -190,7 +194,7 @@ def test_packages_form_no_cycle() -> None:
 
 def test_engines_are_loaded_by_their_address_alone() -> None:
     """Nobody but `api.engines` imports an engine, but for what is about its files."""
-    engines = {"local", "memory"}
+    engines = {"local", "memory", "jetstream"}
     may = {"api.engines", "tools", "cli", "testing", "__init__", "blocking"}
     for name in MODULES:
         if top_of(name) in engines:
@@ -240,6 +244,7 @@ def test_event_loops_stay_in_the_shells() -> None:
         *("api.publisher_block", "api.streams"),
         *("remote.calls", "remote.handle", "remote.log", "remote.producing", "remote.publisher"),
         *("remote.stream", "remote.pipeline", "remote.group", "remote.member"),
+        *("jetstream.appends", "jetstream.crossing", "jetstream.link"),
     }
     for name in MODULES:
         found = {top_of(one) for one in imports_of(name)} & loops
@@ -414,7 +419,7 @@ def test_everything_public_is_documented(name: str) -> None:
     module = importlib.import_module(dotted)
     assert inspect.getdoc(module), name
     missing = [one for one, thing in documented_things(module) if not inspect.getdoc(thing)]
-    if part_of(name) in ("local", "memory") or name.startswith("api.over_async"):
+    if part_of(name) in ("local", "memory", "jetstream") or name.startswith("api.over_async"):
         # Methods are documented once, in the interface.
         missing = [one for one in missing if "." not in one]
     assert missing == []
