@@ -194,7 +194,7 @@ def test_packages_form_no_cycle() -> None:
 
 def test_engines_are_loaded_by_their_address_alone() -> None:
     """Nobody but `api.engines` imports an engine, but for what is about its files."""
-    engines = {"local", "memory", "jetstream"}
+    engines = {"local", "memory", "jetstream", "redis"}
     may = {"api.engines", "tools", "cli", "testing", "__init__", "blocking"}
     for name in MODULES:
         if top_of(name) in engines:

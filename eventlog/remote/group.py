@@ -158,10 +158,10 @@ class RemoteGroup(Group):
         self._handle.check_place()
         async with AsyncExitStack() as stack:
             log = None
-            if output is not None:
+            if output is not None and output != self.path:
                 log = await stack.enter_async_context(open_log(output, AskedOptions()))
             member_id = secrets.randbits(63) | 1
-            member = RemoteMember(self, member_id, owner, on_refused, log)
+            member = RemoteMember(self, member_id, owner, on_refused, log, output)
             await self.join(member)
             member.stack = stack.pop_all()
             self._members[member_id] = member
@@ -182,8 +182,10 @@ class RemoteGroup(Group):
     async def dismiss(self, member_id: int) -> None:
         member = self._members.pop(member_id, None)
         if member is None:
+            await self._look()  # what it has done counts on
             known = self._others.get(member_id)
             await self._end(member_id, 0 if known is None else known.owner)
+            self._living.discard(member_id)
             return
         self._note_former(member.report(os.getpid()))
         member.end_lease()
@@ -210,9 +212,6 @@ class RemoteGroup(Group):
     def _note_former(self, report: MemberReport) -> None:
         self._others[report.member_id] = report
         self._living.discard(report.member_id)
-        former = [number for number in self._others if number not in self._living]
-        for number in former[:-FORMER_KEPT]:
-            del self._others[number]
 
     def lag(self) -> int:
         return max(self.store.last - self._position, 0)
@@ -222,10 +221,18 @@ class RemoteGroup(Group):
         found = await self.calls.repeated(self._log_driver.positions)
         self._position = found[self._name].position if self._name in found else 0
         await self._handle.state()
-        for report in await self.calls.repeated(self.driver.members):
-            if report.member_id not in self._members:
-                self._others[report.member_id] = report
-                self._living.add(report.member_id)
+        await self._look()
+
+    async def _look(self) -> list[MemberReport]:
+        """Ask who is in it, and what they have done."""
+        reports = await self.calls.repeated(self.driver.members)
+        others = {one.member_id: one for one in reports if one.member_id not in self._members}
+        self._living = set(others)
+        self._others.update(others)
+        former = [number for number in self._others if number not in self._living]
+        for number in former[:-FORMER_KEPT]:
+            del self._others[number]
+        return reports
 
     # --- its tasks ---------------------------------------------------------------------------
 
@@ -251,9 +258,7 @@ class RemoteGroup(Group):
                 await self._keep()
 
     async def _keep(self) -> None:
-        reports = await self.calls.repeated(self.driver.members)
-        self._living = {one.member_id for one in reports if one.member_id not in self._members}
-        self._others.update({n.member_id: n for n in reports if n.member_id in self._living})
+        reports = await self._look()
         looked_after = [
             one.member_id
             for one in reports

@@ -50,11 +50,13 @@ class RemoteMember(Member):
         owner: int,
         on_refused: OnRefused | None,
         output: EventLog | None,
+        output_path: str | None,
     ) -> None:
         self.group = group
         self.owner = owner
-        self.is_own_output = output is not None and output.path == group.path
-        self.has_output = output is not None
+        # An address may have a password, which a path has not.
+        self.is_own_output = group.path in (output_path, None if output is None else output.path)
+        self.has_output = output_path is not None
         self.pending: list[Pending] = []
         self.is_given_up = False
         """The group took it for dead: it joins again before its next lease."""

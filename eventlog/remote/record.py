@@ -7,19 +7,37 @@ headers are those of every engine. Its number and the time of storing are the se
 from __future__ import annotations
 
 import gc
+import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import CorruptLog, EventTooLarge
 from eventlog.event.batch_builder import BatchBuilder
-from eventlog.event.envelope import EventEnvelope
+from eventlog.event.envelope import (
+    RANDOM_BITS,
+    TIMESTAMP_BYTES,
+    EventEnvelope,
+    Row,
+    check_key,
+    id_of,
+)
 from eventlog.event.many_events import Packing
-from eventlog.event.payload import unpack
-from eventlog.event.record_batch import Decode, areas_bytes, mismatch, unpack_body
+from eventlog.event.payload import PLAIN_OPTIONS, pack_plain, unpack
+from eventlog.event.record_batch import FIVE_COLUMNS, Decode, areas_bytes, mismatch, unpack_body
 from eventlog.remote.driver import Stored
+
+RANDOM_MASK: Final = (1 << RANDOM_BITS) - 1
+NIL: Final = b"\xc0"
+_BEFORE_ID: Final = FIVE_COLUMNS + b"\xc4\x10"
+_BEFORE_TIME: Final = b"\xc4\x08"
+_BEFORE_EVENT: Final = NIL + b"\x91"
+"""No headers, and an array of one event."""
+_REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError, BufferError)
+"""What the fast packer raises for a value that is not for it."""
 
 
 class Limits:
@@ -42,6 +60,9 @@ class RecordBuilder:
         self._path = path
         self._builder = BatchBuilder(limits.max_event_bytes, path)
         self._records: list[bytes] = []
+        self._random = int.from_bytes(os.urandom(10), "big") & RANDOM_MASK
+        """Of the last id: the next one has one more."""
+        self._plain_bytes_max = min(limits.max_event_bytes, limits.record_bytes_max - 64)
         self.bytes = 0
         """Of all the records that were added since `build`."""
 
@@ -61,6 +82,11 @@ class RecordBuilder:
         Raises:
             InvalidEvent, EventTooLarge, InvalidArgument, InvalidArgumentType: it can have none.
         """
+        kind = type(event)
+        if headers is None and kind is not Row and kind is not bytes:
+            record = self._plain(event, key)
+            if record is not None:
+                return record
         if len(self._builder):
             self._builder.clear()  # an interrupt came in between
         self._builder.add(event, key, headers)
@@ -74,6 +100,32 @@ class RecordBuilder:
                 path=self._path,
             )
         return record
+
+    def _plain(self, event: Any, key: str | None) -> bytes | None:
+        """The record of most events, in a third of the time; `None` for any other one."""
+        try:
+            payload = pack_plain(event, None, PLAIN_OPTIONS)
+        except _REFUSALS:
+            return None
+        keys, size = NIL, len(payload)
+        if key is not None:
+            keys = pack_plain([check_key(key)], None, PLAIN_OPTIONS)
+            size += len(keys)
+        if size > self._plain_bytes_max:
+            return None
+        now_ns = time.time_ns()
+        self._random = (self._random + 1) & RANDOM_MASK
+        return b"".join(
+            (
+                _BEFORE_ID,
+                id_of(now_ns, self._random),
+                _BEFORE_TIME,
+                now_ns.to_bytes(TIMESTAMP_BYTES, "little"),
+                keys,
+                _BEFORE_EVENT,
+                payload,
+            )
+        )
 
     def add(
         self, event: Any, key: str | None = None, headers: Mapping[str, str] | None = None
