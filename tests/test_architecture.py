@@ -44,6 +44,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "memory": GROUND | {"blocking"},
     "remote": GROUND,
     "redis": GROUND | {"remote"},
+    "jetstream": GROUND | {"remote"},
     "blocking": GROUND,
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
@@ -96,6 +97,9 @@ PURE: Final = {
     "memory.groups": set[str](),
     "redis.address": set[str](),
     "redis.entries": set[str](),
+    "jetstream.address": set[str](),
+    "jetstream.streams": set[str](),
+    "jetstream.times": set[str](),
     "local.groups.acks": set[str](),
     "local.groups.losses": set[str](),
     "local.groups.order": set[str](),
@@ -244,6 +248,7 @@ def test_event_loops_stay_in_the_shells() -> None:
         *("remote.calls", "remote.handle", "remote.log", "remote.producing", "remote.publisher"),
         *("redis.link", "redis.group"),
         *("remote.stream", "remote.pipeline", "remote.group", "remote.member"),
+        *("jetstream.appends", "jetstream.crossing", "jetstream.link"),
     }
     for name in MODULES:
         found = {top_of(one) for one in imports_of(name)} & loops
@@ -418,7 +423,7 @@ def test_everything_public_is_documented(name: str) -> None:
     module = importlib.import_module(dotted)
     assert inspect.getdoc(module), name
     missing = [one for one, thing in documented_things(module) if not inspect.getdoc(thing)]
-    if part_of(name) in ("local", "memory") or name.startswith("api.over_async"):
+    if part_of(name) in ("local", "memory", "jetstream") or name.startswith("api.over_async"):
         # Methods are documented once, in the interface.
         missing = [one for one in missing if "." not in one]
     assert missing == []

@@ -6,6 +6,7 @@ flavour lacks it, the test is skipped with the reason that stands here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ Ability = Literal[
     "bounds at the call",  # `read` ends at what was the last event at the call, not at its use
     "segments",  # the log is made of segments, and its batches are kept as they were
     "own durability",  # the log has the durability that it is made with, and stores it
+    "waiting for room",  # what no consumer has acknowledged is kept, and a full log refuses more
+    "sync",  # an append can be acknowledged once it is on the disk
+    "large events",  # of 16 MiB
     "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
@@ -73,8 +77,8 @@ _LACKS_IN_MEMORY: dict[Ability, str] = {
 
 _ON_SERVER = "a server does not tell what its clients have done"
 
-_LACKS_ON_REDIS: dict[Ability, str] = {
-    "writer process": "a server serves the log, and many others",
+_LACKS_ON_SERVERS: dict[Ability, str] = {
+    "writer process": "a server serves the log, and many others; tests of faults have their own",
     "offline reading": "only its server has the log",
     "directory": "the log is on a server",
     "own durability": "durability is what the server is set to",
@@ -85,9 +89,16 @@ _LACKS_ON_REDIS: dict[Ability, str] = {
 }
 
 
-def _on_server(name: str, folder: Path, log: str) -> str:
+def _on_redis(name: str, folder: Path, log: str) -> str:
     servers.require(name)
     return f"{servers.shared(name).address}{str(folder).strip('/')}/{log}"
+
+
+def _on_nats(folder: Path, log: str) -> str:
+    """A stream of this process's server, named after the test's directory."""
+    servers.require("nats")
+    word = hashlib.sha256(f"{folder}/{log}".encode()).hexdigest()[:16]
+    return f"{servers.shared('nats').address}test-{word}"
 
 
 BACKENDS = (
@@ -119,17 +130,31 @@ BACKENDS = (
     ),
     Backend(
         "valkey",
-        path_of=lambda folder, name: _on_server("valkey", folder, name),
-        lacks=_LACKS_ON_REDIS,
+        path_of=lambda folder, name: _on_redis("valkey", folder, name),
+        lacks=_LACKS_ON_SERVERS,
         ignores=frozenset({"segment_bytes"}),
         slow=frozenset({"asyncio", "blocking"}),
     ),
     Backend(
         "redis",
-        path_of=lambda folder, name: _on_server("redis", folder, name),
-        lacks=_LACKS_ON_REDIS,
+        path_of=lambda folder, name: _on_redis("redis", folder, name),
+        lacks=_LACKS_ON_SERVERS,
         flavours=frozenset({"trio"}),  # what differs between the two is the server alone
         slow=frozenset({"trio"}),
+        ignores=frozenset({"segment_bytes"}),
+    ),
+    Backend(
+        "jetstream",
+        path_of=_on_nats,
+        lacks={
+            **_LACKS_ON_SERVERS,
+            "members": "the engine has no groups yet",
+            "waiting for room": "a stream deletes what is over its limit, whoever needs it",
+            "sync": "a client cannot tell what the server syncs",
+            "large events": "a message is at most 1 MiB, unless the server is set otherwise",
+            "restart": "the server is shared by all tests, and tests of faults have their own",
+        },
+        slow=frozenset({"trio", "blocking"}),
         ignores=frozenset({"segment_bytes"}),
     ),
 )

@@ -12,6 +12,7 @@ import pytest
 
 from eventlog import Cause, EventEnvelope, EventLogError, SeekPosition
 
+from .backends import needs
 from .logs import Logs
 
 
@@ -87,6 +88,7 @@ async def test_a_log_has_an_id_of_its_own(logs: Logs) -> None:
         assert (await log.status()).log_id == log_id
 
 
+@needs("segments")
 @pytest.mark.anyio
 async def test_the_time_of_storing_is_the_logs_own_whatever_the_producer_says(logs: Logs) -> None:
     # A log that is filled from another one keeps the events' own times; nothing told when they

@@ -274,7 +274,7 @@ OTHERS: dict[str, Any] = {
 }
 
 
-@needs("own durability")
+@needs("own durability", "waiting for room")
 async def test_the_options_are_stored_with_the_log(logs: Logs) -> None:
     async with logs.open(**STORED):
         pass
@@ -284,6 +284,7 @@ async def test_the_options_are_stored_with_the_log(logs: Logs) -> None:
             await log.append(b"x" * 3 * KIB)
 
 
+@needs("waiting for room")
 async def test_the_same_options_may_be_given_again(logs: Logs) -> None:
     async with logs.open(**STORED) as log, logs.open(**STORED) as other:
         await log.append("a")
@@ -293,7 +294,7 @@ async def test_the_same_options_may_be_given_again(logs: Logs) -> None:
             assert await stored(log) == ["a"]
 
 
-@needs("own durability")
+@needs("own durability", "waiting for room")
 async def test_options_that_contradict_the_stored_ones_are_refused(logs: Logs) -> None:
     async with logs.open(**STORED) as log:
         await log.append("a")

@@ -76,6 +76,7 @@ async def test_what_was_sent_is_stored_however_the_block_is_left(
         assert await stored(log) == list(range(1_000))
 
 
+@needs("waiting for room")
 @needs("directory", "cancellation")
 async def test_what_is_not_flushed_in_time_is_an_error_with_the_number_of_events(
     logs: Logs,
@@ -87,6 +88,7 @@ async def test_what_is_not_flushed_in_time_is_an_error_with_the_number_of_events
         assert (caught.value.events, caught.value.path) == (3, logs.path())
 
 
+@needs("waiting for room")
 @needs("directory", "cancellation")
 @pytest.mark.parametrize("ending", [SystemExit(3), ValueError("mine")])
 async def test_where_no_error_can_be_raised_a_warning_counts(
@@ -109,6 +111,7 @@ async def test_a_cancelled_block_is_left_at_once_and_warns(logs: Logs) -> None:
         assert await stored(log) == []
 
 
+@needs("waiting for room")
 @needs("cancellation")
 async def test_a_wait_for_room_is_logged_with_the_consumer_that_holds_it_up(
     logs: Logs, caplog: pytest.LogCaptureFixture

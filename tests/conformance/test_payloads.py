@@ -27,6 +27,7 @@ from eventlog import (
     SeekPosition,
 )
 
+from .backends import needs
 from .logs import Logs, delivered, stored
 
 pytestmark = pytest.mark.anyio
@@ -348,6 +349,7 @@ async def test_events_of_the_largest_size_fill_a_log(logs: Logs) -> None:
         assert await stored(log) == [of_size(limit)] * 18
 
 
+@needs("large events")
 async def test_an_event_of_the_default_limit_of_a_default_log_fits(logs: Logs) -> None:
     size = 16 * 1024 * 1024
     async with logs.open(segment_bytes=None) as log:

@@ -277,6 +277,7 @@ async def publish_plenty(log: EventLog, count: int) -> None:
         await publisher.flush()
 
 
+@needs("waiting for room")
 async def test_a_full_log_reaches_the_producer(logs: Logs) -> None:
     async with logs.open(**FULL_SOON) as log:
         await log.ack("slow", 0)
@@ -287,6 +288,7 @@ async def test_a_full_log_reaches_the_producer(logs: Logs) -> None:
         assert await log.last_seq_no() == count
 
 
+@needs("waiting for room")
 async def test_the_handle_of_an_event_that_was_not_stored_raises_the_reason(logs: Logs) -> None:
     handles: list[AppendHandle] = []
 

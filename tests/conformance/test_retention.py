@@ -62,6 +62,7 @@ async def test_limits_that_cannot_be_stored_are_refused_and_nothing_is_made(
         assert await stored(log) == []
 
 
+@needs("waiting for room")
 async def test_the_largest_limits_are_kept(logs: Logs) -> None:
     retention = Retention(max_bytes=2**63 - 1, max_age=timedelta(days=999_999_999))
     async with logs.open(retention=retention) as log:
@@ -119,11 +120,13 @@ async def test_a_log_without_a_limit_keeps_everything(logs: Logs) -> None:
         assert len(await stored(log)) == PLENTY
 
 
+@needs("waiting for room")
 async def test_a_log_without_consumers_keeps_nothing_back(logs: Logs) -> None:
     async with logs.open(**KEEPING) as log:
         assert await append_plenty(log) > 1
 
 
+@needs("waiting for room")
 async def test_old_events_go_by_their_age(logs: Logs) -> None:
     retention = Retention(max_age=timedelta(milliseconds=50))
     async with logs.open(segment_bytes=SEGMENT, retention=retention) as log:
@@ -269,6 +272,7 @@ async def test_without_follow_on_truncated_skip_ends_where_it_should(logs: Logs)
 # --- keeping what is not acknowledged --------------------------------------------------------
 
 
+@needs("waiting for room")
 async def test_what_a_consumer_has_not_acknowledged_is_kept(logs: Logs) -> None:
     async with logs.open(on_full="error", **KEEPING) as log:
         await log.ack("slow", 0)
@@ -285,6 +289,7 @@ async def publish(log: EventLog) -> None:
         await (await publisher.send(EVENT))
 
 
+@needs("waiting for room")
 async def test_a_full_log_says_that_retention_is_the_reason(logs: Logs) -> None:
     async with logs.open(on_full="error", **KEEPING) as log:
         await log.ack("slow", 0)
@@ -298,6 +303,7 @@ async def test_a_full_log_says_that_retention_is_the_reason(logs: Logs) -> None:
         assert caught.value.is_by_retention
 
 
+@needs("waiting for room")
 async def test_after_an_error_the_first_stored_events_of_append_many_are_stored(
     logs: Logs,
 ) -> None:
@@ -317,6 +323,7 @@ async def test_after_an_error_the_first_stored_events_of_append_many_are_stored(
         assert first == count + 1
 
 
+@needs("waiting for room")
 async def test_a_full_log_takes_events_again_after_an_ack(logs: Logs) -> None:
     async with logs.open(on_full="error", **KEEPING) as log:
         await log.ack("slow", 0)
@@ -325,6 +332,7 @@ async def test_a_full_log_takes_events_again_after_an_ack(logs: Logs) -> None:
         assert await log.append("next") == count + 1
 
 
+@needs("waiting for room")
 async def test_the_slowest_consumer_counts(logs: Logs) -> None:
     async with logs.open(on_full="error", **KEEPING) as log:
         await log.ack("slow", 0)
@@ -337,6 +345,7 @@ async def test_the_slowest_consumer_counts(logs: Logs) -> None:
         assert await log.append(EVENT) == count + 1
 
 
+@needs("waiting for room")
 async def test_append_many_into_a_full_log_stores_nothing(logs: Logs) -> None:
     async with logs.open(on_full="error", **KEEPING) as log:
         await log.ack("slow", 0)
@@ -348,6 +357,7 @@ async def test_append_many_into_a_full_log_stores_nothing(logs: Logs) -> None:
         assert await log.append_many([EVENT, "last"]) == (count + 1, count + 2)
 
 
+@needs("waiting for room")
 async def test_a_full_log_can_be_read_and_acknowledged(logs: Logs) -> None:
     async with logs.open(on_full="error", **KEEPING) as log:
         await log.ack("slow", 0)
@@ -360,6 +370,7 @@ async def test_a_full_log_can_be_read_and_acknowledged(logs: Logs) -> None:
         assert await acked(log, "slow") == count
 
 
+@needs("waiting for room")
 @pytest.mark.parametrize("way", ["ack", "seek", "forget"])
 async def test_an_append_to_a_full_log_waits_until_there_is_room(logs: Logs, way: str) -> None:
     numbers: list[int] = []
@@ -394,6 +405,7 @@ async def standstill(numbers: list[int]) -> int:
     return seen
 
 
+@needs("waiting for room")
 async def test_many_batches_wait_for_room_together(logs: Logs) -> None:
     # More waited than a writer takes of one producer: it dropped the pipe, and all were repeated.
     numbers: list[int] = []
@@ -415,6 +427,7 @@ async def test_many_batches_wait_for_room_together(logs: Logs) -> None:
         assert await log.last_seq_no() == 8 * PLENTY
 
 
+@needs("waiting for room")
 async def test_a_waiting_append_does_not_hold_up_anything_else(logs: Logs) -> None:
     numbers: list[int] = []
 
@@ -436,6 +449,7 @@ async def test_a_waiting_append_does_not_hold_up_anything_else(logs: Logs) -> No
     assert sorted(numbers) == list(range(1, 2 * PLENTY + 1))
 
 
+@needs("waiting for room")
 @needs("cancellation")
 async def test_a_cancelled_append_to_a_full_log_leaves_it_usable(logs: Logs) -> None:
     async with logs.open(on_full="wait", **KEEPING) as log:

@@ -18,7 +18,7 @@ from eventlog import (
     SeekPosition,
 )
 
-from .backends import Flavour
+from .backends import Flavour, needs
 from .logs import BATCH_BYTES, KIB, SEGMENT_BYTES, Logs, stored
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +106,7 @@ def many_batches() -> list[Any]:
     return [*large, *([number, b""] for number in range(LIST_BATCHES, LIST_BATCHES + 3))]
 
 
+@needs("waiting for room")
 async def test_append_many_stores_exactly_the_first_events_of_a_list_that_does_not_fit(
     logs: Logs,
 ) -> None:
@@ -123,6 +124,7 @@ async def test_append_many_stores_exactly_the_first_events_of_a_list_that_does_n
         assert await log.append_many(["after"]) == (len(found) + 1,) * 2
 
 
+@needs("waiting for room")
 async def test_send_many_stores_exactly_the_first_events_of_a_list_that_does_not_fit(
     logs: Logs,
 ) -> None:

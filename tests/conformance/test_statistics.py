@@ -101,6 +101,7 @@ async def test_what_is_refused_before_it_is_sent_is_not_counted(logs: Logs) -> N
     assert (counted.appended, counted.refused) == (0, 0)
 
 
+@needs("waiting for room")
 async def test_events_that_found_no_room_are_refused(logs: Logs) -> None:
     full = Retention(max_bytes=512 * KIB, keep_unacked=True)
     async with logs.open(retention=full, on_full="error") as log:
