@@ -20,11 +20,10 @@ import pytest
 from eventlog import blocking
 from eventlog.demo.main_job import stop_process
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).with_name("kill_parts.py")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+PROGRESS_S = 60.0
 
 
 class Cast:
@@ -34,6 +33,7 @@ class Cast:
         self._log_path = log_path
         self._folder = folder
         self._lives = 0
+        self._told_before = 0
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         for role in ("produce-a", "produce-b", "consume-a", "consume-b"):
             self.start(role)
@@ -53,6 +53,17 @@ class Cast:
     def kill(self, role: str) -> None:
         self._running[role].kill()
         self._running[role].wait()
+
+    def await_progress(self) -> None:
+        """Wait until a producer was told of one more event than before."""
+        deadline = time.monotonic() + PROGRESS_S
+        while (told := self._told()) <= self._told_before:
+            assert time.monotonic() < deadline, "no producer gets on"
+            time.sleep(0.005)
+        self._told_before = told
+
+    def _told(self) -> int:
+        return sum(path.stat().st_size for path in self._folder.glob("produce-*.record"))
 
     def end(self) -> None:
         for role in self._running:
@@ -79,6 +90,7 @@ def playing(log_path: str, folder: Path) -> Iterator[Cast]:
 
 def kill_at_random(cast: Cast, log: blocking.EventLog, kills: int, rng: random.Random) -> None:
     for _ in range(kills):
+        cast.await_progress()  # else a slow machine sees nothing but starts
         # The moment is what is random here; nothing is waited for.
         time.sleep(rng.uniform(0.02, 0.25))
         role = rng.choice(("writer", "writer", "produce-a", "produce-b", "consume-a", "consume-b"))
