@@ -78,7 +78,7 @@ _LACKS_IN_MEMORY: dict[Ability, str] = {
 _ON_SERVER = "a server does not tell what its clients have done"
 
 _LACKS_ON_SERVERS: dict[Ability, str] = {
-    "writer process": "a server serves the log, and many others; tests of faults have their own",
+    "writer process": "a server serves the log, and many others",
     "offline reading": "only its server has the log",
     "directory": "the log is on a server",
     "own durability": "durability is what the server is set to",
@@ -152,7 +152,6 @@ BACKENDS = (
             "waiting for room": "a stream deletes what is over its limit, whoever needs it",
             "sync": "a client cannot tell what the server syncs",
             "large events": "a message is at most 1 MiB, unless the server is set otherwise",
-            "restart": "the server is shared by all tests, and tests of faults have their own",
         },
         slow=frozenset({"trio", "blocking"}),
         ignores=frozenset({"segment_bytes"}),
