@@ -140,7 +140,7 @@ WALK: Final[list[tuple[str, int, list[str]]]] = [
     ("eventlog tail log[/] --format {key}|{headers}|{event}", 0, [r"k[/red]\x1b[31m|"]),
     ("eventlog tail log[/] --format [/red]{nope}", 2, ["'[/red]{nope}' is no good"]),
     ("eventlog tail log[/] --from [/red]", 2, ["'[/red]' is no position"]),
-    ("eventlog tail log[/] -n [/red]", 2, ["valid integer"]),
+    ("eventlog tail log[/] -n [/red]", 2, ["valid int"]),
     ("eventlog consumers log[/]", 0, TWINS),
     ("eventlog consumers log[/] --json", 0, TWINS),
     ("eventlog status log[/]", 0, [f"{SHOWN_FOLDER}/log[/]"]),
