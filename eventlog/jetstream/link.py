@@ -11,7 +11,7 @@ import asyncio
 import json
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final, Self
@@ -148,7 +148,7 @@ class Link:
 
         try:
             async with asyncio.timeout(CONNECT_S):
-                await client.connect(
+                connecting = client.connect(
                     self.address.servers,
                     error_cb=on_error,
                     closed_cb=on_closed,
@@ -161,6 +161,7 @@ class Link:
                     pending_size=1 << 26,
                     **self._who(),
                 )
+                await _to_its_end(connecting)
                 self._check_version(client)
                 connection = _Connection(client, self.address.path)
                 await client.subscribe(
@@ -373,6 +374,22 @@ class Inbox:
         raise self._error or Unreachable(
             f"the server of {path} did not answer within {within_s:g} s"
         )
+
+
+async def _to_its_end(connecting: Coroutine[Any, Any, None]) -> None:
+    """Wait for it, also in a task that is cancelled: a connect that is cancelled when it has its
+    socket drops it open."""
+    task = asyncio.create_task(connecting)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task], timeout=CLOSE_S)
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen by nobody else
+        raise
 
 
 async def _close(client: Any) -> None:
