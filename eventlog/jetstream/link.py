@@ -377,8 +377,10 @@ class Inbox:
 
 
 async def _to_its_end(connecting: Coroutine[Any, Any, None]) -> None:
-    """Wait for it, also in a task that is cancelled: a connect that is cancelled when it has its
-    socket drops it open."""
+    """Wait for it, also in a task that is cancelled.
+
+    A connect that is cancelled when it has its socket leaves that open.
+    """
     task = asyncio.create_task(connecting)
     try:
         await asyncio.shield(task)
