@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Final, cast
@@ -44,9 +45,9 @@ FORMER_KEPT: Final = 64
 class GroupsOfRemote(LogOfGroups):
     """What a log on a server has of groups."""
 
+    @abstractmethod
     async def ready(self) -> RemoteHandle:
         """The open handle."""
-        raise NotImplementedError
 
     async def _driver(self) -> tuple[RemoteHandle, DriverOfGroups]:
         handle = await self.ready()

@@ -153,7 +153,7 @@ BACKENDS = (
             "sync": "a client cannot tell what the server syncs",
             "large events": "a message is at most 1 MiB, unless the server is set otherwise",
         },
-        slow=frozenset({"trio", "asyncio", "blocking"}),
+        slow=frozenset({"trio", "blocking"}),
         ignores=frozenset({"segment_bytes"}),
     ),
 )
