@@ -20,7 +20,7 @@ TRACEBACK_CHARACTERS_MAX: Final = 16_000
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """Of one group's handler."""
+    """The rules of one group by which an error becomes a `Failure`."""
 
     group: str
     max_deliveries: int

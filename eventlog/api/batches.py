@@ -141,7 +141,7 @@ class HandleOfMany(ManyHandle):
 
 
 def copy_of(error: EventLogError) -> EventLogError:
-    """The same error for another caller: one object raised twice would mix their tracebacks."""
+    """A copy of the error for another caller: one object raised twice mixes their tracebacks."""
     twin = type(error)(str(error), **error.fields)
     twin.__cause__ = error.__cause__
     return twin

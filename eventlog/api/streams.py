@@ -23,7 +23,7 @@ class StreamOfBatches(EventStream):
         self._consumer = consumer
         self._events: Iterator[EventEnvelope] = iter(())
         self._turn = anyio.Lock(fast_acquire=True)
-        """Of the task that reads a batch: others wait, and then have the rest of it."""
+        """The lock of the task that reads a batch; others wait, and then have the rest of it."""
 
     @abstractmethod
     def use_as(self, mode: str) -> None:
@@ -38,7 +38,7 @@ class StreamOfBatches(EventStream):
         """The next events, waiting for them if need be; `None` at the end."""
 
     async def next_events(self) -> list[EventEnvelope] | None:
-        """As `next_batch`, for a consumer that takes event by event."""
+        """The next batch for a caller that takes event by event: small ones may be put together."""
         return await self.next_batch()
 
     def __aiter__(self) -> AsyncIterator[EventEnvelope]:
@@ -61,7 +61,7 @@ class StreamOfBatches(EventStream):
             return next(self._events)
 
     def batches(self) -> AsyncIterator[list[EventEnvelope]]:
-        """The same events as lists."""
+        """The events of the stream, batch by batch."""
         self.use_as("batches")
         return _Batches(self.next_batch)
 

@@ -302,7 +302,7 @@ class Inbox:
         self.subject = subject
         self.address = f"{connection.prefix}.{next(_numbers)}"
         self.subscription: Any = None
-        """Of this inbox alone, if it has one."""
+        """The subscription of this inbox alone, if it has one; else it shares the connection's."""
         self._answers: deque[Any] = deque()
         self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None

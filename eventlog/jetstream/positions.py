@@ -48,7 +48,7 @@ class Positions:
         self._stream = f"KV_{bucket}"
         self._prefix = f"$KV.{bucket}.consumer."
         self._known: dict[str, _Known] = {}
-        """As last written or read here; others may have gone on."""
+        """Positions as this handle last wrote or read them; others may have moved them."""
 
     async def all(self) -> Mapping[str, Position]:
         """Every consumer's.

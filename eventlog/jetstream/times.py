@@ -9,7 +9,9 @@ SECOND_NS = 1_000_000_000
 
 
 def ns_of(text: str) -> int:
-    """Of `2026-11-28T05:09:23.149585655Z`: the server leaves out zeros at the end.
+    """The nanoseconds since 1970 of a time such as `2026-11-28T05:09:23.149585655Z`.
+
+    The server leaves out zeros at the end.
 
     Raises:
         ValueError: it is no such time.

@@ -23,7 +23,7 @@ from eventlog.redis.settings import options_on
 from eventlog.remote.driver import Opened, OutOfTurn, Position, State, Stored
 
 VERSION: Final = 1
-"""Of the keys and their contents (lua/common.lua)."""
+"""The version of the stored keys and their contents (lua/common.lua)."""
 ATOMIC_EVENTS_MAX: Final = 1000
 """A script keeps all others waiting: so many events take it a few milliseconds."""
 ATOMIC_BYTES_MAX: Final = 1 * MIB
@@ -43,7 +43,7 @@ class RedisDriver:
         self._link = Link(self._address)
         self._log_id = b""
         self.mean_bytes = 0
-        """Of an event, when the state was last asked for."""
+        """The size of an event on average, when the state was last asked for."""
 
     @property
     def path(self) -> str:

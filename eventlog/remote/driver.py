@@ -58,7 +58,7 @@ class Opened:
 
     log_id: UUID
     options: LogOptions
-    """As the log was made with them, and as the server is set: durability is the server's."""
+    """The options that the log was made with; durability is what the server is set to."""
     record_bytes_max: int
     """The largest record that the server takes."""
     atomic_events_max: int

@@ -40,7 +40,7 @@ class Batch(SentBatch):
         self.producer: Producer | None = None
         self.producer_seq = 0
         self.turn: anyio.Lock | None = None
-        """Of the task that sends it, for those that share it."""
+        """The lock of the task that sends the batch; others whose event is in it wait for it."""
 
     def finish(self, base_seq_no: int) -> None:
         """It is stored."""

@@ -60,7 +60,7 @@ class RemotePublisher(FlushedAtEnd):
         self._to_seal = anyio.Event()
         self._failure: EventLogError | None = None
         self._generation = handle.generation
-        """Of the process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
+        """The process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
 
     def __repr__(self) -> str:
         """What is on its way."""

@@ -61,10 +61,10 @@ class RecordBuilder:
         self._builder = BatchBuilder(limits.max_event_bytes, path)
         self._records: list[bytes] = []
         self._random = int.from_bytes(os.urandom(10), "big") & RANDOM_MASK
-        """Of the last id: the next one has one more."""
+        """The random part of the last id; the next id has one more."""
         self._plain_bytes_max = min(limits.max_event_bytes, limits.record_bytes_max - 64)
         self.bytes = 0
-        """Of all the records that were added since `build`."""
+        """The size of all records that were added since `build`."""
 
     def __len__(self) -> int:
         return len(self._records)

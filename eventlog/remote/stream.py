@@ -49,7 +49,7 @@ class RemoteStream(StreamOfBatches):
         self._mode: str | None = None
         self._is_closed = False
         self._scope: anyio.CancelScope | None = None
-        """Of the task that waits."""
+        """The scope of the task that waits; `aclose` cancels it."""
         self._turn_to_read = anyio.Lock(fast_acquire=True)
         self._rest: list[Stored] = []
         """What was read and not handed out: it begins with a bad event."""
