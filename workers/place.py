@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import anyio
 import anyio.abc
 
-from eventlog import ExitReport, Group, spawn
+from eventlog import EventLogError, ExitReport, Group, spawn
 from workers.child import WorkerSpec
 from workers.control import RECEIVE_BYTES, ControlReader, new_pair, packed_message
 from workers.errors import PoolFailed
@@ -33,6 +33,8 @@ CHUNKS_MAX: Final = 8
 STEADY_S: Final = 10.0
 """A worker that lived this long, or handled anything, did not die of its start: what killed it is
 an event, whose deliveries are counted, or somebody else."""
+REFRESH_S_MAX: Final = 5.0
+"""How long a group may take to tell what a worker that has ended did last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,8 @@ class Place:
                 ending = worker.process.reap()
                 self._hear(worker)
                 tasks.cancel_scope.cancel()
+            with anyio.move_on_after(REFRESH_S_MAX), suppress(EventLogError):
+                await self._group.refresh()  # what it did last is to count
         finally:
             if ending is None:  # cancelled: nobody else would do it
                 worker.process.kill()

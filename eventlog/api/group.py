@@ -272,6 +272,13 @@ class Group(_GroupBase):
             InvalidArgument, InvalidArgumentType: no pool can have that number.
         """
 
+    async def refresh(self) -> None:
+        """Have `members`, `member` and `lag` know what is so now, where they would have to ask.
+
+        Raises:
+            EventLogError: the log cannot be reached.
+        """
+
     @abstractmethod
     async def wait_drained(self, seq_no: int | None = None) -> None:
         """Wait until everything up to `seq_no` (default: the last event now) is done, or dead."""

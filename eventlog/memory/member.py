@@ -107,7 +107,10 @@ class MemoryLease(Lease):
         """The events that were not begun, each with its attempt."""
         while (found := self._groups.next_of(self._name, self._held, self._unpacked)) is not None:
             attempt, envelope = found
-            self.attempts[envelope.seq_no or 0] = attempt
+            seq_no = envelope.seq_no or 0
+            self.attempts[seq_no] = attempt
+            if attempt > 1:
+                envelope.columns.note_attempt(seq_no, attempt)
             yield attempt, envelope
 
     def begin(self, envelope: EventEnvelope) -> bool:

@@ -218,7 +218,6 @@ class RemoteGroup(Group):
         return max(self.store.last - self._position, 0)
 
     async def refresh(self) -> None:
-        """Ask how far the group is, and who is in it."""
         found = await self.calls.repeated(self._log_driver.positions)
         self._position = found[self._name].position if self._name in found else 0
         await self._handle.state()

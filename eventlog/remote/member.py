@@ -272,7 +272,10 @@ class RemoteLease(Lease):
         """The events that were not begun, each with its attempt."""
         while self._todo:
             attempt, envelope = self._todo.popleft()
-            self._out[envelope.seq_no or 0] = attempt, envelope
+            seq_no = envelope.seq_no or 0
+            self._out[seq_no] = attempt, envelope
+            if attempt > 1:
+                envelope.columns.note_attempt(seq_no, attempt)
             yield attempt, envelope
 
     def begin(self, envelope: EventEnvelope) -> bool:

@@ -631,6 +631,22 @@ async def test_a_pool_without_processes_is_counted(logs: Logs) -> None:
         assert (counts.handled, counts.failed, counts.retried, counts.lag) == (2, 2, 1, 0)
 
 
+async def test_an_envelope_says_which_attempt_it_is(logs: Logs) -> None:
+    # Every delivery was the first one to its handler, but for logs that are directories.
+    seen: list[int] = []
+
+    def handle(envelope: EventEnvelope) -> None:
+        seen.append(envelope.attempt)
+        if envelope.attempt < 3:
+            raise ValueError(envelope.event)
+
+    async with logs.open() as log:
+        await log.append("event")
+        await InProcess(log, handler=handle, max_deliveries=5).drain()
+        assert await log.dead_letters("g") == []
+    assert seen == [1, 2, 3]
+
+
 async def test_what_needs_a_process_is_refused_without_one(logs: Logs) -> None:
     async with logs.open() as log:
         for option in ("timeout", "max_rss_bytes", "max_events_per_worker", "max_age_s"):
