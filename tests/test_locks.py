@@ -20,6 +20,7 @@ from eventlog.api import forks
 from eventlog.demo.main_job import stop_process
 from eventlog.local import rendezvous
 from eventlog.local.client import launch
+from eventlog.local.writer import succession
 from eventlog.tools.doctor.examine import examine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -469,6 +470,8 @@ while True:
 def test_serve_ends_a_writer_of_an_older_protocol_if_clients_started_it(
     path: str, options: list[str]
 ) -> None:
+    # The end of the pipe was taken for the writer's: it was asked again while it waited for the
+    # directory's lock, whose holder waited ten seconds for its answer, or took it for a server.
     stop_writer(path)
     older = subprocess.Popen(
         [sys.executable, "-c", OLDER, path, *options],
@@ -479,9 +482,11 @@ def test_serve_ends_a_writer_of_an_older_protocol_if_clients_started_it(
     assert older.stdout is not None
     with older.stdout:
         assert older.stdout.readline() == "ready\n"
+    started_s = time.monotonic()
     server = serve(path)
     if options:
         first_line(server, ", epoch")
+        assert time.monotonic() - started_s < succession.ANSWER_S_MAX
         assert older.wait(HANGS_S) == 0
         with blocking.open(path) as log:  # before it serves, SIGTERM has its default action
             assert log.status().writer_pid == server.pid
@@ -502,7 +507,6 @@ def test_a_writer_of_an_older_protocol_that_does_not_end_is_named(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The limit of another wait ended this one early: it passed for ended, and was asked for ever.
-    from eventlog.local.writer import succession
 
     stop_writer(path)
     monkeypatch.setattr(succession, "ANSWER_S_MAX", 0.1)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import time
@@ -122,27 +123,35 @@ def _is_of_clients(pipe: socket.socket) -> bool:
     Its command line says so; the process of another PID namespace has none that could be seen.
     """
     pid, _ = rendezvous.peer_of(pipe)
-    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-        return b"--detach" in file.read().split(b"\0")
-    return False
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"--detach" in file.read().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile, unless it is hidden
+        return pid > 0
+    except OSError:
+        return False
 
 
 def _end_older(pipe: socket.socket, directory: str) -> None:
     """End a writer of an older protocol; it takes the directory's lock for that."""
     pid, _ = rendezvous.peer_of(pipe)
-    logger.info("ending process %d, the writer of %s so far", pid, directory)
-    _terminate(pid, process_start(pid))
-    end_s = time.monotonic() + END_S_MAX
+    start = process_start(pid)
     try:
-        while (left_s := end_s - time.monotonic()) > 0:
-            pipe.settimeout(left_s)
-            if not pipe.recv(_FRAME_BYTES_MAX):  # it closes the pipe when it ends
-                return
-    except TimeoutError:
-        pass
-    except OSError:  # it has ended
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:  # it has ended
         return
-    raise _does_not_end(pid, directory)
+    except (OSError, AttributeError):  # a kernel without pidfds
+        raise _does_not_end(pid, directory) from None
+    logger.info("ending process %d, the writer of %s so far", pid, directory)
+    try:
+        _terminate(pid, start)
+        # Not for the end of the pipe: it was closed already, by the question that is not known.
+        ended = select.poll()
+        ended.register(process, select.POLLIN)
+        if not ended.poll(END_S_MAX * 1000):
+            raise _does_not_end(pid, directory)
+    finally:
+        os.close(process)
 
 
 def _await_end(directory: str) -> None:
