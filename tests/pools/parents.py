@@ -168,6 +168,7 @@ def drain(path: str, record: str, gate: str, stage: str) -> None:
     try:
         with blocking.open(path) as log, BlockingPool(log, group="g", **options) as pool:
             announce_leaving()
+            say("entered")
             pool.drained()
     except KeyboardInterrupt:
         say("interrupted")

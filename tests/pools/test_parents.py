@@ -114,6 +114,7 @@ def test_ctrl_c_in_a_script_lets_handlers_end_and_a_second_one_kills(
     """Neither leaves a process or a thread that keeps the script from ending."""
     log.append_many(range(2))
     with parent("drain", log.path, record.path, gate, "run") as running:
+        assert running.line() == ["entered"], "handlers may begin before that"
         until_noted(record, "began", 2)
         kill(running.pid, signal.SIGINT)
         assert running.line() == ["leaving"]
