@@ -1,7 +1,7 @@
 """The backends and flavours that the suite runs over, and what each of them lacks, with the reason.
 
-A test that needs more than every log has says so with `@needs(...)`; where the backend or the
-flavour lacks it, the test is skipped with the reason that stands here.
+A test that needs more than every log has says so with `@needs(...)`; it does not run over a
+backend or a flavour that lacks it, for the reason that stands here.
 """
 
 from __future__ import annotations
@@ -178,10 +178,6 @@ def needs(*abilities: Ability) -> pytest.MarkDecorator:
     return pytest.mark.needs(*abilities)
 
 
-def reason_to_skip(backend: Backend, flavour: Flavour, abilities: tuple[Ability, ...]) -> str:
-    """Why the test cannot be run on these two; empty if it can."""
-    for ability in abilities:
-        for subject in (backend, flavour):
-            if ability in subject.lacks:
-                return f"{subject.name} lacks {ability!r}: {subject.lacks[ability]}"
-    return ""
+def has(backend: Backend, flavour: Flavour, abilities: tuple[Ability, ...]) -> bool:
+    """Whether the two have all that a test needs."""
+    return not any(one in backend.lacks or one in flavour.lacks for one in abilities)

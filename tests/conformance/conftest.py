@@ -13,7 +13,7 @@ import anyio
 import pytest
 from multiprocess import resource_tracker
 
-from .backends import BACKENDS, FLAVOURS, Backend, Flavour, reason_to_skip
+from .backends import BACKENDS, FLAVOURS, Backend, Flavour, has
 from .logs import Logs
 
 HERE: Final = Path(__file__).parent
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test that uses a log once for each backend and flavour."""
+    """Run every test that uses a log once for each backend and flavour that has what it needs."""
     if "flavour" not in metafunc.fixturenames:
         return
     abilities = tuple(
@@ -38,19 +38,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(
         ("backend", "flavour"),
         [
-            _param(backend, flavour, abilities)
+            _param(backend, flavour)
             for backend in BACKENDS
             for flavour in FLAVOURS
-            if flavour.name in backend.flavours
+            if flavour.name in backend.flavours and has(backend, flavour, abilities)
         ],
     )
 
 
-def _param(backend: Backend, flavour: Flavour, abilities: tuple[Any, ...]) -> Any:
-    reason = reason_to_skip(backend, flavour, abilities)
-    marks = [pytest.mark.skip(reason=reason)] if reason else []
-    if flavour.name in backend.slow:
-        marks.append(pytest.mark.slow)
+def _param(backend: Backend, flavour: Flavour) -> Any:
+    marks = pytest.mark.slow if flavour.name in backend.slow else ()
     return pytest.param(backend, flavour, id=f"{backend.name}-{flavour.name}", marks=marks)
 
 
