@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from chaos import audit
 from chaos.audit import Consumer, Follower, Letter, Stored
+from chaos.roles import wait_for_groups
+
+from eventlog import blocking
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -188,6 +191,18 @@ def test_a_follower_that_is_not_told_of_a_deletion_is_found(
 def seconds(line: str) -> list[str]:
     word, *rest = line.split()
     return [word, str(int(rest[0]) * 10**9)] if word in {"opened", "deleted"} else [word, *rest]
+
+
+def test_producers_wait_while_a_group_is_far_behind() -> None:
+    """The keyed pool was 174,000 events behind on a loaded machine, and the drain took hours."""
+    with blocking.open("memory:") as log:
+        log.append_many(range(10))
+        log.ack("free", 5)
+        log.ack("keyed", 3)
+        log.ack("a consumer", 0)
+        acks = iter([4, 5, 6])
+        wait_for_groups(log, 5, lambda: log.ack("keyed", next(acks)))
+        assert list(acks) == [6]
 
 
 @pytest.mark.slow

@@ -11,12 +11,13 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from chaos.case import GROUPS, REJECTS
 from chaos.handlers import LEAVE_NAME, handle, reject
 from chaos.records import Record
 from eventlog import (
@@ -37,6 +38,8 @@ KIND_EVERY: Final = {"poison": 2_000, "flaky": 40, "forks": 60, "slow": 6_000}
 MAX_DELIVERIES: Final = 10
 """Chaos kills workers at any time; nobody innocent is that unlucky."""
 KEYS: Final = 20
+BACKLOG_MAX: Final = 5_000
+"""Producers wait while a group is further behind: the end of a soak handles all that is left."""
 STAY_S: Final = 6.0
 STOP_S: Final = 0.05
 LOOK_S: Final = 0.02
@@ -62,11 +65,20 @@ def produce(log_path: str, name: str, record_path: str, pause: str) -> None:
     with blocking.open(log_path) as log:
         while True:
             time.sleep(float(pause))
+            wait_for_groups(log, BACKLOG_MAX, lambda: time.sleep(LOOK_S))
             try:
                 _append_some(log, record, chance, event)
             except LogFull:
                 # What was refused was not stored; the audit would find it if it was.
                 time.sleep(0.05)
+
+
+def wait_for_groups(log: blocking.EventLog, backlog_max: int, pause: Callable[[], None]) -> None:
+    """Pause until no group has more events before it than that; other consumers do not count."""
+    while any(
+        state.lag > backlog_max and state.name in {*GROUPS, REJECTS} for state in log.consumers()
+    ):
+        pause()
 
 
 def _append_some(log: blocking.EventLog, record: Record, chance: random.Random, event: Any) -> None:
