@@ -37,6 +37,8 @@ Ability = Literal[
     "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
+EVERY_FLAVOUR = frozenset({"trio", "asyncio", "blocking"})
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -46,10 +48,11 @@ class Backend:
     path_of: Callable[[Path, str], str]
     """The path of the log of a name, given a directory that belongs to the test alone."""
     lacks: Mapping[Ability, str] = field(default_factory=dict)
-    flavours: frozenset[str] = frozenset({"trio", "asyncio", "blocking"})
+    flavours: frozenset[str] = EVERY_FLAVOUR
     """Those that it is tested in."""
     slow: frozenset[str] = frozenset()
-    """Those of them that are left to the slow tests."""
+    """Those of them that are left to the slow tests: engines over servers in every flavour, and
+    of the others, what another flavour or engine mostly goes through too."""
     ignores: frozenset[str] = frozenset()
     """Options that tests give for the sake of local files, and that mean nothing to it."""
 
@@ -108,11 +111,13 @@ BACKENDS = (
         lacks={
             "private logs": "a directory is the same log for everybody",
         },
+        slow=frozenset({"asyncio"}),
     ),
     Backend(
         "memory",
         path_of=lambda folder, name: f"memory:{folder}/{name}",
         lacks=_LACKS_IN_MEMORY,
+        slow=frozenset({"trio", "blocking"}),
     ),
     Backend(
         "toy",
@@ -126,6 +131,7 @@ BACKENDS = (
         },
         # The shell is tested here, and its colours with the engines that people use.
         flavours=frozenset({"trio", "blocking"}),
+        slow=frozenset({"trio"}),  # the blocking shell is built on the asynchronous one
         ignores=frozenset({"segment_bytes"}),
     ),
     Backend(
@@ -133,14 +139,14 @@ BACKENDS = (
         path_of=lambda folder, name: _on_redis("valkey", folder, name),
         lacks=_LACKS_ON_SERVERS,
         ignores=frozenset({"segment_bytes"}),
-        slow=frozenset({"asyncio", "blocking"}),
+        slow=EVERY_FLAVOUR,
     ),
     Backend(
         "redis",
         path_of=lambda folder, name: _on_redis("redis", folder, name),
         lacks=_LACKS_ON_SERVERS,
         flavours=frozenset({"trio"}),  # what differs between the two is the server alone
-        slow=frozenset({"trio"}),
+        slow=EVERY_FLAVOUR,
         ignores=frozenset({"segment_bytes"}),
     ),
     Backend(
@@ -153,7 +159,7 @@ BACKENDS = (
             "sync": "a client cannot tell what the server syncs",
             "large events": "a message is at most 1 MiB, unless the server is set otherwise",
         },
-        slow=frozenset({"trio", "blocking"}),
+        slow=EVERY_FLAVOUR,
         ignores=frozenset({"segment_bytes"}),
     ),
 )
