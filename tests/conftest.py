@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from eventlog import spawn
-from tests import nursery, servers
+from tests import commands, nursery, servers
 from tests.surroundings import make_usual
 
 SLOW_S = 900
@@ -89,6 +89,12 @@ def quick_starts(_nursery: nursery.Nursery | None, monkeypatch: pytest.MonkeyPat
     """Have what this process starts forked, so that it imports nothing."""
     if _nursery is not None:
         monkeypatch.setattr(spawn, "subprocess", _nursery)
+
+
+@pytest.fixture
+def quick_commands(_nursery: nursery.Nursery | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands that `tests.commands` runs forked, so that they import nothing."""
+    monkeypatch.setattr(commands, "nursery", _nursery)
 
 
 def pytest_sessionfinish() -> None:

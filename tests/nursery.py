@@ -1,4 +1,4 @@
-"""Starts of writers and workers that cost little: forks of a process that has imported everything.
+"""Starts of processes that cost little: forks of a process that has imported everything.
 
 ::
 
@@ -9,7 +9,8 @@
 Most of what a start costs is imports: 0.2 s of a core. Tests that are not about how processes
 start take it from here (the fixture `quick_starts`). `eventlog.spawn` then does all that it does
 otherwise, but for `subprocess.Popen`: the new process has the arguments, descriptors, working
-directory, environment and parent that it would have, and its modules are there already.
+directory, environment and parent that it would have, and its modules are there already. Commands of
+`eventlog` that a test runs to their end come from here too (`tests.commands`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import ctypes
 import gc
 import os
 import platform
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -105,20 +109,73 @@ class Nursery:
                 pass_fds=pass_fds,
                 start_new_session=start_new_session,
             )
-        here = os.open(".", os.O_PATH)
         nowhere = os.open(os.devnull, os.O_RDWR)
         try:
             places = [0, 1, 2, *pass_fds]
             sources = [nowhere, 1 if stdout is None else nowhere, stderr or 2, *pass_fds]
-            words = (list(command), dict(os.environ), places, start_new_session)
-            data = msgpack.packb(words, unicode_errors="surrogateescape")
-            with self._lock:
-                socket.send_fds(self._socket, [data], [here, *sources])
-                pid = int(self._socket.recv(32))
+            pid = self._fork(
+                command, os.environ, dict(zip(places, sources, strict=True)), start_new_session
+            )
         finally:
-            os.close(here)
             os.close(nowhere)
         return SimpleNamespace(pid=pid)
+
+    def run_command(
+        self, command: Sequence[str], given: bytes, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run `python -m eventlog ...` to its end; what it printed."""
+        inputs, outputs, errors = os.pipe(), os.pipe(), os.pipe()
+        theirs = {0: inputs[0], 1: outputs[1], 2: errors[1]}
+        try:
+            pid = self._fork(command, environment, theirs, starts_session=False)
+        finally:
+            for one in theirs.values():
+                os.close(one)
+        said: dict[int, bytes] = {}
+        threads = [
+            threading.Thread(target=_give, args=(inputs[1], given)),
+            *(
+                threading.Thread(target=_take, args=(one, said, number))
+                for number, one in ((1, outputs[0]), (2, errors[0]))
+            ),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        return subprocess.CompletedProcess(command, code, said[1], said[2])
+
+    def _fork(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        descriptors: Mapping[int, int],
+        starts_session: bool,
+    ) -> int:
+        """Have a process forked that has the descriptors of ours under the numbers before them."""
+        here = os.open(".", os.O_PATH)
+        try:
+            words = (list(command), dict(environment), list(descriptors), starts_session)
+            data = msgpack.packb(words, unicode_errors="surrogateescape")
+            with self._lock:
+                socket.send_fds(self._socket, [data], [here, *descriptors.values()])
+                return int(self._socket.recv(32))
+        finally:
+            os.close(here)
+
+
+def _give(descriptor: int, data: bytes) -> None:
+    """Write it all, unless the reader leaves."""
+    with suppress(BrokenPipeError), open(descriptor, "wb", buffering=0) as pipe:
+        while data:
+            data = data[pipe.write(data) :]
+
+
+def _take(descriptor: int, said: dict[int, bytes], number: int) -> None:
+    with open(descriptor, "rb") as pipe:
+        said[number] = pipe.read()
 
 
 def serve() -> None:
@@ -132,9 +189,20 @@ def serve() -> None:
         data, descriptors, *_ = socket.recv_fds(requests, REQUEST_BYTES_MAX, 64)
         if not data:
             return
+        command, environment, places, starts_session = msgpack.unpackb(
+            data, unicode_errors="surrogateescape"
+        )
+        if command[1] == "-m":
+            _import_commands()
         if not (pid := _fork()):
             requests.detach()
-            _become(data, descriptors)
+            if starts_session:
+                os.setsid()
+            os.fchdir(descriptors[0])
+            _place(descriptors[1:], places)
+            os.environ.clear()
+            os.environ.update(environment)
+            _become(command)
             return
         requests.send(str(pid).encode())
         for one in descriptors:
@@ -153,17 +221,24 @@ def _fork() -> int:
     return pid
 
 
-def _become(data: bytes, descriptors: Sequence[int]) -> None:
+def _import_commands() -> None:
+    """Import what the command line imports, once, here."""
+    from eventlog.cli.app import COMMANDS
+
+    for name in COMMANDS:
+        import_module(f"eventlog.cli.{name}")
+
+
+def _become(command: Sequence[str]) -> None:
     """Be, after a fork, what was asked for, and run its code."""
-    command, environment, places, starts_session = msgpack.unpackb(
-        data, unicode_errors="surrogateescape"
-    )
-    if starts_session:
-        os.setsid()
-    os.fchdir(descriptors[0])
-    _place(descriptors[1:], places)
-    os.environ.clear()
-    os.environ.update(environment)
+    if command[1] == "-m":
+        sys.argv = [*command[2:]]
+        sys.path[0] = os.getcwd()
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - they are open to the end
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+        return
     code = command.index("-c") + 1
     sys.argv = ["-c", *command[code + 1 :]]
     _show(command)

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from eventlog import SeekPosition, blocking
+from tests.commands import COMMAND, ENVIRONMENT, out, run
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-COMMAND = [sys.executable, "-m", "eventlog"]
+pytestmark = pytest.mark.usefixtures("quick_commands")
+
 COMMANDS = [
     "ack",
     "append",
@@ -36,24 +36,6 @@ COMMANDS = [
     "tail",
     "verify",
 ]
-
-
-def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        input=given,
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=60,
-        check=False,
-    )
-
-
-def out(*arguments: str, given: str = "") -> str:
-    done = run(*arguments, given=given)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def stop(pid: int) -> None:

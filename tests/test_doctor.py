@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,12 +36,12 @@ from eventlog.tools.doctor.place import (
     room_findings,
 )
 from eventlog.tools.doctor.readers import consumer_findings, group_findings
+from tests import commands
+from tests.commands import ENVIRONMENT
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
+pytestmark = pytest.mark.usefixtures("quick_starts", "quick_commands")
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-COMMAND = [sys.executable, "-m", "eventlog", "doctor"]
+COMMAND = [*commands.COMMAND, "doctor"]
 MIB = 1 << 20
 
 
@@ -83,14 +82,7 @@ def text(findings: list[Finding]) -> str:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=60,
-        check=False,
-    )
+    return commands.run("doctor", *arguments)
 
 
 def flip(path: Path, place: int) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +24,7 @@ from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.local.storage.recovery import Damage
 from eventlog.testing import batch_of, open_storage
 from eventlog.tools.repair import repair_log
+from tests.commands import out
 from workers.blocking import Pool
 
 GOLDEN: Final = Path(__file__).parent / "golden"
@@ -139,21 +137,6 @@ def test_a_release_that_knows_no_causes_refuses_them_and_reads_the_rest(
 
 # --- the rule for versions, as `eventlog.local.storage.format` has it -----------------------------
 
-COMMAND: Final = [sys.executable, "-m", "eventlog"]
-
-
-def out(*arguments: str, given: str = "") -> str:
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        input=given,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(GOLDEN.parent.parent)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
-
 
 @pytest.fixture(params=["orderly", "killed", "causes", "groups"])
 def in_use(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, int]]:
@@ -170,6 +153,7 @@ def in_use(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Pat
     stop_process(pid)
 
 
+@pytest.mark.usefixtures("quick_commands", "quick_starts")
 def test_every_command_goes_on_with_a_golden_log(in_use: tuple[Path, int], tmp_path: Path) -> None:
     directory, last = in_use
     path = str(directory)

@@ -6,7 +6,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -28,10 +27,11 @@ from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.testing import batch_of, open_storage
 from eventlog.tools.transfer.json_lines import envelope_of_line, from_plain, line_of, to_plain
 from eventlog.tools.transfer.packed import RecordReader, envelope_of_record, new_record_packer
+from tests.commands import COMMAND, ENVIRONMENT
+from tests.commands import run_bytes as run
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-COMMAND = [sys.executable, "-m", "eventlog"]
+pytestmark = pytest.mark.usefixtures("quick_commands")
+
 MOMENT = datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC)
 DEEP: Any = 1
 for _ in range(400):
@@ -269,17 +269,6 @@ def test_a_wrong_record_says_why(record: Any, reason: str) -> None:
 
 
 # --- the commands -------------------------------------------------------------------------------
-
-
-def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        input=given,
-        capture_output=True,
-        env=ENVIRONMENT,
-        timeout=60,
-        check=False,
-    )
 
 
 def out(*arguments: str, given: bytes = b"") -> bytes:
