@@ -193,7 +193,7 @@ def test_dead_letters_are_exact_whoever_is_killed(
     handler = partial(handlers.fail_if_negative, record)
     with Pool(log, group="g", handler=handler, **options) as pool:
         goal = 0
-        while (goal := goal + chance.randrange(60, 240)) < total:
+        while (goal := goal + chance.randrange(60, 240)) <= total - len(poison):
             until(lambda: pool.stats().handled >= goal)
             if chance.random() < 0.5:
                 kill(log.status().writer_pid)
