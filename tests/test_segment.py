@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.errors import CorruptLog, LogFull
-from eventlog.local.storage.files import FILES, Files
+from eventlog.local.storage.files import FILES, Files, used_bytes
 from eventlog.local.storage.format import (
     FIRST_BATCH,
     INDEX_ENTRY,
@@ -277,3 +277,9 @@ def test_zeros_are_written_ahead_of_a_batch_and_never_over_one(tmp_path: Path) -
     segment.append(bytes(64), b"y" * 100, IndexEntry(2, 1000, segment.position))
     assert all(end <= segment.position for _, end in written), "once for many batches"
     segment.close()
+
+
+@given(st.binary(max_size=20), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_the_zeros_at_the_end_are_not_used(data: bytes, before: int, after: int) -> None:
+    whole = bytes(before) + data + bytes(after)
+    assert used_bytes(whole) == len(whole.rstrip(b"\0"))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from eventlog.local.storage.files import Files
+from eventlog.local.storage.files import Files, used_bytes
 from eventlog.local.storage.producers import FILE_NAME as PRODUCERS_NAME
 
 ENDING: Final = ".damaged"
@@ -122,4 +122,5 @@ class KeepingFiles(Files):
 def _content(path: str) -> bytes:
     """What a file says; segments and indexes are of fixed size, with zeros after what they say."""
     with open(path, "rb") as file:
-        return file.read().rstrip(b"\0")
+        data = file.read()
+    return data[: used_bytes(data)]

@@ -15,7 +15,7 @@ from crc32c import crc32c
 
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
 from eventlog.local.storage import offsets
-from eventlog.local.storage.files import FILES, Files, os_errors
+from eventlog.local.storage.files import FILES, Files, os_errors, used_bytes
 from eventlog.local.storage.format import (
     FIRST_BATCH,
     INDEX_ENTRY,
@@ -247,7 +247,7 @@ def read_whole(directory: str, name: str, files: Files) -> bytes | None:
 def later_records(data: bytes, position: int) -> list[list[Any]]:
     """Whole records after the place where a journal is damaged, wherever they begin."""
     found: list[list[Any]] = []
-    used = len(data.rstrip(b"\0"))  # a file may have room for much more, in which nothing begins
+    used = used_bytes(data)  # a file may have room for much more, in which nothing begins
     while position < used:
         record = whole_record(data, position)
         if record is None:

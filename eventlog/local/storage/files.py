@@ -24,6 +24,21 @@ from eventlog.system import above_standard, hold_standard_descriptors
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_STEP_BYTES = 1 << 20
+_ZEROS = bytes(_STEP_BYTES)
+_PAGE_BYTES = 4096
+
+
+def used_bytes(data: bytes) -> int:
+    """Bytes of the data without the zeros at its end; whole pages of zeros are compared at once.
+
+    `rstrip` looks at one byte after the other: 0.8 s for a new segment.
+    """
+    for start in reversed(range(0, len(data), _PAGE_BYTES)):
+        page = data[start : start + _PAGE_BYTES]
+        if not _ZEROS.startswith(page):
+            return start + len(page.rstrip(b"\0"))
+    return 0
 
 
 _RANGE_LOCK = struct.Struct("@hhqqi4x")
@@ -95,11 +110,10 @@ class Files:
         Read and not mapped: in a tmpfs a look at a hole through a map takes room, and is a SIGBUS
         if there is none. A copy of a log has holes.
         """
-        step = 1 << 20
-        for start in reversed(range(0, size, step)):
-            data = self.read(descriptor, min(step, size - start), start).rstrip(b"\0")
-            if data:
-                return start + len(data)
+        for start in reversed(range(0, size, _STEP_BYTES)):
+            used = used_bytes(self.read(descriptor, min(_STEP_BYTES, size - start), start))
+            if used:
+                return start + used
         return 0
 
     def copy(self, source: int, target: int, size: int, target_size: int) -> None:
@@ -110,11 +124,11 @@ class Files:
         """
         done = 0
         while done < size:
-            step = min(size - done, 1 << 20)
+            step = min(size - done, _STEP_BYTES)
             data = os.pread(source, step, done)
             if not data:
                 break
-            if data.strip(b"\0"):
+            if not _ZEROS.startswith(data):
                 self._copy_part(source, target, done, data)
             done += len(data)
         os.ftruncate(target, target_size)
