@@ -76,7 +76,7 @@ def sleep(record: Record, seconds: float, event: Any) -> None:
 
 def sleep_pid(record: Record, seconds: float, event: Any) -> None:
     time.sleep(seconds)
-    record.note("did", event, os.getpid(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+    record.note("did", event, os.getpid())
 
 
 def nothing(_: Any) -> None:
@@ -427,9 +427,18 @@ def note_start(record: Record) -> None:
 
 
 def note_birth(record: Record) -> None:
-    """When this process was made, long before Python ran in it, by the clock since boot."""
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    record.note("born", os.getpid(), ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+    record.note("born", os.getpid())
+
+
+_handled: list[int] = []
+
+
+def wait_for_a_birth_at_the_end(record: Record, at_most: int, event: int) -> None:
+    """Note the event; the last one of a worker ends only when there is another worker."""
+    _handled.append(event)
+    if len(_handled) == at_most:
+        wait_for(lambda: record.numbers("born")[-1] != os.getpid())
+    record.note("did", event, os.getpid())
 
 
 def start_only_twice(record: Record) -> None:
