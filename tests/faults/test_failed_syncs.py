@@ -17,9 +17,9 @@ from tests.faults.recorder import arena
 MORE: list[Step] = [("append", 1, 300), ("sync",), ("ack", "alpha", 0), ("positions",)]
 """What the second writer does, and says to be on the disk."""
 EACH = pytest.mark.parametrize(
-    "each", [5, pytest.param(1, marks=pytest.mark.slow)], ids=["each fifth", "each"]
+    "each", [12, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
 )
-"""Of all syncs, every fifth fails in its turn; with the slow tests, every one."""
+"""Of all syncs, every twelfth fails in its turn; with the slow tests, every one."""
 LASTING = [name for name, (_, options) in SHORT.items() if not is_in_memory(options)]
 
 

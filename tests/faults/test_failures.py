@@ -17,6 +17,11 @@ from tests.faults.crashes import check, kills
 from tests.faults.histories import SHORT, run
 from tests.faults.recorder import arena
 
+EACH = pytest.mark.parametrize(
+    "each", [5, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
+)
+"""Of all calls, every fifth fails in its turn; with the slow tests, every one."""
+
 
 @pytest.fixture
 def place() -> Iterator[str]:
@@ -24,11 +29,12 @@ def place() -> Iterator[str]:
         yield directory
 
 
+@EACH
 @pytest.mark.parametrize("error_number", failures.ERRORS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("name", SHORT)
-def test_any_call_may_fail(place: str, name: str, error_number: int) -> None:
+def test_any_call_may_fail(place: str, name: str, error_number: int, each: int) -> None:
     steps, options = SHORT[name]
-    for at in range(1, 1000):
+    for at in range(1, 1000, each):
         shutil.rmtree(place, ignore_errors=True)
         files = FailingFiles(error_number, failures.KINDS, at, torn=at % 2 == 0)
         try:
@@ -41,11 +47,14 @@ def test_any_call_may_fail(place: str, name: str, error_number: int) -> None:
     assert 30 < at < 999
 
 
+@EACH
 @pytest.mark.parametrize("kinds", [("write", "allocate", "create"), ("sync", "sync_directory")])
 @pytest.mark.parametrize("name", ["rolls", "retention", "restarts"])
-def test_all_calls_may_fail_for_a_while(place: str, name: str, kinds: tuple[str, ...]) -> None:
+def test_all_calls_may_fail_for_a_while(
+    place: str, name: str, kinds: tuple[str, ...], each: int
+) -> None:
     steps, options = SHORT[name]
-    for at in range(1, 1000):
+    for at in range(1, 1000, each):
         shutil.rmtree(place, ignore_errors=True)
         files = FailingFiles(errno.ENOSPC, kinds, at, for_ever=True, torn=at % 2 == 0)
         failures.run(place, steps, options, files)

@@ -23,11 +23,11 @@ from tests.test_group_desk import M1, Member
 from tests.test_group_desk import World as DeskWorld
 
 THOROUGH_EVERY = 10
-EACH = pytest.mark.parametrize(
-    "each", [8, pytest.param(1, marks=pytest.mark.slow)], ids=["each eighth", "each"]
-)
-"""Of all crashes that are found, every eighth; with the slow tests, every one."""
 SLOW = pytest.mark.slow
+EACH = pytest.mark.parametrize("each", [24, pytest.param(1, marks=SLOW)], ids=["some", "each"])
+"""Of all crashes that are found, one of 24; with the slow tests, every one."""
+EACH_CALL = pytest.mark.parametrize("each", [5, pytest.param(1, marks=SLOW)], ids=["some", "each"])
+"""Of all calls, every fifth fails in its turn; with the slow tests, every one."""
 SEEDS = [0, *(pytest.param(seed, marks=SLOW) for seed in (1, 2))]
 HEADER_CUTS = 24
 """A file's header, or a record's: the first bytes of every write."""
@@ -173,13 +173,14 @@ def test_the_power_is_cut_twice(place: str, seed: int, ordering: str) -> None:
     assert number > 100
 
 
+@EACH_CALL
 @pytest.mark.parametrize("soon", [True, False], ids=["soon", "later"])
 @pytest.mark.parametrize("ending", group_failures.ENDINGS)
 def test_any_call_may_fail_before_a_writer_of_groups_ends(
-    place: str, ending: str, *, soon: bool
+    place: str, ending: str, each: int, *, soon: bool
 ) -> None:
     """One write to the journal failed, the writer ended, and results were stored twice."""
-    for at in range(1, 1000):
+    for at in range(1, 1000, each):
         shutil.rmtree(place, ignore_errors=True)
         number, torn = failures.ERRORS[at % 2], at % 4 < 2
         files = FailingFiles(number, failures.KINDS, at, torn=torn)
@@ -193,12 +194,13 @@ def test_any_call_may_fail_before_a_writer_of_groups_ends(
     assert 60 < at < 999
 
 
+@EACH_CALL
 @pytest.mark.parametrize("kinds", [group_failures.WRITES, group_failures.SYNCS])
 @pytest.mark.parametrize("ending", group_failures.ENDINGS)
 def test_calls_fail_for_ever_before_a_writer_of_groups_ends(
-    place: str, ending: str, kinds: tuple[str, ...]
+    place: str, ending: str, kinds: tuple[str, ...], each: int
 ) -> None:
-    for at in range(1, 1000):
+    for at in range(1, 1000, each):
         shutil.rmtree(place, ignore_errors=True)
         files = FailingFiles(errno.ENOSPC, kinds, at, for_ever=True, torn=at % 2 == 0)
         try:
