@@ -26,5 +26,7 @@ class LogStatus:
     bytes: int
     segments: int
     durability: Durability
+    max_event_bytes: int
+    """The largest event that it takes: payload, key and headers, packed."""
     connections: int
     """Pipes to the writer, from all processes; this call's own is one of them."""

@@ -7,6 +7,7 @@
 `consume`      tail, ack, seek, consumers, forget
 `inspect`      status, verify
 `transfer`     export, import
+`mirror`       mirror, compare
 `backup`       backup
 `doctor`       doctor
 `serve`        a writer in the foreground

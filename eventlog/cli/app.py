@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "demo": ["demo"],
     "doctor": ["doctor"],
     "inspect": ["status", "verify"],
+    "mirror": ["mirror", "compare"],
     "produce": ["append"],
     "serve": ["serve"],
     "transfer": ["export", "import"],

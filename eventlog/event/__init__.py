@@ -8,6 +8,7 @@
 `record_batch`    many events as one batch: what is appended, stored and read
 `batch_builder`   a batch in the making
 `many_events`     the batches of one `append_many`
+`stored_batch`    events of one log on their way into another
 `bad_values`      where in an event a value is that cannot be stored
 ================  ===========================================================
 """

@@ -30,7 +30,13 @@ from eventlog.event.envelope import (
     check_key,
     new_id,
 )
-from eventlog.event.payload import PLAIN_OPTIONS, new_event_packer, new_packer, pack_plain
+from eventlog.event.payload import (
+    PLAIN_OPTIONS,
+    PackedPayload,
+    new_event_packer,
+    new_packer,
+    pack_plain,
+)
 from eventlog.event.record_batch import (
     FIVE_COLUMNS,
     FLAG_CAUSED,
@@ -246,9 +252,8 @@ class BatchBuilder:
             key = envelope.key if key is None else key
             headers = envelope.headers if headers is None else headers
         key_bytes, headers_bytes = self._check_row(key, headers)
-        row = self._take(
-            self._packed(event), timestamp_ns, key_bytes=key_bytes, headers_bytes=headers_bytes
-        )
+        packed = event if type(event) is PackedPayload else self._packed(event)
+        row = self._take(packed, timestamp_ns, key_bytes=key_bytes, headers_bytes=headers_bytes)
         if key is not None or headers is not None:
             self._rows[row] = (key, None if headers is None else dict(headers))
         if envelope is not None:

@@ -21,6 +21,7 @@ from eventlog.errors import (
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import Row
 from eventlog.event.record_batch import PackedBatch
+from eventlog.event.stored_batch import StoredBatch
 
 CHUNK_EVENTS: Final = 256
 _REFUSALS: Final = (InvalidEvent, EventTooLarge, InvalidArgument, InvalidArgumentType)
@@ -191,6 +192,16 @@ class ManyEvents(Packing[PackedBatch]):
         super().__init__(
             lambda: BatchBuilder(max_event_bytes, path), batch_bytes_max, path, keys, headers
         )
+        self._max_event_bytes = max_event_bytes
+
+    def pack(self, events: Iterable[Any]) -> list[PackedBatch]:
+        """As `Packing.pack`; a batch that comes from another log is packed as a whole."""
+        if isinstance(events, StoredBatch) and events.event_bytes_max <= self._max_event_bytes:
+            packed = events.packed()
+            # Batches are cut once they are past the limit, so they may be somewhat larger.
+            if packed is not None and len(packed.payload) <= 2 * self._limit_bytes:
+                return [packed]
+        return super().pack(events)
 
 
 def pack_batches(

@@ -66,6 +66,12 @@ PLAIN_OPTIONS: Final = (
 that is a UUID or a time would be stored as a string."""
 
 
+class PackedPayload(bytes):
+    """A payload that a log has stored before, as MessagePack: it is appended as it is."""
+
+    __slots__ = ()
+
+
 def new_packer() -> Callable[[Any], bytes]:
     """A function that packs one value; not to be shared between threads.
 

@@ -301,4 +301,5 @@ class MemoryLog:
                 segments=len(self._batches),
                 durability=self.options.durability,
                 connections=self.handles,
+                max_event_bytes=self.options.max_event_bytes,
             )

@@ -269,6 +269,7 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
             segments=1,
             durability=durability,
             connections=1,
+            max_event_bytes=handle.options.max_event_bytes,
         )
 
     async def statistics(self) -> LogStatistics:

@@ -8,5 +8,7 @@
 `backup`      a copy of a log that is at work
 `doctor`      what is wrong with a log or its place, and what to do
 `transfer`    events as JSON lines or MessagePack, out of a log and into one
+`mirror`      a log as a copy of another, each event once
+`compare`     whether two logs hold the same events
 ============  =================================================================
 """

@@ -206,6 +206,7 @@ class LocalHandle:
             durability=reader.options.durability,
             synced_seq_no=min(control.synced, last) or None,
             connections=connections,
+            max_event_bytes=reader.options.max_event_bytes,
         )
 
     def close(self) -> None:

@@ -36,8 +36,8 @@ SAID_BYTES_MAX: Final = 2000
 """How much of what a failed writer printed is quoted."""
 
 
-def prepare(directory: str, asked: AskedOptions) -> None:
-    """Make the log if there is none.
+def prepare(directory: str, asked: AskedOptions, first_seq_no: int = 1) -> None:
+    """Make the log if there is none; its first event gets that number.
 
     Raises:
         NotALog, PermissionDenied, InvalidConfig, UnsupportedFileSystem: it cannot be made.
@@ -48,7 +48,7 @@ def prepare(directory: str, asked: AskedOptions) -> None:
     rendezvous.check_file_system(directory)
     lock = rendezvous.lock_directory(directory)
     try:
-        make_log(directory, asked)
+        make_log(directory, asked, first_seq_no=first_seq_no)
     finally:
         lock.release()
 

@@ -106,7 +106,9 @@ def new_control_page(
     return bytes(page)
 
 
-def make_control_file(directory: str, options: LogOptions, files: Files = FILES) -> None:
+def make_control_file(
+    directory: str, options: LogOptions, files: Files = FILES, *, first_seq_no: int = 1
+) -> None:
     """Make the directory a log: its control file appears whole or not at all."""
     path = os.path.join(directory, FILE_NAME)
     temporary = path + ".new"
@@ -114,7 +116,14 @@ def make_control_file(directory: str, options: LogOptions, files: Files = FILES)
         descriptor = files.create(temporary)
         try:
             files.allocate(descriptor, PAGE_BYTES)
-            files.write(descriptor, [new_control_page(options, os.urandom(16), time.time_ns())], 0)
+            page = new_control_page(
+                options,
+                os.urandom(16),
+                time.time_ns(),
+                high_water=first_seq_no - 1,
+                first_available=first_seq_no,
+            )
+            files.write(descriptor, [page], 0)
             files.sync(descriptor)
         finally:
             files.close(descriptor)

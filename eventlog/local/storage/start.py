@@ -27,8 +27,12 @@ OWN_FILES = ("writer.lock", "writer.sock", "writer.log", FILE_NAME + ".new")
 """What may lie in the directory of a log that is not made yet."""
 
 
-def make_log(directory: str, asked: AskedOptions, files: Files = FILES) -> None:
+def make_log(
+    directory: str, asked: AskedOptions, files: Files = FILES, *, first_seq_no: int = 1
+) -> None:
     """Make the directory a log if it is none; the caller holds the directory's lock.
+
+    Its first event gets the number `first_seq_no`.
 
     Raises:
         NotALog: the path is a file, or other things are in the directory.
@@ -45,7 +49,7 @@ def make_log(directory: str, asked: AskedOptions, files: Files = FILES) -> None:
             " of its own: give another path",
             path=directory,
         )
-    make_control_file(directory, LogOptions.of(asked), files)
+    make_control_file(directory, LogOptions.of(asked), files, first_seq_no=first_seq_no)
 
 
 def make_directory(directory: str, files: Files = FILES) -> None:
