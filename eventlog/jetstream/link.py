@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
@@ -18,9 +19,11 @@ from typing import Any, Final, Self
 
 import anyio
 
-from eventlog.errors import EventTooLarge, InvalidConfig, NotSupported
+from eventlog.errors import EventTooLarge, NotSupported
 from eventlog.errors import PermissionDenied as Denied
 from eventlog.jetstream.address import Address
+from eventlog.jetstream.credentials import client_options
+from eventlog.jetstream.times import ns_of
 from eventlog.remote.driver import Unreachable
 
 try:
@@ -108,6 +111,8 @@ class Link:
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
         self._is_closed = False
+        self._ahead_ns = 0
+        """The server's clock less this machine's monotonic one."""
 
     @property
     def payload_bytes_max(self) -> int:
@@ -159,7 +164,7 @@ class Link:
                     connect_timeout=CONNECT_S,
                     ping_interval=PING_S,
                     pending_size=1 << 26,
-                    **self._who(),
+                    **client_options(self.address),
                 )
                 await _to_its_end(connecting)
                 self._check_version(client)
@@ -194,33 +199,6 @@ class Link:
             )
         return Lost(f"no server answers at {path}")
 
-    def _who(self) -> dict[str, Any]:
-        who = self.address.credentials
-        given: dict[str, Any] = {
-            "user": who.user,
-            "password": who.password,
-            "token": who.token,
-            "user_credentials": who.creds_file,
-            "nkeys_seed": who.nkey_file,
-        }
-        if self.address.is_tls:
-            given["tls"] = self._tls()
-        return {name: value for name, value in given.items() if value is not None}
-
-    def _tls(self) -> ssl.SSLContext:
-        who = self.address.credentials
-        try:
-            context = ssl.create_default_context(cafile=who.ca_file)
-            if who.cert_file:
-                context.load_cert_chain(who.cert_file, who.key_file)
-        except (OSError, ValueError) as error:
-            raise InvalidConfig(
-                f"the certificates for {self.address.path} cannot be loaded: {error}; check"
-                " NATS_CA, NATS_CERT and NATS_KEY in the environment",
-                path=self.address.path,
-            ) from None
-        return context
-
     def _check_version(self, client: Any) -> None:
         version = client.connected_server_version
         if (version.major, version.minor) < VERSION_MIN:
@@ -251,7 +229,14 @@ class Link:
             Refused; and what `call` says.
         """
         payload = b"" if body is None else json.dumps(body).encode()
-        return answer_of(await self.call(f"$JS.API.{verb}", payload))
+        answer = answer_of(await self.call(f"$JS.API.{verb}", payload))
+        if "ts" in answer:
+            self._ahead_ns = ns_of(answer["ts"]) - time.monotonic_ns()
+        return answer
+
+    def now_ns(self) -> int:
+        """The time by the server's clock, as its latest answer said; every host has this one."""
+        return time.monotonic_ns() + self._ahead_ns
 
     async def inbox(self, subject: str) -> Inbox:
         """For a call with several answers; a context manager."""
