@@ -74,9 +74,14 @@ class _Connection:
     def __init__(self, client: Any, path: str) -> None:
         self.client = client
         self.path = path
-        self.is_ended = False
+        self._is_ended = False
         self.prefix = client.new_inbox()
         self.inboxes: dict[str, Inbox] = {}
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nobody will be answered any more; not every broken client says so by itself."""
+        return self._is_ended or self.client.is_closed
 
     async def deliver(self, message: Any) -> None:
         """Hand an answer to whoever waits for it; of one who has gone, it is dropped."""
@@ -86,7 +91,7 @@ class _Connection:
 
     def end(self) -> None:
         """Nobody will be answered any more."""
-        self.is_ended = True
+        self._is_ended = True
         for inbox in self.inboxes.values():
             inbox.fail(Lost(f"the connection to {self.path} broke"))
 
@@ -133,7 +138,11 @@ class Link:
         async with self._connecting:
             if self._is_closed:
                 raise Lost("the handle is closed")
-            if self._connection is None or self._connection.is_ended:
+            if self._connection is not None and self._connection.is_ended:
+                ended, self._connection = self._connection, None
+                ended.end()
+                await _close(ended.client)
+            if self._connection is None:
                 self._connection = await self._connect()
             return self._connection
 
@@ -384,6 +393,10 @@ async def _close(client: Any) -> None:
     with anyio.CancelScope(shield=True), suppress(nats.errors.Error, OSError, TimeoutError):
         async with asyncio.timeout(CLOSE_S):
             await client.close()
+    # A client that could not send the rest of what it had leaves its socket open.
+    transport = client._transport
+    if transport is not None:
+        transport.close()
 
 
 def answer_of(message: Any) -> dict[str, Any]:
