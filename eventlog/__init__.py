@@ -182,6 +182,7 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     segment_bytes: int | None = None,
     max_event_bytes: int | None = None,
     retry_s: float | None = None,
+    lease_s: float | None = None,
 ) -> EventLog:
     """The log at `path`, for `async with`; it is made if there is none.
 
@@ -197,8 +198,10 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     (default) or fails with `LogFull` while retention forbids deleting.
 
     `retry_s` is for logs on a server (an address with `://`): how many seconds a call is repeated
-    that the server does not answer, before it is `WriterUnavailable`; 60 by default. It is an
-    option of this handle, not of the log.
+    that the server does not answer, before it is `WriterUnavailable`; 60 by default. So is
+    `lease_s`: a member of a group, opened through this handle, of which the server hears nothing
+    for so many seconds is dead, and others get its events; 30 by default. Both are options of this
+    handle, not of the log.
 
     Raises:
         WrongEventLoop: neither trio nor asyncio is running.
@@ -217,6 +220,7 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
         segment_bytes=segment_bytes,
         max_event_bytes=max_event_bytes,
         retry_s=retry_s,
+        lease_s=lease_s,
     )
     from eventlog.api import engines
 

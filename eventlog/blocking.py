@@ -55,6 +55,7 @@ def open(  # noqa: A001 - the name of the contract
     segment_bytes: int | None = None,
     max_event_bytes: int | None = None,
     retry_s: float | None = None,
+    lease_s: float | None = None,
 ) -> EventLog:
     """The open log at `path`, made if there is none; close it, or use it in a `with` block.
 
@@ -75,5 +76,6 @@ def open(  # noqa: A001 - the name of the contract
         segment_bytes=segment_bytes,
         max_event_bytes=max_event_bytes,
         retry_s=retry_s,
+        lease_s=lease_s,
     )
     return engines.open_blocking_log(path, asked)

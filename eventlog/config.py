@@ -52,6 +52,13 @@ MAX_IN_FLIGHT_LIMIT: Final = 64
 PRODUCERS_REMEMBERED: Final = 4096
 """Producers whose latest batches the writer remembers; the least recently seen is forgotten."""
 
+RETRY_S_DEFAULT: Final = 60.0
+"""How long a call is repeated that a server does not answer: longer than its restart."""
+LEASE_S_DEFAULT: Final = 30.0
+"""After so long without a word a member of a group on a server is dead: longer than any pause of a
+machine or network that people live with."""
+LEASE_S_MIN: Final = 0.1
+
 MAX_DELIVERIES_DEFAULT: Final = 5
 """Enough for what passes by itself; an event that fails this often is a case for a person."""
 MAX_DELIVERIES_LIMIT: Final = 1_000_000
@@ -213,6 +220,9 @@ class AskedOptions:
     max_event_bytes: int | None = None
     retry_s: float | None = None
     """How long a handle repeats a call that a server does not answer; not stored with the log."""
+    lease_s: float | None = None
+    """After so long without a word of a member of this handle a group on a server takes it for
+    dead; not stored with the log."""
 
     def __post_init__(self) -> None:
         """Check each value by itself.
@@ -236,15 +246,8 @@ class AskedOptions:
             _check_int("max_event_bytes", self.max_event_bytes)
             if self.max_event_bytes < 1:
                 raise InvalidConfig(f"max_event_bytes={self.max_event_bytes}; give 1 or more")
-        if self.retry_s is not None:
-            self._check_retry_s(self.retry_s)
-
-    @staticmethod
-    def _check_retry_s(retry_s: object) -> None:
-        if isinstance(retry_s, bool) or not isinstance(retry_s, int | float):
-            raise InvalidArgumentType(f"retry_s is {retry_s!r}; give a number of seconds")
-        if not 0 <= retry_s < float("inf"):
-            raise InvalidConfig(f"retry_s={retry_s}; give seconds, 0 or more")
+        _check_seconds("retry_s", self.retry_s, 0)
+        _check_seconds("lease_s", self.lease_s, LEASE_S_MIN)
 
     @property
     def given(self) -> list[str]:
@@ -258,7 +261,7 @@ class AskedOptions:
             InvalidConfig: naming the option, the stored value and the one asked for.
         """
         for name in self.given:
-            if name == "retry_s":
+            if name in _OF_HANDLES:
                 continue
             asked, has = getattr(self, name), getattr(stored, name)
             if asked != has:
@@ -267,6 +270,10 @@ class AskedOptions:
                     f" for; open it without {name}, or with the value that it has",
                     path=path,
                 )
+
+
+_OF_HANDLES: Final = frozenset({"retry_s", "lease_s"})
+"""Options that are not the log's, so that each handle may have other ones."""
 
 
 def _segment_bytes_for(retention: Retention | None) -> int:
@@ -281,6 +288,15 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value is not None and value not in allowed:
         choices = ", ".join(map(repr, allowed))
         raise InvalidConfig(f"{name}={value!r} is not one of {choices}")
+
+
+def _check_seconds(name: str, value: object, least: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgumentType(f"{name} is {value!r}; give a number of seconds")
+    if not least <= value < float("inf"):
+        raise InvalidConfig(f"{name}={value}; give seconds, {least} or more")
 
 
 def _check_int(name: str, value: object) -> None:

@@ -98,6 +98,8 @@ PURE: Final = {
     "redis.address": set[str](),
     "redis.entries": set[str](),
     "jetstream.address": set[str](),
+    "jetstream.numbers": set[str](),
+    "jetstream.state": set[str](),
     "jetstream.streams": set[str](),
     "jetstream.times": set[str](),
     "local.groups.acks": set[str](),
@@ -249,6 +251,7 @@ def test_event_loops_stay_in_the_shells() -> None:
         *("redis.link", "redis.group"),
         *("remote.stream", "remote.pipeline", "remote.group", "remote.member"),
         *("jetstream.appends", "jetstream.crossing", "jetstream.link"),
+        *("jetstream.document", "jetstream.watch"),
     }
     for name in MODULES:
         found = {top_of(one) for one in imports_of(name)} & loops

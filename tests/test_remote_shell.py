@@ -28,7 +28,6 @@ from eventlog import (
 )
 from eventlog.api.group import Failure
 from eventlog.config import AskedOptions
-from eventlog.remote import group as remote_group
 from eventlog.remote.driver import Reader, Stored, Unreachable
 from eventlog.remote.log import RemoteEventLog
 
@@ -375,10 +374,9 @@ async def test_a_stranger_in_a_lease_is_a_dead_letter(opened: Open) -> None:
 
 
 async def test_a_member_is_said_to_live_and_joins_again_when_it_was_given_up(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
+    opened: Open,
 ) -> None:
-    monkeypatch.setattr(remote_group, "KEEP_S", 0.01)
-    async with opened(Faults()) as log:
+    async with opened(Faults(), lease_s=0.1) as log:
         await log.append_many("ab")
         async with log.member("g") as member:
             lease = await member.lease()

@@ -3,17 +3,35 @@
 ::
 
     shell (`remote`) -> crossing -> driver -> appends, reading, positions -> feed, link -> server
+                                        `-- group -> handing_out, results -> document -> bucket
 
-`address` what an address says of servers, stream and user
+A group is one JSON document in the log's bucket, beside the position of the consumer of its name.
+Every step of a member is a change of that document, stored if nobody else has changed it meanwhile:
+so a lease, a settlement and a dead letter are each one step, whoever is killed at whatever time.
+
+`address` what an address says of servers, stream and user; pure
 `appends` appends that are stored once, in order
+`bucket` keys and values: read, and written by revision
+`credentials` who asks, in the words of the client library
 `crossing` the driver for trio, too
+`crossing_groups` its groups for trio, too
+`document` a consumer's document, changed by several handles
 `driver` the driver: opens the log, and hands its calls on
 `feed` messages of a stream, one after the other
+`group` what members say, as changes of the document
+`handing_out` which events a member gets
+`letters` dead letters, in the bucket
 `link` the connection: calls that end
-`positions` positions of consumers, in a bucket
+`numbers` sets of numbers as ranges; pure
+`parts` what an open log has for its groups
+`positions` positions of consumers, in the bucket
 `reading` events of the log
-`streams` how the streams are set, and checked
-`times` times as the server writes them
+`records` events that a group hands out
+`results` results for the group's own log, each stored once
+`state` what a document holds, and the rules of a group; pure
+`streams` how the streams are set, and checked; pure
+`times` times as the server writes them; pure
+`watch` word of changes, for members that wait
 
 The client library (the extra `jetstream`) is loaded with the first handle.
 """
@@ -32,7 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAME", "OPTIONS", "open_log"]
 
-OPTIONS: Final = frozenset({"durability", "retention", "max_event_bytes", "retry_s"})
+OPTIONS: Final = frozenset({"durability", "retention", "max_event_bytes", "retry_s", "lease_s"})
 
 
 def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:

@@ -15,7 +15,10 @@ from typing import Any, TypeVar
 import anyio
 import sniffio
 
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.loops import call_in_this_loop
+from eventlog.config import GroupOrdering
+from eventlog.jetstream.crossing_groups import Call, CrossingGroup
 from eventlog.jetstream.driver import JetStreamDriver
 from eventlog.remote.driver import Opened, Position, Reader, State, Stored, Unreachable
 
@@ -94,7 +97,7 @@ class CrossingDriver:
     def __init__(self, make: Callable[[], JetStreamDriver]) -> None:
         self._driver = make()
         self._thread: _Thread | None = None
-        self._call: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Awaitable[Any]] = _run_here
+        self._call: Call = _run_here
 
     @property
     def path(self) -> str:
@@ -168,13 +171,39 @@ class CrossingDriver:
         """See `Driver`."""
         await self._call(lambda: self._driver.forget(consumer))
 
+    async def group(
+        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: int
+    ) -> CrossingGroup:
+        """See `DriverOfGroups`."""
+        driver = self._driver
+        found = await self._call(lambda: driver.group(name, ordering, max_deliveries, position))
+        return CrossingGroup(self._call, found)
+
+    async def groups(self) -> list[GroupReport]:
+        """See `DriverOfGroups`."""
+        found: list[GroupReport] = await self._call(self._driver.groups)
+        return found
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        """See `DriverOfGroups`."""
+        found: list[DeadLetter] = await self._call(lambda: self._driver.dead_letters(group))
+        return found
+
+    async def retry_dead(self, group: str, seq_nos: Sequence[int]) -> int:
+        """See `DriverOfGroups`."""
+        return int(await self._call(lambda: self._driver.retry_dead(group, seq_nos)))
+
+    async def drop_dead(self, group: str, seq_nos: Sequence[int]) -> int:
+        """See `DriverOfGroups`."""
+        return int(await self._call(lambda: self._driver.drop_dead(group, seq_nos)))
+
 
 class _CrossingReader:
     """A reader through the same door."""
 
     def __init__(
         self,
-        call: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Awaitable[Any]],
+        call: Call,
         driver: JetStreamDriver,
         seq_no: int,
     ) -> None:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from eventlog.config import BATCH_BYTES_LIMIT, AskedOptions
+from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.config import (
+    BATCH_BYTES_LIMIT,
+    LEASE_S_DEFAULT,
+    RETRY_S_DEFAULT,
+    AskedOptions,
+    GroupOrdering,
+)
 from eventlog.errors import NotSupported
 from eventlog.jetstream import streams
 from eventlog.jetstream.address import Address
 from eventlog.jetstream.appends import BATCH_EVENTS_MAX, Appends
+from eventlog.jetstream.bucket import Bucket, name_of
+from eventlog.jetstream.document import decode
+from eventlog.jetstream.group import JetStreamGroup
+from eventlog.jetstream.letters import count_letters
 from eventlog.jetstream.link import NO_STREAM, Link, NoAnswerer, Refused
+from eventlog.jetstream.parts import LogParts
 from eventlog.jetstream.positions import Positions
 from eventlog.jetstream.reading import EventReader, Events
+from eventlog.jetstream.state import Options
 from eventlog.remote.driver import Opened, Position, State, Stored, Unreachable
-from eventlog.remote.handle import RETRY_S_DEFAULT
 
 IN_USE: Final = 10058
 """There is a stream of that name, set in another way."""
@@ -32,6 +44,10 @@ class JetStreamDriver:
         self._events: Events
         self._appends: Appends
         self._positions: Positions
+        self._parts: LogParts
+        self._groups: dict[str, JetStreamGroup] = {}
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+        """What ends tasks of this handle, the last one first."""
 
     @property
     def path(self) -> str:
@@ -58,7 +74,19 @@ class JetStreamDriver:
         await self._make_bucket(log_id, config["storage"])
         self._events = Events(self._link, stream, subject, log_id.hex)
         self._appends = Appends(self._link, subject)
-        self._positions = Positions(self._link, streams.bucket_of(log_id))
+        bucket = Bucket(self._link, streams.bucket_of(log_id))
+        self._positions = Positions(bucket)
+        self._closing.append(self._positions.aclose)
+        lease_s = LEASE_S_DEFAULT if self._asked.lease_s is None else self._asked.lease_s
+        self._parts = LogParts(
+            link=self._link,
+            events=self._events,
+            appends=self._appends,
+            bucket=bucket,
+            log_id=log_id.hex,
+            lease_s=lease_s,
+            window_ns=config["duplicate_window"],
+        )
         payload_max = self._link.payload_bytes_max
         if config.get("max_msg_size", -1) > 0:
             payload_max = min(payload_max, config["max_msg_size"])
@@ -119,6 +147,9 @@ class JetStreamDriver:
 
     async def aclose(self) -> None:
         """See `Driver`."""
+        self._groups.clear()
+        while self._closing:
+            await self._closing.pop()()
         await self._link.aclose()
 
     # --- events ------------------------------------------------------------------------------
@@ -170,3 +201,45 @@ class JetStreamDriver:
     async def forget(self, consumer: str) -> None:
         """See `Driver`."""
         await self._positions.forget(consumer)
+
+    # --- groups ------------------------------------------------------------------------------
+
+    def _group(self, name: str) -> JetStreamGroup:
+        if name not in self._groups:
+            self._groups[name] = JetStreamGroup(self._parts, self._positions.document(name), name)
+            self._closing.append(self._groups[name].aclose)
+        return self._groups[name]
+
+    async def group(
+        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: int
+    ) -> JetStreamGroup:
+        """See `DriverOfGroups`."""
+        group = self._group(name)
+        await group.open(Options(ordering, max_deliveries), position)
+        return group
+
+    async def groups(self) -> list[GroupReport]:
+        """See `DriverOfGroups`."""
+        bucket, last = self._parts.bucket, (await self._events.state()).last
+        dead = await count_letters(bucket)
+        found: list[GroupReport] = []
+        for value in await bucket.find("consumer.*"):
+            name = name_of(value.key.removeprefix("consumer."))
+            consumer = decode(bucket, value)
+            report = (
+                None if consumer is None else self._group(name).report(consumer, last, dead[name])
+            )
+            found += [] if report is None else [report]
+        return sorted(found, key=lambda one: one.name)
+
+    async def dead_letters(self, group: str) -> list[DeadLetter]:
+        """See `DriverOfGroups`."""
+        return await self._group(group).dead_letters()
+
+    async def retry_dead(self, group: str, seq_nos: Sequence[int]) -> int:
+        """See `DriverOfGroups`."""
+        return await self._group(group).retry_dead(seq_nos)
+
+    async def drop_dead(self, group: str, seq_nos: Sequence[int]) -> int:
+        """See `DriverOfGroups`."""
+        return await self._group(group).drop_dead(seq_nos)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
@@ -18,9 +19,11 @@ from typing import Any, Final, Self
 
 import anyio
 
-from eventlog.errors import EventTooLarge, InvalidConfig, NotSupported
+from eventlog.errors import EventTooLarge, NotSupported
 from eventlog.errors import PermissionDenied as Denied
 from eventlog.jetstream.address import Address
+from eventlog.jetstream.credentials import client_options
+from eventlog.jetstream.times import ns_of
 from eventlog.remote.driver import Unreachable
 
 try:
@@ -71,9 +74,14 @@ class _Connection:
     def __init__(self, client: Any, path: str) -> None:
         self.client = client
         self.path = path
-        self.is_ended = False
+        self._is_ended = False
         self.prefix = client.new_inbox()
         self.inboxes: dict[str, Inbox] = {}
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nobody will be answered any more; not every broken client says so by itself."""
+        return self._is_ended or self.client.is_closed
 
     async def deliver(self, message: Any) -> None:
         """Hand an answer to whoever waits for it; of one who has gone, it is dropped."""
@@ -83,7 +91,7 @@ class _Connection:
 
     def end(self) -> None:
         """Nobody will be answered any more."""
-        self.is_ended = True
+        self._is_ended = True
         for inbox in self.inboxes.values():
             inbox.fail(Lost(f"the connection to {self.path} broke"))
 
@@ -108,6 +116,8 @@ class Link:
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
         self._is_closed = False
+        self._ahead_ns = 0
+        """The server's clock less this machine's monotonic one."""
 
     @property
     def payload_bytes_max(self) -> int:
@@ -128,7 +138,11 @@ class Link:
         async with self._connecting:
             if self._is_closed:
                 raise Lost("the handle is closed")
-            if self._connection is None or self._connection.is_ended:
+            if self._connection is not None and self._connection.is_ended:
+                ended, self._connection = self._connection, None
+                ended.end()
+                await _close(ended.client)
+            if self._connection is None:
                 self._connection = await self._connect()
             return self._connection
 
@@ -159,7 +173,7 @@ class Link:
                     connect_timeout=CONNECT_S,
                     ping_interval=PING_S,
                     pending_size=1 << 26,
-                    **self._who(),
+                    **client_options(self.address),
                 )
                 await _to_its_end(connecting)
                 self._check_version(client)
@@ -194,33 +208,6 @@ class Link:
             )
         return Lost(f"no server answers at {path}")
 
-    def _who(self) -> dict[str, Any]:
-        who = self.address.credentials
-        given: dict[str, Any] = {
-            "user": who.user,
-            "password": who.password,
-            "token": who.token,
-            "user_credentials": who.creds_file,
-            "nkeys_seed": who.nkey_file,
-        }
-        if self.address.is_tls:
-            given["tls"] = self._tls()
-        return {name: value for name, value in given.items() if value is not None}
-
-    def _tls(self) -> ssl.SSLContext:
-        who = self.address.credentials
-        try:
-            context = ssl.create_default_context(cafile=who.ca_file)
-            if who.cert_file:
-                context.load_cert_chain(who.cert_file, who.key_file)
-        except (OSError, ValueError) as error:
-            raise InvalidConfig(
-                f"the certificates for {self.address.path} cannot be loaded: {error}; check"
-                " NATS_CA, NATS_CERT and NATS_KEY in the environment",
-                path=self.address.path,
-            ) from None
-        return context
-
     def _check_version(self, client: Any) -> None:
         version = client.connected_server_version
         if (version.major, version.minor) < VERSION_MIN:
@@ -251,7 +238,14 @@ class Link:
             Refused; and what `call` says.
         """
         payload = b"" if body is None else json.dumps(body).encode()
-        return answer_of(await self.call(f"$JS.API.{verb}", payload))
+        answer = answer_of(await self.call(f"$JS.API.{verb}", payload))
+        if "ts" in answer:
+            self._ahead_ns = ns_of(answer["ts"]) - time.monotonic_ns()
+        return answer
+
+    def now_ns(self) -> int:
+        """The time by the server's clock, as its latest answer said; every host has this one."""
+        return time.monotonic_ns() + self._ahead_ns
 
     async def inbox(self, subject: str) -> Inbox:
         """For a call with several answers; a context manager."""
@@ -399,6 +393,10 @@ async def _close(client: Any) -> None:
     with anyio.CancelScope(shield=True), suppress(nats.errors.Error, OSError, TimeoutError):
         async with asyncio.timeout(CLOSE_S):
             await client.close()
+    # A client that could not send the rest of what it had leaves its socket open.
+    transport = client._transport
+    if transport is not None:
+        transport.close()
 
 
 def answer_of(message: Any) -> dict[str, Any]:

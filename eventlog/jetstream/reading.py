@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted
 from eventlog.jetstream.feed import Feed
-from eventlog.jetstream.link import ANSWER_S, NO_STREAM, Link, NoAnswerer, Refused
+from eventlog.jetstream.link import ANSWER_S, NO_STREAM, Headers, Link, NoAnswerer, Refused
 from eventlog.jetstream.times import ns_of, text_of
 from eventlog.remote.driver import State, Stored, Unreachable
 
@@ -80,8 +80,23 @@ class Events:
         found = await self._direct_get({"start_time": text_of(time_ns), "batch": 1})
         return found[0].seq_no if found else (await self.state()).last + 1
 
+    async def find_id(self, message_id: str, after: int) -> int | None:
+        """The event behind `after` that was appended with that id; `None` if there is none."""
+        while messages := await self._direct_messages({"seq": after + 1, "batch": READ_MAX}):
+            for headers, _ in messages:
+                after = int(headers["Nats-Sequence"])
+                if headers.get("Nats-Msg-Id") == message_id:
+                    return after
+        return None
+
     async def _direct_get(self, request: dict[str, Any]) -> list[Stored]:
-        found: list[Stored] = []
+        return [
+            Stored(int(headers["Nats-Sequence"]), ns_of(headers["Nats-Time-Stamp"]), data)
+            for headers, data in await self._direct_messages(request)
+        ]
+
+    async def _direct_messages(self, request: dict[str, Any]) -> list[tuple[Headers, bytes]]:
+        found: list[tuple[Headers, bytes]] = []
         with await self.link.inbox(self._direct) as inbox:
             await inbox.send(json.dumps(request).encode())
             while True:
@@ -97,8 +112,7 @@ class Events:
                 if status is not None or headers.get("Nats-Subject") != self.subject:
                     await self.state()
                     raise Unreachable(f"the server of {self.path} answers {status}")
-                number, time = headers["Nats-Sequence"], headers["Nats-Time-Stamp"]
-                found.append(Stored(int(number), ns_of(time), message.data))
+                found.append((headers, message.data))
 
     async def check(self, seq_no: int, found: list[Stored]) -> None:
         """Whether these are the events from `seq_no` on, without a gap.

@@ -17,7 +17,8 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, Failure, GroupReport
-from eventlog.errors import EventsTruncated, GroupMismatch, InvalidArgument
+from eventlog.api.refusals import group_mismatch
+from eventlog.errors import EventsTruncated, InvalidArgument
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope, datetime_of
 from eventlog.memory.groups import GroupModel, Held, Letter, Letters, Seat
@@ -49,13 +50,7 @@ class Groups:
             known = self._models.get(name)
             wanted = ordering, max_deliveries
             if known and known.members and (known.ordering, known.max_deliveries) != wanted:
-                raise GroupMismatch(
-                    f"the group {name!r} of the log {self._log.path} has members that work with"
-                    f" ordering={known.ordering!r} and max_deliveries={known.max_deliveries};"
-                    " give the same, or wait until they have left",
-                    path=self._log.path,
-                    consumer=name,
-                )
+                raise group_mismatch(name, self._log.path, known.ordering, known.max_deliveries)
             if known is not None:
                 known.ordering, known.max_deliveries = wanted
             else:

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from eventlog.config import AskedOptions
 
 NAME: Final = "redis"
-OPTIONS: Final = frozenset({"durability", "retention", "on_full", "max_event_bytes", "retry_s"})
+OPTIONS: Final = frozenset(
+    {"durability", "retention", "on_full", "max_event_bytes", "retry_s", "lease_s"}
+)
 
 
 def open_log(address: str, asked: AskedOptions) -> EventLog:

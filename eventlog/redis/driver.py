@@ -9,9 +9,9 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.refusals import not_supported
-from eventlog.config import MIB, AskedOptions, GroupOrdering, LogOptions
-from eventlog.errors import GroupMismatch, LogFull, NotALog, StorageFailed, UnknownFormat
+from eventlog.api.refusals import group_mismatch, not_supported
+from eventlog.config import LEASE_S_DEFAULT, MIB, AskedOptions, GroupOrdering, LogOptions
+from eventlog.errors import LogFull, NotALog, StorageFailed, UnknownFormat
 from eventlog.redis.address import parse
 from eventlog.redis.entries import entries_from, foreign, missing, truncated
 from eventlog.redis.group import RedisGroup
@@ -40,6 +40,8 @@ class RedisDriver:
     def __init__(self, address: str, asked: AskedOptions) -> None:
         self._address = parse(address, os.environ)
         self._asked = asked
+        self.lease_s = LEASE_S_DEFAULT if asked.lease_s is None else asked.lease_s
+        """After so long without a word of it a member is dead."""
         self._link = Link(self._address)
         self._log_id = b""
         self.mean_bytes = 0
@@ -185,13 +187,7 @@ class RedisDriver:
             "group", self.group_keys(name), name, ordering or "", max_deliveries, position
         )
         if answer[0] == "MISMATCH":
-            raise GroupMismatch(
-                f"the group {name!r} of the log {self.path} has members that work with"
-                f" ordering={answer[1].decode() or None!r} and max_deliveries={int(answer[2])};"
-                " give the same, or wait until they have left",
-                path=self.path,
-                consumer=name,
-            )
+            raise group_mismatch(name, self.path, answer[1].decode() or None, int(answer[2]))
         return RedisGroup(self, name)
 
     async def groups(self) -> list[GroupReport]:

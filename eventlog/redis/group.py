@@ -11,9 +11,9 @@ import anyio
 import msgpack
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, GroupReport, MemberReport
+from eventlog.api.refusals import lost_letter, no_group, no_member
 from eventlog.event.envelope import datetime_of
-from eventlog.redis.refusals import lost_letter, no_group, no_member
-from eventlog.remote.driver import LEASE_S, Delivery, Done, Failed, Outcome, Stored
+from eventlog.remote.driver import Delivery, Done, Failed, Outcome, Stored
 
 if TYPE_CHECKING:
     from eventlog.redis.driver import RedisDriver
@@ -25,7 +25,7 @@ class RedisGroup:
     def __init__(self, driver: RedisDriver, name: str) -> None:
         self._driver = driver
         self._name = name
-        self._lease_us = int(LEASE_S * 1e6)
+        self._lease_us = int(driver.lease_s * 1e6)
         self._attempts: dict[tuple[int, int], int] = {}
         """Which attempt it is, of what members have, by member and number."""
 

@@ -11,7 +11,6 @@ from coredis.exceptions import (
 )
 
 from eventlog.errors import (
-    InvalidArgument,
     LogDeleted,
     LogFull,
     NotALog,
@@ -67,32 +66,4 @@ def deleted(path: str) -> LogDeleted:
         f"the log {path} was deleted from its server, or replaced by another one, while it was in"
         " use; open it again",
         path=path,
-    )
-
-
-def no_group(name: str, path: str) -> InvalidArgument:
-    """Nobody has made the group, or it was forgotten."""
-    return InvalidArgument(
-        f"the log {path} has no group {name!r}; `log.group` makes it", path=path, consumer=name
-    )
-
-
-def no_member(member_id: int, name: str, path: str) -> InvalidArgument:
-    """The member has left, or counts as dead."""
-    return InvalidArgument(
-        f"member {member_id} of the group {name!r} of the log {path} has left or was dismissed;"
-        " open another one",
-        path=path,
-        consumer=name,
-    )
-
-
-def lost_letter(seq_no: int, name: str, path: str) -> InvalidArgument:
-    """The dead letter's event is nowhere any more."""
-    return InvalidArgument(
-        f"event {seq_no} of the log {path} was deleted by retention, and its dead letter has no"
-        f" copy of it, so the group {name!r} cannot be handed it again: drop this letter",
-        path=path,
-        consumer=name,
-        seq_no=seq_no,
     )

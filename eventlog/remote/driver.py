@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, Failure, GroupReport, MemberReport
@@ -189,15 +189,14 @@ class GivenBack(NamedTuple):
 
 
 Outcome = Done | Failed | GivenBack
-LEASE_S: Final = 30.0
-"""How long after the last call for a member the group takes it for dead."""
 
 
 class GroupDriver(Protocol):
     """One group, through one handle; a driver that has groups has `group` and what stands below.
 
-    A member that no call was made for in `LEASE_S` is dead: what it had goes to others, each as a
-    failed delivery if it was begun or is not known. The shell calls `keep` for its members in time.
+    A member that no call was made for in `lease_s` (an option of `open`) is dead: what it had goes
+    to others, each as a failed delivery if it was begun or is not known. The shell calls `keep` for
+    its members in time.
     """
 
     async def join(self, member_id: int, owner: int, pid: int) -> None:

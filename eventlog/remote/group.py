@@ -33,12 +33,12 @@ from eventlog.api.positions import SeekPosition, check_name, check_seq_no
 from eventlog.api.refusals import no_groups
 from eventlog.config import MAX_DELIVERIES_DEFAULT, AskedOptions, GroupOrdering
 from eventlog.errors import EventLogError
-from eventlog.remote.driver import LEASE_S, DriverOfGroups, GroupDriver
+from eventlog.remote.driver import DriverOfGroups, GroupDriver
 from eventlog.remote.handle import RemoteHandle
 from eventlog.remote.member import RemoteMember
 
-KEEP_S: Final = LEASE_S / 3
-"""How often members are said to live; also how old the counts of other processes may be."""
+KEEPS_PER_LEASE: Final = 3
+"""How often members are said to live; the counts of other processes are as old at most."""
 FORMER_KEPT: Final = 64
 
 
@@ -253,7 +253,7 @@ class RemoteGroup(Group):
     async def run_keeper(self) -> None:
         """Say that members live, until the group's block ends."""
         while True:
-            await anyio.sleep(KEEP_S)
+            await anyio.sleep(self._handle.lease_s / KEEPS_PER_LEASE)
             with suppress(EventLogError):
                 await self._keep()
 

@@ -11,7 +11,13 @@ from eventlog.api import forks
 from eventlog.api.arguments import Bounds
 from eventlog.api.loops import LoopOwner
 from eventlog.api.positions import SeekPosition
-from eventlog.config import BATCH_BYTES_LIMIT, MAX_IN_FLIGHT_DEFAULT, AskedOptions
+from eventlog.config import (
+    BATCH_BYTES_LIMIT,
+    LEASE_S_DEFAULT,
+    MAX_IN_FLIGHT_DEFAULT,
+    RETRY_S_DEFAULT,
+    AskedOptions,
+)
 from eventlog.remote.calls import Calls, unavailable
 from eventlog.remote.driver import Driver, Opened, State, Unreachable
 from eventlog.remote.producing import Appends, Store
@@ -21,7 +27,6 @@ OPEN_S: Final = 10.0
 """How long `open` looks for the server."""
 CLOSE_S: Final = 2.0
 """How long the end of a handle may take to say goodbye."""
-RETRY_S_DEFAULT: Final = 60.0
 
 
 class RemoteHandle:
@@ -35,6 +40,7 @@ class RemoteHandle:
         self.generation = forks.generation
         self.loop = LoopOwner()
         self.calls = Calls(driver.path, RETRY_S_DEFAULT if asked.retry_s is None else asked.retry_s)
+        self.lease_s = LEASE_S_DEFAULT if asked.lease_s is None else asked.lease_s
         self.limits = Limits(
             self.options.max_event_bytes,
             opened.record_bytes_max,

@@ -154,7 +154,6 @@ BACKENDS = (
         path_of=_on_nats,
         lacks={
             **_LACKS_ON_SERVERS,
-            "members": "the engine has no groups yet",
             "waiting for room": "a stream deletes what is over its limit, whoever needs it",
             "sync": "a client cannot tell what the server syncs",
             "large events": "a message is at most 1 MiB, unless the server is set otherwise",

@@ -28,6 +28,7 @@ from eventlog.errors import (
     WriterUnavailable,
 )
 from tests import servers
+from tests.engines.proxy import cutting
 
 pytestmark = pytest.mark.anyio
 
@@ -376,42 +377,15 @@ async def test_eight_that_acknowledge_at_once_never_move_a_position_back(address
 
 
 async def test_a_connection_cut_in_the_middle_of_a_frame_costs_nothing(address: str) -> None:
-    host, _, port = address.removeprefix("nats://").rpartition("/")[0].partition(":")
-    cut_after = iter([4_000, 9_000, 20_000, 50_000])
-
-    async def proxy(client: Any) -> None:
-        left = next(cut_after, None)
-        upstream = await anyio.connect_tcp(host, int(port))
-        async with client, upstream, anyio.create_task_group() as tasks:
-
-            async def pump(source: Any, target: Any, limit: int | None) -> None:
-                try:
-                    async for data in source:
-                        if limit is not None and limit < len(data):
-                            await target.send(data[:limit])
-                            break
-                        limit = None if limit is None else limit - len(data)
-                        await target.send(data)
-                except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    pass
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(pump, client, upstream, left)
-            tasks.start_soon(pump, upstream, client, None)
-
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    async with listener, anyio.create_task_group() as tasks:
-        through = listener.extra(anyio.abc.SocketAttribute.local_port)
-        tasks.start_soon(listener.serve, proxy)
-        cut_address = address.replace(f":{port}/", f":{through}/")
-        async with eventlog.open(cut_address, retry_s=HANG_S) as log:
-            for number in range(40):
-                await log.append_many([number, b"x" * 3000])
-        tasks.cancel_scope.cancel()
+    async with (
+        cutting(address, 4_000, 9_000, 20_000, 50_000) as cut_address,
+        eventlog.open(cut_address, retry_s=HANG_S) as log,
+    ):
+        for number in range(40):
+            await log.append_many([number, b"x" * 3000])
     async with eventlog.open(address) as log:
         stored = await numbers(log)
     assert stored[::2] == list(range(40))
-    assert next(cut_after, None) is None
 
 
 def test_the_blocking_log_is_the_same(address: str) -> None:

@@ -14,7 +14,6 @@ from eventlog.config import AskedOptions, GroupOrdering
 from eventlog.errors import GroupMismatch, InvalidArgument
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.record_batch import areas_bytes
-from eventlog.redis import group as redis_group
 from eventlog.redis.driver import RedisDriver
 from eventlog.redis.group import RedisGroup
 from eventlog.remote.driver import Delivery, Done, Failed, GivenBack
@@ -44,9 +43,12 @@ def record(event: object, key: str | None = None) -> bytes:
 
 @asynccontextmanager
 async def group_of(
-    address: str, *keys: str | None, ordering: GroupOrdering = None
+    address: str,
+    *keys: str | None,
+    ordering: GroupOrdering = None,
+    lease_s: float | None = None,
 ) -> AsyncIterator[RedisGroup]:
-    driver = RedisDriver(address, AskedOptions())
+    driver = RedisDriver(address, AskedOptions(lease_s=lease_s))
     try:
         await driver.open()
         await driver.append(1, 1, [record(place, key) for place, key in enumerate(keys, 1)])
@@ -142,10 +144,9 @@ async def test_an_event_whose_members_die_is_exhausted_and_then_rejected(address
 
 
 async def test_a_member_that_nobody_keeps_is_dead_after_its_lease(
-    address: str, monkeypatch: pytest.MonkeyPatch
+    address: str,
 ) -> None:
-    monkeypatch.setattr(redis_group, "LEASE_S", 0.2)
-    async with group_of(address, None) as group:
+    async with group_of(address, None, lease_s=0.2) as group:
         await group.take(1, 1, 1)
         group._lease_us = 30_000_000
         assert await group.keep([2]) == set()

@@ -30,7 +30,9 @@ from eventlog.remote.log import RemoteEventLog
 from eventlog.remote.record import readable
 
 NAME: Final = "toy"
-OPTIONS: Final = frozenset({"durability", "retention", "on_full", "max_event_bytes", "retry_s"})
+OPTIONS: Final = frozenset(
+    {"durability", "retention", "on_full", "max_event_bytes", "retry_s", "lease_s"}
+)
 
 
 def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:

@@ -1,0 +1,149 @@
+"""Members and pools on real servers, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import eventlog
+import workers
+from eventlog import EventEnvelope
+from eventlog.errors import InvalidConfig
+from tests import servers
+
+pytestmark = pytest.mark.anyio
+HANG_S = 60.0
+
+TAKES_ONE: str = """
+import sys, time
+import eventlog.blocking
+log = eventlog.blocking.open(sys.argv[1], lease_s=float(sys.argv[2]))
+with log, log.group("g") as group:
+    before = time.monotonic()
+    with group.open_member() as member:
+        for _, envelope in member.lease():
+            assert envelope.seq_no == 1
+        print(before, flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick_starts(quick_starts: None) -> None:
+    """Workers of this module are forks."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """As the main program's; the conformance suite has the others."""
+    return "trio"
+
+
+@pytest.fixture(params=["valkey", "nats"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    servers.require(request.param)
+    return f"{servers.shared(request.param).address}on-{tmp_path.name[-40:].replace('.', '-')}"
+
+
+async def test_a_killed_host_s_work_goes_on_after_its_lease_and_not_before(address: str) -> None:
+    lease_s = 0.5
+    async with eventlog.open(address) as log:
+        await log.append("event")
+        command = [sys.executable, "-c", TAKES_ONE, address, str(lease_s)]
+        async with await anyio.open_process(command, stderr=None) as host:
+            assert host.stdout is not None
+            joined = float(await host.stdout.receive())
+            host.kill()
+        with anyio.fail_after(HANG_S):
+            async with log.member("g") as member:
+                lease = await member.lease()
+                assert lease is not None
+                assert time.monotonic() - joined >= lease_s
+                [(attempt, envelope)] = lease
+                assert (envelope.event, attempt) == ("event", 2)
+                assert lease.begin(envelope)
+                lease.done(envelope)
+
+
+@pytest.mark.slow
+async def test_no_timer_takes_work_from_a_live_member(address: str) -> None:
+    lease_s = 4.0
+    async with (
+        eventlog.open(address, lease_s=lease_s) as log,
+        log.member("g") as slow,
+        log.member("g") as idle,
+    ):
+        await log.append("event")
+        lease = await slow.lease()
+        assert lease is not None
+        [(_, envelope)] = lease
+        assert lease.begin(envelope)
+        with anyio.move_on_after(2 * lease_s):
+            await idle.lease()
+            pytest.fail("the work of a live member was given to another")
+        lease.done(envelope)
+        await slow.flush()
+        assert not lease.is_lost
+        assert [one.lag for one in await log.groups()] == [0]
+
+
+@pytest.mark.parametrize("lease_s", [0, -1, float("inf"), float("nan")])
+async def test_a_lease_without_an_end_is_refused(address: str, lease_s: float) -> None:
+    with pytest.raises(InvalidConfig, match="lease_s"):
+        eventlog.open(address, lease_s=lease_s)
+
+
+def note(record: str, envelope: EventEnvelope) -> str:
+    """The handler of the pools below: appends a line, and dies of the event `killer`."""
+    place = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(place, json.dumps([envelope.seq_no, envelope.attempt]).encode() + b"\n")
+    os.close(place)
+    if envelope.event == "killer":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if envelope.event == "failing":
+        raise ValueError("no such order")
+    return f"done {envelope.event}"
+
+
+async def test_a_pool_of_processes_handles_everything_and_buries_what_kills_it(
+    address: str, tmp_path: Path
+) -> None:
+    record = tmp_path / "record"
+
+    def handle(envelope: EventEnvelope) -> str:
+        return note(str(record), envelope)
+
+    async with eventlog.open(address) as log:
+        await log.append_many([*range(20), "failing", "killer"])
+        with anyio.fail_after(HANG_S):
+            async with workers.Pool(
+                log,
+                group="g",
+                handler=handle,
+                processes=2,
+                output=log,
+                max_deliveries=2,
+                backoff=workers.Backoff(0.01),
+            ) as pool:
+                await pool.drained()
+        letters = {one.event: one for one in await log.dead_letters("g")}
+        assert letters.keys() == {"failing", "killer"}
+        assert (letters["failing"].error, letters["failing"].deliveries) == (
+            "ValueError: no such order",
+            2,
+        )
+        assert letters["killer"].exit_code == -signal.SIGKILL
+        events: list[Any] = [one.event for one in await log.read(23)]
+        assert sorted(events) == sorted(f"done {number}" for number in range(20))
+        handled = [json.loads(line) for line in record.read_text().splitlines()]
+        assert {seq_no for seq_no, _ in handled} == set(range(1, 23))
+        [group] = await log.groups()
+        assert (group.lag, group.members, group.dead_letters) == (0, 0, 2)
