@@ -62,7 +62,8 @@ def anyio_backend(engine: Engine) -> str:
 @pytest.fixture
 def server(engine: Engine, tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own, which it may kill, stop and start again."""
-    with servers.own(engine.server, tmp_path / engine.server) as own:
+    settings = servers.KINDS[engine.server].no_loss
+    with servers.own(engine.server, tmp_path / engine.server, *settings) as own:
         yield own
 
 
