@@ -61,6 +61,8 @@ class Kind:
     greeting: bytes
     """What to say to a server; one that is ready answers with one of `answers`."""
     answers: tuple[bytes, ...]
+    no_loss: tuple[str, ...] = ()
+    """Settings with which a killed server has all that it acknowledged."""
 
 
 def _in_package(package: str, path: str) -> Callable[[], Path | None]:
@@ -91,6 +93,9 @@ def _redis_arguments(folder: Path, port: int) -> Sequence[str]:
     return [*where, "--appendonly", "yes", "--save", ""]
 
 
+# With `everysec` a server whose disk is busy answers up to 2 s before it writes.
+_ALWAYS: Final = ("--appendfsync", "always")
+
 KINDS: Final = {
     kind.name: kind
     for kind in (
@@ -113,6 +118,7 @@ KINDS: Final = {
             path="/0/",
             greeting=b"PING\r\n",
             answers=(b"+PONG", b"-NOAUTH"),
+            no_loss=_ALWAYS,
         ),
         Kind(
             name="redis",
@@ -123,6 +129,7 @@ KINDS: Final = {
             path="/0/",
             greeting=b"PING\r\n",
             answers=(b"+PONG", b"-NOAUTH"),
+            no_loss=_ALWAYS,
         ),
     )
 }

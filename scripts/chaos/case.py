@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 from chaos import audit
 from chaos.audit import Consumer, Follower, Letter, Stored
 from chaos.records import lines_of
-from eventlog import CorruptLog, blocking
+from eventlog import CorruptLog, DeadLetter, blocking
 from eventlog.local.groups import read_dead_letters
 
 LETTERS: Final = "letters"
@@ -43,6 +43,9 @@ class Case:
     roles: Sequence[Role]
     letters: dict[int, Letter]
     """Every letter that there ever was in `REJECTS`."""
+    groups: Sequence[str] = GROUPS
+    read_letters: Callable[[str, str], Iterable[DeadLetter]] = read_dead_letters
+    """Those of a log and a group."""
     counts: Counter[str] = field(default_factory=Counter)
 
     def audit_log(self, name: str) -> Iterator[str]:
@@ -75,8 +78,8 @@ class Case:
         return sorted(self.records.glob(f"{start}*"))
 
     def _audit_groups(self, stored: list[Stored], by_number: dict[int, Stored]) -> Iterator[str]:
-        for group in GROUPS:
-            letters = letters_of(self.path("plain"), group)
+        for group in self.groups:
+            letters = letters_in(self.read_letters(self.path("plain"), group))
             dead = {letter.seq_no for letter in letters}
             lines = []
             for record in self._workers_of(group):
@@ -115,8 +118,13 @@ class Case:
 
 def letters_of(path: str, group: str) -> list[Letter]:
     """The dead letters of a group."""
+    return letters_in(read_dead_letters(path, group))
+
+
+def letters_in(letters: Iterable[DeadLetter]) -> list[Letter]:
+    """What is audited of them."""
     found = []
-    for letter in read_dead_letters(path, group):
+    for letter in letters:
         event = letter.event if type(letter.event) is dict else {}
         found.append(Letter(letter.seq_no, event.get("p", ""), event.get("n", 0)))
     return found

@@ -17,9 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from chaos.engine_soak import EngineSoak
+from chaos.keeping import Outcome
 from chaos.roles import ROLES
-from chaos.soak import Outcome, Soak
+from chaos.soak import Soak
 from chaos.surroundings import SURROUNDINGS
+from tests.servers import KINDS
 
 EPILOG = """
 [bold]Examples[/]
@@ -27,6 +30,8 @@ EPILOG = """
   scripts/soak --minutes 10
 
   scripts/soak --minutes 1 --seed 7 --json soak.json
+
+  scripts/soak --on valkey
 """
 VIOLATIONS_SHOWN = 20
 
@@ -36,6 +41,11 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 @app.callback(invoke_without_command=True, epilog=EPILOG)
 def soak(
     context: typer.Context,
+    *,
+    on: Annotated[
+        str | None,
+        typer.Option(help=f"Over a server, not local logs: {', '.join(sorted(KINDS))}."),
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0.05, help="How long faults happen.")] = 10.0,
     seed: Annotated[int | None, typer.Option(help="Which faults; random by default.")] = None,
     folder: Annotated[
@@ -52,15 +62,21 @@ def soak(
     without standard streams or with somebody else who waits for their children; a log is deleted
     and made anew, the clock of another jumps, and letters outlive their events. Exits with 1 if a
     promise was broken.
+
+    With --on, one log on a server of its own: that is killed and started again, and stopped;
+    connections break and fall silent; roles and workers are killed.
     """
     if context.invoked_subcommand is not None:
         return
+    if on is not None and on not in KINDS:
+        raise typer.BadParameter(f"there is no server {on!r}", param_hint="--on")
     chosen = random.randrange(2**32) if seed is None else seed
     work = Path(tempfile.mkdtemp(prefix="eventlog-soak-", dir=folder))
     console = Console(stderr=True)
     console.print(f"seed {chosen}, in {work}")
     try:
-        outcome = _run(Soak(work / "soak", chosen), minutes * 60, console)
+        one = Soak(work / "soak", chosen) if on is None else EngineSoak(work / "soak", chosen, on)
+        outcome = _run(one, minutes * 60, console)
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -71,7 +87,7 @@ def soak(
     raise typer.Exit(1 if outcome.violations else 0)
 
 
-def _run(one: Soak, seconds: float, console: Console) -> Outcome:
+def _run(one: Soak | EngineSoak, seconds: float, console: Console) -> Outcome:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
@@ -80,7 +96,7 @@ def _run(one: Soak, seconds: float, console: Console) -> Outcome:
         started = time.monotonic()
 
         def tick() -> None:
-            faults = one.faults.counts.total() if one.faults else 0
+            faults = one.faults_so_far
             done = time.monotonic() - started
             bar.update(task, completed=done, description=f"{faults} faults")
 

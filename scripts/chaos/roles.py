@@ -49,14 +49,17 @@ MISUSED: Final = 4
 """Exit code of a forked child whose parent's handle did not refuse it."""
 
 
-def produce(log_path: str, name: str, record_path: str, pause: str) -> None:
+def produce(
+    log_path: str, name: str, record_path: str, pause: str, padding_max: str = "100000"
+) -> None:
     """Append singly, in lists and pipelined, and note what was acknowledged."""
+    paddings = [size for size in PADDING if size <= int(padding_max)]
     record, chance, counter = Record(record_path), random.Random(name), 0
 
     def event() -> dict[str, Any]:
         nonlocal counter
         counter += 1
-        made: dict[str, Any] = {"p": name, "n": counter, "x": bytes(chance.choice(PADDING))}
+        made: dict[str, Any] = {"p": name, "n": counter, "x": bytes(chance.choice(paddings))}
         for kind, every in KIND_EVERY.items():
             if chance.randrange(every) == 0:
                 return made | {"k": kind, "x": b""}

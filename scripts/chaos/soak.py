@@ -9,15 +9,11 @@ nursery
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -25,23 +21,17 @@ from typing import Any, Final
 import trio
 
 from chaos.audit import Letter
-from chaos.case import GROUPS, LETTERS, REJECTS, Case, Role, letters_of, retriable
+from chaos.case import LETTERS, REJECTS, Case, Role, letters_of, retriable
 from chaos.faults import Faults, writer_of
 from chaos.flatness import Highest, leftovers
 from chaos.handlers import HEALED_NAME
+from chaos.keeping import Keeper, Outcome
 from chaos.remaking import RemadeLog
-from chaos.surroundings import SURROUNDINGS
 from eventlog import Retention, SeekPosition, blocking
 from eventlog.demo.main_job import stop_process
 
-HERE: Final = Path(__file__).resolve().parent
-STUCK_S: Final = 60
-"""Longer than any backoff here."""
 DRAINED: Final = ("work", "work_and_reject")
-USUAL_SHARE: Final = 0.6
 WATCH_S: Final = 1.0
-UNDERWAY_S: Final = 60
-LOOK_S: Final = 0.1
 ROOM_BYTES: Final = 64 << 20
 SHORT: Final = Retention(max_bytes=8 << 20, keep_unacked=False)
 KEPT: Final = Retention(max_bytes=8 << 20, max_age=timedelta(hours=1))
@@ -50,55 +40,29 @@ AGED: Final = Retention(max_age=timedelta(hours=1), keep_unacked=False)
 SMALL: Final[dict[str, Any]] = {"segment_bytes": 2 << 20, "max_event_bytes": 500_000}
 
 
-@dataclass
-class Outcome:
-    """What came of it."""
-
-    seconds: float = 0.0
-    events: int = 0
-    seen: int = 0
-    handled: int = 0
-    dead: int = 0
-    retried: int = 0
-    """Dead letters of the log with short retention, all handled in the end."""
-    faults: dict[str, int] = field(default_factory=dict)
-    writer_mib: float = 0.0
-    writer_descriptors: int = 0
-    writer_maps: int = 0
-    violations: list[str] = field(default_factory=list)
-
-    @property
-    def kills(self) -> int:
-        """SIGKILLs."""
-        return sum(count for kind, count in self.faults.items() if kind.startswith("kill"))
-
-
-class Soak:
+class Soak(Keeper):
     """One soak in one folder."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self._folder = folder
-        self._records = folder / "records"
+        super().__init__(folder, seed)
         self._seed = seed
-        self._running: dict[str, int] = {}
-        self._incarnations = 0
-        self._is_ending = False
         self._room: Path | None = None
         self._highest = Highest()
-        self._chance = random.Random(f"surroundings {seed}")
         self._marker = f"EVENTLOG_SOAK={folder}"
         """In the environment of all that is started here, whoever starts it."""
         self._remade = RemadeLog(str(folder / "remade"), seed)
-        self._ended_ns: dict[str, int] = {}
-        """When each incarnation ended, by the name of its record."""
         self._letters: dict[int, Letter] = {}
         """Every dead letter that there ever was of the log with short retention."""
         self.faults: Faults | None = None
-        self.outcome = Outcome()
 
     def path(self, log: str) -> str:
         """Where a log is; `full` is on the small file system."""
         return str((self._room if log == "full" and self._room else self._folder) / log)
+
+    @property
+    def faults_so_far(self) -> int:
+        """How many there were."""
+        return self.faults.counts.total() if self.faults else 0
 
     @property
     def _logs(self) -> list[str]:
@@ -149,15 +113,7 @@ class Soak:
                 await self.faults.run()
             self._is_ending = True
             nursery.cancel_scope.cancel()
-        self.outcome.faults = dict(self.faults.counts)
-
-    async def _wait_underway(self) -> None:
-        """Wait until a pool has handled something: on a loaded machine, roles start slowly."""
-        handled = self._records / f"pool-{GROUPS[0]}"
-        with trio.move_on_after(UNDERWAY_S):
-            # Nothing tells us: the workers are other processes.
-            while not any(one.stat().st_size for one in handled.glob("worker-*")):  # noqa: ASYNC110
-                await trio.sleep(LOOK_S)
+        self.outcome.faults = dict(self.faults.counts + self._starts)
 
     def _make_logs(self) -> None:
         options: dict[str, dict[str, Any]] = {
@@ -205,63 +161,6 @@ class Soak:
         ]
         return roles
 
-    def _producer(self, name: str, log: str, pause: str) -> Role:
-        def arguments(record: str) -> tuple[str, ...]:
-            return Path(record).name, record, pause
-
-        return Role(name, "produce", log, arguments)
-
-    def _consumer(self, name: str, log: str, on_truncated: str) -> Role:
-        return Role(f"consumer-{name}", "consume", log, lambda record: (name, record, on_truncated))
-
-    def _pool(self, kind: str, log: str, group: str, *options: str) -> Role:
-        folder = self._records / f"pool-{group}"
-        folder.mkdir(exist_ok=True)
-        return Role(f"pool-{group}", kind, log, lambda _: (group, str(folder), *options))
-
-    def _command(self, role: Role, surroundings: str = "usual") -> list[str]:
-        self._incarnations += 1
-        record = str(self._records / f"{role.name}.{self._incarnations:06}")
-        what = role.arguments(record)
-        path = self.path(role.log)
-        return [sys.executable, str(HERE), "role", role.kind, surroundings, path, *what]
-
-    def _odd_surroundings(self, role: Role) -> str:
-        """Where an incarnation starts: mostly in the usual surroundings, and the writer always."""
-        if role.kind == "serve" or self._chance.random() < USUAL_SHARE:
-            return "usual"
-        chosen = self._chance.choice([name for name in SURROUNDINGS if name != "usual"])
-        if self.faults is not None:
-            self.faults.counts[f"start with {chosen}"] += 1
-        return chosen
-
-    async def _keep(self, role: Role) -> None:
-        while True:
-            surroundings = self._odd_surroundings(role)
-            command = self._command(role, surroundings)
-            incarnation = f"{role.name}.{self._incarnations:06}"
-            process = await trio.lowlevel.open_process(
-                command, stderr=subprocess.PIPE, start_new_session=True
-            )
-            self._running[role.name] = process.pid
-            said = b""
-            try:
-                assert process.stderr is not None
-                async with process.stderr:
-                    async for data in process.stderr:
-                        said = (said + data)[-4000:]
-                code = await process.wait()
-            finally:
-                self._running.pop(role.name, None)
-                with trio.CancelScope(shield=True):
-                    process.kill()
-                    await process.wait()
-                self._ended_ns[incarnation] = time.monotonic_ns()
-            if code != -signal.SIGKILL and not self._is_ending:
-                text = said.decode(errors="replace")
-                what = f"{role.name} with {surroundings} ended with {code}: {text}"
-                self.outcome.violations.append(what)
-
     async def _watch(self, on_tick: Callable[[], None]) -> None:
         while True:
             await trio.sleep(WATCH_S)
@@ -282,25 +181,6 @@ class Soak:
             (rejecting,) = (role for role in self._roles() if role.kind == "work_and_reject")
             await self._drain_one(rejecting)
             nursery.cancel_scope.cancel()
-
-    async def _end_if_nothing_is_handled(self, scope: trio.CancelScope) -> None:
-        """A pool that has much left takes its time; one that hangs writes nothing down."""
-        before = -1
-        while (now := self._noted_bytes()) != before:
-            before = now
-            await trio.sleep(STUCK_S)
-        self.outcome.violations.append(f"the pools handled nothing for {STUCK_S} s")
-        scope.cancel()
-
-    def _noted_bytes(self) -> int:
-        return sum(one.stat().st_size for one in self._records.glob("pool-*/worker-*"))
-
-    async def _drain_one(self, role: Role) -> None:
-        command = [*self._command(role), "drained"]
-        done = await trio.run_process(command, capture_stderr=True, check=False)
-        if done.returncode:
-            text = done.stderr[-4000:].decode(errors="replace")
-            self.outcome.violations.append(f"{role.name} was not drained: {text}")
 
     def _note_letters(self) -> list[int]:
         """Keep what dead letters say, also of events that retention has deleted."""

@@ -28,7 +28,7 @@ from eventlog.errors import (
     WriterUnavailable,
 )
 from tests import servers
-from tests.engines.proxy import cutting
+from tests.engines.cutting import cutting
 
 pytestmark = pytest.mark.anyio
 

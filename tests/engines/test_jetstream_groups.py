@@ -27,7 +27,7 @@ from eventlog.jetstream.group import JetStreamGroup
 from eventlog.remote.driver import Delivery, Done, Failed, GivenBack, Outcome
 from eventlog.remote.record import Limits, RecordBuilder, envelope_of
 from tests import servers
-from tests.engines.proxy import cutting
+from tests.engines.cutting import cutting
 
 HANG_S = 60.0
 BOOM = Failure(error="ValueError: boom")

@@ -32,7 +32,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     servers.require("valkey")
-    with servers.own("valkey", tmp_path) as server:
+    with servers.own("valkey", tmp_path, *servers.KINDS["valkey"].no_loss) as server:
         yield server
 
 

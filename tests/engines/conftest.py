@@ -1,0 +1,80 @@
+"""The engines that tests of faults run over: one line for each, in `ENGINES`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from tests import servers
+from tests.conformance.backends import BACKENDS, Ability
+from tests.engines.proxy import Proxy
+from tests.servers import Server
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine over one of its servers, in one event loop."""
+
+    server: str
+    """A name of `servers.KINDS`."""
+    backend: str
+    """A name of the conformance suite's, which knows what the engine lacks."""
+    event_loop: Literal["trio", "asyncio"]
+    is_slow: bool = False
+    """Whether it is left to the slow tests, since another line has the same engine."""
+
+    def lacks(self, ability: Ability) -> str:
+        """Why it lacks that; empty if it does not."""
+        [backend] = [one for one in BACKENDS if one.name == self.backend]
+        return backend.lacks.get(ability, "")
+
+
+ENGINES = (
+    Engine("valkey", "valkey", "trio"),
+    Engine("valkey", "valkey", "asyncio", is_slow=True),
+    Engine("redis", "redis", "trio", is_slow=True),
+    Engine("nats", "jetstream", "asyncio"),
+    Engine("nats", "jetstream", "trio", is_slow=True),
+)
+
+
+def _param(engine: Engine) -> Any:
+    marks = [pytest.mark.slow] if engine.is_slow else []
+    return pytest.param(engine, id=f"{engine.server}-{engine.event_loop}", marks=marks)
+
+
+@pytest.fixture(params=[_param(engine) for engine in ENGINES])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    found: Engine = request.param
+    servers.require(found.server)
+    return found
+
+
+@pytest.fixture
+def anyio_backend(engine: Engine) -> str:
+    return engine.event_loop
+
+
+@pytest.fixture
+def server(engine: Engine, tmp_path: Path) -> Iterator[Server]:
+    """A server of the test's own, which it may kill, stop and start again."""
+    settings = servers.KINDS[engine.server].no_loss
+    with servers.own(engine.server, tmp_path / engine.server, *settings) as own:
+        yield own
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    """A proxy before that server."""
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(server: Server, proxy: Proxy) -> str:
+    """What a log's name is put behind for an address that leads through the proxy."""
+    return server.address.replace(f":{server.port}", f":{proxy.port}")
