@@ -276,9 +276,7 @@ def program_of(kind: Kind) -> Path:
     """
     program = kind.find()
     if program is None:
-        raise ServerMissing(
-            f"the {kind.name} server is not installed: {kind.hint}"
-        )
+        raise ServerMissing(f"the {kind.name} server is not installed: {kind.hint}")
     return program
 
 

@@ -24,7 +24,13 @@ FETCH_S: Final = 540.0
 GREETING: Final = b"\0\0\0\x0e\0\x12\0\0\0\0\0\x01\0\x04test"
 """Asks which versions of its calls the broker has (ApiVersions); its answer begins with a size."""
 CLUSTER: Final = "ZXZlbnRsb2ctdGVzdHMtMQ"
-_JVM: Final = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+_JVM: Final = (
+    "-Xms128m",
+    "-Xmx384m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Xshare:auto",
+)
 _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
