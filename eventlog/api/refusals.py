@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from eventlog.errors import EventsTruncated, InvalidArgument, LogClosed, LogFull, NotSupported
+from eventlog.errors import (
+    EventsTruncated,
+    GroupMismatch,
+    InvalidArgument,
+    LogClosed,
+    LogFull,
+    NotSupported,
+)
 
 
 def never_synced(path: str) -> InvalidArgument:
@@ -89,4 +96,44 @@ def not_supported(engine: str, option: str, path: str, instead: str = "") -> Not
         path=path,
         engine=engine,
         option=option,
+    )
+
+
+def group_mismatch(
+    name: str, path: str, ordering: str | None, max_deliveries: int
+) -> GroupMismatch:
+    """The error for a group whose members work with these options, and not those asked for."""
+    return GroupMismatch(
+        f"the group {name!r} of the log {path} has members that work with ordering={ordering!r} and"
+        f" max_deliveries={max_deliveries}; give the same, or wait until they have left",
+        path=path,
+        consumer=name,
+    )
+
+
+def no_group(name: str, path: str) -> InvalidArgument:
+    """Nobody has made the group, or it was forgotten."""
+    return InvalidArgument(
+        f"the log {path} has no group {name!r}; `log.group` makes it", path=path, consumer=name
+    )
+
+
+def no_member(member_id: int, name: str, path: str) -> InvalidArgument:
+    """The member has left, or counts as dead."""
+    return InvalidArgument(
+        f"member {member_id} of the group {name!r} of the log {path} has left or was dismissed;"
+        " open another one",
+        path=path,
+        consumer=name,
+    )
+
+
+def lost_letter(seq_no: int, name: str, path: str) -> InvalidArgument:
+    """The dead letter's event is nowhere any more."""
+    return InvalidArgument(
+        f"event {seq_no} of the log {path} was deleted by retention, and its dead letter has no"
+        f" copy of it, so the group {name!r} cannot be handed it again: drop this letter",
+        path=path,
+        consumer=name,
+        seq_no=seq_no,
     )

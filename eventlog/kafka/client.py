@@ -1,4 +1,4 @@
-"""How the library's clients are set, and calls of the cluster that a thread of the library answers."""
+"""How the library's clients are set, and calls that a thread of the library answers."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Client:
         return self._made(Producer, settings)
 
     def consumer(self, *, is_waiting: bool) -> Consumer:
-        """A consumer without a group: `is_waiting` if it follows, so that a request may wait long."""
+        """A consumer without a group; `is_waiting`: one that follows, whose requests wait long."""
         settings = {
             "group.id": "eventlog",  # the library wants one; nothing is ever committed in it
             "enable.auto.commit": False,

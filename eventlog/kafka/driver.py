@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from confluent_kafka import Uuid
 from confluent_kafka.admin import OffsetSpec
 
+from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.refusals import not_supported
-from eventlog.config import AskedOptions, LogOptions
-from eventlog.kafka import topics
+from eventlog.config import AskedOptions, GroupOrdering, LogOptions
+from eventlog.kafka import group, topics
 from eventlog.kafka.address import Address
 from eventlog.kafka.client import Client
 from eventlog.kafka.journal import Journal
 from eventlog.kafka.reading import MS_NS, EventReader, Reads, find_marks
 from eventlog.kafka.refusals import deleted
 from eventlog.kafka.sender import Batch, Sender
+from eventlog.kafka.watch import EndWatch
 from eventlog.remote.driver import Opened, Position, State, Stored, Unreachable
 
 MEAN_BYTES: Final = 100
@@ -37,6 +40,7 @@ class KafkaDriver:
         self._reads: Reads | None = None
         self._sender: Sender | None = None
         self._journal: Journal | None = None
+        self._watch: EndWatch | None = None
 
     @property
     def path(self) -> str:
@@ -74,6 +78,8 @@ class KafkaDriver:
     def _start(self, end: int, config: Mapping[str, str]) -> None:
         client, topic = self._client, self._topic
         self._reads = Reads(client, topic)
+        self._watch = EndWatch(client, topic)
+        self._watch.note_last(end)
         self._journal = Journal(client, topics.journal_of(topic, self._log_id))
 
         def find(offset: int, batches: Sequence[Batch]) -> list[int | None]:
@@ -97,7 +103,7 @@ class KafkaDriver:
 
     async def aclose(self) -> None:
         """See `Driver`."""
-        for part in (self._reads, self._sender, self._journal):
+        for part in (self._reads, self._sender, self._journal, self._watch):
             if part is not None:
                 part.close()
 
@@ -163,6 +169,43 @@ class KafkaDriver:
     async def forget(self, consumer: str) -> None:
         """See `Driver`."""
         await self.journal.say("forget", consumer)
+
+    # --- groups ------------------------------------------------------------------------------
+
+    @property
+    def watch(self) -> EndWatch:
+        """Who waits for new events asks here."""
+        assert self._watch is not None
+        return self._watch
+
+    async def bounds(self) -> State:
+        """First and last, of this topic or of one that took its place."""
+        first, end = await self._client.bounds(self._topic)
+        return State(first + 1, end, 0)
+
+    async def group(
+        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: int
+    ) -> group.KafkaGroup:
+        """See `DriverOfGroups`."""
+        return await group.open_group(self, name, ordering, max_deliveries, position)
+
+    async def groups(self) -> list[GroupReport]:
+        """See `DriverOfGroups`."""
+        last = (await self.bounds()).last
+        return await self.journal.current(lambda ledger: group.reports(ledger, last))
+
+    async def dead_letters(self, group_name: str) -> list[DeadLetter]:
+        """See `DriverOfGroups`."""
+        look = partial(group.dead_letters, name=group_name, path=self.path)
+        return await self.journal.current(look)
+
+    async def retry_dead(self, group_name: str, seq_nos: Sequence[int]) -> int:
+        """See `DriverOfGroups`."""
+        return await group.retry_dead(self, group_name, seq_nos)
+
+    async def drop_dead(self, group_name: str, seq_nos: Sequence[int]) -> int:
+        """See `DriverOfGroups`."""
+        return int(await self.journal.say("drop", group_name, list(seq_nos)))
 
 
 def _uuid_of(topic_id: Uuid) -> UUID:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import anyio
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaException, Message
 
 from eventlog.api.loops import call_in_this_loop
 from eventlog.errors import EventLogError
@@ -28,7 +28,6 @@ from eventlog.kafka.reading import MS_NS, Cursor, Truncated, find_marks
 from eventlog.kafka.refusals import UNKNOWN_TOPIC, error_of, refusal_of
 from eventlog.kafka.sender import MARK, Sender
 from eventlog.kafka.topics import BATCH_BYTES_MAX, journal_config
-from eventlog.remote.driver import Unreachable
 
 T = TypeVar("T")
 SNAPSHOT_EVERY: Final = 4096
@@ -128,6 +127,18 @@ class Journal:
                     self._waiting.append(call_in_this_loop(changed.set))
                 await changed.wait()
         raise self._client.unanswered()
+
+    async def changed(self) -> anyio.Event:
+        """An event that is set by the next change."""
+        await self._start()
+        changed = anyio.Event()
+        with self._lock:
+            self._waiting.append(call_in_this_loop(changed.set))
+        return changed
+
+    def seconds_until(self, time_ns: int) -> float:
+        """How long until that time of the broker's, as its last record and this clock say."""
+        return (time_ns - self.applied_ns) / 1e9 - (time.monotonic() - self.applied_s)
 
     async def current(self, look: Callable[[Ledger], T]) -> T:
         """What `look` sees once all that is stored now has been applied."""

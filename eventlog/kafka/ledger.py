@@ -1,4 +1,4 @@
-"""What the commands of a journal say, one after the other: positions of consumers, and groups. Pure.
+"""What the commands of a journal say, one after the other: positions, and groups. Pure.
 
 A command is an array: its name, then its arguments. Its time is the broker's, when it was stored.
 Whoever applies the same commands in the same order has the same ledger, so a command's answer is
@@ -46,11 +46,11 @@ class Ledger:
             case _:
                 return self.groups.apply(name, arguments, now_ns)
 
-    def _move(self, consumer: str, position: int, is_ack: bool, *, now_ns: int) -> None:  # noqa: FBT001
+    def _move(self, consumer: str, position: int, is_ack: bool, *, now_ns: int) -> None:
         known = self.positions.get(consumer)
         if not is_ack or known is None or known.position < position:
             self.positions[consumer] = Position(position, now_ns)
-            self.groups.moved(consumer, position, is_ack=is_ack)
+            self.groups.moved(consumer, position, now_ns, is_ack=is_ack)
 
     def _forget(self, consumer: str) -> None:
         self.positions.pop(consumer, None)

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -54,12 +55,15 @@ class Cursor:
         """
         with self._lock:
             if self.is_closed:
-                return []
+                return []  # as its caller was cancelled
             try:
                 return self._poll(offset, count, wait_s)
             finally:
-                if self.is_closed:
-                    self._consumer.close()
+                self._close_if_asked()
+
+    def _close_if_asked(self) -> None:
+        if self.is_closed:
+            self._consumer.close()
 
     def _poll(self, offset: int, count: int, wait_s: float) -> list[Message]:
         if self._offset != offset:
@@ -85,6 +89,12 @@ class Cursor:
         partition = TopicPartition(self._topic, PARTITION)
         low, _ = self._consumer.get_watermark_offsets(partition, timeout=CALL_S)
         return int(low)
+
+    def end_offset(self) -> int:
+        """One past the last offset of the topic; blocks."""
+        partition = TopicPartition(self._topic, PARTITION)
+        _, high = self._consumer.get_watermark_offsets(partition, timeout=CALL_S)
+        return int(high)
 
     def rest(self) -> None:
         """Ask the broker for nothing until the next call."""
@@ -235,8 +245,8 @@ class EventReader:
         cursor = Cursor(client, topic, is_waiting=True)
         try:
             while end < self._seq_no - 1:
-                at = end
-                messages = await self._reads.in_thread(lambda: cursor.poll(at, READ_MAX, POLL_S))
+                poll = partial(cursor.poll, end, READ_MAX, POLL_S)
+                messages = await self._reads.in_thread(poll)
                 stored = [message for message in messages if message.error() is None]
                 end = int(stored[-1].offset() or 0) + 1 if stored else end
         except (Truncated, KafkaException) as error:

@@ -99,6 +99,12 @@ def refusal_of(error: KafkaError | None, path: str) -> Exception:
             f"the user may not do what the log {path} needs: {text}; allow it (kafka-acls)",
             path=path,
         )
+    if code not in UNKNOWN_TOPIC and (code in _NOT_NOW or error.retriable()):
+        return Unreachable(f"the server of {path} does not answer: {text}")
+    return _of_server(code, text, path)
+
+
+def _of_server(code: int, text: str, path: str) -> Exception:
     if code in UNKNOWN_TOPIC:
         return deleted(path)
     if code in TOO_LARGE:
@@ -107,12 +113,6 @@ def refusal_of(error: KafkaError | None, path: str) -> Exception:
             " raise max.message.bytes of the topic",
             path=path,
         )
-    if code in _NOT_NOW or error.retriable():
-        return Unreachable(f"the server of {path} does not answer: {text}")
-    return _of_server(code, text, path)
-
-
-def _of_server(code: int, text: str, path: str) -> Exception:
     if code in _REFUSED_TOPIC:
         return NotSupported(
             f"the server of {path} refuses the topic: {text}; give other options, or make the"

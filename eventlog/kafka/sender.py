@@ -224,7 +224,7 @@ class Sender:
         messages: list[dict[str, Any]] = []
         reports = [_Report(batch) for batch in batches]
         for batch, report in zip(batches, reports, strict=True):
-            rows = [
+            rows: list[dict[str, Any]] = [
                 {"value": record, "key": batch.mark(row)}
                 for row, record in enumerate(batch.records)
             ]
@@ -263,7 +263,7 @@ class Sender:
             else:
                 self._refuse(batch, refusal)
 
-    def _found(self, batches: list[Batch]) -> list[int | None] | list[Exception]:
+    def _found(self, batches: list[Batch]) -> Sequence[int | Exception | None]:
         """The first offset of each, as the topic has it, or why nobody can know."""
         while not self._is_closed:
             try:

@@ -168,7 +168,6 @@ BACKENDS = (
         path_of=_on_kafka,
         lacks={
             **_LACKS_ON_SERVERS,
-            "members": "the engine has no groups yet",
             "waiting for room": "a topic deletes what is over its limit, whoever needs it",
         },
         slow=frozenset({"trio", "asyncio", "blocking"}),
