@@ -13,17 +13,20 @@ An event's number is its offset and one. Positions and groups are what the comma
 topic, the journal, make of nothing: every handle reads the same commands in the same order, so all
 of them know the same, and the broker decides who was first.
 
-============  ==================================================
-`address`     an address, taken apart; pure
-`client`      calls of the cluster, and how clients are set
-`driver`      the log
-`journal`     the topic of commands, written and followed
-`ledger`      what the commands say; pure
-`reading`     events of the log
-`refusals`    what errors of the client library mean
-`sender`      records on their way, stored once
-`topics`      how topics are set, and checked; pure
-============  ==================================================
+=============  ==================================================
+`address`      an address, taken apart; pure
+`client`       calls of the cluster, and how clients are set
+`driver`       the log
+`group`        a group of it, and what is asked of groups
+`group_state`  the groups in a ledger; pure
+`journal`      the topic of commands, written and followed
+`ledger`       what the commands say; pure
+`reading`      events of the log
+`refusals`     what errors of the client library mean
+`sender`       records on their way, stored once
+`topics`       how topics are set, and checked; pure
+`watch`        the end of the log, for members that wait for events
+=============  ==================================================
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import queue
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
@@ -162,6 +163,9 @@ class Sender:
     # --- in the thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
+        with suppress(EventLogError):  # it is told when something is to be sent
+            # A new producer has half a second to wait for its id: it waits beside `open`.
+            self._producer = self._client.producer()
         left: Batch | None = None
         while not self._is_closed:
             batch = left or self._waiting.get()
