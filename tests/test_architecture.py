@@ -45,6 +45,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "remote": GROUND,
     "redis": GROUND | {"remote"},
     "jetstream": GROUND | {"remote"},
+    "kafka": GROUND | {"remote"},
     "blocking": GROUND,
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
@@ -102,6 +103,12 @@ PURE: Final = {
     "jetstream.state": set[str](),
     "jetstream.streams": set[str](),
     "jetstream.times": set[str](),
+    "kafka.address": set[str](),
+    "kafka.group_state": set[str](),
+    "kafka.ledger": set[str](),
+    "kafka.topics": set[str](),
+    "remote.group_state": set[str](),
+    "remote.numbers": set[str](),
     "local.groups.acks": set[str](),
     "local.groups.losses": set[str](),
     "local.groups.order": set[str](),
@@ -199,7 +206,7 @@ def test_packages_form_no_cycle() -> None:
 
 def test_engines_are_loaded_by_their_address_alone() -> None:
     """Nobody but `api.engines` imports an engine, but for what is about its files."""
-    engines = {"local", "memory", "jetstream", "redis"}
+    engines = {"local", "memory", "jetstream", "kafka", "redis"}
     may = {"api.engines", "tools", "cli", "testing", "__init__", "blocking"}
     for name in MODULES:
         if top_of(name) in engines:
@@ -252,6 +259,7 @@ def test_event_loops_stay_in_the_shells() -> None:
         *("remote.stream", "remote.pipeline", "remote.group", "remote.member"),
         *("jetstream.appends", "jetstream.crossing", "jetstream.link"),
         *("jetstream.document", "jetstream.watch"),
+        *("kafka.client", "kafka.sender", "kafka.reading", "kafka.journal", "kafka.group"),
     }
     for name in MODULES:
         found = {top_of(one) for one in imports_of(name)} & loops

@@ -19,6 +19,8 @@ number is the server's own.
 `publisher`     publishers
 `stream`        streams and ranges
 `group`         groups
+`group_state`   what a server knows of a group, where the driver keeps that; pure
+`numbers`       sets of sequence numbers; pure
 `member`        members and their leases
 ==============  =====================================================================
 """

@@ -104,6 +104,13 @@ def _on_nats(folder: Path, log: str) -> str:
     return f"{servers.shared('nats').address}test-{word}"
 
 
+def _on_kafka(folder: Path, log: str) -> str:
+    """A topic of this test run's broker, named after the test's directory."""
+    servers.require("kafka")
+    word = hashlib.sha256(f"{folder}/{log}".encode()).hexdigest()[:16]
+    return f"{servers.shared('kafka').address}test-{word}"
+
+
 BACKENDS = (
     Backend(
         "local",
@@ -159,6 +166,16 @@ BACKENDS = (
             "large events": "a message is at most 1 MiB, unless the server is set otherwise",
         },
         slow=EVERY_FLAVOUR,
+        ignores=frozenset({"segment_bytes"}),
+    ),
+    Backend(
+        "kafka",
+        path_of=_on_kafka,
+        lacks={
+            **_LACKS_ON_SERVERS,
+            "waiting for room": "a topic deletes what is over its limit, whoever needs it",
+        },
+        slow=frozenset({"trio", "asyncio", "blocking"}),
         ignores=frozenset({"segment_bytes"}),
     ),
 )
