@@ -99,7 +99,6 @@ PURE: Final = {
     "redis.address": set[str](),
     "redis.entries": set[str](),
     "jetstream.address": set[str](),
-    "jetstream.numbers": set[str](),
     "jetstream.state": set[str](),
     "jetstream.streams": set[str](),
     "jetstream.times": set[str](),

@@ -22,13 +22,12 @@ so a lease, a settlement and a dead letter are each one step, whoever is killed 
 `handing_out` which events a member gets
 `letters` dead letters, in the bucket
 `link` the connection: calls that end
-`numbers` sets of numbers as ranges; pure
 `parts` what an open log has for its groups
 `positions` positions of consumers, in the bucket
 `reading` events of the log
 `records` events that a group hands out
 `results` results for the group's own log, each stored once
-`state` what a document holds, and the rules of a group; pure
+`state` what a document holds; pure
 `streams` how the streams are set, and checked; pure
 `times` times as the server writes them; pure
 `watch` word of changes, for members that wait

@@ -26,8 +26,8 @@ from eventlog.jetstream.link import NO_STREAM, Link, NoAnswerer, Refused
 from eventlog.jetstream.parts import LogParts
 from eventlog.jetstream.positions import Positions
 from eventlog.jetstream.reading import EventReader, Events
-from eventlog.jetstream.state import Options
 from eventlog.remote.driver import Opened, Position, State, Stored, Unreachable
+from eventlog.remote.group_state import Options
 
 IN_USE: Final = 10058
 """There is a stream of that name, set in another way."""

@@ -22,10 +22,11 @@ from eventlog.jetstream.letters import Letters
 from eventlog.jetstream.parts import LogParts
 from eventlog.jetstream.records import Records
 from eventlog.jetstream.results import Results
-from eventlog.jetstream.state import Consumer, Options, Seat
+from eventlog.jetstream.state import Consumer
 from eventlog.jetstream.times import SECOND_NS
 from eventlog.jetstream.watch import Watch
 from eventlog.remote.driver import Delivery, Done, Failed, Outcome
+from eventlog.remote.group_state import Options, Seat
 
 T = TypeVar("T")
 

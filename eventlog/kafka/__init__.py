@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from eventlog.remote.log import RemoteEventLog
 
 NAME: Final = "kafka"
-OPTIONS: Final = frozenset({"durability", "retention", "max_event_bytes", "retry_s"})
+OPTIONS: Final = frozenset({"durability", "retention", "max_event_bytes", "retry_s", "lease_s"})
 
 
 def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:

@@ -13,7 +13,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.refusals import not_supported
-from eventlog.config import AskedOptions, GroupOrdering, LogOptions
+from eventlog.config import LEASE_S_DEFAULT, AskedOptions, GroupOrdering, LogOptions
 from eventlog.kafka import group, topics
 from eventlog.kafka.address import Address
 from eventlog.kafka.client import Client
@@ -35,6 +35,7 @@ class KafkaDriver:
         self._address = address
         self._asked = asked
         self._topic = address.topic
+        self.lease_s = LEASE_S_DEFAULT if asked.lease_s is None else asked.lease_s
         self._log_id: UUID
         self._client: Client
         self._reads: Reads | None = None

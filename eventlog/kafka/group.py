@@ -17,7 +17,7 @@ from eventlog.errors import EventsTruncated
 from eventlog.event.envelope import datetime_of
 from eventlog.kafka.group_state import NO_GROUP, NO_MEMBER, LetterState
 from eventlog.kafka.ledger import Ledger
-from eventlog.remote.driver import LEASE_S, Delivery, Done, Failed, Outcome, Stored
+from eventlog.remote.driver import Delivery, Done, Failed, Outcome, Stored
 from eventlog.remote.group_state import Consumer, Options
 from eventlog.remote.record import readable
 
@@ -38,7 +38,7 @@ class KafkaGroup:
         self._name = name
         self._has_order = has_order
         self._max_deliveries = limit
-        self._lease_ns = int(LEASE_S * SECOND_NS)
+        self._lease_ns = int(driver.lease_s * SECOND_NS)
         self._known: dict[int, set[int]] = defaultdict(set)
         """What each member of this handle knows that it has."""
         self._attempts: dict[int, int] = {}

@@ -71,6 +71,13 @@ class Consumer(msgspec.Struct, omit_defaults=True):
     keys: dict[int, str] = {}
     """With key order: the digest of the key of each event that keeps others of its key waiting."""
 
+    def settling(self) -> Iterable[int]:
+        """Events that no member has any more and that are not done yet, in an engine that has any.
+
+        They are settled in more than one step.
+        """
+        return ()
+
     # --- handing out -------------------------------------------------------------------------
 
     def attempt_of(self, seq_no: int) -> int:
@@ -79,7 +86,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
 
     def free(self, last: int) -> Iterator[int]:
         """The events up to `last` that nobody has and that do not wait, in order."""
-        busy = {*self.waiting, *self.exhausted}
+        busy = {*self.waiting, *self.exhausted, *self.settling()}
         for seat in self.members.values():
             busy.update(seat.has)
         yield from (n for n in sorted(self.again) if n not in busy)
@@ -224,6 +231,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
 
     def report(self, name: str, options: Options, last: int, dead_letters: int) -> GroupReport:
         """The group, with the number of the log's last event."""
+        in_flight = sum(len(seat.has) for seat in self.members.values())
         lag = max(last - self.position - numbers.count(self.done), 0)
         return GroupReport(
             name=name,
@@ -231,7 +239,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
             max_deliveries=options.max_deliveries,
             position=self.position,
             lag=lag + len(self.again),
-            in_flight=sum(len(seat.has) for seat in self.members.values()),
+            in_flight=in_flight + len([*self.settling()]),
             members=len(self.members),
             redeliveries=len(self.failures),
             dead_letters=dead_letters,
@@ -253,7 +261,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
         if not self.options:
             self.position = position
             return
-        known = {*self.failures, *self.waiting, *self.exhausted, *self.keys}
+        known = {*self.failures, *self.waiting, *self.exhausted, *self.keys, *self.settling()}
         known |= {*self.suspects, *self.again}
         for seat in self.members.values():
             known.update(seat.has)
@@ -267,7 +275,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
 
         What members have is theirs, and a dead letter that is retried has a copy.
         """
-        kept = set(self.retried)
+        kept = {*self.retried, *self.settling()}
         for seat in self.members.values():
             kept.update(seat.has)
         kept = {n for n in kept if self.position < n < first_available}

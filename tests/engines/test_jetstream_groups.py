@@ -20,10 +20,10 @@ from eventlog.api.group import Failure, Group, Member
 from eventlog.config import AskedOptions, GroupOrdering
 from eventlog.errors import CorruptLog, EventTooLarge, InvalidArgument
 from eventlog.event.results import envelopes_of_results
-from eventlog.jetstream import numbers
 from eventlog.jetstream.address import parse
 from eventlog.jetstream.driver import JetStreamDriver
 from eventlog.jetstream.group import JetStreamGroup
+from eventlog.remote import numbers
 from eventlog.remote.driver import Delivery, Done, Failed, GivenBack, Outcome
 from eventlog.remote.record import Limits, RecordBuilder, envelope_of
 from tests import servers
