@@ -18,7 +18,7 @@ from tests.surroundings import make_usual
 
 SLOW_S = 900
 """The limit of a slow test, which takes minutes; against a hang, as that of the others."""
-LEAVE_S = 5.0
+LEAVE_S = 20.0
 """A child or thread that was told to end may take this long; it is then one left behind."""
 
 make_usual()

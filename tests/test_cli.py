@@ -349,19 +349,23 @@ def test_the_version_is_the_packages() -> None:
     assert out("--version") == f"eventlog {eventlog.__version__}\n"
 
 
-def test_the_demonstration_kills_a_consumer_and_proves_what_all_saw(tmp_path: Path) -> None:
-    for number in range(150):
+@pytest.mark.parametrize("files", [30, pytest.param(150, marks=pytest.mark.slow)])
+def test_the_demonstration_kills_a_consumer_and_proves_what_all_saw(
+    tmp_path: Path, files: int
+) -> None:
+    for number in range(files):
         statements = (f"x{n} = [{n}] * {n}\n" for n in range(400))
         (tmp_path / f"m{number}.py").write_text("".join(statements))
     (tmp_path / "broken.py").write_text("def (:\n")
     report = json.loads(out("demo", str(tmp_path), "--consumers", "2", "--json"))
     assert report["right"] is True
-    assert report["events"] == 151
-    assert [c["position"] for c in report["consumers"]] == [151, 151]
+    assert report["events"] == files + 1
+    assert [c["position"] for c in report["consumers"]] == [files + 1, files + 1]
     assert [c["unparsable"] for c in report["consumers"]] == [1, 1]
     assert report["killed"] in ("parser-1", None)
 
 
+@pytest.mark.slow
 def test_bench_gives_figures(tmp_path: Path) -> None:
     report = json.loads(out("bench", "--events", "1000", "--dir", str(tmp_path), "--json"))
     assert all(figure > 0 for figure, _unit in report["figures"].values())

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 STORED = 20
 POINTS = 20
-GUARD_S = 30.0
+GUARD_S = 60.0
 ITS_OWN = 4
 """Descriptors that the writer may have got for segments meanwhile."""
 

@@ -26,7 +26,7 @@ from eventlog.tools.doctor.examine import examine
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 COMMAND = (sys.executable, "-m", "eventlog")
-HANGS_S = 30
+HANGS_S = 60
 """Whoever is not done by then waits for ever."""
 
 

@@ -18,7 +18,7 @@ from eventlog.demo.main_job import stop_process
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-HANGS_S = 30
+HANGS_S = 60
 ALONE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 

@@ -105,6 +105,6 @@ def test_a_publisher_that_waits_for_room_ends_by_one_signal(
     assert program.stdout is not None
     program.stdout.readline()
     program.send_signal(number)
-    _, errors = program.communicate(timeout=20)
+    _, errors = program.communicate(timeout=60)
     assert program.returncode == code, errors
     assert "events that are not stored" in errors

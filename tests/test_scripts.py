@@ -379,3 +379,28 @@ def test_what_the_project_asks_for_is_locked() -> None:
     for lock, requirements in asked.items():
         names = {pin.split("==")[0] for pin in pins(lock)}
         assert {re.split(r"[<>=!~\[; ]", one)[0] for one in requirements} <= names
+
+
+def test_all_parts_of_ci_run_and_what_failed_is_said_again(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    for name, text in {
+        "test": 'echo "FAILED tests/x.py::y - $CI"; [[ $* == "-m slow" ]]',
+        "check": "echo All checks passed.",
+    }.items():
+        script = tmp_path / "scripts" / name
+        script.write_text(f"#!/usr/bin/env bash\n{text}\n")
+        script.chmod(0o755)
+    done = subprocess.run(
+        ["bash", tmp_path / ".ci" / "run"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    said = done.stdout.partition("===== all parts\n")[2]
+    last = re.sub(r"\d+ s$", "0 s", said, flags=re.MULTILINE)
+    assert last.splitlines() == [
+        "test FAILED in 0 s",
+        "  FAILED tests/x.py::y - 1",
+        "test -m slow passed in 0 s",
+        "check passed in 0 s",
+    ]

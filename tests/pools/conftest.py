@@ -16,7 +16,7 @@ from tests.pools.facade import FLAVOURS, Flavour
 from tests.pools.parts import MARK, kill, marked_processes
 from tests.pools.records import Record
 
-LEAVE_S: Final = 5.0
+LEAVE_S: Final = 20.0
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,18 @@ from tests.pools.parts import (
 from tests.pools.records import Record
 from workers.blocking import Pool
 
+SIGNALS = pytest.mark.parametrize(
+    ("number", "loop"),
+    [
+        (signal.SIGTERM, "blocking"),
+        (signal.SIGINT, "trio"),
+        (signal.SIGTERM, "asyncio"),
+        pytest.param(signal.SIGINT, "blocking", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "trio", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "asyncio", marks=pytest.mark.slow),
+    ],
+)
+
 
 def ready(running: Parent) -> list[int]:
     """Wait for the pool of the process: the pids of its workers."""
@@ -63,8 +75,7 @@ def test_pools_of_several_processes_share_a_group(
     assert Counter(record.numbers("began")) == Counter(range(8))
 
 
-@pytest.mark.parametrize("loop", ["blocking", "trio", "asyncio"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@SIGNALS
 def test_a_signal_to_all_of_a_terminals_processes_drains_and_ends(
     log: blocking.EventLog, record: Record, gate: Path, loop: str, number: signal.Signals
 ) -> None:
@@ -87,8 +98,7 @@ def test_a_signal_to_all_of_a_terminals_processes_drains_and_ends(
     assert Counter(record.numbers("began")) == Counter(record.numbers()) == Counter(range(6))
 
 
-@pytest.mark.parametrize("loop", ["blocking", "trio", "asyncio"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@SIGNALS
 def test_a_second_signal_kills_the_workers_and_nothing_else(
     log: blocking.EventLog, record: Record, gate: Path, loop: str, number: signal.Signals
 ) -> None:
