@@ -183,6 +183,9 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     max_event_bytes: int | None = None,
     retry_s: float | None = None,
     lease_s: float | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
 ) -> EventLog:
     """The log at `path`, for `async with`; it is made if there is none.
 
@@ -200,8 +203,9 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     `retry_s` is for logs on a server (an address with `://`): how many seconds a call is repeated
     that the server does not answer, before it is `WriterUnavailable`; 60 by default. So is
     `lease_s`: a member of a group, opened through this handle, of which the server hears nothing
-    for so many seconds is dead, and others get its events; 30 by default. Both are options of this
-    handle, not of the log.
+    for so many seconds is dead, and others get its events; 30 by default. `user`,
+    `password` and `token` (of NATS) go before what the address or the environment says, and are in
+    no path, `repr` or error. All of these are options of this handle, not of the log.
 
     Raises:
         WrongEventLoop: neither trio nor asyncio is running.
@@ -221,6 +225,9 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
         max_event_bytes=max_event_bytes,
         retry_s=retry_s,
         lease_s=lease_s,
+        user=user,
+        password=password,
+        token=token,
     )
     from eventlog.api import engines
 

@@ -56,6 +56,9 @@ def open(  # noqa: A001 - the name of the contract
     max_event_bytes: int | None = None,
     retry_s: float | None = None,
     lease_s: float | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
 ) -> EventLog:
     """The open log at `path`, made if there is none; close it, or use it in a `with` block.
 
@@ -77,5 +80,8 @@ def open(  # noqa: A001 - the name of the contract
         max_event_bytes=max_event_bytes,
         retry_s=retry_s,
         lease_s=lease_s,
+        user=user,
+        password=password,
+        token=token,
     )
     return engines.open_blocking_log(path, asked)

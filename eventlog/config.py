@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
@@ -223,6 +223,10 @@ class AskedOptions:
     lease_s: float | None = None
     """After so long without a word of a member of this handle a group on a server takes it for
     dead; not stored with the log."""
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    """Who asks a server; they go before what the address says, and are shown nowhere."""
 
     def __post_init__(self) -> None:
         """Check each value by itself.
@@ -248,6 +252,8 @@ class AskedOptions:
                 raise InvalidConfig(f"max_event_bytes={self.max_event_bytes}; give 1 or more")
         _check_seconds("retry_s", self.retry_s, 0)
         _check_seconds("lease_s", self.lease_s, LEASE_S_MIN)
+        for name in CREDENTIALS:
+            _check_credential(name, getattr(self, name))
 
     @property
     def given(self) -> list[str]:
@@ -272,7 +278,8 @@ class AskedOptions:
                 )
 
 
-_OF_HANDLES: Final = frozenset({"retry_s", "lease_s"})
+CREDENTIALS: Final = ("user", "password", "token")
+_OF_HANDLES: Final = frozenset({"retry_s", "lease_s", *CREDENTIALS})
 """Options that are not the log's, so that each handle may have other ones."""
 
 
@@ -297,6 +304,14 @@ def _check_seconds(name: str, value: object, least: float) -> None:
         raise InvalidArgumentType(f"{name} is {value!r}; give a number of seconds")
     if not least <= value < float("inf"):
         raise InvalidConfig(f"{name}={value}; give seconds, {least} or more")
+
+
+def _check_credential(name: str, value: object) -> None:
+    """The error does not show it."""
+    if value is not None and not isinstance(value, str):
+        raise InvalidArgumentType(f"{name} is of type {type(value).__name__}; give a string")
+    if value == "":
+        raise InvalidConfig(f"{name} is empty; leave it out, or give one")
 
 
 def _check_int(name: str, value: object) -> None:

@@ -40,7 +40,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from eventlog.config import AskedOptions
+from eventlog.config import CREDENTIALS, AskedOptions
 from eventlog.jetstream.address import parse
 from eventlog.jetstream.streams import NAME
 
@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NAME", "OPTIONS", "open_log"]
 
-OPTIONS: Final = frozenset({"durability", "retention", "max_event_bytes", "retry_s", "lease_s"})
+OPTIONS: Final = frozenset(
+    {"durability", "retention", "max_event_bytes", "retry_s", "lease_s", *CREDENTIALS}
+)
 
 
 def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
@@ -59,7 +61,7 @@ def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
         InvalidArgument: the address is none.
         NotSupported: the client library is not installed, or no stream can keep an option.
     """
-    parsed = parse(address, os.environ)
+    parsed = parse(address, os.environ, asked)
     from eventlog.jetstream.crossing import CrossingDriver
     from eventlog.jetstream.driver import JetStreamDriver
     from eventlog.remote.log import RemoteEventLog

@@ -1,9 +1,10 @@
 """What an address of this engine says: servers, stream, and who asks. Pure.
 
 `nats://user:password@host:4222,other:4222/stream`, `nats+tls://...`; a token stands where the user
-does, alone. What the address does not say of user and certificates, the environment may, by the
-names that the command `nats` has: `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_CREDS`,
-`NATS_NKEY`, `NATS_CA`, `NATS_CERT`, `NATS_KEY`.
+does, alone, unless `open` is given a password. What neither the options of `open` (`user`,
+`password`, `token`) nor the address say, the environment may, by the names that the command `nats`
+has: `NATS_USER`, `NATS_PASSWORD`, `NATS_TOKEN`, `NATS_CREDS`, `NATS_NKEY`, `NATS_CA`, `NATS_CERT`,
+`NATS_KEY`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
+from eventlog.config import AskedOptions
 from eventlog.errors import InvalidArgument
 
 PORT_DEFAULT: Final = 4222
@@ -67,8 +69,10 @@ class Address:
         return self.scheme == "nats+tls"
 
 
-def parse(address: str, environment: Mapping[str, str]) -> Address:
-    """The parts of an address.
+def parse(
+    address: str, environment: Mapping[str, str], asked: AskedOptions | None = None
+) -> Address:
+    """The parts of an address; options go before it, and the environment after it.
 
     Raises:
         InvalidArgument: it is none; the message shows nothing of its credentials.
@@ -88,7 +92,7 @@ def parse(address: str, environment: Mapping[str, str]) -> Address:
         scheme=scheme,
         hosts=tuple(_host(one, shown) for one in hosts.split(",")),
         stream=stream,
-        credentials=_credentials(who, environment),
+        credentials=_credentials(who, environment, asked or AskedOptions()),
     )
 
 
@@ -101,8 +105,7 @@ def _host(text: str, shown: str) -> str:
     return f"{match[1]}:{match[2] or PORT_DEFAULT}"
 
 
-def _credentials(who: str, environment: Mapping[str, str]) -> Credentials:
-    user, colon, password = who.partition(":")
+def _credentials(who: str, environment: Mapping[str, str], asked: AskedOptions) -> Credentials:
     files = {
         "creds_file": environment.get("NATS_CREDS"),
         "nkey_file": environment.get("NATS_NKEY"),
@@ -110,13 +113,15 @@ def _credentials(who: str, environment: Mapping[str, str]) -> Credentials:
         "cert_file": environment.get("NATS_CERT"),
         "key_file": environment.get("NATS_KEY"),
     }
-    if colon:
-        return Credentials(user=unquote(user), password=unquote(password), **files)
-    if user:
+    if asked.token:
+        return Credentials(token=asked.token, **files)
+    user, colon, password = who.partition(":")
+    if who and not colon and not asked.password:
         return Credentials(token=unquote(user), **files)
+    has_one = bool(who or asked.user or asked.password)
     return Credentials(
-        user=environment.get("NATS_USER"),
-        password=environment.get("NATS_PASSWORD"),
-        token=environment.get("NATS_TOKEN"),
+        user=asked.user or unquote(user) or environment.get("NATS_USER"),
+        password=asked.password or unquote(password) or environment.get("NATS_PASSWORD"),
+        token=None if has_one else environment.get("NATS_TOKEN"),
         **files,
     )

@@ -9,6 +9,7 @@ also if it was stored and its answer was lost: `state` says how each of them is.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ T = TypeVar("T")
 
 OTHERS_MAX: Final = 500
 """Keys that are written with a document; those of one more change fit into a batch of 1,000."""
+CONFLICTS_MAX: Final = 4
+WRITE_S_MAX: Final = 0.1
+"""Bounds of the pause after a write that somebody else came before: of what writes take."""
 
 
 @dataclass
@@ -51,6 +55,7 @@ Make = Callable[[Draft], Awaitable[T]]
 class _Change:
     make: Make[Any]
     result: asyncio.Future[Any]
+    may_be_old: bool
     answer: Any = None
 
 
@@ -79,16 +84,21 @@ class Document:
         self.key = f"consumer.{word_of(name)}"
         self._changes: deque[_Change] = deque()
         self._runner: asyncio.Task[None] | None = None
+        self._conflicts = 0
+        """Writes in a row that somebody else came before."""
         self._latest: Value | None = None
         """As this handle last wrote or read it; others may have written since."""
 
-    async def change(self, make: Make[T]) -> T:
+    async def change(self, make: Make[T], *, may_be_old: bool = False) -> T:
         """Let `make` change the document, store that, and return its answer.
+
+        An answer of one that changes nothing is of the document as it is now. Or it is of what this
+        handle knows, if it `may_be_old`: whoever asks goes on to wait for a later revision.
 
         Raises:
             LogFull, LogDeleted, CorruptLog, EventTooLarge, Unreachable; and what `make` raises.
         """
-        change = _Change(make, asyncio.get_running_loop().create_future())
+        change = _Change(make, asyncio.get_running_loop().create_future(), may_be_old)
         self._changes.append(change)
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
@@ -137,9 +147,9 @@ class Document:
         data = draft.encoded()
         if data != before or draft.others:
             await self._write(value, data, draft, taken)
-        elif is_read_now:
+        elif is_read_now or all(change.may_be_old for change in taken):
             _answer(taken)
-        else:  # that there is nothing to change is believed of what was read just now
+        else:
             self._put_back(taken)
             self._latest = None
 
@@ -160,13 +170,20 @@ class Document:
 
     async def _write(self, value: Value, data: bytes, draft: Draft, taken: list[_Change]) -> None:
         self._latest = None  # until it is known what became of this
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             revision = await self._bucket.write(self.key, value.revision, data, draft.others)
         except Conflict:
             self._put_back(taken)
+            # Others are at it: by making room for each other all of them are done sooner.
+            self._conflicts = min(self._conflicts + 1, CONFLICTS_MAX)
+            took_s = min(clock() - began, WRITE_S_MAX)
+            await asyncio.sleep(random.uniform(0, self._conflicts * took_s))  # noqa: S311
         except (Unreachable, EventLogError) as error:
             _fail(taken, error)
         else:
+            self._conflicts = 0
             self._latest = Value(self.key, revision, data, 0)
             _answer(taken)
 

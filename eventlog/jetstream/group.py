@@ -60,7 +60,11 @@ class JetStreamGroup:
         await self._watch.aclose()
 
     async def _change(
-        self, make: Callable[[Draft, Consumer], Awaitable[T]], heard_of: Sequence[int] = ()
+        self,
+        make: Callable[[Draft, Consumer], Awaitable[T]],
+        heard_of: Sequence[int] = (),
+        *,
+        may_be_old: bool = False,
     ) -> T:
         """Change the document of the group that is there; members that are dead end before."""
 
@@ -76,7 +80,7 @@ class JetStreamGroup:
             consumer.end_dead(now_ns)
             return await make(draft, consumer)
 
-        return await self._document.change(make_of_group)
+        return await self._document.change(make_of_group, may_be_old=may_be_old)
 
     async def open(self, options: Options, position: int) -> None:
         """Make the group, from after `position`, or find it."""
@@ -126,7 +130,7 @@ class JetStreamGroup:
             return await self._handing.hand_out(draft, consumer, member_id, known, count, least)
 
         while True:
-            found = await self._change(make, [member_id])
+            found = await self._change(make, [member_id], may_be_old=True)
             if found.deliveries:
                 known.update(one.event.seq_no for one in found.deliveries)
                 return found.deliveries
@@ -238,7 +242,7 @@ class JetStreamGroup:
             return consumer.exhausted_for(owner), draft.revision, consumer.next_due_ns()
 
         while True:
-            found, revision, due_ns = await self._change(make)
+            found, revision, due_ns = await self._change(make, may_be_old=True)
             if found:
                 return found
             await self._watch.wait(revision, None, self._within_s(due_ns))
@@ -255,15 +259,19 @@ class JetStreamGroup:
 
     async def drained(self, seq_no: int) -> None:
         """Wait until everything up to the number is done, or dead."""
+        has_looked = False
 
         async def make(draft: Draft, consumer: Consumer) -> HandedOut | None:
-            await self._handing.look(consumer)
+            nonlocal has_looked
+            if not (has_looked and consumer.members):  # members see what retention has deleted
+                await self._handing.look(consumer)
+                has_looked = True
             if consumer.is_drained(seq_no):
                 return None
             orphans = consumer.orphans()
             return HandedOut([], draft.revision, 0, consumer.next_due_ns(), orphans)
 
-        while (found := await self._change(make)) is not None:
+        while (found := await self._change(make, may_be_old=True)) is not None:
             for number, storing in found.orphans.items():
                 await self._results.complete(number, storing)
             if not found.orphans:

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 NAME: Final = "redis"
 OPTIONS: Final = frozenset(
-    {"durability", "retention", "on_full", "max_event_bytes", "retry_s", "lease_s"}
+    {
+        *("durability", "retention", "on_full", "max_event_bytes", "retry_s", "lease_s"),
+        *("user", "password"),
+    }
 )
 
 

@@ -5,8 +5,9 @@
     redis://[user[:password]@]host[:port][,host[:port]...]/database/stream
     rediss://...    the same with TLS; ?ca=FILE&cert=FILE&key=FILE name files in PEM
 
-User and password may also stand in the environment, as `EVENTLOG_REDIS_USER` and
-`EVENTLOG_REDIS_PASSWORD`. Neither is ever in `path`, which is what errors show.
+User and password may also be options of `open`, which go before the address, or stand in the
+environment, as `EVENTLOG_REDIS_USER` and `EVENTLOG_REDIS_PASSWORD`. Neither is ever in `path`,
+which is what errors show.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
+from eventlog.config import AskedOptions
 from eventlog.errors import InvalidArgument
 
 USER: Final = "EVENTLOG_REDIS_USER"
@@ -46,12 +48,15 @@ class Address:
         return f"{{{self.stream}}}:{part}"
 
 
-def parse(address: str, environment: Mapping[str, str]) -> Address:
-    """Take an address apart.
+def parse(
+    address: str, environment: Mapping[str, str], asked: AskedOptions | None = None
+) -> Address:
+    """Take an address apart; options go before it, and the environment after it.
 
     Raises:
         InvalidArgument: it is none; the error does not show user and password.
     """
+    asked = asked or AskedOptions()
     parts = urlsplit(address)
     credentials, _, places = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":")
@@ -75,8 +80,8 @@ def parse(address: str, environment: Mapping[str, str]) -> Address:
         hosts=hosts,
         database=int(database),
         stream=stream,
-        user=unquote(user) or environment.get(USER) or None,
-        password=unquote(password) or environment.get(PASSWORD) or None,
+        user=asked.user or unquote(user) or environment.get(USER) or None,
+        password=asked.password or unquote(password) or environment.get(PASSWORD) or None,
         has_tls=parts.scheme == "rediss",
         **files,
     )

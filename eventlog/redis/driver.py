@@ -38,7 +38,7 @@ class RedisDriver:
     """See the module; one handle of one log."""
 
     def __init__(self, address: str, asked: AskedOptions) -> None:
-        self._address = parse(address, os.environ)
+        self._address = parse(address, os.environ, asked)
         self._asked = asked
         self.lease_s = LEASE_S_DEFAULT if asked.lease_s is None else asked.lease_s
         """After so long without a word of it a member is dead."""

@@ -31,7 +31,7 @@ from eventlog.api.group import (
 from eventlog.api.log_of_groups import LogOfGroups
 from eventlog.api.positions import SeekPosition, check_name, check_seq_no
 from eventlog.api.refusals import no_groups
-from eventlog.config import MAX_DELIVERIES_DEFAULT, AskedOptions, GroupOrdering
+from eventlog.config import MAX_DELIVERIES_DEFAULT, GroupOrdering
 from eventlog.errors import EventLogError
 from eventlog.remote.driver import DriverOfGroups, GroupDriver
 from eventlog.remote.handle import RemoteHandle
@@ -160,7 +160,8 @@ class RemoteGroup(Group):
         async with AsyncExitStack() as stack:
             log = None
             if output is not None and output != self.path:
-                log = await stack.enter_async_context(open_log(output, AskedOptions()))
+                asked = self._handle.asked_of(output)
+                log = await stack.enter_async_context(open_log(output, asked))
             member_id = secrets.randbits(63) | 1
             member = RemoteMember(self, member_id, owner, on_refused, log, output)
             await self.join(member)

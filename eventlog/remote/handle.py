@@ -37,6 +37,7 @@ class RemoteHandle:
         self.driver = driver
         self.opened = opened
         self.options = opened.options
+        self._asked = asked
         self.generation = forks.generation
         self.loop = LoopOwner()
         self.calls = Calls(driver.path, RETRY_S_DEFAULT if asked.retry_s is None else asked.retry_s)
@@ -49,6 +50,13 @@ class RemoteHandle:
         )
         self.store = Store(driver, self.calls, waits_for_room=self.options.on_full == "wait")
         self.appends = Appends(self.store, self.limits, MAX_IN_FLIGHT_DEFAULT)
+
+    def asked_of(self, address: str) -> AskedOptions:
+        """The options for another log: on the same server with this handle's credentials."""
+        if _server_of(address) != _server_of(self.path):
+            return AskedOptions()
+        asked = self._asked
+        return AskedOptions(user=asked.user, password=asked.password, token=asked.token)
 
     def check_place(self) -> None:
         """Pass in the process and the event loop in which it was opened.
@@ -101,6 +109,11 @@ class RemoteHandle:
         }
         start, stop = bounds.numbers(state.first, state.last, found.__getitem__)
         return start or state.first, stop
+
+
+def _server_of(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 def _batch_bytes(kept_bytes: int | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import pytest
 import eventlog
 import eventlog.blocking
 from eventlog import EventLog, Retention, SeekPosition
+from eventlog.config import AskedOptions
 from eventlog.errors import (
     CorruptLog,
     EventsTruncated,
@@ -27,6 +29,7 @@ from eventlog.errors import (
     PermissionDenied,
     WriterUnavailable,
 )
+from eventlog.jetstream.address import parse
 from tests import servers
 from tests.engines.cutting import cutting
 
@@ -308,6 +311,46 @@ async def test_a_password_opens_and_is_shown_nowhere(
     monkeypatch.setenv("NATS_PASSWORD", SECRET)
     async with eventlog.open(f"{guarded.address}orders") as again:
         assert await again.append(2) == 2
+
+
+async def test_a_password_that_is_an_option_opens_also_outputs_and_is_shown_nowhere(
+    guarded: servers.Server,
+) -> None:
+    log = eventlog.open(f"{guarded.address}orders", user="boss", password=SECRET)
+    async with log, log.group("g") as group:
+        await log.append(1)
+        async with await group.open_member(output=f"{guarded.address}results") as member:
+            lease = await member.lease()
+            assert lease is not None
+            [(_, envelope)] = lease
+            assert lease.begin(envelope)
+            lease.done_with(envelope, ["result"])
+            await member.flush()
+        copy = pickle.loads(pickle.dumps(log))
+    async with copy:
+        assert await copy.last_seq_no() == 1
+    with anyio.fail_after(HANG_S), pytest.raises(PermissionDenied) as refused:
+        async with eventlog.open(log.path, user="boss", password="wr0ng"):
+            pytest.fail("it is wrong")
+    shown = "".join(traceback.format_exception(refused.value, chain=True))
+    assert "s3cret" not in f"{log!r} {log.path} {log.__reduce__()}"
+    assert "wr0ng" not in shown.replace('password="wr0ng"', "")  # the line of this test
+
+
+def test_options_go_before_the_address_and_the_address_before_the_environment() -> None:
+    environment = {"NATS_USER": "e", "NATS_PASSWORD": "f", "NATS_TOKEN": "g"}
+
+    def who(address: str, **asked: Any) -> tuple[str | None, str | None, str | None]:
+        found = parse(address, environment, AskedOptions(**asked)).credentials
+        return found.user, found.password, found.token
+
+    assert who("nats://h/s", user="a", password="b") == ("a", "b", None)
+    assert who("nats://u:p@h/s", user="a", password="b") == ("a", "b", None)
+    assert who("nats://u@h/s", password="b") == ("u", "b", None)
+    assert who("nats://u:p@h/s", token="t") == (None, None, "t")
+    assert who("nats://u:p@h/s") == ("u", "p", None)
+    assert who("nats://t@h/s") == (None, None, "t")
+    assert who("nats://h/s") == ("e", "f", "g")
 
 
 async def test_a_missing_permission_names_the_subject(guarded: servers.Server) -> None:

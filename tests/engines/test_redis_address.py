@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from eventlog.errors import InvalidArgument
+from eventlog.config import AskedOptions
+from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidConfig
 from eventlog.redis.address import PASSWORD, USER, parse
 
 
@@ -22,6 +25,22 @@ def test_credentials_may_stand_in_the_environment() -> None:
     address = parse("redis://one/0/log", {USER: "me", PASSWORD: "secret"})
     assert (address.user, address.password) == ("me", "secret")
     assert "secret" not in repr(address)
+
+
+def test_options_go_before_the_address_and_the_environment() -> None:
+    asked = AskedOptions(user="me", password="secret")
+    address = parse("redis://you:other@one/0/log", {PASSWORD: "third"}, asked)
+    assert (address.user, address.password) == ("me", "secret")
+    assert "secret" not in f"{address!r} {asked!r}"
+    address = parse("redis://you@one/0/log", {}, AskedOptions(password="secret"))
+    assert (address.user, address.password) == ("you", "secret")
+
+
+@pytest.mark.parametrize("wrong", [7, b"secret", ""])
+def test_a_credential_that_is_none_is_refused_without_being_shown(wrong: Any) -> None:
+    with pytest.raises((InvalidArgumentType, InvalidConfig)) as told:
+        AskedOptions(password=wrong)
+    assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize(
