@@ -27,8 +27,9 @@ from eventlog.jetstream.times import ns_of
 from eventlog.remote.driver import Unreachable
 
 try:
-    import nats
     import nats.errors
+
+    from eventlog.jetstream.client import Client
 except ImportError as error:
     raise NotSupported(
         "the client library for nats:// is not installed; install eventlog[jetstream]",
@@ -147,7 +148,7 @@ class Link:
             return self._connection
 
     async def _connect(self) -> _Connection:
-        client = nats.NATS()
+        client = Client(self.address)
         seen: list[Exception] = []
         connection: _Connection | None = None
 
@@ -199,10 +200,9 @@ class Link:
                 " address or the environment (NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS)",
                 path=path,
             )
-        if any(isinstance(one, ssl.SSLError) for one in errors):
+        if (distrust := next(filter(_is_distrust, errors), None)) is not None:
             return Denied(
-                f"no secure connection to the server of {path}: "
-                f"{next(str(one) for one in errors if isinstance(one, ssl.SSLError))}; check"
+                f"no secure connection to the server of {path}: {distrust}; check"
                 " NATS_CA, NATS_CERT and NATS_KEY in the environment",
                 path=path,
             )
@@ -368,6 +368,12 @@ class Inbox:
         raise self._error or Unreachable(
             f"the server of {path} did not answer within {within_s:g} s"
         )
+
+
+def _is_distrust(error: Exception) -> bool:
+    """Whether the two sides could not agree, and not just lost their connection."""
+    lost = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    return isinstance(error, ssl.SSLError) and not isinstance(error, lost)
 
 
 async def _to_its_end(connecting: Coroutine[Any, Any, None]) -> None:

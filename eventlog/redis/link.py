@@ -17,6 +17,7 @@ from anyio.abc import ByteStream, TaskStatus
 from coredis.connection import BaseConnection, TCPLocation
 from coredis.exceptions import NoScriptError, RedisError
 
+from eventlog.errors import InvalidConfig
 from eventlog.redis.address import Address
 from eventlog.redis.refusals import refusal_of
 from eventlog.redis.scripts import Script
@@ -29,8 +30,15 @@ CALL_S: Final = 10.0
 LIVENESS_S: Final = 10.0
 """A connection over which nothing came for so long is asked whether it is still one."""
 
-_FAILURES: Final = (RedisError, TimeoutError, OSError, anyio.ClosedResourceError)
-"""What calls of the client library raise."""
+_FAILURES: Final = (
+    RedisError,
+    TimeoutError,
+    OSError,
+    anyio.ClosedResourceError,
+    anyio.BrokenResourceError,
+    anyio.EndOfStream,
+)
+"""What calls of the client library raise, and its connections."""
 
 
 class Link:
@@ -159,9 +167,17 @@ def _nothing() -> None:
 
 
 def _tls(address: Address) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=address.ca)
-    if address.cert is not None:
-        context.load_cert_chain(address.cert, address.key)
+    try:
+        context = ssl.create_default_context(cafile=address.ca)
+        if address.cert is not None:
+            context.load_cert_chain(address.cert, address.key)
+    except (OSError, ValueError) as error:
+        files = ", ".join(filter(None, (address.ca, address.cert, address.key)))
+        raise InvalidConfig(
+            f"the certificates for {address.path} cannot be loaded from {files}: {error}; check ca,"
+            " cert and key in the address",
+            path=address.path,
+        ) from None
     return context
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 from coredis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -41,9 +43,21 @@ def refusal_of(error: Exception, path: str) -> Exception:
         )
     if isinstance(error, WrongTypeError):
         return NotALog(f"a key of {path} holds something else; choose another stream", path=path)
+    if _is_distrust(error):
+        return PermissionDenied(
+            f"no secure connection to the server of {path}: {text}; check ca, cert and key in the"
+            " address, and whether the server speaks TLS",
+            path=path,
+        )
     if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
         return Unreachable(f"the server of {path} does not answer: {text or type(error).__name__}")
     return _of_answer(text, path)
+
+
+def _is_distrust(error: Exception) -> bool:
+    """Whether the two sides could not agree, and not just lost their connection."""
+    lost = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    return isinstance(error, ssl.SSLError) and not isinstance(error, lost)
 
 
 def _of_answer(text: str, path: str) -> Exception:

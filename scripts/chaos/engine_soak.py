@@ -25,10 +25,10 @@ from tests import servers
 from tests.engines.proxy import Proxy
 from tests.servers import KINDS, Server
 
-FAULTS_PER_S: Final = 1.0
+FAULTS_PER_S: Final = 0.5
 AWAY_S: Final = 4.0
 """The longest time without the server; a role that starts then must still find it within 10 s."""
-PAUSE_S: Final = "0.4"
+PAUSE_S: Final = "1.0"
 PADDING_MAX: Final = "3000"
 """A server may have all events in memory."""
 TICK_S: Final = 1.0

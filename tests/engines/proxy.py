@@ -14,6 +14,7 @@ It runs in a thread of its own, so that whatever the test's event loop does, byt
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -32,8 +33,10 @@ def _nothing() -> None:
 class Proxy:
     """See the module."""
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, tls: ssl.SSLContext | None = None) -> None:
         self._server_port = server_port
+        self._tls = tls
+        """What a server would have that speaks TLS itself."""
         self._started: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, name="proxy")
         self._left: int | None = None
@@ -127,7 +130,7 @@ class Proxy:
         self._loop = asyncio.get_running_loop()
         self._is_over, self._can_pass = asyncio.Event(), asyncio.Event()
         self._can_pass.set()
-        listener = await asyncio.start_server(self._serve, HOST, 0)
+        listener = await asyncio.start_server(self._serve, HOST, 0, ssl=self._tls)
         self._started.set_result(listener.sockets[0].getsockname()[1])
         await self._is_over.wait()
         listener.close()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
-from anyio.streams.tls import TLSStream
 
 import eventlog
 from eventlog import SeekPosition
@@ -146,9 +143,7 @@ async def test_a_server_that_stays_away_is_told_after_retry_s(server: Server) ->
 
 
 @asynccontextmanager
-async def proxied(
-    server: Server, after_bytes: float = float("inf"), tls: ssl.SSLContext | None = None
-) -> AsyncIterator[int]:
+async def proxied(server: Server, after_bytes: float) -> AsyncIterator[int]:
     """The port of a proxy, which cuts each connection after so many bytes of the client's."""
 
     async def pump(source: ByteStream, sink: ByteStream, limit: float) -> None:
@@ -162,18 +157,10 @@ async def proxied(
             with suppress(OSError):
                 stream.extra(SocketAttribute.raw_socket).shutdown(socket.SHUT_RDWR)
 
-    async def serve(raw: ByteStream) -> None:
-        async with raw:
-            client = raw
-            if tls is not None:
-                try:
-                    client = await TLSStream.wrap(
-                        raw, server_side=True, ssl_context=tls, standard_compatible=False
-                    )
-                except (OSError, anyio.BrokenResourceError, anyio.EndOfStream):
-                    return
+    async def serve(client: ByteStream) -> None:
+        async with client:
             upstream = await anyio.connect_tcp(HOST, server.port)
-            async with client, upstream, anyio.create_task_group() as tasks:
+            async with upstream, anyio.create_task_group() as tasks:
                 tasks.start_soon(pump, client, upstream, after_bytes)
                 tasks.start_soon(pump, upstream, client, float("inf"))
 
@@ -196,26 +183,6 @@ async def test_connections_cut_in_the_middle_of_a_frame_store_each_event_once(
             await log.append({"number": number, "filling": "x" * 700})
     async with eventlog.open(server.address + "log") as log:
         assert [event["number"] for event in await stored(log)] == list(range(40))
-
-
-async def test_tls_is_spoken_with_a_server_whose_certificate_is_known(
-    server: Server, tmp_path: Path
-) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("makes its certificate with openssl, which is not installed")
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    making = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    named = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=IP:{HOST}"]
-    places = ["-keyout", str(key), "-out", str(cert)]
-    await anyio.run_process([*making, *named, *places])
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(cert, key)
-    async with proxied(server, tls=tls) as port:
-        async with eventlog.open(f"rediss://{HOST}:{port}/0/log?ca={cert}") as log:
-            assert await log.append("secret") == 1
-        with pytest.raises(WriterUnavailable, match="certificate"):
-            async with eventlog.open(f"rediss://{HOST}:{port}/0/log", retry_s=0.1):
-                pass
 
 
 async def test_flushall_under_a_handle_is_told_and_never_another_log(server: Server) -> None:
