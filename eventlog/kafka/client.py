@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
@@ -31,7 +32,10 @@ POLL_S: Final = 1.0
 """How long a thread waits in the library at most before it looks whether it is to end."""
 PARTITION: Final = 0
 _LONG_POLL_MS: Final = 10_000
-_QUIET: Final = {"log_level": 0, "log.connection.close": False}
+_LOGGER: Final = logging.getLogger("eventlog.kafka")
+_LOGGER.addHandler(logging.NullHandler())
+"""What the library would write to stderr otherwise; errors tell it too."""
+_QUIET: Final = {"log_level": 3, "log.connection.close": False, "logger": _LOGGER}
 _CONNECTING: Final = {
     "client.id": "eventlog",
     "socket.keepalive.enable": True,

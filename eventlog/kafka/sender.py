@@ -79,12 +79,14 @@ class _Report:
         self.error: KafkaError | None = None
 
     def note_first(self, error: KafkaError | None, message: Any) -> None:
+        if error is None:
+            self.first = message.offset()
         self.error = self.error or error
-        self.first = message.offset()
 
     def note_last(self, error: KafkaError | None, message: Any) -> None:
+        if error is None:
+            self.last = message.offset()
         self.error = self.error or error
-        self.last = message.offset()
 
     @property
     def is_whole(self) -> bool:
@@ -243,8 +245,15 @@ class Sender:
         for message in messages:
             if "_error" in message:
                 raise KafkaException(message["_error"])
-        while producer.flush(POLL_S) and not self._is_closed:
-            pass
+        try:
+            while producer.flush(POLL_S) and not self._is_closed:
+                pass
+        except (KafkaException, SystemError) as raised:
+            # A fatal error, which the library raises between two reports, or even in one of them.
+            with suppress(KafkaException, SystemError):
+                producer.flush(0)
+            if all(report.error is None for report in reports):
+                reports[0].error = error_of(raised) or KafkaError(KafkaError._FATAL)
         return reports
 
     def _recover(self, batches: list[Batch], error: KafkaError | None) -> None:
