@@ -345,7 +345,6 @@ async def test_retention_that_ran_past_a_reader_is_told(shared: str) -> None:
 
 async def test_an_option_that_no_topic_keeps_is_refused(shared: str) -> None:
     for options in (
-        {"durability": "memory"},
         {"retention": Retention(max_bytes=1 << 30)},
         {"on_full": "wait"},
     ):
@@ -355,7 +354,11 @@ async def test_an_option_that_no_topic_keeps_is_refused(shared: str) -> None:
 
 
 async def test_a_topic_made_with_sync_flushes_each_batch(shared: str) -> None:
-    async with eventlog.open(shared, durability="sync") as log:
+    async with eventlog.open(shared):
+        with pytest.raises(NotSupported, match=r"flush\.messages"):
+            async with eventlog.open(shared, durability="sync"):
+                pytest.fail("it is set to less")
+    async with eventlog.open(f"{shared}-synced", durability="sync") as log:
         assert await log.append(1) == 1
         status = await log.status()
         assert (status.durability, status.synced_seq_no) == ("sync", 1)
