@@ -61,7 +61,7 @@ class KafkaDriver:
         config = await client.config_of(self._topic)
         topics.check_topic(found[1], config, self.path)
         self._log_id = await self._id_of(found[0])
-        _, end = await client.bounds(self._topic)
+        _, end = await client.bounds_of_new(self._topic)
         self._start(end, config)
         batch_bytes = topics.batch_bytes_max(config)
         return Opened(

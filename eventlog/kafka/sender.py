@@ -27,7 +27,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from eventlog.api.loops import call_in_this_loop
 from eventlog.errors import EventLogError, StorageFailed
 from eventlog.kafka.client import CALL_S, PARTITION, POLL_S, Client
-from eventlog.kafka.refusals import TOO_LARGE, error_of, refusal_of
+from eventlog.kafka.refusals import TOO_LARGE, deleted, error_of, refusal_of
 from eventlog.kafka.topics import PER_RECORD_BYTES
 from eventlog.remote.driver import OutOfTurn, Unreachable
 
@@ -206,7 +206,10 @@ class Sender:
             for batch in batches:
                 self._refuse(batch, error)
             return
-        if all(report.is_whole for report in reports):
+        if all(report.is_whole for report in reports) and reports[0].first < self._end:
+            for batch in batches:  # another topic has taken the place of the log's
+                self._refuse(batch, deleted(self._client.path))
+        elif all(report.is_whole for report in reports):
             for batch, report in zip(batches, reports, strict=True):
                 batch.finish(report.first)
             self._end = reports[-1].last + 1

@@ -325,6 +325,8 @@ async def test_a_deleted_topic_is_told_and_its_positions_are_not_those_of_the_ne
             assert await other.consumers() == []
             with pytest.raises(LogDeleted):
                 await log.last_seq_no()
+            with anyio.fail_after(HANG_S), pytest.raises(LogDeleted):
+                await log.append(8)
 
 
 async def test_retention_that_ran_past_a_reader_is_told(shared: str) -> None:
