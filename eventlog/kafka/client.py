@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
@@ -20,6 +21,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from eventlog.api.loops import call_in_this_loop
+from eventlog.errors import LogDeleted
 from eventlog.kafka.address import Address
 from eventlog.kafka.refusals import error_of, refusal_of
 from eventlog.remote.driver import Unreachable
@@ -31,7 +33,10 @@ POLL_S: Final = 1.0
 """How long a thread waits in the library at most before it looks whether it is to end."""
 PARTITION: Final = 0
 _LONG_POLL_MS: Final = 10_000
-_QUIET: Final = {"log_level": 0, "log.connection.close": False}
+_LOGGER: Final = logging.getLogger("eventlog.kafka")
+_LOGGER.addHandler(logging.NullHandler())
+"""What the library would write to stderr otherwise; errors tell it too."""
+_QUIET: Final = {"log_level": 3, "log.connection.close": False, "logger": _LOGGER}
 _CONNECTING: Final = {
     "client.id": "eventlog",
     "socket.keepalive.enable": True,
@@ -193,6 +198,13 @@ class Client:
         """The first offset, and the one after the last."""
         first = await self.offset(topic, OffsetSpec.earliest())
         return first, await self.offset(topic, OffsetSpec.latest())
+
+    async def bounds_of_new(self, topic: str) -> tuple[int, int]:
+        """The same of a topic that was just made, and that not every broker may know of yet."""
+        try:
+            return await self.bounds(topic)
+        except LogDeleted:
+            raise Unreachable(f"the server of {self.path} does not know {topic} yet") from None
 
     def delete_before(self, topic: str, offset: int) -> None:
         """Have the broker delete what is before an offset, some time."""

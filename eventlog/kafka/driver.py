@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -13,7 +12,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.refusals import not_supported
-from eventlog.config import LEASE_S_DEFAULT, AskedOptions, GroupOrdering, LogOptions
+from eventlog.config import LEASE_S_DEFAULT, AskedOptions, GroupOrdering
 from eventlog.kafka import group, topics
 from eventlog.kafka.address import Address
 from eventlog.kafka.client import Client
@@ -63,12 +62,12 @@ class KafkaDriver:
         config = await client.config_of(self._topic)
         topics.check_topic(found[1], config, self.path)
         self._log_id = await self._id_of(found[0])
-        _, end = await client.bounds(self._topic)
+        _, end = await client.bounds_of_new(self._topic)
         self._start(end, config)
         batch_bytes = topics.batch_bytes_max(config)
         return Opened(
             log_id=self._log_id,
-            options=self._options_of(config),
+            options=topics.options_of(config, self._asked, self.path),
             record_bytes_max=topics.message_bytes_max(config) - 1024,
             atomic_events_max=min(
                 topics.ATOMIC_EVENTS_MAX, batch_bytes // (2 * topics.PER_RECORD_BYTES)
@@ -87,14 +86,6 @@ class KafkaDriver:
             return find_marks(client, topic, offset, batches)
 
         self._sender = Sender(client, topic, end, topics.batch_bytes_max(config), find)
-
-    def _options_of(self, config: Mapping[str, str]) -> LogOptions:
-        options = topics.options_of(config)
-        kept, asked = options.retention, self._asked.retention
-        if asked is not None and kept.max_bytes is None and kept.max_age is None:
-            # Nothing is deleted, whoever has acknowledged it.
-            return replace(options, retention=replace(kept, keep_unacked=asked.keep_unacked))
-        return options
 
     async def _id_of(self, topic_id: Uuid | None) -> UUID:
         """The topic's own id; brokers that give it none have one that its name makes."""

@@ -68,7 +68,7 @@ class Journal:
         async with self._starting:
             if self._sender is None:
                 await self._client.make_topic(self._topic, journal_config())
-                _, end = await self._client.bounds(self._topic)
+                _, end = await self._client.bounds_of_new(self._topic)
 
                 def find(offset: int, batches: Sequence[Any]) -> list[int | None]:
                     return find_marks(self._client, self._topic, offset, batches)

@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from eventlog.api.refusals import truncated
 from eventlog.kafka.client import CALL_S, PARTITION, POLL_S, Client
-from eventlog.kafka.refusals import error_of, missing, refusal_of
+from eventlog.kafka.refusals import deleted, error_of, missing, refusal_of
 from eventlog.kafka.sender import MARK, Batch
 from eventlog.remote.driver import Stored, Unreachable
 
@@ -195,7 +195,9 @@ class Reads:
         first, end = await self.client.bounds(self.topic)
         if seq_no - 1 < first:
             return truncated(self.client.path, seq_no, first + 1)
-        return Unreachable(f"the server of {self.client.path} has {end} events, not {seq_no - 1}")
+        if seq_no - 1 > end:  # there were more before
+            return deleted(self.client.path)
+        return Unreachable(f"the server of {self.client.path} cannot read event {seq_no} now")
 
     def close(self) -> None:
         """Give the consumer back."""

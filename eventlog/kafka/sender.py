@@ -27,7 +27,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from eventlog.api.loops import call_in_this_loop
 from eventlog.errors import EventLogError, StorageFailed
 from eventlog.kafka.client import CALL_S, PARTITION, POLL_S, Client
-from eventlog.kafka.refusals import TOO_LARGE, error_of, refusal_of
+from eventlog.kafka.refusals import TOO_LARGE, deleted, error_of, refusal_of
 from eventlog.kafka.topics import PER_RECORD_BYTES
 from eventlog.remote.driver import OutOfTurn, Unreachable
 
@@ -79,12 +79,14 @@ class _Report:
         self.error: KafkaError | None = None
 
     def note_first(self, error: KafkaError | None, message: Any) -> None:
+        if error is None:
+            self.first = message.offset()
         self.error = self.error or error
-        self.first = message.offset()
 
     def note_last(self, error: KafkaError | None, message: Any) -> None:
+        if error is None:
+            self.last = message.offset()
         self.error = self.error or error
-        self.last = message.offset()
 
     @property
     def is_whole(self) -> bool:
@@ -204,7 +206,10 @@ class Sender:
             for batch in batches:
                 self._refuse(batch, error)
             return
-        if all(report.is_whole for report in reports):
+        if all(report.is_whole for report in reports) and reports[0].first < self._end:
+            for batch in batches:  # another topic has taken the place of the log's
+                self._refuse(batch, deleted(self._client.path))
+        elif all(report.is_whole for report in reports):
             for batch, report in zip(batches, reports, strict=True):
                 batch.finish(report.first)
             self._end = reports[-1].last + 1
@@ -243,8 +248,15 @@ class Sender:
         for message in messages:
             if "_error" in message:
                 raise KafkaException(message["_error"])
-        while producer.flush(POLL_S) and not self._is_closed:
-            pass
+        try:
+            while producer.flush(POLL_S) and not self._is_closed:
+                pass
+        except (KafkaException, SystemError) as raised:
+            # A fatal error, which the library raises between two reports, or even in one of them.
+            with suppress(KafkaException, SystemError):
+                producer.flush(0)
+            if all(report.error is None for report in reports):
+                reports[0].error = error_of(raised) or KafkaError(KafkaError._FATAL)
         return reports
 
     def _recover(self, batches: list[Batch], error: KafkaError | None) -> None:

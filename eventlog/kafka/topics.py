@@ -43,24 +43,15 @@ def check_options(asked: AskedOptions, path: str) -> None:
     Raises:
         NotSupported: naming the option.
     """
-    if asked.durability == "memory":
-        raise _refused(
-            path, "durability", 'stores on disks; give durability="disk", or an engine in memory'
-        )
     kept = asked.retention
     if kept is not None and kept.keep_unacked and (kept.max_bytes or kept.max_age):
-        raise _refused(
-            path,
-            "retention",
-            "deletes what is over the limit whoever has not acknowledged it; give"
-            " Retention(..., keep_unacked=False)",
+        raise NotSupported(
+            f"the engine {ENGINE!r} of {path} deletes what is over the limit whoever has not"
+            " acknowledged it; give Retention(..., keep_unacked=False)",
+            path=path,
+            engine=ENGINE,
+            option="retention",
         )
-
-
-def _refused(path: str, option: str, why: str) -> NotSupported:
-    return NotSupported(
-        f"the engine {ENGINE!r} of {path} {why}", path=path, engine=ENGINE, option=option
-    )
 
 
 def events_config(asked: AskedOptions) -> dict[str, str]:
@@ -135,17 +126,31 @@ def check_topic(partitions: int, config: Mapping[str, str], path: str) -> None:
             )
 
 
-def options_of(config: Mapping[str, str]) -> LogOptions:
-    """What the topic is set to, as options of a log."""
+def options_of(config: Mapping[str, str], asked: AskedOptions, path: str) -> LogOptions:
+    """What the topic is set to, as options of a log; it may be more durable than was asked for.
+
+    Raises:
+        NotSupported: it is less durable than was asked for.
+    """
     size, age_ms = int(config.get("retention.bytes", -1)), int(config.get("retention.ms", -1))
     durability: Durability = "sync" if config.get("flush.messages") == "1" else "disk"
+    if asked.durability == "sync" and durability != "sync":
+        raise NotSupported(
+            f'durability="sync" is more than the topic at {path} is set to: it needs'
+            " flush.messages=1 (kafka-configs --alter)",
+            path=path,
+            engine=ENGINE,
+            option="durability",
+        )
     is_limited = size > 0 or age_ms > 0
+    # Where nothing is deleted, it is kept whoever has acknowledged it.
+    wants_kept = asked.retention is None or asked.retention.keep_unacked
     return LogOptions(
-        durability=durability,
+        durability=asked.durability or durability,
         retention=Retention(
             max_bytes=size if size > 0 else None,
             max_age=min(age_ms, 86_400_000 * 36_500) * MS if age_ms > 0 else None,
-            keep_unacked=not is_limited,
+            keep_unacked=not is_limited and wants_kept,
         ),
         on_full="error",
         max_event_bytes=max(message_bytes_max(config) - RECORD_OVERHEAD_BYTES, 1),

@@ -32,6 +32,7 @@ Ability = Literal[
     "segments",  # the log is made of segments, and its batches are kept as they were
     "own durability",  # the log has the durability that it is made with, and stores it
     "waiting for room",  # what no consumer has acknowledged is kept, and a full log refuses more
+    "prompt retention",  # what is over the limit goes at once, a few events at a time
     "sync",  # an append can be acknowledged once it is on the disk
     "large events",  # of 16 MiB
     "reports of deaths",  # a group is told of members that died, by whoever looks after them
@@ -174,6 +175,7 @@ BACKENDS = (
         lacks={
             **_LACKS_ON_SERVERS,
             "waiting for room": "a topic deletes what is over its limit, whoever needs it",
+            "prompt retention": "a broker deletes whole segments of a MiB and more, after a while",
         },
         slow=frozenset({"trio", "asyncio", "blocking"}),
         ignores=frozenset({"segment_bytes"}),

@@ -21,6 +21,7 @@ from eventlog import (
 )
 from eventlog import errors as errors_module
 
+from .backends import needs
 from .logs import KIB, Logs
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +100,7 @@ async def test_a_position_made_by_hand_that_is_none_is_refused(
         await log.seek("c", SeekPosition("sequence", 0))
 
 
+@needs("prompt retention")
 async def test_a_truncated_read_names_log_and_numbers(logs: Logs) -> None:
     retention = Retention(max_bytes=32 * KIB, keep_unacked=False)
     async with logs.open(segment_bytes=8 * KIB, retention=retention) as log:

@@ -95,6 +95,7 @@ async def fill(log: EventLog) -> int:
 # --- deleting --------------------------------------------------------------------------------
 
 
+@needs("prompt retention")
 async def test_the_oldest_events_go_and_the_newest_stay(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
         first = await append_plenty(log)
@@ -105,6 +106,7 @@ async def test_the_oldest_events_go_and_the_newest_stay(logs: Logs) -> None:
         assert first < PLENTY
 
 
+@needs("prompt retention")
 async def test_numbers_are_never_used_again(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
         await append_plenty(log)
@@ -145,6 +147,7 @@ async def test_old_events_go_by_their_age(logs: Logs) -> None:
 # --- a reader that it ran past ---------------------------------------------------------------
 
 
+@needs("prompt retention")
 @pytest.mark.parametrize("by_batches", [False, True])
 async def test_a_stream_from_a_deleted_event_says_what_is_available(
     logs: Logs, by_batches: bool
@@ -157,6 +160,7 @@ async def test_a_stream_from_a_deleted_event_says_what_is_available(
         assert caught.value.first_available == first
 
 
+@needs("prompt retention")
 async def test_a_read_of_a_deleted_event_says_what_is_available(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
         first = await append_plenty(log)
@@ -167,6 +171,7 @@ async def test_a_read_of_a_deleted_event_says_what_is_available(logs: Logs) -> N
         assert [e.seq_no for e in await log.read(first)] == list(range(first, PLENTY + 1))
 
 
+@needs("prompt retention")
 async def test_a_consumer_whose_next_event_was_deleted_is_told_so(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
         await log.append_many([EVENT, EVENT])
@@ -178,6 +183,7 @@ async def test_a_consumer_whose_next_event_was_deleted_is_told_so(logs: Logs) ->
         assert caught.value.first_available == first
 
 
+@needs("prompt retention")
 async def test_lag_counts_only_what_is_stored(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
         await log.append(EVENT)
@@ -188,6 +194,7 @@ async def test_lag_counts_only_what_is_stored(logs: Logs) -> None:
         assert state.lag == (await log.last_seq_no() or 0) - first + 1
 
 
+@needs("prompt retention")
 @pytest.mark.parametrize(
     "position",
     [SeekPosition.BEGINNING, SeekPosition.LAST_ACKNOWLEDGED, SeekPosition.sequence(0)],
@@ -205,6 +212,7 @@ async def test_the_beginning_is_the_first_event_still_stored(
         assert envelope.seq_no == first
 
 
+@needs("prompt retention")
 async def test_a_consumer_at_the_beginning_starts_with_the_first_event_still_stored(
     logs: Logs,
 ) -> None:
@@ -221,6 +229,7 @@ async def consume(stream: EventStream, received: list[int | None]) -> None:
         received.append(envelopes[0].seq_no)
 
 
+@needs("prompt retention")
 async def test_a_stream_that_is_overtaken_never_has_a_silent_gap(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
         for _ in range(40):
@@ -235,6 +244,7 @@ async def test_a_stream_that_is_overtaken_never_has_a_silent_gap(logs: Logs) -> 
         assert caught.value.first_available == first
 
 
+@needs("prompt retention")
 async def test_on_truncated_skip_goes_on_from_the_first_event_still_stored(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
         first = await append_plenty(log)
@@ -245,6 +255,7 @@ async def test_on_truncated_skip_goes_on_from_the_first_event_still_stored(logs:
             assert [envelope.event for envelope in await take(stream, 1)] == ["live"]
 
 
+@needs("prompt retention")
 async def test_on_truncated_skip_leaves_out_only_what_was_deleted(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
         await log.append(EVENT)
@@ -258,6 +269,7 @@ async def test_on_truncated_skip_leaves_out_only_what_was_deleted(logs: Logs) ->
         assert jumps == [first]
 
 
+@needs("prompt retention")
 async def test_without_follow_on_truncated_skip_ends_where_it_should(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
         await log.append(EVENT)

@@ -151,6 +151,7 @@ async def test_a_stream_that_waits_is_parked_and_its_wake_up_counted(logs: Logs)
         assert (after.parked, after.wake_ups) == (0, before.wake_ups + 1)
 
 
+@needs("prompt retention")
 async def test_a_stream_counts_what_retention_took_from_it(logs: Logs) -> None:
     async with logs.open(retention=Retention(max_bytes=512 * KIB, keep_unacked=False)) as log:
         await log.append(b"x")

@@ -13,7 +13,7 @@ from .backends import BACKENDS, Ability
 PAGE: Final = Path(eventlog.__file__).parent.parent / "docs" / "engines.md"
 BEGIN: Final = "<!-- table: what engines lack -->\n"
 END: Final = "<!-- end -->\n"
-SHOWN: Final = ("local", "memory", "valkey", "jetstream")
+SHOWN: Final = ("local", "memory", "valkey", "jetstream", "kafka")
 """The engines of the table; Redis lacks what Valkey does."""
 
 
