@@ -10,6 +10,8 @@ from eventlog.api.group import (
     BlockingGroup,
     BlockingMember,
     DeadLetter,
+    Exhausted,
+    ExitReport,
     Failure,
     Group,
     Lease,
@@ -53,8 +55,24 @@ class GroupOverAsync(BlockingGroup):
         lag: int = self._portal.call(self._group.lag)
         return lag
 
+    def refresh(self) -> None:
+        self._portal.call(self._group.refresh)
+
     def wait_drained(self, seq_no: int | None = None) -> None:
         self._portal.call(self._group.wait_drained, seq_no)
+
+    def wait_exhausted(self, owner: int) -> list[Exhausted]:
+        found: list[Exhausted] = self._portal.call(self._group.wait_exhausted, owner)
+        return found
+
+    def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
+        self._portal.call(self._group.reject, exhausted, report)
+
+    def dismiss(self, member_id: int) -> None:
+        self._portal.call(self._group.dismiss, member_id)
+
+    def excuse(self, owner: int) -> None:
+        self._portal.call(self._group.excuse, owner)
 
     def dead_letters(self) -> list[DeadLetter]:
         letters: list[DeadLetter] = self._portal.call(self._group.dead_letters)

@@ -17,7 +17,15 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from eventlog.api.arguments import check_count
-from eventlog.api.group import Failure, Lease, Member, MemberReport, OnRefused
+from eventlog.api.group import (
+    Failure,
+    Lease,
+    Member,
+    MemberReport,
+    OnRefused,
+    described,
+    failed_by_refusal,
+)
 from eventlog.api.log import EventLog
 from eventlog.api.loops import call_in_this_loop
 from eventlog.errors import CorruptLog, EventLogError
@@ -61,7 +69,7 @@ class RemoteMember(Member):
         self.is_given_up = False
         """The group took it for dead: it joins again before its next lease."""
         self._member_id = member_id
-        self._on_refused = on_refused or _failed_now
+        self._on_refused = on_refused or failed_by_refusal
         self._output = output
         self.stack = AsyncExitStack()
         """Closes the output."""
@@ -226,10 +234,6 @@ class RemoteMember(Member):
                     await self.group.leave(self)
 
 
-def _failed_now(_envelope: EventEnvelope, _attempt: int, error: EventLogError) -> Failure:
-    return Failure(error=f"{type(error).__name__}: {error}")
-
-
 class RemoteLease(Lease):
     """See `Lease`."""
 
@@ -248,7 +252,7 @@ class RemoteLease(Lease):
             try:
                 envelope = envelope_of(event, member.group.path, unpack)
             except CorruptLog as error:
-                failure = Failure(error=f"CorruptLog: {error}", is_final=True)
+                failure = Failure(error=described(error), is_final=True)
                 member.say(self, Failed(event.seq_no, failure), "failed")
             else:
                 self._todo.append((attempt, envelope))

@@ -34,7 +34,6 @@ Ability = Literal[
     "waiting for room",  # what no consumer has acknowledged is kept, and a full log refuses more
     "sync",  # an append can be acknowledged once it is on the disk
     "large events",  # of 16 MiB
-    "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
 
@@ -167,7 +166,6 @@ FLAVOURS = (
         lacks={
             "cancellation": _NO_LOOP,
             "event loop": "the blocking flavour runs none",
-            "reports of deaths": "pools look after their members from an event loop",
         },
     ),
 )
