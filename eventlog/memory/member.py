@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,7 +46,8 @@ class MemberCore:
         self.is_own_output = is_own_output
         self.has_output = is_own_output
         self.is_stopped = False
-        self.member_id = groups.join(name, owner).member_id
+        self.member_id = secrets.randbits(63) | 1
+        groups.join(name, owner, self.member_id, os.getpid())
         self.pending: list[Pending] = []
         self._on_refused = on_refused or failed_by_refusal
         self._lease: MemoryLease | None = None

@@ -20,5 +20,6 @@ number is the server's own.
 `stream`        streams and ranges
 `group`         groups
 `member`        members and their leases
+`modelled`      groups of an engine whose server is this process, by the memory engine's model
 ==============  =====================================================================
 """
