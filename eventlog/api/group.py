@@ -146,7 +146,8 @@ class Lease(ABC):
     Each event that comes out is the caller's: `begin` it before its handler runs, and then say what
     became of it. The iteration ends early when the lease is lost, or when others that are idle were
     given the rest. No method waits for events or for the group; results are stored on the way. The
-    member's next `lease` ends this one, as `give_back` does. For one thread.
+    member's next `lease` ends this one, as `give_back` does. For one thread at a time, which need
+    not be that of the member's event loop.
     """
 
     @property
