@@ -28,14 +28,16 @@ from eventlog import (
 )
 from eventlog.api.group import Failure
 from eventlog.config import AskedOptions
+from eventlog.memory.handle import _named
 from eventlog.remote.driver import Reader, Stored, Unreachable
 from eventlog.remote.log import RemoteEventLog
+from eventlog.remote.modelled import store
 
 if TYPE_CHECKING:
-    from tests.conformance.engines.toy_engine import ToyDriver, _servers
+    from tests.conformance.engines.toy_engine import ToyDriver
 else:
     sys.path.append(str(Path(__file__).parent / "conformance" / "engines"))
-    from toy_engine import ToyDriver, _servers
+    from toy_engine import ToyDriver
 
 pytestmark = [pytest.mark.anyio]
 
@@ -130,7 +132,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
         return RemoteEventLog(address, asked, lambda: FaultyDriver(address, asked, faults))
 
     yield new
-    _servers.pop(address, None)
+    _named.pop(address, None)
 
 
 async def stored(log: RemoteEventLog) -> list[Any]:
@@ -318,8 +320,7 @@ async def test_a_stream_goes_on_over_lost_answers_without_a_gap(
 async def test_a_record_of_a_stranger_is_told_and_what_is_before_it_is_read(opened: Open) -> None:
     async with opened(Faults()) as log:
         await log.append_many("ab")
-        server = _servers[log.path]
-        server.store([b"hello"])
+        store(_named[log.path], [b"hello"])
         await log.append("d")
         async with log.follow(SeekPosition.BEGINNING) as stream:
             assert [(await anext(aiter(stream))).event for _ in range(2)] == ["a", "b"]
@@ -354,7 +355,7 @@ async def test_an_engine_without_groups_says_so(opened: Open, tmp_path: Path) ->
 
 async def test_a_stranger_in_a_lease_is_a_dead_letter(opened: Open) -> None:
     async with opened(Faults()) as log:
-        _servers[log.path].store([b"\x92\x01\x02"])
+        store(_named[log.path], [b"\x92\x01\x02"])
         await log.append("good")
         async with log.member("g") as member:
             handled: list[Any] = []
@@ -381,9 +382,8 @@ async def test_a_member_is_said_to_live_and_joins_again_when_it_was_given_up(
         async with log.member("g") as member:
             lease = await member.lease()
             assert lease is not None
-            server = _servers[log.path]
-            with server.lock:  # what a server does that heard nothing of it for long
-                server.groups.end("g", member.member_id)
+            # What a server does that heard nothing of it for long.
+            _named[log.path].groups.end("g", member.member_id)
             with anyio.fail_after(10):
                 while not lease.is_lost:  # noqa: ASYNC110 - the keeper tells nobody else
                     await anyio.sleep(0.005)

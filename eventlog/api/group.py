@@ -129,13 +129,25 @@ OnRefused = Callable[[EventEnvelope, int, EventLogError], Failure]
 """What a member says of an event, at that attempt, whose results the output has refused later."""
 
 
+def described(error: EventLogError) -> str:
+    """The error in one line, as the last one of a traceback."""
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__qualname__}: {error}"
+
+
+def failed_by_refusal(_envelope: EventEnvelope, _attempt: int, error: EventLogError) -> Failure:
+    """What a member says unless it is told otherwise: the delivery has failed, without delay."""
+    return Failure(error=described(error))
+
+
 class Lease(ABC):
     """Events that one member works on; iterate over it for `(attempt, envelope)`.
 
     Each event that comes out is the caller's: `begin` it before its handler runs, and then say what
     became of it. The iteration ends early when the lease is lost, or when others that are idle were
     given the rest. No method waits for events or for the group; results are stored on the way. The
-    member's next `lease` ends this one, as `give_back` does. For one thread.
+    member's next `lease` ends this one, as `give_back` does. For one thread at a time, which need
+    not be that of the member's event loop.
     """
 
     @property
@@ -357,9 +369,28 @@ class BlockingGroup(_GroupBase):
     ) -> BlockingMember:
         """Become a member; see `Group.open_member`."""
 
+    def refresh(self) -> None:
+        """Have `members`, `member` and `lag` know what is so now; see `Group.refresh`."""
+
     @abstractmethod
     def wait_drained(self, seq_no: int | None = None) -> None:
         """Wait until everything up to `seq_no` (default: the last event now) is done, or dead."""
+
+    @abstractmethod
+    def wait_exhausted(self, owner: int) -> list[Exhausted]:
+        """Wait for events that used up their deliveries by deaths; see `Group.wait_exhausted`."""
+
+    @abstractmethod
+    def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
+        """Make an exhausted event a dead letter."""
+
+    @abstractmethod
+    def dismiss(self, member_id: int) -> None:
+        """Say that a member's process has ended: what it had in its hands goes to others."""
+
+    @abstractmethod
+    def excuse(self, owner: int) -> None:
+        """Say that a pool is left and ends its members: what they have begun has not failed."""
 
     @abstractmethod
     def dead_letters(self) -> list[DeadLetter]:

@@ -1,16 +1,19 @@
-"""Groups of a blocking log over an engine that has only the asynchronous one; see `over_async`."""
+"""Groups of a blocking log over an engine that has only the asynchronous one; see `over_async`.
+
+A lease is the engine's own, used in the caller's thread: none of its methods waits, and a hop to
+the event loop and back would take longer than most handlers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 from eventlog.api.group import (
     BlockingGroup,
     BlockingMember,
     DeadLetter,
-    Failure,
+    Exhausted,
+    ExitReport,
     Group,
     Lease,
     Member,
@@ -18,7 +21,6 @@ from eventlog.api.group import (
     OnRefused,
 )
 from eventlog.api.portal import Portal
-from eventlog.event.envelope import EventEnvelope
 
 
 class GroupOverAsync(BlockingGroup):
@@ -53,8 +55,24 @@ class GroupOverAsync(BlockingGroup):
         lag: int = self._portal.call(self._group.lag)
         return lag
 
+    def refresh(self) -> None:
+        self._portal.call(self._group.refresh)
+
     def wait_drained(self, seq_no: int | None = None) -> None:
         self._portal.call(self._group.wait_drained, seq_no)
+
+    def wait_exhausted(self, owner: int) -> list[Exhausted]:
+        found: list[Exhausted] = self._portal.call(self._group.wait_exhausted, owner)
+        return found
+
+    def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
+        self._portal.call(self._group.reject, exhausted, report)
+
+    def dismiss(self, member_id: int) -> None:
+        self._portal.call(self._group.dismiss, member_id)
+
+    def excuse(self, owner: int) -> None:
+        self._portal.call(self._group.excuse, owner)
 
     def dead_letters(self) -> list[DeadLetter]:
         letters: list[DeadLetter] = self._portal.call(self._group.dead_letters)
@@ -79,7 +97,7 @@ class _Member(BlockingMember):
 
     def lease(self, count: int = 1, least: int = 1) -> Lease | None:
         lease: Lease | None = self._portal.call(self._member.lease, count, least)
-        return None if lease is None else _Lease(self._portal, lease)
+        return lease
 
     def stop(self) -> None:
         self._member.stop()
@@ -90,41 +108,3 @@ class _Member(BlockingMember):
     def close(self) -> None:
         if self._portal.is_open:
             self._portal.call(self._member.aclose)
-
-
-class _Lease(Lease):
-    """See `Lease`. The engine's lease is used in its own event loop alone."""
-
-    def __init__(self, portal: Portal, lease: Lease) -> None:
-        self._portal = portal
-        self._lease = lease
-
-    @property
-    def count(self) -> int:
-        return self._lease.count
-
-    @property
-    def is_lost(self) -> bool:
-        return self._lease.is_lost
-
-    def __iter__(self) -> Iterator[tuple[int, EventEnvelope]]:
-        """The events that were not begun, each with its attempt."""
-        events = iter(self._lease)
-        while (found := self._portal.call(next, events, None)) is not None:
-            yield found
-
-    def begin(self, envelope: EventEnvelope) -> bool:
-        is_ours: bool = self._portal.call(self._lease.begin, envelope)
-        return is_ours
-
-    def done(self, envelope: EventEnvelope) -> None:
-        self._portal.call(self._lease.done, envelope)
-
-    def done_with(self, envelope: EventEnvelope, results: Collection[Any]) -> None:
-        self._portal.call(self._lease.done_with, envelope, results)
-
-    def failed(self, envelope: EventEnvelope, failure: Failure) -> None:
-        self._portal.call(self._lease.failed, envelope, failure)
-
-    def give_back(self) -> None:
-        self._portal.call(self._lease.give_back)

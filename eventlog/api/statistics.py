@@ -38,6 +38,8 @@ class StreamStatistics:
 
     events: int = 0
     """Events that were read for it; a loop may be a few hundred behind."""
+    bytes: int = 0
+    """The size of the batches that were read, packed."""
     batches: int = 0
     """Batches that were read."""
     wake_ups: int = 0
@@ -122,6 +124,12 @@ class Counters(Generic[S]):
         """Count a batch that is stored now, of that many bytes."""
         self.batches += 1
         self.appended += events
+        self.bytes += size
+
+    def add_read(self, events: int, size: int) -> None:
+        """Count events of a batch, of that many bytes, that was read."""
+        self.batches += 1
+        self.events += events
         self.bytes += size
 
     def statistics(self, **now: Any) -> S:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from eventlog.cli.address import check_usable
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.printing import cell, complain, print_table, say, say_styled
 from eventlog.cli.show import to_json
@@ -27,6 +28,8 @@ EXAMPLES = """
   eventlog demo ~/src/project --consumers 4
 
   eventlog demo --keep && eventlog tail DIRECTORY/log -n 1
+
+  eventlog demo --on nats://127.0.0.1:4222/demo
 """
 
 
@@ -42,6 +45,13 @@ def demo(
     ] = None,
     consumers: Annotated[int, typer.Option(min=1, max=32, help="Subscriber processes.")] = 3,
     workers: Annotated[int, typer.Option(min=1, max=32, help="Workers of the pool.")] = 2,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A new log to use, which stays: a directory, or an engine's address.",
+        ),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the log, and say where.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
@@ -56,7 +66,8 @@ def demo(
     files = python_files(folder) if folder else standard_library()
     work = Path(tempfile.mkdtemp(prefix="eventlog-demo-"))
     try:
-        report = _run(work, files, consumers, workers)
+        log = str(work / "log") if on is None else check_usable(on)
+        report = _run(work, log, files, consumers, workers)
     finally:
         if not keep:
             shutil.rmtree(work)
@@ -70,7 +81,7 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-def _run(work: Path, files: list[Path], consumers: int, workers: int) -> Report:
+def _run(work: Path, log: str, files: list[Path], consumers: int, workers: int) -> Report:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description:10}"),
@@ -85,7 +96,7 @@ def _run(work: Path, files: list[Path], consumers: int, workers: int) -> Report:
         def show(name: str, done: int) -> None:
             progress.update(tasks[name], completed=done)
 
-        return MainJob(work, files, consumers, workers, show).run()
+        return MainJob(work, log, files, consumers, workers, show).run()
 
 
 def _show(report: Report) -> None:

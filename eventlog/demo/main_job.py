@@ -78,11 +78,15 @@ def python_files(folder: Path) -> list[Path]:
 
 
 class MainJob:
-    """One run in a folder of its own; `progress` is called with a consumer and its position."""
+    """One run on a new log; `progress` is called with a consumer and its position.
+
+    Everybody's proof goes to the folder `work`.
+    """
 
     def __init__(
         self,
         work: Path,
+        log: str,
         files: list[Path],
         consumers: int,
         workers: int,
@@ -90,7 +94,7 @@ class MainJob:
     ) -> None:
         self._work = work
         self._workers = workers
-        self._log_path = str(work / "log")
+        self._log_path = log
         self._files = files
         self._names = [f"parser-{number}" for number in range(1, consumers + 1)]
         self._progress = progress
@@ -101,14 +105,19 @@ class MainJob:
         self._bytes = 0
 
     def run(self) -> Report:
-        """Do it; whatever ends it, no process is left."""
+        """Do it; whatever ends it, no process is left.
+
+        Raises:
+            InvalidArgument: the log has events already.
+        """
         with blocking.open(self._log_path) as log:
+            _check_new(log)
             writer_pid = log.status().writer_pid
             try:
                 return self._run(log)
             finally:
                 self._end_processes()
-                if writer_pid is not None:
+                if writer_pid is not None and Path(self._log_path).parent == self._work:
                     stop_process(writer_pid)
 
     def _run(self, log: blocking.EventLog) -> Report:
@@ -229,6 +238,17 @@ class MainJob:
                 process.kill()
             process.join()
             process.close()
+
+
+def _check_new(log: blocking.EventLog) -> None:
+    """Pass if nothing was ever stored: the numbers of events are those of the files."""
+    last = log.last_seq_no()
+    if last is not None:
+        raise InvalidArgument(
+            f"the log {log.path} has {last} events already, and the demonstration begins with event"
+            " 1; give the address of a new log",
+            path=log.path,
+        )
 
 
 def _positions(log: blocking.EventLog) -> dict[str, int]:

@@ -19,14 +19,17 @@ from eventlog.api.group import (
     OnRefused,
 )
 from eventlog.local.client.asynchronous import AsyncPipe
-from eventlog.local.client.group import check_owner, number_to_drain
+from eventlog.local.client.group import (
+    check_owner,
+    exhausted_of,
+    number_to_drain,
+)
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.known_members import KnownMembers
 from eventlog.local.client.member import LocalMember
-from eventlog.local.client.member_events import MemberEvents
+from eventlog.local.client.member_events import letter_of_death
 from eventlog.local.groups.stored import read_dead_letters
 from eventlog.local.member import AsyncLocalMember
-from eventlog.local.storage.members import pool_of
 from eventlog.local.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
@@ -88,33 +91,12 @@ class LocalGroup(Group):
         return self._handle.reader.lag_of(self.name)
 
     async def wait_exhausted(self, owner: int) -> list[Exhausted]:
-        answer = await self._request("rejecting", AwaitCondemned, self.name, owner)
-        return [
-            Exhausted(
-                seq_no=seq_no,
-                deliveries=deliveries,
-                member_id=member_id,
-                owner=pool_of(member_id),
-            )
-            for seq_no, deliveries, member_id in answer.events
-        ]
+        return exhausted_of(await self._request("rejecting", AwaitCondemned, self.name, owner))
 
     async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
-        letter = await anyio.to_thread.run_sync(self._letter_of, exhausted.seq_no, report)
+        pack = partial(letter_of_death, self._handle, self.name, exhausted.seq_no, report)
+        letter = await anyio.to_thread.run_sync(pack)
         await self._request("asking", Bury, self.name, 0, exhausted.seq_no, letter)
-
-    def _letter_of(self, seq_no: int, report: ExitReport) -> bytes:
-        events = MemberEvents(self._handle, self.name)
-        try:
-            return events.fitting_letter(
-                seq_no,
-                report.error,
-                log_lines=report.log_lines,
-                exit_code=report.exit_code,
-                peak_rss_bytes=report.peak_rss_bytes,
-            )
-        finally:
-            events.close()
 
     async def dismiss(self, member_id: int) -> None:
         await self._request("asking", Dismiss, self.name, member_id)

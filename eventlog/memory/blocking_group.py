@@ -12,6 +12,8 @@ from eventlog.api.group import (
     BlockingGroup,
     BlockingMember,
     DeadLetter,
+    Exhausted,
+    ExitReport,
     Lease,
     MemberReport,
     OnRefused,
@@ -96,6 +98,22 @@ class BlockingInMemoryGroup(BlockingGroup):
             if groups.is_drained(self._name, last):
                 return
             self._log.wait_change_of(self._name, seen)
+
+    def wait_exhausted(self, owner: int) -> list[Exhausted]:
+        while True:
+            seen = self._log.log.version
+            if found := self._log.log.groups.exhausted(self._name, owner):
+                return found
+            self._log.wait_change_of(self._name, seen)
+
+    def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
+        self._log.log.groups.reject(self._name, exhausted, report)
+
+    def dismiss(self, member_id: int) -> None:
+        self._log.log.groups.end(self._name, member_id)
+
+    def excuse(self, owner: int) -> None:
+        self._log.log.groups.excuse(self._name, owner)
 
     def dead_letters(self) -> list[DeadLetter]:
         return self._log.log.groups.dead_letters(self._name)

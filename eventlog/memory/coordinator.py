@@ -7,8 +7,6 @@ asyncio and `blocking_group` for threads.
 from __future__ import annotations
 
 import copy
-import os
-import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, Failure, GroupReport
 from eventlog.api.refusals import group_mismatch
-from eventlog.errors import EventsTruncated, InvalidArgument
+from eventlog.errors import CorruptLog, EventsTruncated, InvalidArgument
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope, datetime_of
 from eventlog.memory.groups import GroupModel, Held, Letter, Letters, Seat
@@ -35,7 +33,7 @@ class Groups:
     def __init__(self, log: MemoryLog, lock: RLock) -> None:
         self._log = log
         self.log_id = log.log_id
-        self._lock = lock
+        self.lock = lock
         self._models: dict[str, GroupModel] = {}
         self._letters: dict[str, Letters] = defaultdict(Letters)
         self._keys: dict[int, str | None] = {}
@@ -46,7 +44,7 @@ class Groups:
         Raises:
             GroupMismatch: it has members that work with other options.
         """
-        with self._changing():
+        with self.changing():
             known = self._models.get(name)
             wanted = ordering, max_deliveries
             if known and known.members and (known.ordering, known.max_deliveries) != wanted:
@@ -71,10 +69,14 @@ class Groups:
             )
         return self._models[name]
 
+    def has(self, name: str) -> bool:
+        """Whether there is a group of that name."""
+        return name in self._models
+
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def changing(self) -> Iterator[None]:
         """A step that changes groups: their positions are stored, and whoever waits looks again."""
-        with self._lock:
+        with self.lock:
             yield
             for name, model in self._models.items():
                 model.pass_deleted(self._log.first_available)
@@ -87,22 +89,20 @@ class Groups:
 
     def reports(self) -> list[GroupReport]:
         """All groups, by name."""
-        with self._lock:
+        with self.lock:
             return [self._models[name].report(self._log.last) for name in sorted(self._models)]
 
     def lag(self, name: str) -> int:
         """How many events are after the group's position."""
-        with self._lock:
+        with self.lock:
             return self._log.last - self.get(name).position
 
     # --- members and leases ------------------------------------------------------------------
 
-    def join(self, name: str, owner: int) -> Seat:
+    def join(self, name: str, owner: int, member_id: int, pid: int) -> None:
         """Add a member."""
-        with self._changing():
-            seat = Seat(secrets.randbits(63) | 1, owner, os.getpid())
-            self.get(name).members[seat.member_id] = seat
-            return seat
+        with self.changing():
+            self.get(name).members[member_id] = Seat(member_id, owner, pid)
 
     def take(self, name: str, member_id: int, count: int, least: int) -> Held | None:
         """Events for a member; `None` if there are none now.
@@ -110,7 +110,7 @@ class Groups:
         Raises:
             InvalidArgument: it is no member, or there is no such group any more.
         """
-        with self._lock:
+        with self.lock:
             model = self.get(name)
             if member_id not in model.members:
                 raise InvalidArgument(
@@ -124,11 +124,14 @@ class Groups:
             held = model.take(member_id, count, least, self._log.last, self.key_of)
             if held is None and model.recall(member_id):
                 held = model.take(member_id, count, least, self._log.last, self.key_of)
+            if held is not None:
+                self._log.counters.leased += len(held.todo)
+                self._log.counters.redelivered += sum(n in model.failures for n in held.todo)
             return held
 
     def wait_s(self, name: str) -> float | None:
         """How long until a failed event may be tried again."""
-        with self._lock:
+        with self.lock:
             due = self._models[name].next_due_ns() if name in self._models else None
             return None if due is None else max(due - time.monotonic_ns(), 0) / 1e9
 
@@ -141,7 +144,7 @@ class Groups:
         this lease and not handed out, for a batch is unpacked whole.
         """
         while True:
-            with self._lock:
+            with self.lock:
                 if not held.todo:
                     return None
                 seq_no = held.todo.popleft()
@@ -153,12 +156,12 @@ class Groups:
                 envelope = unpacked.pop(seq_no, None)
                 if envelope is not None:
                     return attempt, envelope
-                with self._changing():
+                with self.changing():
                     model.finish(held, seq_no)
 
     def begin(self, name: str, held: Held, seq_no: int) -> bool:
         """The event's handler begins; false if the event is not the lease's any more."""
-        with self._lock:
+        with self.lock:
             model = self._models.get(name)
             if model is None or not model.holds(held, seq_no):
                 return False
@@ -167,20 +170,20 @@ class Groups:
 
     def end(self, name: str, member_id: int) -> None:
         """A member has left, or is dead."""
-        with self._changing():
+        with self.changing():
             if name in self._models:
                 self._models[name].end(member_id)
 
     def excuse(self, name: str, owner: int) -> None:
         """The owner ends its members: what they have begun has not failed."""
-        with self._changing():
+        with self.changing():
             self.get(name).excused.add(owner)
 
     # --- what becomes of a delivery ----------------------------------------------------------
 
     def done(self, name: str, held: Held, seq_no: int) -> None:
         """It has succeeded."""
-        with self._changing():
+        with self.changing():
             model = self._models.get(name)
             if model is not None and model.holds(held, seq_no):
                 model.finish(held, seq_no)
@@ -191,7 +194,7 @@ class Groups:
         Raises:
             EventLogError: they cannot be stored; nothing has changed.
         """
-        with self._changing():
+        with self.changing():
             model = self._models.get(name)
             if model is None or not model.holds(held, seq_no):
                 return
@@ -205,13 +208,13 @@ class Groups:
 
     def returned(self, name: str, held: Held, seq_no: int) -> None:
         """Its handler has returned; should its member end now, no delivery has failed."""
-        with self._lock:
+        with self.lock:
             if name in self._models and self._models[name].holds(held, seq_no):
                 held.returned.add(seq_no)
 
     def failed(self, name: str, held: Held, seq_no: int, failure: Failure) -> None:
         """It has failed: the event waits, or is a dead letter."""
-        with self._changing():
+        with self.changing():
             model = self._models.get(name)
             if model is None or not model.holds(held, seq_no):
                 return
@@ -225,18 +228,18 @@ class Groups:
 
     def give_back(self, name: str, held: Held) -> None:
         """What the lease has not begun goes to others."""
-        with self._changing():
+        with self.changing():
             if name in self._models:
                 self._models[name].give_back(held)
 
     def exhausted(self, name: str, owner: int) -> list[Exhausted]:
         """Those that `owner` may reject."""
-        with self._lock:
+        with self.lock:
             return self.get(name).exhausted_for(owner)
 
     def reject(self, name: str, exhausted: Exhausted, report: ExitReport) -> None:
         """Make an exhausted event a dead letter."""
-        with self._changing():
+        with self.changing():
             model = self.get(name)
             seq_no, deliveries = exhausted.seq_no, exhausted.deliveries
             if seq_no in model.exhausted:
@@ -244,7 +247,7 @@ class Groups:
 
     def is_drained(self, name: str, seq_no: int) -> bool:
         """Whether everything up to the number is done, or dead."""
-        with self._lock:
+        with self.lock:
             model = self.get(name)
             model.pass_deleted(self._log.first_available)
             return model.is_drained(seq_no)
@@ -273,7 +276,7 @@ class Groups:
 
     def dead_letters(self, name: str) -> list[DeadLetter]:
         """Those that are listed, each a copy of the caller's own."""
-        with self._lock:
+        with self.lock:
             return copy.deepcopy(self._letters[name].listed())
 
     def retry_dead(self, name: str, seq_nos: set[int]) -> int:
@@ -282,7 +285,7 @@ class Groups:
         Raises:
             InvalidArgument: there is no such group, or an event is nowhere any more.
         """
-        with self._changing():
+        with self.changing():
             model = self.get(name)
             stored = model.letters.stored
             lost = [n for n in stored if n in seq_nos and self.envelope_of(name, n) is None]
@@ -299,7 +302,7 @@ class Groups:
 
     def drop_dead(self, name: str, seq_nos: set[int]) -> int:
         """Forget dead letters."""
-        with self._lock:
+        with self.lock:
             return self._letters[name].drop(seq_nos)
 
     # --- the events --------------------------------------------------------------------------
@@ -315,6 +318,8 @@ class Groups:
         except EventsTruncated:
             letter = self._letters[name].stored.get(seq_no)
             return [] if letter is None or letter.copy is None else [copy.deepcopy(letter.copy)]
+        except CorruptLog:  # a stranger's, on a server that the model works for
+            return []
 
     def key_of(self, seq_no: int) -> str | None:
         """The event's key; `None` also for one that retention has deleted."""
@@ -323,7 +328,7 @@ class Groups:
                 self._keys.clear()
             try:
                 batch = self._log.next_batch(seq_no) or []
-            except EventsTruncated:
+            except (EventsTruncated, CorruptLog):
                 return None
             self._keys.update({one.seq_no or 0: one.key for one in batch})
         return self._keys[seq_no]
@@ -334,19 +339,19 @@ class Groups:
         """The consumer acknowledges; where it is then."""
         if name not in self._models:
             return position
-        with self._changing():
+        with self.changing():
             self._models[name].skip(position)
             return self._models[name].position
 
     def seek(self, name: str, position: int) -> None:
         """The consumer's position was set."""
         if name in self._models:
-            with self._changing():
+            with self.changing():
                 self._models[name].seek(position)
 
     def forget(self, name: str) -> None:
         """Remove the group; its dead letters stay until they are dropped."""
-        with self._lock:
+        with self.lock:
             model = self._models.pop(name, None)
             if model is not None:
                 model.seek(model.position)

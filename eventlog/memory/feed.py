@@ -62,14 +62,14 @@ class MemoryFeed:
             self.next_seq_no = log.first_available
         if self.is_finished:
             return None
-        events = log.next_batch(self.next_seq_no, self._decode)
-        if events is None:
+        batch = log.batch_of(self.next_seq_no)
+        if batch is None:
             return None
+        events = batch.envelopes(log.path, self._decode)[self.next_seq_no - batch.base_seq_no :]
         if self._end is not None:
             events = events[: self._end - self.next_seq_no]
         self.next_seq_no += len(events)
-        self.counters.batches += 1
-        self.counters.events += len(events)
+        self.counters.add_read(len(events), len(batch.packed.payload))
         return events
 
 

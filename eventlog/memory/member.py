@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventlog.api.arguments import check_count
-from eventlog.api.group import Failure, Lease, OnRefused
+from eventlog.api.group import Failure, Lease, OnRefused, failed_by_refusal
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
@@ -44,9 +46,10 @@ class MemberCore:
         self.is_own_output = is_own_output
         self.has_output = is_own_output
         self.is_stopped = False
-        self.member_id = groups.join(name, owner).member_id
+        self.member_id = secrets.randbits(63) | 1
+        groups.join(name, owner, self.member_id, os.getpid())
         self.pending: list[Pending] = []
-        self._on_refused = on_refused or _failed_now
+        self._on_refused = on_refused or failed_by_refusal
         self._lease: MemoryLease | None = None
 
     def __repr__(self) -> str:
@@ -77,10 +80,6 @@ class MemberCore:
         """Leave the group; may be said twice."""
         self.is_stopped = True
         self.groups.end(self.name, self.member_id)
-
-
-def _failed_now(_envelope: EventEnvelope, _attempt: int, error: EventLogError) -> Failure:
-    return Failure(error=f"{type(error).__name__}: {error}")
 
 
 class MemoryLease(Lease):

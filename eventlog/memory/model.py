@@ -29,7 +29,7 @@ from eventlog.api.statistics import Counters, WriterStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.times import LogClock, first_at
 from eventlog.config import LogOptions
-from eventlog.errors import SequenceOutOfRange
+from eventlog.errors import CorruptLog, SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope, datetime_of
 from eventlog.event.payload import unpack
 from eventlog.event.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
@@ -58,6 +58,14 @@ class Batch(NamedTuple):
             return unpack_body(body, count, self.base_seq_no, decode, self.append_time_ns)
         except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, self.base_seq_no, path) from error
+        except (ValueError, TypeError) as error:
+            raise CorruptLog(
+                f"event {self.base_seq_no} of the log {path} was not written by eventlog; read on"
+                " after it",
+                path=path,
+                seq_no=self.base_seq_no,
+                last_seq_no=self.last_seq_no,
+            ) from error
 
 
 class Offset(NamedTuple):
@@ -123,7 +131,7 @@ class MemoryLog:
             LogFull: retention may not delete what would have to go.
         """
         with self._lock:
-            self._make_room(len(packed.payload))
+            self.make_room(len(packed.payload))
             base_seq_no = self.last + 1
             newest = self._batches[-1].append_time_ns if self._batches else 0
             now, steady = self._clock.stamp(newest), self._clock.steady()
@@ -133,8 +141,12 @@ class MemoryLog:
             self._changed()
             return base_seq_no
 
-    def _make_room(self, size: int) -> None:
-        """Delete whole batches that are over a limit, as far as consumers allow it."""
+    def make_room(self, size: int) -> None:
+        """Delete whole batches until that many bytes fit the limits, as far as consumers allow it.
+
+        Raises:
+            LogFull: they do not.
+        """
         retention = self.options.retention
         while self._batches and self._is_over(self._batches[0], size):
             lowest = min((o.position for o in self._offsets.values()), default=self.last)
@@ -163,12 +175,11 @@ class MemoryLog:
 
     # --- reading -----------------------------------------------------------------------------
 
-    def next_batch(self, seq_no: int, decode: Decode = unpack) -> list[EventEnvelope] | None:
-        """The events of the batch that holds `seq_no`, from it on; `None` if there is none yet.
+    def batch_of(self, seq_no: int) -> Batch | None:
+        """The batch that holds `seq_no`; `None` if there is none yet.
 
         Raises:
             EventsTruncated: retention deleted it.
-            EventTypeMismatch: the batch holds an event of another type.
         """
         with self._lock:
             if seq_no > self.last:
@@ -176,8 +187,18 @@ class MemoryLog:
             if seq_no < self.first_available:
                 raise truncated(self.path, seq_no, self.first_available)
             place = bisect_right(self._batches, seq_no, key=lambda batch: batch.base_seq_no) - 1
-            batch = self._batches[place]
-        return batch.envelopes(self.path, decode)[seq_no - batch.base_seq_no :]
+            return self._batches[place]
+
+    def next_batch(self, seq_no: int) -> list[EventEnvelope] | None:
+        """The events of the batch that holds `seq_no`, from it on; `None` if there is none yet.
+
+        Raises:
+            EventsTruncated: retention deleted it.
+        """
+        batch = self.batch_of(seq_no)
+        if batch is None:
+            return None
+        return batch.envelopes(self.path, unpack)[seq_no - batch.base_seq_no :]
 
     def resolve(self, position: SeekPosition, consumer: str) -> int:
         """The number of the next event for a subscription that starts at `position` now."""
@@ -284,8 +305,12 @@ class MemoryLog:
     def statistics(self) -> WriterStatistics:
         """What was counted since the log was made."""
         with self._lock:
-            now_s, parked = time.monotonic() - self._made_s, len(self._waiting)
-            return self.counters.statistics(uptime_s=now_s, parked=parked, connections=self.handles)
+            return self.counters.statistics(
+                uptime_s=time.monotonic() - self._made_s,
+                parked=len(self._waiting),
+                in_flight=sum(report.in_flight for report in self.groups.reports()),
+                connections=self.handles,
+            )
 
     def status(self) -> LogStatus:
         """The log at this moment."""

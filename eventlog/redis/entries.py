@@ -15,9 +15,9 @@ def entries_from(entries: list[Any], seq_no: int, path: str) -> list[Stored]:
         CorruptLog: the first one was not written by eventlog.
     """
     found: list[Stored] = []
-    for name, fields in entries:
+    for expected, (name, fields) in enumerate(entries, seq_no):
         number, _, time_us = name.partition(b"-")
-        if int(number) != seq_no + len(found):
+        if int(number) != expected:
             break
         if len(fields) != 2 or fields[0] != b"r":
             if found:
@@ -29,7 +29,7 @@ def entries_from(entries: list[Any], seq_no: int, path: str) -> list[Stored]:
                 seq_no=int(number),
                 last_seq_no=int(number),
             )
-        found.append(Stored(int(number), int(time_us) * 1000, fields[1]))
+        found.append(Stored(expected, int(time_us) * 1000, fields[1]))
     return found
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventlog.config import KIB
 from eventlog.remote.driver import Stored
+from eventlog.remote.record import bytes_in
 
 if TYPE_CHECKING:
     from eventlog.redis.driver import RedisDriver
@@ -35,7 +36,7 @@ class RedisReader:
             await changed.wait()
 
     def _adapt(self, page: list[Stored]) -> None:
-        size = sum(len(event.record) for event in page) // len(page)
+        size = bytes_in(page) // len(page)
         self._count = min(_count_for(size), self._count * 2)
 
     async def aclose(self) -> None:

@@ -22,5 +22,6 @@ number is the server's own.
 `group_state`   what a server knows of a group, where the driver keeps that; pure
 `numbers`       sets of sequence numbers; pure
 `member`        members and their leases
+`modelled`      groups of an engine whose server is this process, by the memory engine's model
 ==============  =====================================================================
 """

@@ -29,6 +29,7 @@ from eventlog.api.group import (
     OnRefused,
 )
 from eventlog.api.log_of_groups import LogOfGroups
+from eventlog.api.loops import call_in_this_loop
 from eventlog.api.positions import SeekPosition, check_name, check_seq_no
 from eventlog.api.refusals import no_groups
 from eventlog.config import MAX_DELIVERIES_DEFAULT, GroupOrdering
@@ -145,6 +146,9 @@ class RemoteGroup(Group):
         """Pools that are looked after through this handle."""
         self._excused: set[int] = set()
         self._said = anyio.Event()
+        self._is_told = False
+        """The settler was woken, and has not looked yet."""
+        self._wake_settler = call_in_this_loop(self._end_pause)
 
     @property
     def name(self) -> str:
@@ -238,7 +242,12 @@ class RemoteGroup(Group):
     # --- its tasks ---------------------------------------------------------------------------
 
     def note_said(self) -> None:
-        """A member has said something."""
+        """A member has said something, in whichever thread."""
+        if not self._is_told:
+            self._is_told = True
+            self._wake_settler()
+
+    def _end_pause(self) -> None:
         self._said.set()
 
     async def run_settler(self) -> None:
@@ -246,6 +255,7 @@ class RemoteGroup(Group):
         while True:
             await self._said.wait()
             self._said = anyio.Event()
+            self._is_told = False
             for member in list(self._members.values()):
                 if member.has_said:
                     with suppress(EventLogError):

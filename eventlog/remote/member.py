@@ -6,6 +6,7 @@ sees to it, so that saying does not wait.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -17,7 +18,15 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from eventlog.api.arguments import check_count
-from eventlog.api.group import Failure, Lease, Member, MemberReport, OnRefused
+from eventlog.api.group import (
+    Failure,
+    Lease,
+    Member,
+    MemberReport,
+    OnRefused,
+    described,
+    failed_by_refusal,
+)
 from eventlog.api.log import EventLog
 from eventlog.api.loops import call_in_this_loop
 from eventlog.errors import CorruptLog, EventLogError
@@ -61,13 +70,14 @@ class RemoteMember(Member):
         self.is_given_up = False
         """The group took it for dead: it joins again before its next lease."""
         self._member_id = member_id
-        self._on_refused = on_refused or _failed_now
+        self._on_refused = on_refused or failed_by_refusal
         self._output = output
         self.stack = AsyncExitStack()
         """Closes the output."""
         self._lease: RemoteLease | None = None
         self._outcomes: list[tuple[RemoteLease, Outcome]] = []
         self._settling = anyio.Lock()
+        self._lock = threading.Lock()
         self._is_stopped = False
         self._waiting = anyio.CancelScope()
         self._wake = call_in_this_loop(self._end_wait)
@@ -132,9 +142,10 @@ class RemoteMember(Member):
 
     def say(self, lease: RemoteLease, outcome: Outcome, count: str = "") -> None:
         """Note what became of a delivery, for the group's task to send."""
-        self._outcomes.append((lease, outcome))
-        if count:
-            self._counts[count] += 1
+        with self._lock:
+            self._outcomes.append((lease, outcome))
+            if count:
+                self._counts[count] += 1
         self.group.note_said()
 
     def note_retried(self) -> None:
@@ -226,15 +237,16 @@ class RemoteMember(Member):
                     await self.group.leave(self)
 
 
-def _failed_now(_envelope: EventEnvelope, _attempt: int, error: EventLogError) -> Failure:
-    return Failure(error=f"{type(error).__name__}: {error}")
-
-
 class RemoteLease(Lease):
-    """See `Lease`."""
+    """See `Lease`.
+
+    A handler's thread says what became of events while the member's event loop sends what was said
+    before, and may lose the lease; a lock keeps the steps of one from those of the other.
+    """
 
     def __init__(self, member: RemoteMember, deliveries: list[Delivery]) -> None:
         self._member = member
+        self._lock = threading.Lock()
         self._count = len(deliveries)
         self._is_lost = False
         self._todo: deque[tuple[int, EventEnvelope]] = deque()
@@ -248,7 +260,7 @@ class RemoteLease(Lease):
             try:
                 envelope = envelope_of(event, member.group.path, unpack)
             except CorruptLog as error:
-                failure = Failure(error=f"CorruptLog: {error}", is_final=True)
+                failure = Failure(error=described(error), is_final=True)
                 member.say(self, Failed(event.seq_no, failure), "failed")
             else:
                 self._todo.append((attempt, envelope))
@@ -263,29 +275,34 @@ class RemoteLease(Lease):
 
     def lose(self) -> None:
         """What is left is somebody else's."""
-        self._is_lost = True
-        self._todo.clear()
-        self._out.clear()
-        self.begun.clear()
+        with self._lock:
+            self._is_lost = True
+            self._todo.clear()
+            self._out.clear()
+            self.begun.clear()
 
     def __iter__(self) -> Iterator[tuple[int, EventEnvelope]]:
         """The events that were not begun, each with its attempt."""
-        while self._todo:
-            attempt, envelope = self._todo.popleft()
-            seq_no = envelope.seq_no or 0
-            self._out[seq_no] = attempt, envelope
+        while True:
+            with self._lock:
+                if not self._todo:
+                    return
+                attempt, envelope = self._todo.popleft()
+                seq_no = envelope.seq_no or 0
+                self._out[seq_no] = attempt, envelope
             if attempt > 1:
                 envelope.columns.note_attempt(seq_no, attempt)
             yield attempt, envelope
 
     def begin(self, envelope: EventEnvelope) -> bool:
         seq_no = envelope.seq_no or 0
-        found = self._out.pop(seq_no, None)
-        if found is None:
-            return False
-        self.begun[seq_no] = time.monotonic_ns()
-        self.said[seq_no] = envelope, found[0]
-        return True
+        with self._lock:
+            found = self._out.pop(seq_no, None)
+            if found is None:
+                return False
+            self.begun[seq_no] = time.monotonic_ns()
+            self.said[seq_no] = envelope, found[0]
+            return True
 
     def _is_ours(self, envelope: EventEnvelope) -> bool:
         """Whether what is said of it counts; it is said once."""
@@ -332,11 +349,12 @@ class RemoteLease(Lease):
 
     def _drop(self, is_to_go: Callable[[EventEnvelope], bool]) -> list[int]:
         """Forget those that were not begun; their numbers."""
-        gone = [one.seq_no or 0 for _, one in self._todo if is_to_go(one)]
-        gone += [number for number, (_, one) in self._out.items() if is_to_go(one)]
-        self._todo = deque(pair for pair in self._todo if not is_to_go(pair[1]))
-        self._out = {n: pair for n, pair in self._out.items() if not is_to_go(pair[1])}
-        return gone
+        with self._lock:
+            gone = [one.seq_no or 0 for _, one in self._todo if is_to_go(one)]
+            gone += [number for number, (_, one) in self._out.items() if is_to_go(one)]
+            self._todo = deque(pair for pair in self._todo if not is_to_go(pair[1]))
+            self._out = {n: pair for n, pair in self._out.items() if not is_to_go(pair[1])}
+            return gone
 
     def give_back(self) -> None:
         for seq_no in self._drop(lambda _: True):

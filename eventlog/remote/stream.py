@@ -18,7 +18,7 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.payload import unpack
 from eventlog.remote.driver import Reader, Stored, Unreachable
 from eventlog.remote.handle import CLOSE_S, RemoteHandle
-from eventlog.remote.record import envelopes_of
+from eventlog.remote.record import bytes_in, envelopes_of
 
 if TYPE_CHECKING:
     from eventlog.remote.log import RemoteEventLog
@@ -98,8 +98,7 @@ class RemoteStream(StreamOfBatches):
         self._handle.store.note_last(stored[-1].seq_no)
         events, self._rest = self._decoded(stored)
         self._next_seq_no += len(events)
-        self._counters.batches += 1
-        self._counters.events += len(events)
+        self._counters.add_read(len(events), bytes_in(stored[: len(events)]))
         return events
 
     def _decoded(self, stored: list[Stored]) -> tuple[list[EventEnvelope], list[Stored]]:

@@ -35,7 +35,6 @@ Ability = Literal[
     "prompt retention",  # what is over the limit goes at once, a few events at a time
     "sync",  # an append can be acknowledged once it is on the disk
     "large events",  # of 16 MiB
-    "reports of deaths",  # a group is told of members that died, by whoever looks after them
 ]
 
 EVERY_FLAVOUR = frozenset({"trio", "asyncio", "blocking"})
@@ -191,7 +190,6 @@ FLAVOURS = (
         lacks={
             "cancellation": _NO_LOOP,
             "event loop": "the blocking flavour runs none",
-            "reports of deaths": "pools look after their members from an event loop",
         },
     ),
 )

@@ -222,7 +222,7 @@ class ThreadedMember(Member):
 
 
 class ThreadedGroup(Group):
-    """A group; what the blocking one lacks is for pools alone."""
+    """A group."""
 
     def __init__(self, threads: Threads, group: BlockingGroup) -> None:
         self._threads = threads
@@ -250,17 +250,20 @@ class ThreadedGroup(Group):
     async def wait_drained(self, seq_no: int | None = None) -> None:
         await self._threads.run(self._group.wait_drained, seq_no)
 
+    async def refresh(self) -> None:
+        await self._threads.run(self._group.refresh)
+
     async def wait_exhausted(self, owner: int) -> list[Exhausted]:
-        raise NotImplementedError
+        return await self._threads.run(self._group.wait_exhausted, owner)
 
     async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
-        raise NotImplementedError
+        await self._threads.run(self._group.reject, exhausted, report)
 
     async def dismiss(self, member_id: int) -> None:
-        raise NotImplementedError
+        await self._threads.run(self._group.dismiss, member_id)
 
     async def excuse(self, owner: int) -> None:
-        raise NotImplementedError
+        await self._threads.run(self._group.excuse, owner)
 
     async def dead_letters(self) -> list[DeadLetter]:
         return await self._threads.run(self._group.dead_letters)

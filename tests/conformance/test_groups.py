@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,12 +18,19 @@ import eventlog.blocking
 import workers
 from eventlog import Cause, EventEnvelope, EventLog, Retention, SeekPosition
 from eventlog.api.group import ExitReport, Failure, Group, Lease, Member
-from eventlog.errors import GroupMismatch, InvalidArgument, InvalidArgumentType, LogClosed
+from eventlog.errors import (
+    EventLogError,
+    GroupMismatch,
+    InvalidArgument,
+    InvalidArgumentType,
+    LogClosed,
+    LogFull,
+)
 from workers import blocking as blocking_workers
 
 from .backends import needs
 from .facade import ThreadedEventLog
-from .logs import Logs, stored
+from .logs import KIB, Logs, stored
 
 pytestmark = [pytest.mark.anyio, needs("members")]
 
@@ -288,7 +296,6 @@ async def test_dead_letters_outlive_their_group(logs: Logs) -> None:
 # --- members that die ----------------------------------------------------------------------------
 
 
-@needs("reports of deaths")
 async def test_an_event_that_kills_its_members_is_exhausted_and_rejected(logs: Logs) -> None:
     async with logs.open() as log, log.group("g", max_deliveries=2) as group:
         await log.append("event")
@@ -306,7 +313,6 @@ async def test_an_event_that_kills_its_members_is_exhausted_and_rejected(logs: L
         assert (letter.peak_rss_bytes, letter.log_lines) == (5, ("last",))
 
 
-@needs("reports of deaths")
 async def test_neighbours_of_a_death_go_out_one_by_one_and_do_not_die_of_it(logs: Logs) -> None:
     async with logs.open() as log, log.group("g", max_deliveries=1) as group:
         await log.append_many(["guilty", "innocent", "not begun"])
@@ -332,7 +338,6 @@ async def test_neighbours_of_a_death_go_out_one_by_one_and_do_not_die_of_it(logs
         assert await group.dead_letters() == []
 
 
-@needs("reports of deaths")
 async def test_what_an_excused_owner_has_begun_has_not_failed(logs: Logs) -> None:
     async with logs.open() as log, log.group("g") as group:
         await log.append("event")
@@ -342,6 +347,38 @@ async def test_what_an_excused_owner_has_begun_has_not_failed(logs: Logs) -> Non
         await group.dismiss(member.member_id)
         async with await group.open_member() as other:
             assert await take_all(other, 1) == [(1, 1)]
+
+
+async def test_a_wait_for_exhausted_events_ends_with_the_first_one(logs: Logs) -> None:
+    async with logs.open() as log, log.group("g", max_deliveries=1) as group:
+        await log.append("event")
+        found: list[int] = []
+
+        async def wait() -> None:
+            found.extend(one.seq_no for one in await group.wait_exhausted(7))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            member = await group.open_member(owner=7)
+            await take_one(member)
+            await group.dismiss(member.member_id)
+        assert found == [1]
+
+
+async def test_closing_the_log_ends_a_wait_for_exhausted_events(logs: Logs) -> None:
+    ends: list[str] = []
+    async with logs.open() as log, log.group("g") as group, anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            try:
+                await group.wait_exhausted(7)
+            except LogClosed:
+                ends.append("closed")
+
+        tasks.start_soon(wait)
+        await log.append("the wait has begun meanwhile, or meets a closed log")
+        await log.aclose()
+    assert ends == ["closed"]
 
 
 # --- order ---------------------------------------------------------------------------------------
@@ -390,6 +427,66 @@ async def test_results_on_the_same_log_come_with_their_acknowledgement(logs: Log
             await member.flush()
             await group.wait_drained(3)  # a group is never handed its own results
         assert await stored(log) == ["event", "one", "two"]
+
+
+FULL: Any = {"retention": Retention(max_bytes=512 * KIB, keep_unacked=True), "on_full": "error"}
+RESULT: bytes = b"x" * 32 * KIB
+
+
+async def fill(log: EventLog) -> int:
+    """Append until the log has no room for another result; how many it has."""
+    await log.seek("who acknowledges nothing", SeekPosition.BEGINNING)
+    for count in range(100):
+        try:
+            await log.append(RESULT)
+        except LogFull:
+            return count
+    raise AssertionError("the log takes all")
+
+
+@needs("waiting for room")
+async def test_results_that_their_output_refuses_are_a_failed_delivery(logs: Logs) -> None:
+    async with logs.open() as log, logs.open("output", **FULL) as output:
+        count = await fill(output)
+        await log.append("event")
+        async with (
+            log.group("g", max_deliveries=2) as group,
+            await group.open_member(output=output.path) as member,
+        ):
+            for attempt in (1, 2):
+                lease, found, envelope = await take_one(member)
+                assert found == attempt
+                lease.done_with(envelope, [RESULT])
+            await member.flush()
+            await group.wait_drained()
+            [letter] = await group.dead_letters()
+        assert (letter.seq_no, letter.deliveries) == (1, 2)
+        assert letter.error.startswith("eventlog.errors.LogFull: ")
+        assert await output.last_seq_no() == count
+
+
+@needs("waiting for room")
+async def test_a_member_says_what_a_refusal_of_its_results_means(logs: Logs) -> None:
+    asked: list[tuple[Any, int, type[Exception]]] = []
+
+    def on_refused(envelope: EventEnvelope, attempt: int, error: EventLogError) -> Failure:
+        asked.append((envelope.event, attempt, type(error)))
+        return Failure(error="the output refuses it", is_final=True)
+
+    async with logs.open() as log, logs.open("output", **FULL) as output:
+        await fill(output)
+        await log.append("event")
+        async with (
+            log.group("g") as group,
+            await group.open_member(output=output.path, on_refused=on_refused) as member,
+        ):
+            lease, _, envelope = await take_one(member)
+            lease.done_with(envelope, [RESULT])
+            await member.flush()
+            await group.wait_drained()
+            [letter] = await group.dead_letters()
+        assert asked == [("event", 1, LogFull)]
+        assert (letter.error, letter.deliveries) == ("the output refuses it", 1)
 
 
 async def test_results_of_a_lost_lease_are_not_stored(logs: Logs) -> None:
@@ -483,6 +580,22 @@ async def test_a_member_reports_what_it_did(logs: Logs) -> None:
             report = group.member(member.member_id)
             assert report is not None
             assert (report.failed, report.retried, report.in_flight) == (1, 1, 0)
+
+
+async def test_a_group_lists_its_living_members_of_all_handles(logs: Logs) -> None:
+    async with logs.open() as log, log.group("g") as group, log.group("g") as other:
+        await log.append("event")
+        async with await group.open_member(owner=3) as one, await other.open_member() as two:
+            await take_one(two)
+            for handle in (group, other):
+                await handle.refresh()
+                listed = {report.member_id: report for report in handle.members()}
+                assert listed.keys() == {one.member_id, two.member_id}
+                assert listed[one.member_id].owner == 3
+                assert listed[one.member_id].pid == listed[two.member_id].pid == os.getpid()
+        for handle in (group, other):
+            await handle.refresh()
+            assert handle.members() == []
 
 
 # --- pools without processes ---------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from eventlog import (
     EventLog,
     EventTooLarge,
+    Failure,
     LogFull,
     LogStatistics,
     PublisherStatistics,
@@ -119,7 +120,9 @@ async def test_a_stream_counts_what_it_read_and_how_far_it_is_behind(logs: Logs)
         async with log.subscribe("c", SeekPosition.BEGINNING) as stream:
             assert stream.statistics() == StreamStatistics(lag=3)
             await take(stream, 3)
-            assert stream.statistics() == StreamStatistics(events=3, batches=1)
+            counted = stream.statistics()
+            assert counted == StreamStatistics(events=3, batches=1, bytes=counted.bytes)
+            assert counted.bytes == (await log.statistics()).bytes
             await log.append(4)
             assert stream.statistics().lag == 1
             await take(stream, 1)
@@ -191,3 +194,24 @@ async def test_statistics_are_frozen(logs: Logs) -> None:
         counted = await log.statistics()
     with pytest.raises(dataclasses.FrozenInstanceError):
         counted.appended = 7  # type: ignore[misc]
+
+
+@needs("counts of the writer")
+async def test_a_writer_counts_what_it_hands_out_to_groups(logs: Logs) -> None:
+    async with logs.open() as log, log.group("g") as group:
+        await log.append_many([1, 2, 3])
+        async with await group.open_member() as member:
+            lease = await member.lease(2, 2)
+            assert lease is not None
+            handed_out = [envelope for _, envelope in lease if lease.begin(envelope)]
+            writer = writer_of(await log.statistics())
+            assert (writer.leased, writer.redelivered, writer.in_flight) == (2, 0, 2)
+            lease.done(handed_out[0])
+            lease.failed(handed_out[1], Failure(error="ValueError: boom"))
+            await member.flush()
+            writer = writer_of(await log.statistics())
+            assert (writer.leased, writer.redelivered, writer.in_flight) == (2, 0, 0)
+            lease = await member.lease(2, 2)
+            assert lease is not None
+            writer = writer_of(await log.statistics())
+            assert (writer.leased, writer.redelivered, writer.in_flight) == (4, 1, 2)

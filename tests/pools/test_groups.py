@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 import trio
 
 import eventlog
-from eventlog import EventLogError, blocking
+from eventlog import EventLogError, SeekPosition, blocking
 from eventlog.errors import InvalidArgument, InvalidArgumentType
+from tests.pools.handlers import itself
+from tests.pools.parts import WAIT_S, within
+from workers import Pool
 
 NO_NUMBERS: list[tuple[Any, type[EventLogError]]] = [
     ("x", InvalidArgumentType),
@@ -96,3 +100,28 @@ def test_what_a_member_did_that_has_left_is_known_to_who_asks_first_then(
         assert (report.handled, report.in_flight) == (1, 0)
         assert other.members() == []
         assert other.member(member.member_id + 1) is None
+
+
+def test_a_member_in_an_event_loop_shares_a_group_with_the_processes_of_a_pool(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        async with eventlog.open(tmp_path / "log") as log, log.member("g") as member:
+            await log.append_many(range(40))
+            lease = await member.lease(10, 10)
+            assert lease is not None
+            begun = [one for _, one in lease if lease.begin(one)]
+            async with Pool(log, group="g", handler=itself, processes=1, output=log.path) as pool:
+                async with log.follow(SeekPosition.sequence(41)) as results:
+                    by_pool = [(await anext(results)).event for _ in range(30)]
+                assert sorted([*by_pool, *(one.event for one in begun)]) == list(range(40))
+                for envelope in begun:
+                    lease.done(envelope)
+                await member.flush()
+                await pool.drained()
+                assert (pool.stats().handled, pool.stats().failed) == (30, 0)
+            [group] = await log.groups()
+            assert (group.lag, group.redeliveries, group.dead_letters) == (0, 0, 0)
+            assert await log.last_seq_no() == 70, "what the member has done gave no results"
+
+    within(WAIT_S, partial(trio.run, main))

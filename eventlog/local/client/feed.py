@@ -14,6 +14,7 @@ from eventlog.errors import (
     EventTypeMismatch,
 )
 from eventlog.event.envelope import EventEnvelope
+from eventlog.local.storage.format import HEADER_BYTES
 from eventlog.local.storage.reader import LogReader, trimmed
 
 EVENTS_AT_ONCE: Final = 512
@@ -114,8 +115,7 @@ class Feed:
         self._last = [] if self._has_large else envelopes
         end = batch.header.last_seq_no + 1 if self._end is None else self._end
         events = trimmed(envelopes, batch.header.base_seq_no, first, end)
-        self.counters.batches += 1
-        self.counters.events += len(events)
+        self.counters.add_read(len(events), batch.header.length - HEADER_BYTES)
         return events
 
     def next_events(self) -> list[EventEnvelope] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from eventlog.api.group import Exhausted
 from eventlog.api.positions import SeekPosition, check_name, check_position, check_seq_no
 from eventlog.config import MAX_DELIVERIES_LIMIT
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups.ranges import ranges_of
-from eventlog.local.wire.group_messages import Ranges
+from eventlog.local.storage.members import pool_of
+from eventlog.local.wire.group_messages import Condemned, Ranges
 
 RANGES_AT_ONCE = 1024
 LETTER_AROUND_BYTES = 64
@@ -71,6 +73,16 @@ def number_to_drain(handle: LocalHandle, group: str, seq_no: object) -> int:
 def letter_bytes_max(handle: LocalHandle, group: str) -> int:
     """The largest dead letter that fits a frame, with the rest of its message."""
     return handle.options.frame_bytes_max - len(group.encode()) - LETTER_AROUND_BYTES
+
+
+def exhausted_of(answer: Condemned) -> list[Exhausted]:
+    """The events that an answer of the writer names."""
+    return [
+        Exhausted(
+            seq_no=seq_no, deliveries=deliveries, member_id=member_id, owner=pool_of(member_id)
+        )
+        for seq_no, deliveries, member_id in answer.events
+    ]
 
 
 def check_owner(owner: object) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from eventlog.api.group import Failure, Lease
+from eventlog.api.group import Failure, Lease, described
 from eventlog.api.refusals import closed
 from eventlog.errors import EventLogError, EventsTruncated, StaleLease
 from eventlog.event.envelope import EventEnvelope
@@ -384,9 +384,3 @@ class LocalLease(Lease):
         held.todo.clear()
         held.todo.extend(todo)
         self._pipe.say_of(held, Release, held.lease_id, tuple(ranges_of(numbers)))
-
-
-def described(error: BaseException) -> str:
-    """The error in one line, as the last one of a traceback."""
-    kind = type(error)
-    return f"{kind.__module__}.{kind.__qualname__}: {error}"

@@ -8,13 +8,12 @@ from contextlib import suppress
 from uuid import UUID
 
 from eventlog.api import forks
-from eventlog.api.group import BlockingMember, Failure, OnRefused
+from eventlog.api.group import BlockingMember, OnRefused, failed_by_refusal
 from eventlog.api.positions import SEQ_NO_MAX
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, InvalidArgument, InvalidArgumentType
-from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.lease import LocalLease, described
+from eventlog.local.client.lease import LocalLease
 from eventlog.local.client.lease_timer import SETTLE_S, SETTLE_SOON_S, LeaseTimer
 from eventlog.local.client.member_events import MemberEvents
 from eventlog.local.client.member_pipe import MemberPipe
@@ -39,7 +38,7 @@ class LocalMember(BlockingMember):
         self._handle = handle
         self.group, ordering, self.max_deliveries = fields
         self.is_ordered = bool(ordering)
-        self.on_refused = on_refused or _refused
+        self.on_refused = on_refused or failed_by_refusal
         settle_s = SETTLE_SOON_S if output is not None or self.is_ordered else SETTLE_S
         self.settle_ns = int(settle_s * 1e9)
         """How long what is done may stay unsaid."""
@@ -133,10 +132,6 @@ class LocalMember(BlockingMember):
         if self._output is not None:
             self._output.close()
         self.events.close()
-
-
-def _refused(_envelope: EventEnvelope, _attempt: int, error: EventLogError) -> Failure:
-    return Failure(error=described(error))
 
 
 def _check_count(name: str, number: object) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
+from eventlog.api.group import ExitReport
 from eventlog.errors import CorruptLog, EventLogError, EventsTruncated
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import key_hash, unpack_body
@@ -177,3 +178,18 @@ class MemberEvents:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def letter_of_death(handle: LocalHandle, group: str, seq_no: int, report: ExitReport) -> bytes:
+    """The dead letter of an event that used up its deliveries by deaths, as it is stored."""
+    events = MemberEvents(handle, group)
+    try:
+        return events.fitting_letter(
+            seq_no,
+            report.error,
+            log_lines=report.log_lines,
+            exit_code=report.exit_code,
+            peak_rss_bytes=report.peak_rss_bytes,
+        )
+    finally:
+        events.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmark.workloads.base import Workload
+from benchmark.workloads.engines import EnginePools, Engines
 from benchmark.workloads.fan_out import FanOut
 from benchmark.workloads.idle import Idle
 from benchmark.workloads.latency import Latency
@@ -36,4 +37,6 @@ WORKLOADS: tuple[type[Workload], ...] = (
     TrivialHandlers,
     SlowHandlers,
     PoolDeath,
+    Engines,
+    EnginePools,
 )
