@@ -70,7 +70,8 @@ async def driver_at(address: str, **options: Any) -> AsyncIterator[JetStreamDriv
         with anyio.fail_after(HANG_S):
             yield driver
     finally:
-        await driver.aclose()
+        with anyio.CancelScope(shield=True):  # as the shell does
+            await driver.aclose()
 
 
 @asynccontextmanager
