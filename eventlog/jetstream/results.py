@@ -60,9 +60,12 @@ class Results:
 
     async def complete(self, seq_no: int, storing: Storing) -> None:
         """Do the rest of what a member began that is gone."""
+        name = storing.token.encode()
         keys = [self._key(storing.place, i) for i in range(storing.count)]
-        results = [(await self._bucket.read(key)).data for key in keys]
-        await self._store(seq_no, storing, results)
+        values = [(await self._bucket.read(key)).data for key in keys]
+        # Else somebody has done it meanwhile, and the keys hold results of another event.
+        if all(value.startswith(name) for value in values):
+            await self._store(seq_no, storing, [value[len(name) :] for value in values])
 
     def _key(self, place: int, number: int) -> str:
         return f"{self._prefix}.{place}.{number}"
@@ -89,7 +92,7 @@ class Results:
             seat.has.remove(seq_no)
             consumer.storing[seq_no] = storing
             for number, record in enumerate(outcome.results):
-                draft.others[self._key(place, number)] = record
+                draft.others[self._key(place, number)] = token.encode() + record
             return storing, True
 
         return await self._document.change(make)

@@ -70,7 +70,8 @@ async def driver_at(address: str, **options: Any) -> AsyncIterator[JetStreamDriv
         with anyio.fail_after(HANG_S):
             yield driver
     finally:
-        await driver.aclose()
+        with anyio.CancelScope(shield=True):  # as the shell does
+            await driver.aclose()
 
 
 @asynccontextmanager
@@ -266,6 +267,20 @@ async def test_results_of_a_member_that_died_at_a_step_are_stored_once(
             await rest.drained(4)
         assert await stored(group, driver) == [0, 1, "one", "two"]
         assert (await driver.positions())["work"].position == 4
+
+
+async def test_whoever_completes_too_late_stores_nothing_of_another_event(address: str) -> None:
+    async with group_at(address, None, None) as group:
+        await group.take(1, 2, 2)
+        results = group._results
+        first, _ = await results._intend(1, Done(1, [record("one")]), 2)
+        assert first is not None
+        await results._revoke(1, first)
+        second, _ = await results._intend(1, Done(2, [record("two")]), 2)
+        assert second is not None
+        assert second.place == first.place
+        await results.complete(1, first)
+        assert (await results._events.state()).last == 2
 
 
 async def test_results_said_twice_are_stored_once(address: str) -> None:
