@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,8 @@ import pytest
 
 import eventlog.cli.app
 import workers.cli.app
-from eventlog import blocking
+from eventlog import Failure, blocking
+from eventlog.api.over_async import LogOverAsync
 from eventlog.testing import batch_of, open_storage
 
 ENGINES = Path(__file__).parent / "conformance" / "engines"
@@ -232,3 +235,53 @@ def test_what_a_command_appends_a_program_reads(run: Run, toy: str) -> None:
     run("append", toy, "1")
     with blocking.open(toy) as log:
         assert [envelope.event for envelope in log.read(1)] == [1]
+
+
+def test_groups_and_dead_letters_of_an_engine_are_listed_retried_and_dropped(
+    run: Run, toy: str
+) -> None:
+    run("append", toy, "1", "2", "3")
+    with (
+        blocking.open(toy) as log,
+        log.group("g", max_deliveries=1) as group,
+        group.open_member() as member,
+    ):
+        lease = member.lease(3, 3)
+        assert lease is not None
+        for _, envelope in lease:
+            assert lease.begin(envelope)
+            lease.failed(envelope, Failure(error=f"ValueError: no size {envelope.event}"))
+        member.flush()
+    listed = json.loads(run("groups", toy, "--json", program="workers").out)
+    assert (listed["name"], listed["lag"], listed["dead_letters"]) == ("g", 0, 3)
+    letters = run("dead", "list", toy, "--json", program="workers").out.splitlines()
+    assert [json.loads(one)["seq_no"] for one in letters] == [1, 2, 3]
+    assert "ValueError: no size 2" in run("dead", "show", toy, "2", program="workers").out
+    assert run("dead", "retry", toy, "2", program="workers").out == "retried 1 dead letter\n"
+    assert run("dead", "drop", toy, "3", program="workers").out == "dropped 1 dead letter\n"
+    listed = json.loads(run("groups", toy, "--json", program="workers").out)
+    assert (listed["lag"], listed["dead_letters"]) == (1, 1)
+
+
+def test_a_lease_is_used_while_the_event_loop_of_its_log_is_busy(run: Run, toy: str) -> None:
+    """Each step hopped to the loop and back: a pool over a server did 60 events a second."""
+    is_free = threading.Event()
+    with (
+        blocking.open(toy) as log,
+        log.group("g") as group,
+        group.open_member() as member,
+        ThreadPoolExecutor() as threads,
+    ):
+        log.append_many(range(3))
+        lease = member.lease(3, 3)
+        assert lease is not None
+        assert isinstance(log, LogOverAsync)
+        busy = threads.submit(log._portal.call, is_free.wait, 30)
+        for _, envelope in lease:
+            assert lease.begin(envelope)
+            lease.done(envelope)
+        assert not busy.done(), "the lease has waited for the event loop"
+        is_free.set()
+        member.flush()
+        group.wait_drained()
+        assert [one.lag for one in log.groups()] == [0]

@@ -744,6 +744,30 @@ async def test_a_pool_without_processes_is_counted(logs: Logs) -> None:
         assert (counts.handled, counts.failed, counts.retried, counts.lag) == (2, 2, 1, 0)
 
 
+@needs("event loop")
+async def test_a_pool_tells_what_its_workers_do_now(logs: Logs) -> None:
+    has_begun, may_end = anyio.Event(), anyio.Event()
+
+    async def handle(_event: object) -> None:
+        has_begun.set()
+        await may_end.wait()
+
+    async with logs.open() as log:
+        await log.append("event")
+        async with InProcess(log, handler=handle).pool as pool:
+            await has_begun.wait()
+            now = pool.statistics()
+            assert (now.handled, now.failed, now.retried, now.in_flight) == (0, 0, 0, 1)
+            [worker] = now.workers
+            assert (worker.pid, worker.handled, worker.busy) == (os.getpid(), 0, True)
+            assert worker.restarts == 0
+            may_end.set()
+            await pool.drained()
+        now = pool.statistics()
+        assert (now.handled, now.in_flight, now.lag) == (1, 0, 0)
+        assert [(one.handled, one.busy) for one in now.workers] == [(1, False)]
+
+
 async def test_an_envelope_says_which_attempt_it_is(logs: Logs) -> None:
     # Every delivery was the first one to its handler, but for logs that are directories.
     seen: list[int] = []

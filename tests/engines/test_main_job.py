@@ -71,6 +71,23 @@ def test_the_pool_program_of_the_readme_runs_on_every_engine(
         stop_writers(tmp_path)
 
 
+@pytest.mark.slow
+@engines_with_groups
+def test_workers_run_from_the_command_line_on_every_engine(engine: Backend, tmp_path: Path) -> None:
+    address = engine.path_of(tmp_path, "orders")
+    try:
+        assert run(["eventlog", "append", address, "1", "2", "3"], tmp_path).returncode == 0
+        options = ["--group", "g", "--handler", "builtins:hash", "--output", address]
+        command = ["workers", "run", address, *options, "-n", "1", "--until-drained", "--json"]
+        done = run(command, tmp_path)
+        assert done.returncode == 0, done.stderr
+        last = json.loads(done.stdout.splitlines()[-1])
+        assert (last["handled"], last["failed"], last["lag"]) == (3, 0, 0)
+        assert run(["eventlog", "tail", address, "-n", "3"], tmp_path).stdout.count("\n") == 3
+    finally:
+        stop_writers(tmp_path)
+
+
 def demo(folder: Path, *options: str) -> CompletedProcess[str]:
     """`eventlog demo` on a few files of its own."""
     files = folder / "files"

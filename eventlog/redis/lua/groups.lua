@@ -136,13 +136,15 @@ end
 
 -- --- what becomes of an event -----------------------------------------------------------------
 
-local function note_done(group, number)
-  if number <= group.position then return end
-  if number > group.position + 1 then
-    redis.call('ZADD', group.keys.done, whole(number), whole(number))
-    return
+-- Run a command on a key and many arguments: a call takes a few thousand at most.
+local function call_with_all(command, key, arguments)
+  for i = 1, #arguments, 1000 do
+    redis.call(command, key, unpack(arguments, i, math.min(i + 999, #arguments)))
   end
-  local position = number
+end
+
+-- Everything up to `position` is done, and whatever is done directly behind it.
+local function advance(group, position)
   repeat
     local page = redis.call('ZRANGE', group.keys.done, 0, 99)
     local removed = 0
@@ -154,6 +156,12 @@ local function note_done(group, number)
   until removed < 100
   set_position(group, position)
   if position > group.front then note_front(group, position) end
+end
+
+local function note_done(group, number)
+  if number <= group.position then return end
+  if number == group.position + 1 then return advance(group, number) end
+  redis.call('ZADD', group.keys.done, whole(number), whole(number))
 end
 
 -- The event needs no handling any more.
@@ -169,6 +177,25 @@ local function settle(group, text)
   redis.call('SREM', keys.suspects, text)
   redis.call('SREM', keys.again, text)
   note_done(group, tonumber(text))
+end
+
+-- The same for many that are held, and so stand nowhere else.
+local function settle_held(group, texts)
+  local keys, places, is_next = group.keys, {}, false
+  call_with_all('HDEL', keys.held, texts)
+  call_with_all('HDEL', keys.failures, texts)
+  call_with_all('SREM', keys.suspects, texts)
+  call_with_all('SREM', keys.again, texts)
+  for _, text in ipairs(texts) do
+    make_idle(group, text)
+    local number = tonumber(text)
+    is_next = is_next or number == group.position + 1
+    if number > group.position then
+      places[#places + 1], places[#places + 2] = text, text
+    end
+  end
+  call_with_all('ZADD', keys.done, places)
+  if is_next then advance(group, group.position) end
 end
 
 local function drop_letter(group, text)

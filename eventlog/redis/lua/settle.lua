@@ -36,10 +36,19 @@ if #results > 0 then
   for number = first, group.log.last do note_done(group, number) end
 end
 
-local function done(text)
-  settle(group, text)
-  if redis.call('SISMEMBER', keys.retried, text) == 1 then drop_letter(group, text) end
-  count(group, member, 1, 0, 0)
+local stale, handled = { 'OK' }, {}
+
+-- Events that were handled one after another are settled together.
+local function settle_handled()
+  if #handled == 0 then return end
+  settle_held(group, handled)
+  if redis.call('SCARD', keys.retried) > 0 then
+    for _, text in ipairs(handled) do
+      if redis.call('SISMEMBER', keys.retried, text) == 1 then drop_letter(group, text) end
+    end
+  end
+  count(group, member, #handled, 0, 0)
+  handled = {}
 end
 
 -- With key order the later events of its key, which the member has, wait for the one that failed.
@@ -65,12 +74,14 @@ local function failed(one)
   give_back_key(one.text)
 end
 
-local stale = { 'OK' }
+local is_named = {}
 for _, one in ipairs(outcomes) do
+  if one.kind ~= 'D' or is_named[one.text] then settle_handled() end
+  is_named[one.text] = true
   if not is_mine(one.text) then
     stale[#stale + 1] = one.text
   elseif one.kind == 'D' then
-    done(one.text)
+    handled[#handled + 1] = one.text
   elseif one.kind == 'F' then
     failed(one)
   else
@@ -78,6 +89,7 @@ for _, one in ipairs(outcomes) do
     make_free(group, one.text)
   end
 end
+settle_handled()
 if seat_of(group, member) then
   redis.call('HSET', keys.said, member, digest .. cmsgpack.pack(stale))
   redis.call('ZADD', keys.alive, whole(now_us() + ARGV[5]), member)

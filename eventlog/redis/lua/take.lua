@@ -32,6 +32,7 @@ local share = math.ceil(math.min(there, wanted * idle) / idle)
 wanted = math.min(wanted, math.max(share, tonumber(ARGV[7])))
 
 local found, taken, bytes, mine, is_over = { 'OK' }, 0, 0, {}, false
+local held, has_failures = {}, redis.call('HLEN', keys.failures) > 0
 
 -- Give the event to the member, or park it; sets is_over when there is enough.
 local function hand(text, record, time)
@@ -39,8 +40,8 @@ local function hand(text, record, time)
   if is_busy(group, key) and not mine[key] then return park(group, text, key) end
   if key then mine[key] = true end
   make_busy(group, text, key)
-  redis.call('HSET', keys.held, text, member)
-  for _, one in ipairs({ text, failures_of(group, text) + 1, time, record }) do
+  held[#held + 1], held[#held + 2] = text, member
+  for _, one in ipairs({ text, (has_failures and failures_of(group, text) or 0) + 1, time, record }) do
     found[#found + 1] = one
   end
   taken, bytes = taken + 1, bytes + #record
@@ -70,17 +71,20 @@ while not is_over and group.front < group.log.last and looked_at < LOOK_AT do
   local from = whole(group.front + 1)
   local page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', math.min(wanted - taken, 100))
   if #page == 0 then pass_deleted(group, group.log.last) end
+  local has_done = redis.call('ZCARD', keys.done) > 0
   for _, entry in ipairs(page) do
     local number = number_of(entry[1])
     if is_over or number > group.log.last then break end
     pass_deleted(group, number - 1)
-    if number > group.position and not redis.call('ZSCORE', keys.done, whole(number)) then
+    local is_done = has_done and redis.call('ZSCORE', keys.done, whole(number))
+    if number > group.position and not is_done then
       hand(whole(number), entry[2][2], string.match(entry[1], '%d+$'))
     end
     group.front, looked_at = math.max(group.front, number), looked_at + 1
   end
   note_front(group, group.front)
 end
+call_with_all('HSET', keys.held, held)
 if has_ended or (has_resumed and taken == 0) then tell() end
 if taken > 0 then return found end
 if looked_at >= LOOK_AT then return { 'AGAIN' } end
