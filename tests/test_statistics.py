@@ -15,9 +15,10 @@ from eventlog.api.statistics import Counters, numbers_of, statistics_of
 from eventlog.local.client.conversations import Channel
 from eventlog.local.wire.messages import Message, Statistics, StatisticsReport
 from eventlog.testing import ScriptedWriter
-from tests.test_cli import out, stop
+from tests.commands import out
+from tests.test_cli import stop
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
+pytestmark = pytest.mark.usefixtures("quick_starts", "quick_commands")
 
 ID = bytes(16)
 
