@@ -36,12 +36,12 @@ _LONG_POLL_MS: Final = 10_000
 _LOGGER: Final = logging.getLogger("eventlog.kafka")
 _LOGGER.addHandler(logging.NullHandler())
 """What the library would write to stderr otherwise; errors tell it too."""
-_QUIET: Final = {"log_level": 3, "log.connection.close": False, "logger": _LOGGER}
+_QUIET: Final = {"log_level": 0, "log.connection.close": False, "logger": _LOGGER}
 _CONNECTING: Final = {
     "client.id": "eventlog",
     "socket.keepalive.enable": True,
     "socket.connection.setup.timeout.ms": 3000,
-    "reconnect.backoff.ms": 20,
+    "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 500,
     "retry.backoff.ms": 20,
     "retry.backoff.max.ms": 500,
