@@ -32,6 +32,8 @@ CALL_S: Final = 5.0
 POLL_S: Final = 1.0
 """How long a thread waits in the library at most before it looks whether it is to end."""
 PARTITION: Final = 0
+LINGER_MS: Final = 3000
+"""What a flush has left behind is sent then; longer than handing a batch to the library takes."""
 _LONG_POLL_MS: Final = 10_000
 _LOGGER: Final = logging.getLogger("eventlog.kafka")
 _LOGGER.addHandler(logging.NullHandler())
@@ -97,7 +99,7 @@ class Client:
             "acks": "all",
             "enable.idempotence": True,
             "enable.gapless.guarantee": True,
-            "linger.ms": 900_000,
+            "linger.ms": LINGER_MS,
             "batch.num.messages": 100_000,
             "batch.size": 16 << 20,
             "message.max.bytes": 1_000_000_000,
