@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,11 @@ def test_a_paused_server_accepts_and_does_not_answer_until_it_is_resumed(tmp_pat
             assert connection.recv(10) == b"+PONG\r\n"
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+def _param(name: str) -> Any:
+    return pytest.param(name, marks=[pytest.mark.slow] if KINDS[name].is_heavy else [])
+
+
+@pytest.mark.parametrize("name", map(_param, sorted(KINDS)))
 def test_the_program_prints_an_address_and_ends_the_server_on_ctrl_c(name: str) -> None:
     servers.require(name)
     program = [sys.executable, "-m", "tests.servers", name]
@@ -60,7 +65,7 @@ def test_the_program_prints_an_address_and_ends_the_server_on_ctrl_c(name: str) 
         port = int(address.split(":")[2].split("/")[0])
         socket.create_connection((HOST, port)).close()
         running.send_signal(signal.SIGINT)
-        assert running.wait(10) == 0
+        assert running.wait(30) == 0
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((HOST, port))
 

@@ -32,16 +32,18 @@ CALL_S: Final = 5.0
 POLL_S: Final = 1.0
 """How long a thread waits in the library at most before it looks whether it is to end."""
 PARTITION: Final = 0
+LINGER_MS: Final = 3000
+"""What a flush has left behind is sent then; longer than handing a batch to the library takes."""
 _LONG_POLL_MS: Final = 10_000
 _LOGGER: Final = logging.getLogger("eventlog.kafka")
 _LOGGER.addHandler(logging.NullHandler())
 """What the library would write to stderr otherwise; errors tell it too."""
-_QUIET: Final = {"log_level": 3, "log.connection.close": False, "logger": _LOGGER}
+_QUIET: Final = {"log_level": 0, "log.connection.close": False, "logger": _LOGGER}
 _CONNECTING: Final = {
     "client.id": "eventlog",
     "socket.keepalive.enable": True,
     "socket.connection.setup.timeout.ms": 3000,
-    "reconnect.backoff.ms": 20,
+    "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 500,
     "retry.backoff.ms": 20,
     "retry.backoff.max.ms": 500,
@@ -97,7 +99,7 @@ class Client:
             "acks": "all",
             "enable.idempotence": True,
             "enable.gapless.guarantee": True,
-            "linger.ms": 900_000,
+            "linger.ms": LINGER_MS,
             "batch.num.messages": 100_000,
             "batch.size": 16 << 20,
             "message.max.bytes": 1_000_000_000,

@@ -10,7 +10,6 @@ from eventlog.errors import (
     CorruptLog,
     EventTooLarge,
     LogDeleted,
-    LogFull,
     NotSupported,
     PermissionDenied,
     StorageFailed,
@@ -52,29 +51,15 @@ _REFUSED_TOPIC: Final = frozenset(
         KafkaError._UNSUPPORTED_FEATURE,
     }
 )
-_NOT_NOW: Final = frozenset(
+_FAILURES: Final = frozenset(
     {
-        KafkaError._TRANSPORT,
-        KafkaError._TIMED_OUT,
-        KafkaError._TIMED_OUT_QUEUE,
-        KafkaError._MSG_TIMED_OUT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._RESOLVE,
-        KafkaError._WAIT_COORD,
-        KafkaError._PURGE_INFLIGHT,
-        KafkaError._PURGE_QUEUE,
-        KafkaError._DESTROY,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.NOT_CONTROLLER,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.NETWORK_EXCEPTION,
-        KafkaError.KAFKA_STORAGE_ERROR,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError._INVALID_ARG,
+        KafkaError._CONFLICT,
+        KafkaError.INVALID_REQUEST,
+        KafkaError.INVALID_RECORD,
     }
 )
+"""What does not pass by itself. All else may: a broker that starts has many ways to say so."""
 
 
 def error_of(raised: Exception) -> KafkaError | None:
@@ -99,14 +84,12 @@ def refusal_of(error: KafkaError | None, path: str) -> Exception:
             f"the user may not do what the log {path} needs: {text}; allow it (kafka-acls)",
             path=path,
         )
-    if code not in UNKNOWN_TOPIC and (code in _NOT_NOW or error.retriable()):
-        return Unreachable(f"the server of {path} does not answer: {text}")
+    if code in UNKNOWN_TOPIC:
+        return deleted(path)
     return _of_server(code, text, path)
 
 
 def _of_server(code: int, text: str, path: str) -> Exception:
-    if code in UNKNOWN_TOPIC:
-        return deleted(path)
     if code in TOO_LARGE:
         return EventTooLarge(
             f"the server of {path} takes no event as large: {text}; store large data elsewhere, or"
@@ -120,9 +103,9 @@ def _of_server(code: int, text: str, path: str) -> Exception:
             path=path,
             engine="kafka",
         )
-    if code == KafkaError.THROTTLING_QUOTA_EXCEEDED:
-        return LogFull(f"the server of {path} takes no more: {text}; raise the quota", path=path)
-    return StorageFailed(f"the server of {path} failed: {text}", path=path)
+    if code in _FAILURES:
+        return StorageFailed(f"the server of {path} failed: {text}", path=path)
+    return Unreachable(f"the server of {path} does not answer: {text}")
 
 
 def deleted(path: str) -> LogDeleted:

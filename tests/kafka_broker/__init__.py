@@ -26,7 +26,7 @@ GREETING: Final = b"\0\0\0\x0e\0\x12\0\0\0\0\0\x01\0\x04test"
 CLUSTER: Final = "ZXZlbnRsb2ctdGVzdHMtMQ"
 _JVM: Final = (
     "-Xms128m",
-    "-Xmx384m",
+    "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-Xshare:auto",
