@@ -6,6 +6,7 @@
 
 `address` what an address says of servers, stream and user
 `appends` appends that are stored once, in order
+`client` the client of the library, which sends no secret in clear
 `crossing` the driver for trio, too
 `driver` the driver: opens the log, and hands its calls on
 `feed` messages of a stream, one after the other

@@ -26,7 +26,7 @@ from eventlog.remote.driver import Unreachable
 try:
     import nats.errors
 
-    from eventlog.jetstream.client import Client
+    from eventlog.jetstream.client import Client, is_distrust
 except ImportError as error:
     raise NotSupported(
         "the client library for nats:// is not installed; install eventlog[jetstream]",
@@ -186,7 +186,7 @@ class Link:
                 " address or the environment (NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS)",
                 path=path,
             )
-        if (distrust := next(filter(_is_distrust, errors), None)) is not None:
+        if (distrust := next(filter(is_distrust, errors), None)) is not None:
             return Denied(
                 f"no secure connection to the server of {path}: {distrust}; check"
                 " NATS_CA, NATS_CERT and NATS_KEY in the environment",
@@ -374,12 +374,6 @@ class Inbox:
         raise self._error or Unreachable(
             f"the server of {path} did not answer within {within_s:g} s"
         )
-
-
-def _is_distrust(error: Exception) -> bool:
-    """Whether the two sides could not agree, and not just lost their connection."""
-    lost = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-    return isinstance(error, ssl.SSLError) and not isinstance(error, lost)
 
 
 async def _to_its_end(connecting: Coroutine[Any, Any, None]) -> None:
