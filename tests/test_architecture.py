@@ -256,7 +256,7 @@ def test_event_loops_stay_in_the_shells() -> None:
         *("remote.calls", "remote.handle", "remote.log", "remote.producing", "remote.publisher"),
         *("redis.link", "redis.group"),
         *("remote.stream", "remote.pipeline", "remote.group", "remote.member", "remote.modelled"),
-        *("jetstream.appends", "jetstream.crossing", "jetstream.link"),
+        *("jetstream.appends", "jetstream.connection", "jetstream.crossing", "jetstream.link"),
         *("jetstream.document", "jetstream.watch"),
         *("kafka.client", "kafka.sender", "kafka.reading", "kafka.journal", "kafka.group"),
     }

@@ -1,4 +1,4 @@
-"""The auditor catches what it is there for; and a short soak, with real kills."""
+"""The auditor catches what it is there for; and short soaks, with real kills."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from chaos.audit import Consumer, Follower, Letter, Stored
 from chaos.roles import wait_for_groups
 
 from eventlog import blocking
+from tests import servers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -223,4 +224,26 @@ def test_a_short_soak_breaks_no_promise(tmp_path: Path) -> None:
     assert facts["kills"] > 0
     assert facts["handled"] > 0
     assert facts["retried"] > 0
+    assert not list(tmp_path.glob("eventlog-soak-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["valkey", "redis", "nats"])
+def test_a_short_soak_over_a_server_breaks_no_promise(name: str, tmp_path: Path) -> None:
+    servers.require(name)
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, str(ROOT / "scripts" / "chaos"), "--on", name, "--minutes", "0.35"]
+    outcome = subprocess.run(
+        [*command, "--seed", "4", "--dir", str(tmp_path), "--json", str(figures)],
+        capture_output=True,
+        text=True,
+        timeout=590,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    facts = json.loads(figures.read_text())
+    assert facts["violations"] == []
+    assert facts["faults"]
+    assert facts["seen"] > 0
     assert not list(tmp_path.glob("eventlog-soak-*"))

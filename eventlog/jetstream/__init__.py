@@ -12,6 +12,8 @@ so a lease, a settlement and a dead letter are each one step, whoever is killed 
 `address` what an address says of servers, stream and user; pure
 `appends` appends that are stored once, in order
 `bucket` keys and values: read, and written by revision
+`client` the client of the library, which sends no secret in clear
+`connection` one connection, from its greeting to its end
 `credentials` who asks, in the words of the client library
 `crossing` the driver for trio, too
 `crossing_groups` its groups for trio, too
@@ -38,9 +40,11 @@ The client library (the extra `jetstream`) is loaded with the first handle.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from eventlog.config import CREDENTIALS, AskedOptions
+from eventlog.errors import NotSupported
 from eventlog.jetstream.address import parse
 from eventlog.jetstream.streams import NAME
 
@@ -62,6 +66,8 @@ def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
         NotSupported: the client library is not installed, or no stream can keep an option.
     """
     parsed = parse(address, os.environ, asked)
+    if find_spec("nats") is None:
+        raise NotSupported("logs on NATS need nats-py: install eventlog[jetstream]", engine=NAME)
     from eventlog.jetstream.crossing import CrossingDriver
     from eventlog.jetstream.driver import JetStreamDriver
     from eventlog.remote.log import RemoteEventLog

@@ -13,17 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from eventlog.errors import CorruptLog, EventTooLarge, LogDeleted, LogFull
+from eventlog.jetstream.connection import Inbox, NoAnswerer
 from eventlog.jetstream.feed import Feed
-from eventlog.jetstream.link import (
-    ANSWER_S,
-    IS_FULL,
-    TOO_LARGE,
-    Inbox,
-    Link,
-    NoAnswerer,
-    Refused,
-    answer_of,
-)
+from eventlog.jetstream.link import ANSWER_S, IS_FULL, TOO_LARGE, Link, Refused, answer_of
 from eventlog.jetstream.times import ns_of
 from eventlog.remote.driver import Unreachable
 

@@ -80,3 +80,9 @@ class Client(Base):  # type: ignore[misc]  # the library has no types
             raise ssl.SSLError("the server speaks no TLS, and would get all of it in clear")
         command: bytes = super()._connect_command()
         return command
+
+
+def is_distrust(error: Exception) -> bool:
+    """Whether the two sides could not agree, and not just lost their connection."""
+    lost = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+    return isinstance(error, ssl.SSLError) and not isinstance(error, lost)

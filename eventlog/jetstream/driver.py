@@ -19,10 +19,11 @@ from eventlog.jetstream import streams
 from eventlog.jetstream.address import Address
 from eventlog.jetstream.appends import BATCH_EVENTS_MAX, Appends
 from eventlog.jetstream.bucket import Bucket, name_of
+from eventlog.jetstream.connection import NoAnswerer
 from eventlog.jetstream.document import decode
 from eventlog.jetstream.group import JetStreamGroup
 from eventlog.jetstream.letters import count_letters
-from eventlog.jetstream.link import NO_STREAM, Link, NoAnswerer, Refused
+from eventlog.jetstream.link import NO_STREAM, Link, Refused
 from eventlog.jetstream.parts import LogParts
 from eventlog.jetstream.positions import Positions
 from eventlog.jetstream.reading import EventReader, Events

@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from eventlog.errors import LogDeleted
-from eventlog.jetstream.link import NO_STREAM, Inbox, Link, NoAnswerer, Refused
+from eventlog.jetstream.connection import Inbox, NoAnswerer
+from eventlog.jetstream.link import NO_STREAM, Link, Refused
 from eventlog.remote.driver import Unreachable
 
 AHEAD_MAX: Final = 2048

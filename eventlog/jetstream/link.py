@@ -9,32 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import time
-from collections import deque
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from itertools import count
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import anyio
+import nats.errors
 
-from eventlog.errors import EventTooLarge, NotSupported
+from eventlog.errors import NotSupported
 from eventlog.errors import PermissionDenied as Denied
 from eventlog.jetstream.address import Address
+from eventlog.jetstream.client import Client, is_distrust
+from eventlog.jetstream.connection import Connection, Headers, Inbox, Lost
 from eventlog.jetstream.credentials import client_options
 from eventlog.jetstream.times import ns_of
 from eventlog.remote.driver import Unreachable
-
-try:
-    import nats.errors
-
-    from eventlog.jetstream.client import Client
-except ImportError as error:
-    raise NotSupported(
-        "the client library for nats:// is not installed; install eventlog[jetstream]",
-        engine="jetstream",
-    ) from error
 
 CONNECT_S: Final = 5.0
 CLOSE_S: Final = 1.0
@@ -42,19 +32,11 @@ ANSWER_S: Final = 5.0
 """How long a call waits for its answer."""
 PING_S: Final = 5
 """A server that has not answered two of these is gone, also if its connection is not."""
-NO_RESPONDERS: Final = "503"
 IS_FULL: Final = {10023, 10028, 10047, 10077}
 """Codes: no resources, memory or storage of the account or server, or the store failed."""
 TOO_LARGE: Final = 10054
 NO_STREAM: Final = 10059
 VERSION_MIN: Final = (2, 12)
-
-Headers = Mapping[str, str]
-_numbers = count(1)
-
-
-class Lost(Unreachable):
-    """The connection broke, or there is none."""
 
 
 class Refused(Exception):
@@ -65,56 +47,12 @@ class Refused(Exception):
         self.code = code
 
 
-class NoAnswerer(Exception):
-    """Nobody listens on the subject: the stream is gone, or the server has no JetStream."""
-
-
-class _Connection:
-    """One connection, from its greeting to its end."""
-
-    def __init__(self, client: Any, path: str) -> None:
-        self.client = client
-        self.path = path
-        self._is_ended = False
-        self.prefix = client.new_inbox()
-        self.inboxes: dict[str, Inbox] = {}
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether nobody will be answered any more; not every broken client says so by itself."""
-        return self._is_ended or self.client.is_closed
-
-    async def deliver(self, message: Any) -> None:
-        """Hand an answer to whoever waits for it; of one who has gone, it is dropped."""
-        inbox = self.inboxes.get(message.subject)
-        if inbox is not None:
-            inbox.add(message)
-
-    def end(self) -> None:
-        """Nobody will be answered any more."""
-        self._is_ended = True
-        for inbox in self.inboxes.values():
-            inbox.fail(Lost(f"the connection to {self.path} broke"))
-
-    def refuse(self, text: str) -> None:
-        """The server has refused a subject: whoever waits for an answer on it gets none."""
-        for inbox in self.inboxes.values():
-            if f'"{inbox.subject}"'.lower() in text.lower():
-                inbox.fail(
-                    Denied(
-                        f"the server of {self.path} does not let this user use {inbox.subject};"
-                        " give the user the permissions that docs/jetstream.md lists",
-                        path=self.path,
-                    )
-                )
-
-
 class Link:
     """See the module; for one event loop."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._is_closed = False
         self._ahead_ns = 0
@@ -135,7 +73,7 @@ class Link:
 
     # --- connecting --------------------------------------------------------------------------
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> Connection:
         async with self._connecting:
             if self._is_closed:
                 raise Lost("the handle is closed")
@@ -147,10 +85,10 @@ class Link:
                 self._connection = await self._connect()
             return self._connection
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> Connection:
         client = Client(self.address)
         seen: list[Exception] = []
-        connection: _Connection | None = None
+        connection: Connection | None = None
 
         async def on_error(error: Exception) -> None:
             seen.append(error)
@@ -178,7 +116,7 @@ class Link:
                 )
                 await _to_its_end(connecting)
                 self._check_version(client)
-                connection = _Connection(client, self.address.path)
+                connection = Connection(client, self.address.path)
                 await client.subscribe(
                     f"{connection.prefix}.*", cb=connection.deliver, pending_bytes_limit=0
                 )
@@ -200,7 +138,7 @@ class Link:
                 " address or the environment (NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDS)",
                 path=path,
             )
-        if (distrust := next(filter(_is_distrust, errors), None)) is not None:
+        if (distrust := next(filter(is_distrust, errors), None)) is not None:
             return Denied(
                 f"no secure connection to the server of {path}: {distrust}; check"
                 " NATS_CA, NATS_CERT and NATS_KEY in the environment",
@@ -269,111 +207,6 @@ class Link:
             inbox.__exit__()
             raise Lost(f"the connection to {connection.path} broke") from None
         return inbox
-
-
-async def send(
-    connection: _Connection, subject: str, payload: bytes, reply: str, headers: Headers | None
-) -> None:
-    """Hand a message to the client library."""
-    client = connection.client
-    try:
-        await client.publish(subject, payload, reply, headers=headers)
-    except nats.errors.MaxPayloadError:
-        raise EventTooLarge(
-            f"a message of {len(payload)} bytes is more than the server of {connection.path} takes"
-            f" ({client.max_payload}); raise its max_payload",
-            path=connection.path,
-        ) from None
-    except (nats.errors.Error, OSError):
-        raise Lost(f"the connection to {connection.path} broke") from None
-
-
-class Inbox:
-    """Answers to one call, in order; `async with link.inbox(subject)` makes it."""
-
-    def __init__(self, connection: _Connection, subject: str) -> None:
-        self._connection = connection
-        self.subject = subject
-        self.address = f"{connection.prefix}.{next(_numbers)}"
-        self.subscription: Any = None
-        """The subscription of this inbox alone, if it has one; else it shares the connection's."""
-        self._answers: deque[Any] = deque()
-        self._error: Exception | None = None
-        self._waiting: asyncio.Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        """Listen."""
-        self._connection.inboxes[self.address] = self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Listen no more."""
-        self._connection.inboxes.pop(self.address, None)
-
-    async def end(self) -> None:
-        """Listen no more, of one that is `subscribed`."""
-        self.__exit__()
-        if not self._connection.is_ended:
-            with suppress(nats.errors.Error, OSError):
-                await self.subscription.unsubscribe()
-
-    def add(self, message: Any) -> None:
-        """An answer has come."""
-        self._answers.append(message)
-        self._wake()
-
-    def fail(self, error: Exception) -> None:
-        """None will come any more."""
-        self._error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    async def send(self, payload: bytes, headers: Headers | None = None) -> None:
-        """Ask; answers come here."""
-        await send(self._connection, self.subject, payload, self.address, headers)
-
-    async def tell(
-        self, payload: bytes, headers: Headers | None = None, subject: str | None = None
-    ) -> None:
-        """Send over the same connection, and want no answer."""
-        await send(self._connection, subject or self.subject, payload, "", headers)
-
-    async def next(self, within_s: float) -> Any:
-        """The next answer."""
-        if not self._answers:
-            await self._wait_for_arrival(within_s)
-        message = self._answers.popleft()
-        if message.headers and message.headers.get("Status") == NO_RESPONDERS:
-            raise NoAnswerer(self.subject)
-        return message
-
-    def next_nowait(self) -> Any:
-        """The next answer, if it is there already; else `None`."""
-        return self._answers.popleft() if self._answers else None
-
-    async def _wait_for_arrival(self, within_s: float) -> None:
-        self._waiting = asyncio.get_running_loop().create_future()
-        if self._error is None and not self._connection.is_ended:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    await self._waiting
-        if self._answers:
-            return
-        path = self._connection.path
-        if self._error is None and self._connection.is_ended:
-            raise Lost(f"the connection to {path} broke")
-        raise self._error or Unreachable(
-            f"the server of {path} did not answer within {within_s:g} s"
-        )
-
-
-def _is_distrust(error: Exception) -> bool:
-    """Whether the two sides could not agree, and not just lost their connection."""
-    lost = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-    return isinstance(error, ssl.SSLError) and not isinstance(error, lost)
 
 
 async def _to_its_end(connecting: Coroutine[Any, Any, None]) -> None:

@@ -6,8 +6,9 @@ import json
 from typing import Any, Final
 
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted
+from eventlog.jetstream.connection import Headers, NoAnswerer
 from eventlog.jetstream.feed import Feed
-from eventlog.jetstream.link import ANSWER_S, NO_STREAM, Headers, Link, NoAnswerer, Refused
+from eventlog.jetstream.link import ANSWER_S, NO_STREAM, Link, Refused
 from eventlog.jetstream.times import ns_of, text_of
 from eventlog.remote.driver import State, Stored, Unreachable
 

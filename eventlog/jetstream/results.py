@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from eventlog.errors import EventTooLarge, LogFull
 from eventlog.jetstream.appends import BATCH_EVENTS_MAX
 from eventlog.jetstream.bucket import word_of
+from eventlog.jetstream.connection import NoAnswerer
 from eventlog.jetstream.document import Document, Draft
 from eventlog.jetstream.letters import Letters
-from eventlog.jetstream.link import NoAnswerer
 from eventlog.jetstream.parts import LogParts
 from eventlog.jetstream.state import Consumer, Storing
 from eventlog.remote.driver import Done, Unreachable

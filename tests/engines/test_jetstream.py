@@ -371,7 +371,9 @@ async def test_an_event_above_the_servers_limit_is_refused_and_the_log_goes_on(
         assert await log.append(b"x" * 1_000_000) == 1
 
 
-async def test_a_full_server_refuses_and_goes_on_once_there_is_room(address: str) -> None:
+async def test_a_stream_with_a_limit_lets_the_oldest_go_and_takes_more(
+    address: str,
+) -> None:
     async with eventlog.open(address) as log:
         await log.append(1)
         await edit(address, max_bytes=300_000)  # below, the oldest go: it is a limit, not a wall
