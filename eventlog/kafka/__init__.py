@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from eventlog.remote.log import RemoteEventLog
 
 NAME: Final = "kafka"
-OPTIONS: Final = frozenset({"durability", "retention", "max_event_bytes", "retry_s", "lease_s"})
+OPTIONS: Final = frozenset(
+    {"durability", "retention", "max_event_bytes", "retry_s", "lease_s", "user", "password"}
+)
 
 
 def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
@@ -54,7 +56,7 @@ def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
     """
     from eventlog.kafka.address import parse
 
-    parsed = parse(address, os.environ)
+    parsed = parse(address, os.environ, asked)
     if find_spec("confluent_kafka") is None:
         raise NotSupported(
             "logs on Kafka need confluent-kafka: install eventlog[kafka]", engine=NAME

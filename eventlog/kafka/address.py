@@ -6,7 +6,8 @@
     kafka+tls://...     the same with TLS; ?ca=FILE&cert=FILE&key=FILE name files in PEM
 
 With a user, clients log in by SASL: `?sasl=SCRAM-SHA-512` names the mechanism, which is PLAIN
-otherwise. What the address does not say the environment may, as `EVENTLOG_KAFKA_USER`,
+otherwise. User and password may also be options of `open`, which go before the address. What
+neither says the environment may, as `EVENTLOG_KAFKA_USER`,
 `EVENTLOG_KAFKA_PASSWORD` and `EVENTLOG_KAFKA_SASL`. User and password are never in `path`, which is
 what errors show.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
+from eventlog.config import AskedOptions
 from eventlog.errors import InvalidArgument
 
 USER: Final = "EVENTLOG_KAFKA_USER"
@@ -50,8 +52,10 @@ class Address:
     """What clients are set to beside the hosts: TLS, user and password."""
 
 
-def parse(address: str, environment: Mapping[str, str]) -> Address:
-    """The parts of an address.
+def parse(
+    address: str, environment: Mapping[str, str], asked: AskedOptions | None = None
+) -> Address:
+    """The parts of an address; options go before it, and the environment after it.
 
     Raises:
         InvalidArgument: it is none; the message shows nothing of user and password.
@@ -69,11 +73,17 @@ def parse(address: str, environment: Mapping[str, str]) -> Address:
             path=shown,
         )
     found = tuple(_host(one, shown) for one in hosts.split(","))
+    user, _, password = who.partition(":")
+    asked = asked or AskedOptions()
+    login = (
+        asked.user or unquote(user) or environment.get(USER, ""),
+        asked.password or unquote(password) or environment.get(PASSWORD, ""),
+    )
     return Address(
         path=f"{scheme}://{','.join(found)}/{topic}",
         hosts=found,
         topic=topic,
-        settings=_settings(who, query, environment, shown, has_tls=scheme == "kafka+tls"),
+        settings=_settings(login, query, environment, shown, has_tls=scheme == "kafka+tls"),
     )
 
 
@@ -87,7 +97,12 @@ def _host(text: str, shown: str) -> str:
 
 
 def _settings(
-    who: str, query: str, environment: Mapping[str, str], shown: str, *, has_tls: bool
+    login: tuple[str, str],
+    query: str,
+    environment: Mapping[str, str],
+    shown: str,
+    *,
+    has_tls: bool,
 ) -> dict[str, str]:
     asked = {name: values[-1] for name, values in parse_qs(query).items()}
     mechanism = asked.pop("sasl", None) or environment.get(MECHANISM) or MECHANISMS[0]
@@ -99,8 +114,7 @@ def _settings(
             path=shown,
         )
     settings = {_FILES[name]: file for name, file in asked.items()}
-    user, _, password = who.partition(":")
-    user = unquote(user) or environment.get(USER, "")
+    user, password = login
     kind = "SSL" if has_tls else "PLAINTEXT"
     if not user:
         return {**settings, "security.protocol": kind}
@@ -109,5 +123,5 @@ def _settings(
         "security.protocol": f"SASL_{kind}",
         "sasl.mechanism": mechanism,
         "sasl.username": user,
-        "sasl.password": unquote(password) or environment.get(PASSWORD, ""),
+        "sasl.password": password,
     }

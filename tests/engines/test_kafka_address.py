@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from eventlog.config import AskedOptions
 from eventlog.errors import InvalidArgument
 from eventlog.kafka.address import parse
 
@@ -57,3 +58,12 @@ def test_a_wrong_address_is_refused_without_showing_the_password(address: str) -
     with pytest.raises(InvalidArgument, match="host") as caught:
         parse(address, {})
     assert "secret" not in str(caught.value)
+
+
+def test_options_go_before_the_address_and_the_environment() -> None:
+    asked = AskedOptions(user="me", password="mine")
+    environment = {"EVENTLOG_KAFKA_USER": "they", "EVENTLOG_KAFKA_PASSWORD": "theirs"}
+    found = parse("kafka://us:ours@host/orders", environment, asked)
+    assert found.settings["sasl.username"] == "me"
+    assert found.settings["sasl.password"] == "mine"
+    assert "mine" not in repr(found)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-import eventlog
+from eventlog import blocking
 from eventlog.errors import NotSupported
 
 
@@ -23,5 +23,5 @@ def test_a_client_library_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(NotSupported, match=r"install eventlog\[") as raised:
-        eventlog.open(address)
+        blocking.open(address)
     assert extra in str(raised.value)
