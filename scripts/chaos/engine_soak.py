@@ -22,7 +22,7 @@ from chaos.faults import children_of
 from chaos.keeping import Keeper, Outcome
 from eventlog import DeadLetter, NotSupported, blocking
 from tests import servers
-from tests.engines.proxy import Proxy
+from tests.engines.faulty_proxy import Proxy
 from tests.servers import KINDS, Server
 
 FAULTS_PER_S: Final = 0.5

@@ -11,7 +11,7 @@ import pytest
 
 from tests import servers
 from tests.conformance.backends import BACKENDS, Ability
-from tests.engines.proxy import Proxy
+from tests.engines.faulty_proxy import Proxy
 from tests.servers import Server
 
 

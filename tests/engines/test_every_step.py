@@ -20,7 +20,7 @@ import eventlog
 from eventlog import EventLog, SeekPosition
 from eventlog.api.group import Failure, Group, Lease
 from tests.engines.conftest import Engine
-from tests.engines.proxy import Proxy
+from tests.engines.faulty_proxy import Proxy
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio

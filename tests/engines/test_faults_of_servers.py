@@ -15,7 +15,7 @@ import eventlog
 from eventlog.errors import EventLogError, LogFull, WriterUnavailable
 from tests import servers
 from tests.engines.conftest import Engine
-from tests.engines.proxy import Proxy
+from tests.engines.faulty_proxy import Proxy
 from tests.servers import Server
 
 pytestmark = pytest.mark.anyio

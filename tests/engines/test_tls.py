@@ -16,7 +16,7 @@ import eventlog
 from eventlog.errors import EventLogError, PermissionDenied
 from tests import servers
 from tests.engines.conftest import Engine
-from tests.engines.proxy import Proxy
+from tests.engines.faulty_proxy import Proxy
 from tests.servers import HOST
 
 pytestmark = pytest.mark.anyio
