@@ -18,7 +18,7 @@ Watermill (pubsub/tests)
   TestSubscribeCtx                        cancellation: cancelling_a_waiting_stream_loses_and_...
   TestNewSubscriberReceivesOldMessages    each_new_consumer_reads_all_that_came_before_it
   TestConsumerGroups                      two_groups_each_get_every_event_once
-  TestReconnect                           engines/test_faults_of_servers.py
+  TestReconnect                           engines/test_faults_of_servers.py: all_that_a_hundred_...
 Go CDK (pubsub/drivertest)
   TestSendReceive, SendReceiveTwo         as TestPublishSubscribe, TestConsumerGroups
   TestCancelSendReceive                   as TestSubscribeCtx; cancellation: a_cancelled_send_or_...
@@ -33,7 +33,7 @@ Benthos (public/service/integration)
   AtLeastOnceDelivery                     what_a_member_has_not_said_done_comes_again_and_no_more
   StreamSaturatedUnacked                  a_backlog_half_of_which_is_held_goes_on_once_it_is_done
   StreamParallelLossy                     as TestResendOnError
-  StreamParallelLossyThroughReconnect     engines/test_faults_of_servers.py
+  StreamParallelLossyThroughReconnect     engines/test_faults_of_servers.py: failures_and_a_...
 Dapr: fails 1st, 2nd and every 5th        as TestResendOnError
 FastStream: consume_cancel_skips_ack      a_member_that_is_cancelled_says_neither_done_nor_failed
 ========================================  =========================================================

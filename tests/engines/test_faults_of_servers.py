@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import pytest
 from chaos.soak import small_file_system
 
 import eventlog
+from eventlog import SeekPosition
+from eventlog.api.group import Failure
 from eventlog.errors import EventLogError, LogFull, WriterUnavailable
 from tests import servers
 from tests.engines.conftest import Engine
@@ -134,3 +138,69 @@ async def test_a_log_that_sixteen_make_at_once_is_one(server: Server) -> None:
     assert sorted(numbers) == list(range(1, 17))
     async with eventlog.open(f"{server.address}log") as log:
         assert sorted(await stored(log)) == list(range(16))
+
+
+@pytest.mark.slow
+async def test_all_that_a_hundred_publishers_send_arrives_though_the_server_is_killed_twice(
+    server: Server,
+) -> None:
+    """At a third and at half of all events: Watermill's TestReconnect."""
+    publishers, each = 100, 100
+    seen: list[Any] = []
+
+    async def publish(log: eventlog.EventLog, name: int) -> None:
+        async with log.publisher(flush_s=4 * HANG_S) as publisher:
+            for number in range(each):
+                await publisher.send([name, number])
+                await anyio.lowlevel.checkpoint()
+
+    async with AsyncExitStack() as stack:
+        logs = [
+            await stack.enter_async_context(eventlog.open(f"{server.address}log"))
+            for _ in range(10)
+        ]
+        stream = await stack.enter_async_context(logs[0].follow(SeekPosition.BEGINNING))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        with anyio.fail_after(4 * HANG_S):
+            for name in range(publishers):
+                tasks.start_soon(publish, logs[name % len(logs)], name)
+            for until in (publishers * each // 3, publishers * each // 2, publishers * each):
+                while len(seen) < until:
+                    seen.append((await anext(stream)).event)
+                if until < publishers * each:
+                    await anyio.to_thread.run_sync(server.kill)
+                    await anyio.to_thread.run_sync(server.start)
+    for name in range(publishers):
+        assert [number for who, number in seen if who == name] == [*range(each)]
+    assert len(seen) == publishers * each
+
+
+@pytest.mark.slow
+async def test_failures_and_a_lost_server_together_lose_no_event(
+    engine: Engine, server: Server
+) -> None:
+    """Every third delivery fails, and the server is killed twice: ParallelLossyThroughReconnect."""
+    if engine.lacks("members"):
+        pytest.skip("the engine has no groups")
+    handled: set[int] = set()
+    deliveries = 0
+    async with eventlog.open(f"{server.address}log") as log:
+        await log.append_many(range(300))
+        async with log.member("g", position=SeekPosition.BEGINNING, max_deliveries=50) as member:
+            with anyio.fail_after(4 * HANG_S):
+                while len(handled) < 300:
+                    lease = await member.lease(20)
+                    assert lease is not None
+                    for _, envelope in lease:
+                        deliveries += 1
+                        assert lease.begin(envelope)
+                        if deliveries % 3 == 0:
+                            lease.failed(envelope, Failure(error="lost"))
+                        else:
+                            lease.done(envelope)
+                            handled.add(envelope.event)
+                        if deliveries in (100, 200):
+                            await anyio.to_thread.run_sync(server.kill)
+                            await anyio.to_thread.run_sync(server.start)
+                await member.flush()
+    assert handled == {*range(300)}
