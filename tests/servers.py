@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -36,6 +37,8 @@ from tests import kafka_broker
 HOST: Final = "127.0.0.1"
 PORTS: Final = range(20_000, 32_000)
 """Below those that Linux gives to clients by itself (net.ipv4.ip_local_port_range)."""
+PORTS_TRIED: Final = 20
+IN_USE: Final = re.compile("address already in use", re.IGNORECASE)
 START_S: Final = 90.0
 """The slowest is Java on a machine that has more to do."""
 END_S: Final = 10.0
@@ -194,12 +197,21 @@ class Server:
         if self.port:
             self._start_on(self.port)
             return
-        for port in random.sample(PORTS, 20):
-            if _is_free(port):
-                self.port = port
+        taken = ""
+        for port in random.sample(PORTS, PORTS_TRIED):
+            if not _is_free(port):
+                continue
+            try:
                 self._start_on(port)
+            except RuntimeError as error:
+                taken = str(error)
+                if not IN_USE.search(taken):
+                    raise
+                # Another server was faster: this one binds seconds after the look.
+            else:
+                self.port = port
                 return
-        raise RuntimeError(f"no port of {PORTS} is free")
+        raise RuntimeError(f"no port of {PORTS} is free {taken}")
 
     def kill(self) -> None:
         """End it as a crash does (SIGKILL), also if it is stopped."""

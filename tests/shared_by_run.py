@@ -68,6 +68,7 @@ def _start_keeper(name: str, folder: Path) -> None:
     assert keeper.stdout is not None
     keeper.stdout.read()  # it closes this once there is an answer, or ends
     keeper.stdout.close()
+    keeper.returncode = 0  # it may outlive this process, which does not wait for it
 
 
 def keep(name: str, folder: Path) -> None:

@@ -54,7 +54,7 @@ def _param(name: str) -> Any:
     return pytest.param(name, marks=[pytest.mark.slow] if KINDS[name].is_heavy else [])
 
 
-@pytest.mark.parametrize("name", map(_param, sorted(KINDS)))
+@pytest.mark.parametrize("name", [_param(name) for name in sorted(KINDS)])
 def test_the_program_prints_an_address_and_ends_the_server_on_ctrl_c(name: str) -> None:
     servers.require(name)
     program = [sys.executable, "-m", "tests.servers", name]
