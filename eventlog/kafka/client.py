@@ -35,6 +35,12 @@ PARTITION: Final = 0
 LINGER_MS: Final = 3000
 """What a flush has left behind is sent then; longer than handing a batch to the library takes."""
 _LONG_POLL_MS: Final = 10_000
+_OUTDATED: Final = {
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+}
+"""What the client knows of the partition's leader is of before its latest election."""
 _LOGGER: Final = logging.getLogger("eventlog.kafka")
 _LOGGER.addHandler(logging.NullHandler())
 """What the library would write to stderr otherwise; errors tell it too."""
@@ -133,9 +139,7 @@ class Client:
         try:
             return await self._result(future)
         except KafkaException as raised:
-            error = error_of(raised)
-            found = refusal_of(error, self.path)
-            raise (self.unanswered() if isinstance(found, Unreachable) else found) from None
+            raise self._refusal(error_of(raised)) from None
 
     async def _result(self, future: Future[T]) -> T:
         ended = anyio.Event()
@@ -160,6 +164,9 @@ class Client:
         return found.topic_id, len(found.partitions)
 
     def _refusal(self, error: KafkaError | None) -> Exception:
+        if error is not None and error.code() in _OUTDATED:
+            # After a restart of the broker the library goes on with what it knew for minutes.
+            self._admin = self._made(AdminClient, {})
         found = refusal_of(error, self.path)
         return self.unanswered() if isinstance(found, Unreachable) else found
 
