@@ -196,7 +196,7 @@ class ManyEvents(Packing[PackedBatch]):
 
     def pack(self, events: Iterable[Any]) -> list[PackedBatch]:
         """As `Packing.pack`; a batch that comes from another log is packed as a whole."""
-        if isinstance(events, StoredBatch) and events.event_bytes_max <= self._max_event_bytes:
+        if isinstance(events, StoredBatch) and events.fits(self._max_event_bytes):
             packed = events.packed()
             # Batches are cut once they are past the limit, so they may be somewhat larger.
             if packed is not None and len(packed.payload) <= 2 * self._limit_bytes:

@@ -47,13 +47,17 @@ class StoredBatch:
             row = Row(PackedPayload(one.event), one.seq_no, one.columns)
             yield cast("EventEnvelope", row)
 
-    @property
-    def event_bytes_max(self) -> int:
-        """The size of its largest event, as a log counts it."""
+    def fits(self, event_bytes_max: int) -> bool:
+        """Whether none of its events is larger than that, as a log counts it."""
         columns = self._envelopes[0].columns
-        if columns.keys is None and columns.headers is None:
-            return max(len(memoryview(one.event)) for one in self._envelopes)
-        return max(map(event_bytes, self._envelopes))
+        if columns.headers is None and self._envelopes[-1].columns is columns:
+            # Most are far from the limit, which is seen without a look at each: a character of a
+            # key has 4 bytes at most.
+            payload = max(len(memoryview(one.event)) for one in self._envelopes)
+            key = max(map(len, filter(None, columns.keys or ())), default=0)
+            if payload + 4 * key <= event_bytes_max:
+                return True
+        return max(map(event_bytes, self._envelopes)) <= event_bytes_max
 
     def packed(self) -> PackedBatch | None:
         """The batch as a producer packs it; `None` if these are not all events of one batch."""
@@ -72,7 +76,7 @@ class StoredBatch:
             else {}
         )
         body = [
-            b"" if keys is None else struct.pack(f"<{count}I", *map(key_hash, keys)),
+            b"" if keys is None else _packed_hashes(keys),
             SIX_COLUMNS if columns.causes else FIVE_COLUMNS,
             pack(columns.ids),
             pack(columns.timestamps),
@@ -85,6 +89,11 @@ class StoredBatch:
             body.append(pack(causes))
         flags = (0 if keys is None else FLAG_KEYED) | (FLAG_CAUSED if columns.causes else 0)
         return PackedBatch(count, flags, 0, b"".join(body))
+
+
+def _packed_hashes(keys: list[str | None]) -> bytes:
+    hashes = {key: key_hash(key) for key in set(keys)}  # keys come again and again
+    return struct.pack(f"<{len(keys)}I", *map(hashes.__getitem__, keys))
 
 
 def event_bytes(envelope: EventEnvelope) -> int:
