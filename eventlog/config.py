@@ -226,7 +226,7 @@ class AskedOptions:
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
-    """Who asks a server; they go before what the address says, and are shown nowhere."""
+    """User, password and token for a server; they go before the address, and are shown nowhere."""
 
     def __post_init__(self) -> None:
         """Check each value by itself.

@@ -19,9 +19,13 @@ import msgspec
 import pytest
 
 from eventlog import Cause, EventEnvelope, Retention, SeekPosition, blocking
+from eventlog.cli.mirror import _OpenedSource
 from eventlog.demo.main_job import stop_process
-from eventlog.event.stored_batch import identity
+from eventlog.errors import EventTooLarge
+from eventlog.event.stored_batch import StoredBatch, identity
 from eventlog.tools.compare import Difference, first_difference
+from eventlog.tools.mirror import Mirror
+from tests.pools.parts import within
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
@@ -284,6 +288,34 @@ def test_a_mirror_that_is_killed_at_random_copies_each_event_once(
             assert same(log.path, target)
     assert pid is not None
     stop_process(pid)
+
+
+def test_a_mirror_that_follows_finds_its_place_without_waiting_for_a_new_event() -> None:
+    """A kill may come between the last batch and the note of it."""
+    with blocking.open("memory:") as log, blocking.open("memory:") as other:
+        log.append_many(range(10))
+        source = _OpenedSource(log, follow=False, consumer=None)
+        first = Mirror(source, other, renumber=False)
+        first.begin()
+        first.run(lambda _: None)
+        (note,) = other.consumers()
+        other.forget(note.name)
+        other.seek(f"mirror:{source.log_id}:3", SeekPosition.sequence(4))
+        following = _OpenedSource(log, follow=True, consumer=None)
+        found = within(LIMIT_S, Mirror(following, other, renumber=False).begin)
+        assert (found.copied, found.stored) == (10, 10)
+
+
+def test_an_event_that_is_too_large_is_refused_though_its_batch_comes_whole() -> None:
+    """A key counts too: six characters are 18 bytes here, and 3 are the length of the payload."""
+    with blocking.open("memory:") as log, blocking.open("memory:", max_event_bytes=1000) as other:
+        log.append_many([b"x" * 900, b"y" * 980], keys=["k", "日本語日本語"])
+        log.append_many([b"x" * 900, b"y" * 979], keys=["k", "日本語日本語"])
+        events = raw(log)
+        with pytest.raises(EventTooLarge, match="1000 are allowed"):
+            other.append_many(StoredBatch(events[:2]))
+        assert other.append_many(StoredBatch(events[2:])) == (1, 2)
+        assert list(map(identity, raw(other))) == list(map(identity, events[2:]))
 
 
 def changed(fields: dict[str, Any]) -> EventEnvelope:

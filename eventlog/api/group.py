@@ -136,7 +136,7 @@ def described(error: EventLogError) -> str:
 
 
 def failed_by_refusal(_envelope: EventEnvelope, _attempt: int, error: EventLogError) -> Failure:
-    """What a member says unless it is told otherwise: the delivery has failed, without delay."""
+    """The default of `on_refused`: the delivery has failed, and is tried again without delay."""
     return Failure(error=described(error))
 
 

@@ -195,7 +195,7 @@ class ManyEvents(Packing[PackedBatch]):
         self._max_event_bytes = max_event_bytes
 
     def pack(self, events: Iterable[Any]) -> list[PackedBatch]:
-        """As `Packing.pack`; a batch that comes from another log is packed as a whole."""
+        """Pack the events of one call; a batch that comes from another log is packed as a whole."""
         if isinstance(events, StoredBatch) and events.fits(self._max_event_bytes):
             packed = events.packed()
             # Batches are cut once they are past the limit, so they may be somewhat larger.

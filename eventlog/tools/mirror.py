@@ -2,7 +2,7 @@
 
 How far a mirror is stands in its target, as the position of a consumer whose name says which log
 is copied and how much of it: `mirror:LOG_ID:P` at T means that the events up to P of that log are
-among the first T of the target. One `ack` writes both numbers in one step; the name before it is
+among the first T of the target. One `seek` writes both numbers in one step; the name before it is
 forgotten after that. Events that were copied after the last such note are found again by their
 contents: they are, in their order, the next ones of the source.
 
@@ -67,7 +67,7 @@ class Place:
 
 
 class Mirror:
-    """One source, one target; `begin`, then `run`."""
+    """A copy in the making, of one source in one target; `begin`, then `run`."""
 
     def __init__(self, source: Source, target: EventLog, *, renumber: bool) -> None:
         self._source = source
@@ -150,13 +150,18 @@ class Mirror:
             )
 
     def _found_again(self, noted: Place, stored: int) -> Place:
-        """How far the earlier run came after its last note."""
+        """The place of the earlier run: what it copied after its last note is compared."""
         copied = noted.copied
         if stored == noted.stored:
             return noted
-        first, _ = self._source.bounds()
+        first, stop = self._source.bounds()
         source = _one_by_one(self._source.batches(max(copied + 1, first)))
-        wanted = next(source, None)
+
+        def next_wanted() -> EventEnvelope | None:
+            # Only of what is stored: a source that follows would wait for more.
+            return next(source, None) if max(copied + 1, first) < stop else None
+
+        wanted = next_wanted()
         target = self._target.subscribe(
             PREFIX, SeekPosition.sequence(noted.stored + 1), follow=False, type=msgspec.Raw
         )
@@ -166,7 +171,7 @@ class Mirror:
                     break
                 if wanted is not None and identity(event) == identity(wanted):
                     copied = wanted.seq_no or 0
-                    wanted = next(source, None)
+                    wanted = next_wanted()
                 elif not self._renumber:
                     raise self._foreign(event.seq_no or 0)
         return Place(copied, stored)
@@ -260,7 +265,7 @@ class Mirror:
             del self._sent[0]
 
     def _note(self) -> None:
-        """Write down how far it is."""
+        """Store the mirror's place in the target."""
         copied, stored = self.place.copied, self.place.stored
         name = f"{PREFIX}:{self._source.log_id}:{copied}"
         self._noted_at = time.monotonic()
