@@ -1,4 +1,4 @@
-"""Every code block of the README is run, in a folder of its own, as a reader would run it."""
+"""Every code block of the README and its chapters is run, in a folder of its own, as readers do."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from eventlog.demo.main_job import stop_process
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+CHAPTERS = [ROOT / "docs" / f"{name}.md" for name in ("log", "pools", "commands")]
 BLOCK = re.compile(
     r"(?:<!-- (?P<mark>[a-z]+): (?P<name>[a-z-]+) -->\n)?```(?P<kind>\w+)?\n(?P<text>.*?)```",
     re.DOTALL,
 )
-BLOCKS = [match.groupdict() for match in BLOCK.finditer(README)]
+BLOCKS = [
+    match.groupdict()
+    for text in (README, *(chapter.read_text() for chapter in CHAPTERS))
+    for match in BLOCK.finditer(text)
+]
+README_LINES_MAX = 200
 
 
 def blocks(kind: str) -> dict[str, str]:
@@ -50,6 +56,32 @@ def stop_writers(folder: Path) -> None:
                 pid = opened.status().writer_pid
             assert pid is not None
             stop_process(pid)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= README_LINES_MAX
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    """Files and headings, as GitHub names them."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    broken = [
+        f"{page.name}: {link}"
+        for page in pages
+        for link in re.findall(r"\]\(([^)]+)\)", page.read_text())
+        if not link.startswith("http") and not leads_somewhere(page, link)
+    ]
+    assert not broken
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = page.parent / name if name else page
+    if not target.exists():
+        return False
+    headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else []
+    anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    return not anchor or anchor in anchors
 
 
 def test_every_block_of_code_has_a_test() -> None:
