@@ -7,6 +7,8 @@
 `payload`         values as MessagePack
 `record_batch`    many events as one batch: what is appended, stored and read
 `batch_builder`   a batch in the making
+`texts`           what keys and headers may be
+`text_columns`    keys and headers as columns of a batch
 `many_events`     the batches of one `append_many`
 `stored_batch`    events of one log on their way into another
 `bad_values`      where in an event a value is that cannot be stored

@@ -21,15 +21,7 @@ from eventlog.event.cause import (
     pack_causes,
     source_of,
 )
-from eventlog.event.envelope import (
-    ID_BYTES,
-    TIMESTAMP_BYTES,
-    Columns,
-    Row,
-    check_headers,
-    check_key,
-    new_id,
-)
+from eventlog.event.envelope import ID_BYTES, TIMESTAMP_BYTES, Columns, Row, new_id
 from eventlog.event.payload import (
     PLAIN_OPTIONS,
     PackedPayload,
@@ -41,12 +33,21 @@ from eventlog.event.record_batch import (
     FIVE_COLUMNS,
     FLAG_CAUSED,
     FLAG_KEYED,
-    KEY_HASH_BYTES,
     SIX_COLUMNS,
     BatchParts,
     PackedBatch,
-    key_hash,
 )
+from eventlog.event.text_columns import (
+    KEY_HASH_BYTES,
+    NIL,
+    NO_HASH,
+    NO_KEY,
+    PackedHeaders,
+    PackedKeys,
+    array_header,
+    packed_column,
+)
+from eventlog.event.texts import check_key
 
 EVENT_OVERHEAD_BYTES: Final = TIMESTAMP_BYTES + ID_BYTES + KEY_HASH_BYTES + 6
 """What an event costs in a batch, at most, beside its payload, key and headers: one with a key or
@@ -71,13 +72,17 @@ class BatchBuilder:
         "_causes",
         "_events",
         "_has_large",
+        "_hashes",
+        "_headers",
         "_ids",
         "_is_plain",
+        "_keys",
+        "_known_headers",
+        "_known_keys",
         "_max_event_bytes",
         "_pack",
         "_pack_event",
         "_path",
-        "_rows",
         "_sources",
         "_timestamps",
         "bytes",
@@ -90,6 +95,8 @@ class BatchBuilder:
         self._pack_event = new_event_packer()
         self._max_event_bytes = max_event_bytes
         self._has_large = False
+        self._known_keys = PackedKeys()
+        self._known_headers = PackedHeaders()
         self.clear()
 
     def clear(self) -> None:
@@ -97,7 +104,12 @@ class BatchBuilder:
         self._events: list[bytes] = []
         """Packed payloads; one element may hold several, one after the other."""
         self._timestamps: list[int] = []
-        self._rows: dict[int, tuple[str | None, dict[str, str] | None]] = {}
+        self._keys: list[bytes] = []
+        """Packed keys of the first events, up to the last one that has a key."""
+        self._hashes: list[bytes] = []
+        """The hash of each of these."""
+        self._headers: list[bytes] = []
+        """Packed headers of the first events, up to the last one that has headers."""
         self._ids: dict[int, bytes] = {}
         self._causes: dict[int, Cause] = {}
         self._sources: set[tuple[bytes, str]] = set()
@@ -120,7 +132,8 @@ class BatchBuilder:
             end += 2 if _is_head_of_large(self._events[end]) else 1
         del self._events[end:]
         del self._timestamps[rows:]
-        self._rows = {row: columns for row, columns in self._rows.items() if row < rows}
+        for column in (self._keys, self._hashes, self._headers):
+            del column[rows:]
         self._ids = {row: one for row, one in self._ids.items() if row < rows}
         self._causes = {row: one for row, one in self._causes.items() if row < rows}
         self._sources = set(map(source_of, self._causes.values()))
@@ -142,10 +155,10 @@ class BatchBuilder:
             InvalidArgumentType: the key or the headers have another type.
         """
         kind = type(event)
-        if key is not None or headers is not None or kind is Row:
-            return self._add_with_columns(event, key, headers)
+        if kind is Row:
+            return self._add_envelope(event, key, headers)
         if kind is bytes and len(event) >= LARGE_BYTES:
-            return self._add_large(event)
+            return self._add_large(event, key, headers)
         # As `_packed` and `_take`, written out: this runs for every event.
         try:
             if kind is bytes:  # msgpack is faster with these
@@ -157,7 +170,9 @@ class BatchBuilder:
         except _REFUSALS:
             packed = self._packed_otherwise(event)
         size = len(packed)
-        if size > self._max_event_bytes:
+        if key is not None or headers is not None:
+            size = self._add_texts(key, headers, size)
+        elif size > self._max_event_bytes:
             raise self._too_large(size)
         timestamps = self._timestamps
         self._events.append(packed)
@@ -182,26 +197,51 @@ class BatchBuilder:
             place = bad_place(event, self._pack_event, error) if events is None else ""
             raise self._invalid(error, place) from error
 
-    def _add_large(self, event: bytes) -> int:
+    def _add_large(self, event: bytes, key: str | None, headers: Mapping[str, str] | None) -> int:
         """As `add`, without a copy: bytes never change."""
-        row = self._take(_BIN_32.pack(0xC6, len(event)), time.time_ns(), payload_bytes=len(event))
+        size = self._add_texts(key, headers, _BIN_32.size + len(event))
+        row = self._take(_BIN_32.pack(0xC6, len(event)), time.time_ns(), size)
         self._events.append(event)
         self._has_large = True
         return row
 
-    def _take(
-        self,
-        packed: bytes,
-        timestamp_ns: int,
-        *,
-        payload_bytes: int = 0,
-        key_bytes: int = 0,
-        headers_bytes: int = 0,
+    def _add_texts(
+        self, key: str | None, headers: Mapping[str, str] | None, payload_bytes: int
     ) -> int:
-        """Add a packed event; `payload_bytes` more of it are added by the caller."""
-        size = len(packed) + payload_bytes + key_bytes + headers_bytes
+        """Add the key and the headers of the next event; its size with them.
+
+        Raises:
+            EventTooLarge, InvalidArgument, InvalidArgumentType: nothing was added.
+        """
+        packed_key, key_hash, key_bytes = NO_KEY
+        if key is not None:
+            try:
+                packed_key, key_hash, key_bytes = self._known_keys[key]
+            except TypeError:  # it cannot be hashed
+                check_key(key)
+                raise
+        packed_headers = b"" if headers is None else self._known_headers.of(headers)
+        headers_bytes = len(packed_headers)
+        size = payload_bytes + key_bytes + headers_bytes
         if size > self._max_event_bytes:
             raise self._too_large(size, key_bytes, headers_bytes)
+        row = len(self._timestamps)
+        if key is not None:
+            keys, hashes = self._keys, self._hashes
+            if len(keys) < row:
+                keys += [NIL] * (row - len(keys))
+                hashes += [NO_HASH] * (row - len(hashes))
+            keys.append(packed_key)
+            hashes.append(key_hash)
+        if headers is not None:
+            column = self._headers
+            if len(column) < row:
+                column += [NIL] * (row - len(column))
+            column.append(packed_headers)
+        return size
+
+    def _take(self, packed: bytes, timestamp_ns: int, size: int) -> int:
+        """Add a packed event, whose key and headers are added already; its row."""
         self._events.append(packed)
         self._timestamps.append(timestamp_ns)
         self.bytes += size + EVENT_OVERHEAD_BYTES
@@ -224,7 +264,7 @@ class BatchBuilder:
         now = time.time_ns()
         has_room = self.bytes + size < limit_bytes and len(self) + len(events) < BATCH_EVENTS_LIMIT
         if together and has_room and len(together) <= self._max_event_bytes:
-            self._events.append(together[_array_header_bytes(len(events)) :])
+            self._events.append(together[len(array_header(len(events))) :])
             self._timestamps += [now] * len(events)
             self.bytes += size
             return []
@@ -233,7 +273,7 @@ class BatchBuilder:
             raise self._too_large(max(map(len, packed)))
         full = []
         for one in packed:
-            self._take(one, now)
+            self._take(one, now, len(one))
             if self.bytes >= limit_bytes or self.is_full:
                 full.append(self.build())
         return full
@@ -241,25 +281,19 @@ class BatchBuilder:
     def _pack_each(self, events: list[Any]) -> list[bytes]:
         return list(map(self._packed, events))
 
-    def _add_with_columns(
-        self, event: Any, key: str | None, headers: Mapping[str, str] | None
+    def _add_envelope(
+        self, envelope: Row, key: str | None, headers: Mapping[str, str] | None
     ) -> int:
-        """The long way, for an event that has more than a payload."""
-        envelope = event if type(event) is Row else None
-        timestamp_ns = time.time_ns()
-        if envelope is not None:
-            event, timestamp_ns = envelope.event, envelope.timestamp_ns
-            key = envelope.key if key is None else key
-            headers = envelope.headers if headers is None else headers
-        key_bytes, headers_bytes = self._check_row(key, headers)
+        """An event with an id and a time of its own, and perhaps a cause."""
+        event = envelope.event
+        key = envelope.key if key is None else key
+        headers = envelope.headers if headers is None else headers
         packed = event if type(event) is PackedPayload else self._packed(event)
-        row = self._take(packed, timestamp_ns, key_bytes=key_bytes, headers_bytes=headers_bytes)
-        if key is not None or headers is not None:
-            self._rows[row] = (key, None if headers is None else dict(headers))
-        if envelope is not None:
-            self._ids[row] = envelope.id_bytes
-            if (cause := envelope.cause) is not None:
-                self._add_cause(row, cause)
+        size = self._add_texts(key, headers, len(packed))
+        row = self._take(packed, envelope.timestamp_ns, size)
+        self._ids[row] = envelope.id_bytes
+        if (cause := envelope.cause) is not None:
+            self._add_cause(row, cause)
         return row
 
     def note_result(self, row: int, id_bytes: bytes, cause: Cause) -> None:
@@ -274,11 +308,6 @@ class BatchBuilder:
             self._sources.add(source)
             self.bytes += SOURCE_OVERHEAD_BYTES + len(cause.group.encode())
         self.bytes += ROW_BYTES
-
-    def _check_row(self, key: str | None, headers: Mapping[str, str] | None) -> tuple[int, int]:
-        """The bytes that the key adds, and those that the headers add."""
-        key_bytes = 0 if key is None else len(check_key(key).encode())
-        return key_bytes, 0 if headers is None else len(self._pack(check_headers(headers)))
 
     def _invalid(self, error: Exception, place: str) -> InvalidEvent:
         at = f"{place}: " if place else ""
@@ -314,14 +343,15 @@ class BatchBuilder:
         """The same, with large payloads as they are."""
         count = len(self._timestamps)
         assert count, "an empty batch has no place in a log"
-        keys, headers, hashes = self._columns_of_rows(count)
+        hashes = b"".join(self._hashes)
         parts = [
             hashes,
+            NO_HASH * (count - len(self._hashes)) if hashes else b"",
             SIX_COLUMNS if self._causes else FIVE_COLUMNS,
             self._pack(self._id_column(count)),
             self._pack(_packed_timestamps(self._timestamps)),
-            self._pack(keys),
-            self._pack(headers),
+            packed_column(self._keys, count),
+            packed_column(self._headers, count),
             _ARRAY_32.pack(0xDD, count),
             *self._events,
         ]
@@ -333,19 +363,6 @@ class BatchBuilder:
         self.clear()
         joined = _joined(parts) if has_large else [b"".join(parts)]
         return BatchParts(count, flags, 0, joined)
-
-    def _columns_of_rows(
-        self, count: int
-    ) -> tuple[list[str | None] | None, list[dict[str, str] | None] | None, bytes]:
-        if not self._rows:
-            return None, None, b""
-        rows = [self._rows.get(row, (None, None)) for row in range(count)]
-        keys = [key for key, _ in rows]
-        headers = [header for _, header in rows]
-        has_keys = any(key is not None for key in keys)
-        has_headers = any(header is not None for header in headers)
-        hashes = struct.pack(f"<{count}I", *map(key_hash, keys)) if has_keys else b""
-        return (keys if has_keys else None), (headers if has_headers else None), hashes
 
     def _id_column(self, count: int) -> bytes:
         base = new_id(self._timestamps[0])
@@ -367,11 +384,6 @@ def _joined(parts: list[bytes]) -> list[bytes]:
         run = list(group)
         joined += run if is_large else [b"".join(run)]
     return joined
-
-
-def _array_header_bytes(count: int) -> int:
-    """What MessagePack puts before the elements of an array."""
-    return 1 if count < 16 else 3 if count < 65_536 else 5
 
 
 def _packed_timestamps(timestamps: list[int]) -> bytes:

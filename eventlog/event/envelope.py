@@ -10,8 +10,8 @@ batch's worth is made by one `map` in C, and nothing is converted until it is as
                        +-- stored_ns   when the writer stored the batch, or None before that
                        +-- ids         16 bytes for each row, or one base id for all
                        +-- timestamps   8 bytes for each row
-                       +-- keys         list, or None if no row has one
-                       +-- headers      list, or None if no row has one
+                       +-- keys         list or packed list, or None if no row has one
+                       +-- headers      list or packed list, or None if no row has one
                        +-- causes       what gives the cause of a row, or None if no row has one
 
 Ids are UUIDs of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds and 74 random bits. Ids
@@ -34,6 +34,7 @@ import msgspec
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.cause import Cause, Causes, OneCause
+from eventlog.event.texts import check_headers, check_key
 
 __all__ = ["EventEnvelope"]
 
@@ -47,6 +48,10 @@ _LOW_BITS: Final = 62
 _LOW_MASK: Final = (1 << _LOW_BITS) - 1
 
 
+TextColumn = list[Any] | bytes | None
+"""A value for each row, or these packed (see `text_columns`); `None` if no row has one."""
+
+
 class Columns:
     """What a batch stores of its events beside the payloads, each read only when asked for."""
 
@@ -54,9 +59,9 @@ class Columns:
         "attempts",
         "base_seq_no",
         "causes",
-        "headers",
         "ids",
-        "keys",
+        "packed_headers",
+        "packed_keys",
         "stored_ns",
         "timestamps",
     )
@@ -66,8 +71,8 @@ class Columns:
         base_seq_no: int,
         ids: bytes,
         timestamps: bytes,
-        keys: list[str | None] | None,
-        headers: list[dict[str, str] | None] | None,
+        keys: TextColumn,
+        headers: TextColumn,
         stored_ns: int | None = None,
         *,
         causes: Causes | OneCause | None = None,
@@ -76,10 +81,35 @@ class Columns:
         self.stored_ns = stored_ns
         self.ids = ids
         self.timestamps = timestamps
-        self.keys = keys
-        self.headers = headers
+        self.packed_keys = keys
+        """Packed until somebody asks for a key, and so `packed_headers`."""
+        self.packed_headers = headers
         self.causes = causes
         self.attempts: dict[int, int] | None = None
+
+    @property
+    def keys(self) -> list[str | None] | None:
+        """A key for each row.
+
+        Raises:
+            CorruptLog: the producer has packed something else.
+        """
+        keys = self.packed_keys
+        if isinstance(keys, bytes):
+            keys = self.packed_keys = _unpacked(keys, self.base_seq_no)
+        return keys
+
+    @property
+    def headers(self) -> list[dict[str, str] | None] | None:
+        """The headers of each row.
+
+        Raises:
+            CorruptLog: the producer has packed something else.
+        """
+        headers = self.packed_headers
+        if isinstance(headers, bytes):
+            headers = self.packed_headers = _unpacked(headers, self.base_seq_no)
+        return headers
 
     def note_attempt(self, seq_no: int, attempt: int) -> None:
         """Say that a group hands the event out for the second time, or a later one."""
@@ -327,45 +357,15 @@ def datetime_of(timestamp_ns: int) -> datetime:
     return _EPOCH + timedelta(microseconds=timestamp_ns // 1000)
 
 
-def check_key(key: object) -> str:
-    """The key itself.
-
-    Raises:
-        InvalidArgumentType: it is not a string.
-        InvalidArgument: it cannot be written as UTF-8.
-    """
-    if not isinstance(key, str):
-        raise InvalidArgumentType(f"the key is {key!r}; give a string")
-    _check_text(key)
-    return key
-
-
-def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """A copy of the headers.
-
-    Raises:
-        InvalidArgumentType: not a mapping of strings to strings.
-        InvalidArgument: one cannot be written as UTF-8.
-    """
-    if not isinstance(headers, Mapping):
-        raise InvalidArgumentType(f"the headers are {headers!r}; give a dict of strings")
-    for text in (*headers.keys(), *headers.values()):
-        if not isinstance(text, str):
-            raise InvalidArgumentType(f"the headers hold {text!r}; give a dict of strings")
-        _check_text(text)
-    return dict(headers)
-
-
 def new_id(timestamp_ns: int) -> bytes:
     """A fresh UUIDv7 for that time."""
     return id_of(timestamp_ns, int.from_bytes(os.urandom(10), "little") & _RANDOM_MASK)
 
 
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(f"{text!r} is not valid text: {error.reason}") from None
+def _unpacked(column: bytes, base_seq_no: int) -> list[Any]:
+    from eventlog.event.text_columns import unpacked  # importing eventlog loads no codec
+
+    return unpacked(column, base_seq_no)
 
 
 def _id_after(base: bytes, row: int, timestamp_ns: int) -> bytes:

@@ -43,16 +43,17 @@ from eventlog.event.envelope import (
     TIMESTAMP_BYTES,
     Columns,
     EventEnvelope,
+    TextColumn,
     envelopes_of,
 )
 from eventlog.event.payload import unpack, unpack_extension
+from eventlog.event.text_columns import KEY_HASH_BYTES, NIL, is_column_of
 
 FLAG_KEYED: Final = 1
 """The batch has an area of key hashes."""
 FLAG_CAUSED: Final = 2
 """The body has a sixth column, of causes: releases before it refuse the batch, naming the flag."""
 FLAGS_KNOWN: Final = FLAG_KEYED | FLAG_CAUSED
-KEY_HASH_BYTES: Final = 4
 FIVE_COLUMNS: Final = b"\x95"
 """How a body begins: MessagePack's array of so many."""
 SIX_COLUMNS: Final = b"\x96"
@@ -91,9 +92,6 @@ def areas_bytes(count: int, flags: int, acks_bytes: int) -> int:
     return (count * KEY_HASH_BYTES if flags & FLAG_KEYED else 0) + acks_bytes
 
 
-_Keys = list[str | None] | None
-_Headers = list[dict[str, str] | None] | None
-
 Decode = Callable[[bytes | memoryview], Any]
 """Turns a body into its columns; raises `ValueError` for what is none."""
 
@@ -109,15 +107,34 @@ def decoder_for(kind: Any) -> Decode:
         InvalidArgumentType: msgspec cannot decode to it.
     """
     if kind is None:
-        return unpack
+        return decode_any
     try:
-        columns = tuple[bytes, bytes, _Keys, _Headers, list[kind]]
-        caused = tuple[bytes, bytes, _Keys, _Headers, list[kind], Column]
-        decode = msgspec.msgpack.Decoder(columns, ext_hook=unpack_extension).decode
-        decode_caused = msgspec.msgpack.Decoder(caused, ext_hook=unpack_extension).decode
+        return _decoder_of(kind)
     except (TypeError, NameError) as error:
         raise InvalidArgumentType(f"type={kind!r} cannot be decoded to: {error}") from error
+
+
+def _decoder_of(kind: Any) -> Decode:
+    columns = tuple[bytes, bytes, msgspec.Raw, msgspec.Raw, list[kind]]
+    caused = tuple[bytes, bytes, msgspec.Raw, msgspec.Raw, list[kind], Column]
+    decode = msgspec.msgpack.Decoder(columns, ext_hook=unpack_extension).decode
+    decode_caused = msgspec.msgpack.Decoder(caused, ext_hook=unpack_extension).decode
     return lambda body: (decode_caused if body[:1] == SIX_COLUMNS else decode)(body)
+
+
+_decode_any: Final = _decoder_of(Any)
+
+
+def decode_any(body: bytes | memoryview) -> Any:
+    """The columns of a body, whatever its payloads are.
+
+    Raises:
+        ValueError: it has no columns.
+    """
+    try:
+        return _decode_any(body)
+    except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError):
+        return unpack(body)
 
 
 def mismatch(error: Exception, base_seq_no: int, path: str) -> EventTypeMismatch:
@@ -136,7 +153,7 @@ def unpack_body(
     body: bytes | memoryview,
     count: int,
     base_seq_no: int,
-    decode: Decode = unpack,
+    decode: Decode = decode_any,
     stored_ns: int | None = None,
 ) -> list[EventEnvelope]:
     """The envelopes of one batch, which was stored at `stored_ns`.
@@ -156,6 +173,7 @@ def unpack_body(
         if not isinstance(columns, list | tuple) or len(columns) not in (5, 6):
             raise ValueError("the body is neither five columns nor six")
         ids, timestamps, keys, headers, events, *rest = columns
+        keys, headers = text_column(keys), text_column(headers)
         _check_columns(ids, timestamps, keys, headers, events, count)
         causes = causes_of(rest[0], count) if rest else None
         columns = Columns(base_seq_no, ids, timestamps, keys, headers, stored_ns, causes=causes)
@@ -166,7 +184,12 @@ def unpack_body(
 
 
 def _check_columns(
-    ids: object, timestamps: object, keys: object, headers: object, events: object, count: int
+    ids: object,
+    timestamps: object,
+    keys: TextColumn,
+    headers: TextColumn,
+    events: object,
+    count: int,
 ) -> None:
     """Columns of other lengths would make an index error of whoever asks for a key, much later."""
     if not isinstance(events, list) or len(events) != count:
@@ -175,6 +198,19 @@ def _check_columns(
         raise ValueError("the ids have another length")
     if not isinstance(timestamps, bytes) or len(timestamps) != TIMESTAMP_BYTES * count:
         raise ValueError("the timestamps have another length")
-    for column in (keys, headers):
-        if column is not None and not (isinstance(column, list) and len(column) == count):
-            raise ValueError("the keys or headers have another length")
+    if not is_column_of(keys, count) or not is_column_of(headers, count):
+        raise ValueError("the keys or headers have another length")
+
+
+def text_column(column: Any) -> TextColumn:
+    """Keys or headers as a decoder gave them; packed ones are copied, and keep nothing mapped.
+
+    Raises:
+        ValueError: they are no column.
+    """
+    if type(column) is msgspec.Raw:
+        packed = bytes(column)
+        return None if packed == NIL else packed
+    if column is not None and not isinstance(column, list):
+        raise ValueError("the keys or headers are no array")
+    return column

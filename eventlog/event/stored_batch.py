@@ -16,7 +16,7 @@ import msgspec
 
 from eventlog.errors import InvalidArgumentType
 from eventlog.event.cause import pack_causes
-from eventlog.event.envelope import TIMESTAMP_BYTES, EventEnvelope, Row
+from eventlog.event.envelope import TIMESTAMP_BYTES, EventEnvelope, Row, TextColumn
 from eventlog.event.payload import PackedPayload
 from eventlog.event.record_batch import (
     FIVE_COLUMNS,
@@ -50,12 +50,11 @@ class StoredBatch:
     def fits(self, event_bytes_max: int) -> bool:
         """Whether none of its events is larger than that, as a log counts it."""
         columns = self._envelopes[0].columns
-        if columns.headers is None and self._envelopes[-1].columns is columns:
-            # Most are far from the limit, which is seen without a look at each: a character of a
-            # key has 4 bytes at most.
+        if self._envelopes[-1].columns is columns:
+            # Most are far from the limit, which is seen without a look at each key.
             payload = max(len(memoryview(one.event)) for one in self._envelopes)
-            key = max(map(len, filter(None, columns.keys or ())), default=0)
-            if payload + 4 * key <= event_bytes_max:
+            texts = _packed(columns.packed_keys), _packed(columns.packed_headers)
+            if payload + sum(map(len, texts)) <= event_bytes_max:
                 return True
         return max(map(event_bytes, self._envelopes)) <= event_bytes_max
 
@@ -69,29 +68,36 @@ class StoredBatch:
             or len(columns.timestamps) != count * TIMESTAMP_BYTES
         ):
             return None
-        keys, pack = columns.keys, msgpack.packb
+        pack = msgpack.packb
+        keys, headers = _packed(columns.packed_keys), _packed(columns.packed_headers)
         causes = pack_causes(
             {row: one.cause for row, one in enumerate(self._envelopes) if one.cause is not None}
             if columns.causes
             else {}
         )
         body = [
-            b"" if keys is None else _packed_hashes(keys),
+            _packed_hashes(columns.keys),
             SIX_COLUMNS if columns.causes else FIVE_COLUMNS,
             pack(columns.ids),
             pack(columns.timestamps),
-            pack(keys),
-            pack(columns.headers),
+            keys,
+            headers,
             _ARRAY_32.pack(0xDD, count),
             *[one.event for one in self._envelopes],
         ]
         if columns.causes:
             body.append(pack(causes))
-        flags = (0 if keys is None else FLAG_KEYED) | (FLAG_CAUSED if columns.causes else 0)
+        flags = (FLAG_KEYED if body[0] else 0) | (FLAG_CAUSED if columns.causes else 0)
         return PackedBatch(count, flags, 0, b"".join(body))
 
 
-def _packed_hashes(keys: list[str | None]) -> bytes:
+def _packed(column: TextColumn) -> bytes:
+    return column if isinstance(column, bytes) else msgpack.packb(column)
+
+
+def _packed_hashes(keys: list[str | None] | None) -> bytes:
+    if keys is None:
+        return b""
     hashes = {key: key_hash(key) for key in set(keys)}  # keys come again and again
     return struct.pack(f"<{len(keys)}I", *map(hashes.__getitem__, keys))
 

@@ -31,8 +31,14 @@ from eventlog.api.times import LogClock, first_at
 from eventlog.config import LogOptions
 from eventlog.errors import CorruptLog, SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope, datetime_of
-from eventlog.event.payload import unpack
-from eventlog.event.record_batch import Decode, PackedBatch, areas_bytes, mismatch, unpack_body
+from eventlog.event.record_batch import (
+    Decode,
+    PackedBatch,
+    areas_bytes,
+    decode_any,
+    mismatch,
+    unpack_body,
+)
 from eventlog.memory.coordinator import Groups
 
 
@@ -198,7 +204,7 @@ class MemoryLog:
         batch = self.batch_of(seq_no)
         if batch is None:
             return None
-        return batch.envelopes(self.path, unpack)[seq_no - batch.base_seq_no :]
+        return batch.envelopes(self.path, decode_any)[seq_no - batch.base_seq_no :]
 
     def resolve(self, position: SeekPosition, consumer: str) -> int:
         """The number of the next event for a subscription that starts at `position` now."""

@@ -25,12 +25,21 @@ from eventlog.event.envelope import (
     Columns,
     EventEnvelope,
     Row,
-    check_key,
     id_of,
 )
 from eventlog.event.many_events import Packing
-from eventlog.event.payload import PLAIN_OPTIONS, pack_plain, unpack
-from eventlog.event.record_batch import FIVE_COLUMNS, Decode, areas_bytes, mismatch, unpack_body
+from eventlog.event.payload import PLAIN_OPTIONS, pack_plain
+from eventlog.event.record_batch import (
+    FIVE_COLUMNS,
+    Decode,
+    areas_bytes,
+    decode_any,
+    mismatch,
+    text_column,
+    unpack_body,
+)
+from eventlog.event.text_columns import is_column_of
+from eventlog.event.texts import check_key
 from eventlog.remote.driver import Stored
 
 RANDOM_MASK: Final = (1 << RANDOM_BITS) - 1
@@ -197,7 +206,7 @@ def envelope_of(stored: Stored, path: str, decode: Decode) -> EventEnvelope:
 def readable(stored: Stored, path: str) -> EventEnvelope | None:
     """The event, for a dead letter; `None` for a record that is none."""
     try:
-        return envelope_of(stored, path, unpack)
+        return envelope_of(stored, path, decode_any)
     except CorruptLog:
         return None
 
@@ -228,6 +237,7 @@ def _plain_envelope_of(stored: Stored, decode: Decode) -> EventEnvelope | None:
     if not isinstance(columns, list | tuple) or len(columns) != 5:
         return None
     ids, timestamps, keys, headers, events = columns
+    keys, headers = text_column(keys), text_column(headers)
     if (
         type(ids) is bytes
         and len(ids) == ID_BYTES
@@ -236,7 +246,7 @@ def _plain_envelope_of(stored: Stored, decode: Decode) -> EventEnvelope | None:
         and type(events) is list
         and len(events) == 1
         and headers is None
-        and (keys is None or (type(keys) is list and len(keys) == 1))
+        and is_column_of(keys, 1)
     ):
         row = Row(events[0], seq_no, Columns(seq_no, ids, timestamps, keys, None, stored_ns))
         return cast("EventEnvelope", row)

@@ -15,7 +15,7 @@ from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import NextBatch, StreamOfBatches
 from eventlog.errors import CorruptLog, EventsTruncated, EventTypeMismatch
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.payload import unpack
+from eventlog.event.record_batch import decode_any
 from eventlog.remote.driver import Reader, Stored, Unreachable
 from eventlog.remote.handle import CLOSE_S, RemoteHandle
 from eventlog.remote.record import bytes_in, envelopes_of
@@ -177,7 +177,7 @@ def read_from(log: RemoteEventLog, bounds: Bounds) -> Callable[[], NextBatch]:
             count = min(stop - seq_no, EVENTS_AT_ONCE)
             stored = await handle.calls.repeated(lambda: handle.driver.read(seq_no, count))
             place = stored[-1].seq_no + 1, stop
-            return envelopes_of(stored, handle.path, unpack)
+            return envelopes_of(stored, handle.path, decode_any)
 
         return next_batch
 

@@ -9,8 +9,9 @@ from uuid import UUID
 from eventlog.errors import EventTooLarge
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.record_batch import FLAG_KEYED, KEY_HASH_BYTES, PackedBatch
+from eventlog.event.record_batch import FLAG_KEYED, PackedBatch
 from eventlog.event.results import add_results
+from eventlog.event.text_columns import KEY_HASH_BYTES
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.groups.acks import Acks, pack_acks

@@ -15,8 +15,7 @@ import msgspec
 
 from eventlog.errors import CorruptLog
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.payload import unpack
-from eventlog.event.record_batch import Decode, mismatch, unpack_body
+from eventlog.event.record_batch import Decode, decode_any, mismatch, unpack_body
 from eventlog.local.storage.format import (
     FIRST_BATCH,
     BatchHeader,
@@ -37,7 +36,7 @@ class StoredBatch(NamedTuple):
     segment: SegmentReader
     position: int
 
-    def envelopes(self, path: str, decode: Decode = unpack) -> list[EventEnvelope]:
+    def envelopes(self, path: str, decode: Decode = decode_any) -> list[EventEnvelope]:
         """The events, decoded.
 
         Raises:

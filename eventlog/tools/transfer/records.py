@@ -18,14 +18,8 @@ from typing import Any, Final
 
 from eventlog.errors import InvalidEvent
 from eventlog.event.cause import unpacked_cause
-from eventlog.event.envelope import (
-    ID_BYTES,
-    EventEnvelope,
-    check_headers,
-    check_key,
-    envelope_of,
-    new_id,
-)
+from eventlog.event.envelope import ID_BYTES, EventEnvelope, envelope_of, new_id
+from eventlog.event.texts import check_headers, check_key
 
 FIELDS: Final = ("seq_no", "id", "timestamp", "key", "headers", "cause", "event")
 

@@ -31,18 +31,19 @@ class FasterFifo(System):
 
     needs: ClassVar[str | None] = "faster_fifo"
 
-    def __init__(self, place: Place, way: Way = "one") -> None:
+    def __init__(self, place: Place, way: Way = "one", size: int = BATCH_EVENTS) -> None:
         super().__init__(place)
         self.way = way
+        self.size = size
         from faster_fifo import Queue
 
-        size = LARGE_RING_BYTES if place.payload.is_large else RING_BYTES
+        ring_bytes = LARGE_RING_BYTES if place.payload.is_large else RING_BYTES
         if way == "lists" or place.payload.size is None:
             # A bound method of a Packer can't be pickled, so the ends make their own.
             codec: dict[str, Any] = {"dumps": msgpack.packb, "loads": msgpack.unpackb}
         else:
             codec = {"dumps": _as_it_is, "loads": bytes}
-        self.queues = [Queue(max_size_bytes=size, **codec) for _ in range(place.consumers)]
+        self.queues = [Queue(max_size_bytes=ring_bytes, **codec) for _ in range(place.consumers)]
 
     @contextmanager
     def opened(self) -> Iterator[list[int]]:
@@ -51,7 +52,7 @@ class FasterFifo(System):
 
     def produce(self, task: ProducerTask) -> None:
         """It waits while a ring is full."""
-        batch_events = task.payload.batch_events(BATCH_EVENTS)
+        batch_events = task.payload.batch_events(self.size)
         for queue in self.queues:
             if self.way == "lists" or task.payload.size is None:
                 queue.dumps = msgpack.Packer().pack

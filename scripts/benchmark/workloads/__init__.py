@@ -7,6 +7,7 @@ from benchmark.workloads.engines import EnginePools, Engines
 from benchmark.workloads.fan_out import FanOut
 from benchmark.workloads.idle import Idle
 from benchmark.workloads.latency import Latency
+from benchmark.workloads.lists import Lists
 from benchmark.workloads.payloads import Payloads
 from benchmark.workloads.pool_death import PoolDeath
 from benchmark.workloads.pools import SlowHandlers, TrivialHandlers
@@ -17,11 +18,14 @@ from benchmark.workloads.seek import Seek
 from benchmark.workloads.segments import Segments
 from benchmark.workloads.start_up import StartUp
 from benchmark.workloads.sync import Sync
+from benchmark.workloads.texts import Texts
 from benchmark.workloads.throughput import Throughput
 from benchmark.workloads.writer_memory import WriterMemory
 
 WORKLOADS: tuple[type[Workload], ...] = (
     Throughput,
+    Texts,
+    Lists,
     Payloads,
     FanOut,
     Producers,
