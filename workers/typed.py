@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 import msgspec
@@ -34,12 +35,22 @@ class Typed:
         try:
             if self._kind is memoryview:
                 return memoryview(envelope.event)
-            return msgspec.convert(envelope.event, self._kind)
+            return msgspec.convert(envelope.event, self._kind, dec_hook=_array_of)
         except (msgspec.ValidationError, TypeError) as error:
             raise EventTypeMismatch(
                 f"event {envelope.seq_no} is not of the type that the pool was given: {error}",
                 seq_no=envelope.seq_no,
             ) from error
+
+
+def _array_of(kind: Any, value: Any) -> Any:
+    """A numpy array, which msgspec asks for, of the view that an event holds."""
+    wanted = getattr(kind, "__origin__", kind)
+    if (wanted.__module__, wanted.__name__) != ("numpy", "ndarray") or type(
+        value
+    ) is not memoryview:
+        raise TypeError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
+    return sys.modules["numpy"].asarray(value)
 
 
 def check_type(kind: Any) -> None:
@@ -54,7 +65,7 @@ def check_type(kind: Any) -> None:
         raise InvalidArgumentType("type=msgspec.Raw is for streams; leave it out, or give a type")
     try:
         # What it can be converted to is looked at when it is, so something is.
-        msgspec.convert(None, kind)
+        msgspec.convert(None, kind, dec_hook=_array_of)
     except msgspec.ValidationError:
         return
     except (TypeError, NameError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 from eventlog.api.positions import SeekPosition
 from eventlog.cli.printing import clean
 from eventlog.errors import InvalidArgument
+from eventlog.event.arrays import fields_of as array_fields
 from eventlog.event.envelope import EventEnvelope
 from eventlog.tools.transfer.json_lines import encode, fields_of, to_plain
 
@@ -57,9 +58,18 @@ def plain_event(event: Any) -> Any:
     return to_plain(event)
 
 
-def event_json(event: Any) -> str:
-    """A payload as JSON, in the same forms."""
-    return encode(plain_event(event))
+def event_text(event: Any) -> str:
+    """A payload as JSON, in the same forms; of arrays their dtype and sizes."""
+    return encode(plain_event(_without_values(event)))
+
+
+def _without_values(value: Any) -> Any:
+    if isinstance(value, memoryview):
+        dtype, sizes, _ = array_fields(value)
+        return f"array {dtype} {tuple(sizes)}"
+    if isinstance(value, dict):
+        return {key: _without_values(inner) for key, inner in value.items()}
+    return [_without_values(inner) for inner in value] if type(value) is list else value
 
 
 def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | None) -> str:
@@ -69,7 +79,7 @@ def envelope_line(envelope: EventEnvelope, *, as_json: bool, template: str | Non
         event = fields.pop("event")
         return encode({**fields, "key": envelope.key, "headers": envelope.headers, "event": event})
     payload = envelope.event
-    text = clean(payload) if isinstance(payload, str) else event_json(payload)
+    text = clean(payload) if isinstance(payload, str) else event_text(payload)
     if template is None:
         return f"{envelope.seq_no}\t{text}"
     headers, key = envelope.headers, envelope.key

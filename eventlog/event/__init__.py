@@ -5,6 +5,7 @@
 `cause`           what a result came from
 `results`         results of handlers as events
 `payload`         values as MessagePack
+`arrays`          values in memory, such as numpy's, as payloads
 `record_batch`    many events as one batch: what is appended, stored and read
 `batch_builder`   a batch in the making
 `texts`           what keys and headers may be

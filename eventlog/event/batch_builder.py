@@ -11,8 +11,11 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Any, Final
 
+import msgpack
+
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventTooLarge, InvalidEvent
+from eventlog.event.arrays import ARRAY_EXTENSION, PackedArray, is_plain_bytes, packed_array
 from eventlog.event.bad_values import bad_place
 from eventlog.event.cause import (
     ROW_BYTES,
@@ -23,6 +26,7 @@ from eventlog.event.cause import (
 )
 from eventlog.event.envelope import ID_BYTES, TIMESTAMP_BYTES, Columns, Row, new_id
 from eventlog.event.payload import (
+    BYTES,
     PLAIN_OPTIONS,
     PackedPayload,
     new_event_packer,
@@ -37,17 +41,7 @@ from eventlog.event.record_batch import (
     BatchParts,
     PackedBatch,
 )
-from eventlog.event.text_columns import (
-    KEY_HASH_BYTES,
-    NIL,
-    NO_HASH,
-    NO_KEY,
-    PackedHeaders,
-    PackedKeys,
-    array_header,
-    packed_column,
-)
-from eventlog.event.texts import check_key
+from eventlog.event.text_columns import KEY_HASH_BYTES, TextColumns, array_header
 
 EVENT_OVERHEAD_BYTES: Final = TIMESTAMP_BYTES + ID_BYTES + KEY_HASH_BYTES + 6
 """What an event costs in a batch, at most, beside its payload, key and headers: one with a key or
@@ -57,6 +51,7 @@ LARGE_BYTES: Final = 64 * 1024
 """Payloads of bytes that are not worth a copy on their way into a batch. From this size on,
 MessagePack writes the length of bytes in four bytes."""
 _BIN_32: Final = struct.Struct(">BI")
+_EXT_32: Final = struct.Struct(">BIb")
 _REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError, BufferError)
 """What the packers raise for a value that they cannot pack."""
 _ARRAY_32: Final = struct.Struct(">BI")
@@ -72,18 +67,14 @@ class BatchBuilder:
         "_causes",
         "_events",
         "_has_large",
-        "_hashes",
-        "_headers",
         "_ids",
         "_is_plain",
-        "_keys",
-        "_known_headers",
-        "_known_keys",
         "_max_event_bytes",
         "_pack",
         "_pack_event",
         "_path",
         "_sources",
+        "_texts",
         "_timestamps",
         "bytes",
     )
@@ -95,21 +86,15 @@ class BatchBuilder:
         self._pack_event = new_event_packer()
         self._max_event_bytes = max_event_bytes
         self._has_large = False
-        self._known_keys = PackedKeys()
-        self._known_headers = PackedHeaders()
+        self._texts = TextColumns()
         self.clear()
 
     def clear(self) -> None:
         """Begin an empty batch."""
+        self._texts.clear()
         self._events: list[bytes] = []
         """Packed payloads; one element may hold several, one after the other."""
         self._timestamps: list[int] = []
-        self._keys: list[bytes] = []
-        """Packed keys of the first events, up to the last one that has a key."""
-        self._hashes: list[bytes] = []
-        """The hash of each of these."""
-        self._headers: list[bytes] = []
-        """Packed headers of the first events, up to the last one that has headers."""
         self._ids: dict[int, bytes] = {}
         self._causes: dict[int, Cause] = {}
         self._sources: set[tuple[bytes, str]] = set()
@@ -132,8 +117,7 @@ class BatchBuilder:
             end += 2 if _is_head_of_large(self._events[end]) else 1
         del self._events[end:]
         del self._timestamps[rows:]
-        for column in (self._keys, self._hashes, self._headers):
-            del column[rows:]
+        self._texts.truncate(rows)
         self._ids = {row: one for row, one in self._ids.items() if row < rows}
         self._causes = {row: one for row, one in self._causes.items() if row < rows}
         self._sources = set(map(source_of, self._causes.values()))
@@ -158,7 +142,9 @@ class BatchBuilder:
         if kind is Row:
             return self._add_envelope(event, key, headers)
         if kind is bytes and len(event) >= LARGE_BYTES:
-            return self._add_large(event, key, headers)
+            return self._add_large(_BIN_32.pack(0xC6, len(event)), event, key, headers)
+        if kind is memoryview and not is_plain_bytes(event):
+            return self._add_view(event, key, headers)
         # As `_packed` and `_take`, written out: this runs for every event.
         try:
             if kind is bytes:  # msgpack is faster with these
@@ -168,6 +154,9 @@ class BatchBuilder:
             else:
                 packed = self._pack_event(event)
         except _REFUSALS:
+            with suppress(TypeError):  # told below
+                if not isinstance(event, BYTES) and (array := packed_array(event)) is not None:
+                    return self._add_array(array, key, headers)
             packed = self._packed_otherwise(event)
         size = len(packed)
         if key is not None or headers is not None:
@@ -197,13 +186,36 @@ class BatchBuilder:
             place = bad_place(event, self._pack_event, error) if events is None else ""
             raise self._invalid(error, place) from error
 
-    def _add_large(self, event: bytes, key: str | None, headers: Mapping[str, str] | None) -> int:
-        """As `add`, without a copy: bytes never change."""
-        size = self._add_texts(key, headers, _BIN_32.size + len(event))
-        row = self._take(_BIN_32.pack(0xC6, len(event)), time.time_ns(), size)
+    def _add_large(
+        self, head: bytes, event: bytes, key: str | None, headers: Mapping[str, str] | None
+    ) -> int:
+        """As `add`, of bytes that never change, without a copy; `head` stands before them."""
+        size = self._add_texts(key, headers, len(head) + len(event))
+        row = self._take(head, time.time_ns(), size)
         self._events.append(event)
         self._has_large = True
         return row
+
+    def _add_array(
+        self, array: PackedArray, key: str | None, headers: Mapping[str, str] | None
+    ) -> int:
+        if len(array.values) >= LARGE_BYTES:
+            head = _EXT_32.pack(0xC9, array.size, ARRAY_EXTENSION) + array.header
+            return self._add_large(head, array.values, key, headers)
+        packed = self._pack(msgpack.ExtType(ARRAY_EXTENSION, b"".join(array)))
+        size = self._add_texts(key, headers, len(packed))
+        return self._take(packed, time.time_ns(), size)
+
+    def _add_view(
+        self, view: memoryview, key: str | None, headers: Mapping[str, str] | None
+    ) -> int:
+        """A view of other values than bytes, which the fast packer would store as bytes."""
+        try:
+            array = packed_array(view)
+        except TypeError as error:
+            raise self._invalid(error, "") from error
+        assert array is not None, "a view is an array, or refused"
+        return self._add_array(array, key, headers)
 
     def _add_texts(
         self, key: str | None, headers: Mapping[str, str] | None, payload_bytes: int
@@ -213,31 +225,11 @@ class BatchBuilder:
         Raises:
             EventTooLarge, InvalidArgument, InvalidArgumentType: nothing was added.
         """
-        packed_key, key_hash, key_bytes = NO_KEY
-        if key is not None:
-            try:
-                packed_key, key_hash, key_bytes = self._known_keys[key]
-            except TypeError:  # it cannot be hashed
-                check_key(key)
-                raise
-        packed_headers = b"" if headers is None else self._known_headers.of(headers)
-        headers_bytes = len(packed_headers)
+        room = self._max_event_bytes - payload_bytes
+        key_bytes, headers_bytes = self._texts.add(len(self._timestamps), key, headers, room)
         size = payload_bytes + key_bytes + headers_bytes
         if size > self._max_event_bytes:
             raise self._too_large(size, key_bytes, headers_bytes)
-        row = len(self._timestamps)
-        if key is not None:
-            keys, hashes = self._keys, self._hashes
-            if len(keys) < row:
-                keys += [NIL] * (row - len(keys))
-                hashes += [NO_HASH] * (row - len(hashes))
-            keys.append(packed_key)
-            hashes.append(key_hash)
-        if headers is not None:
-            column = self._headers
-            if len(column) < row:
-                column += [NIL] * (row - len(column))
-            column.append(packed_headers)
         return size
 
     def _take(self, packed: bytes, timestamp_ns: int, size: int) -> int:
@@ -343,15 +335,14 @@ class BatchBuilder:
         """The same, with large payloads as they are."""
         count = len(self._timestamps)
         assert count, "an empty batch has no place in a log"
-        hashes = b"".join(self._hashes)
+        hashes, keys, headers = self._texts.build(count)
         parts = [
             hashes,
-            NO_HASH * (count - len(self._hashes)) if hashes else b"",
             SIX_COLUMNS if self._causes else FIVE_COLUMNS,
             self._pack(self._id_column(count)),
             self._pack(_packed_timestamps(self._timestamps)),
-            packed_column(self._keys, count),
-            packed_column(self._headers, count),
+            keys,
+            headers,
             _ARRAY_32.pack(0xDD, count),
             *self._events,
         ]
@@ -374,7 +365,7 @@ class BatchBuilder:
 
 def _is_head_of_large(packed: bytes) -> bool:
     """Whether it announces a large payload that is kept apart (see `_add_large`)."""
-    return len(packed) == _BIN_32.size and packed[0] == 0xC6
+    return len(packed) < LARGE_BYTES and packed[0] in (0xC6, 0xC9)
 
 
 def _joined(parts: list[bytes]) -> list[bytes]:

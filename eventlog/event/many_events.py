@@ -26,6 +26,8 @@ from eventlog.event.stored_batch import StoredBatch
 CHUNK_EVENTS: Final = 256
 _REFUSALS: Final = (InvalidEvent, EventTooLarge, InvalidArgument, InvalidArgumentType)
 _NO_MORE: Final = object()
+_ONE_BY_ONE: Final = frozenset({Row, memoryview})
+"""Types of events that cannot be packed as parts of a list."""
 
 Keys = Iterable[str | None] | None
 Headers = Mapping[str, str] | Iterable[Mapping[str, str] | None] | None
@@ -136,7 +138,7 @@ class Packing(Generic[B]):
         return value
 
     def _add_chunk(self, chunk: list[Any]) -> None:
-        if Row in set(map(type, chunk)):
+        if not _ONE_BY_ONE.isdisjoint(map(type, chunk)):
             for event in chunk:
                 self._add(event)
             return

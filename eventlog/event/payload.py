@@ -1,14 +1,19 @@
 """Payloads as MessagePack: what a user's value becomes in a batch, and back.
 
-Beside MessagePack's own types, `datetime` (aware; the standard timestamp extension) and `UUID`
-(extension type 1, 16 bytes) survive the trip. What else changes on its way, and how:
+Beside MessagePack's own types, `datetime` (aware; the standard timestamp extension), `UUID`
+(extension type 1, 16 bytes) and arrays (extension type 2, see `arrays`) survive the trip. What else
+changes on its way, and how:
 
 =========================================  ====================================================
 given                                      read
 =========================================  ====================================================
 a tuple, a named one too                   a list; where only a tuple can stand, as the key of
                                            a dict, a tuple
-`bytearray`, `memoryview`                  bytes
+`bytearray`, a `memoryview` of bytes       bytes
+an array of `numpy` or `array`, another    a `memoryview` with its format and sizes; a
+object with the buffer protocol            `numpy.ndarray` where the type says so
+a `memoryview` of other values inside of   bytes
+another value
 an object of a class of its own that is    the plain one: of `IntEnum` and `StrEnum`, of
 an int, float, str, bytes, list or dict    `OrderedDict`, of `numpy.float64`
 a `datetime` of another time zone, or of   a `datetime` in UTC
@@ -38,6 +43,7 @@ import msgpack
 import msgspec
 import ormsgpack
 
+from eventlog.event.arrays import ARRAY_EXTENSION, array_view, packed_array
 from eventlog.event.bad_values import type_name
 
 UUID_EXTENSION: Final = 1
@@ -50,6 +56,8 @@ _FAR_TIME: Final = b"\xc7\x0c\xff"
 _KEPT: Final = (bytes, bytearray, memoryview, datetime)
 """Types inside of a dataclass or Struct that MessagePack has: msgspec need not change them."""
 
+BYTES: Final = (bytes, bytearray, memoryview)
+"""What MessagePack stores as bytes, a view only if its values are bytes."""
 pack_plain: Final = ormsgpack.packb
 """`pack_plain(value, None, PLAIN_OPTIONS)` packs most values in a half to a third of the time that
 msgpack takes, and to the same bytes. It raises `TypeError` for whatever msgpack would pack
@@ -182,22 +190,46 @@ def _pack_extension(value: Any) -> Any:
     if isinstance(value, UUID):
         return msgpack.ExtType(UUID_EXTENSION, value.bytes)
     if _is_typed(value):
-        # As msgspec writes it, so that msgspec reads it back as the same type.
-        return msgspec.to_builtins(value, builtin_types=_KEPT, enc_hook=_unknown_to_msgspec)
+        return _plain_fields(value)
     if isinstance(value, int):
         raise TypeError("MessagePack has no whole numbers outside of -2**63 to 2**64 - 1")
     if isinstance(value, datetime):
         return _plain_time(value)
+    packed = packed_array(value)
+    if packed is not None:
+        return msgpack.ExtType(ARRAY_EXTENSION, b"".join(packed))
     raise TypeError(f"MessagePack has no {type_name(value)}")
 
 
-def _unknown_to_msgspec(value: Any) -> Any:
-    """For what msgspec does not know inside of a dataclass or Struct."""
-    if isinstance(value, datetime):
-        return _plain_time(value)
-    if isinstance(value, float):  # of a class of its own, as numpy's
-        return float(value)
-    raise TypeError(f"MessagePack has no {type_name(value)}")
+def _plain_fields(value: Any) -> Any:
+    """A dataclass or Struct as msgspec writes it, so that it reads it back as the same type."""
+    arrays: dict[int, memoryview] = {}
+
+    def unknown(inner: Any) -> Any:
+        if isinstance(inner, datetime):
+            return _plain_time(inner)
+        if isinstance(inner, float):  # of a class of its own, as numpy's
+            return float(inner)
+        packed = packed_array(inner)
+        if packed is None:
+            raise TypeError(f"MessagePack has no {type_name(inner)}")
+        # msgspec has no builtin for an extension: a view stands for it, and is taken out below.
+        view = memoryview(b"".join(packed))
+        arrays[id(view)] = view
+        return view
+
+    plain = msgspec.to_builtins(value, builtin_types=_KEPT, enc_hook=unknown)
+    return _with_arrays(plain, arrays) if arrays else plain
+
+
+def _with_arrays(value: Any, arrays: dict[int, memoryview]) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_arrays(inner, arrays) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_arrays(inner, arrays) for inner in value]
+    if id(value) in arrays:
+        return msgpack.ExtType(ARRAY_EXTENSION, bytes(value))
+    return value
 
 
 def _plain_time(value: datetime) -> datetime:
@@ -214,10 +246,23 @@ def _plain_time(value: datetime) -> datetime:
 
 
 def unpack_extension(code: int, data: bytes | memoryview) -> Any:
-    """The value of an extension: a UUID, or what nobody here knows."""
+    """The value of an extension: a UUID, an array, copied, or what nobody here knows."""
     if code == UUID_EXTENSION and len(data) == 16:
         return UUID(bytes=bytes(data))
-    return msgpack.ExtType(code, bytes(data))
+    copied = bytes(data)
+    return msgpack.ExtType(code, copied) if code != ARRAY_EXTENSION else _array_in(copied)
+
+
+def lend_extension(code: int, data: memoryview) -> Any:
+    """As `unpack_extension`; an array is a view of `data`, not a copy."""
+    return unpack_extension(code, data) if code != ARRAY_EXTENSION else _array_in(data)
+
+
+def _array_in(data: bytes | memoryview) -> Any:
+    try:
+        return array_view(memoryview(data))
+    except ValueError:
+        return msgpack.ExtType(ARRAY_EXTENSION, bytes(data))
 
 
 def _map_of_pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -29,6 +29,7 @@ import gc
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -37,6 +38,7 @@ from eventlog.errors import (
     EventTypeMismatch,
     InvalidArgumentType,
 )
+from eventlog.event.arrays import as_array
 from eventlog.event.cause import Column, causes_of
 from eventlog.event.envelope import (
     ID_BYTES,
@@ -46,7 +48,7 @@ from eventlog.event.envelope import (
     TextColumn,
     envelopes_of,
 )
-from eventlog.event.payload import unpack, unpack_extension
+from eventlog.event.payload import lend_extension, unpack, unpack_extension
 from eventlog.event.text_columns import KEY_HASH_BYTES, NIL, is_column_of
 
 FLAG_KEYED: Final = 1
@@ -101,7 +103,8 @@ def decoder_for(kind: Any) -> Decode:
 
     Any type that msgspec can decode: a `Struct`, a dataclass, a `TypedDict`, `dict[str, int]`.
     Without copying, so that they keep the segment mapped: `memoryview` for payloads that are
-    bytes, `msgspec.Raw` for packed ones. One C call makes all the objects of a batch.
+    bytes, `numpy.ndarray` for arrays, also as a field, `msgspec.Raw` for packed ones. One C call
+    makes all the objects of a batch.
 
     Raises:
         InvalidArgumentType: msgspec cannot decode to it.
@@ -109,20 +112,20 @@ def decoder_for(kind: Any) -> Decode:
     if kind is None:
         return decode_any
     try:
-        return _decoder_of(kind)
+        return _decoder_of(kind, lend_extension)
     except (TypeError, NameError) as error:
         raise InvalidArgumentType(f"type={kind!r} cannot be decoded to: {error}") from error
 
 
-def _decoder_of(kind: Any) -> Decode:
+def _decoder_of(kind: Any, extension: Callable[[int, memoryview], Any]) -> Decode:
     columns = tuple[bytes, bytes, msgspec.Raw, msgspec.Raw, list[kind]]
     caused = tuple[bytes, bytes, msgspec.Raw, msgspec.Raw, list[kind], Column]
-    decode = msgspec.msgpack.Decoder(columns, ext_hook=unpack_extension).decode
-    decode_caused = msgspec.msgpack.Decoder(caused, ext_hook=unpack_extension).decode
+    new = partial(msgspec.msgpack.Decoder, ext_hook=extension, dec_hook=as_array)
+    decode, decode_caused = new(columns).decode, new(caused).decode
     return lambda body: (decode_caused if body[:1] == SIX_COLUMNS else decode)(body)
 
 
-_decode_any: Final = _decoder_of(Any)
+_decode_any: Final = _decoder_of(Any, unpack_extension)
 
 
 def decode_any(body: bytes | memoryview) -> Any:

@@ -94,6 +94,69 @@ class PackedHeaders(dict[tuple[tuple[str, str], ...], bytes]):
         return packed
 
 
+class TextColumns:
+    """Keys, their hashes and headers of a batch in the making, for the rows that have some.
+
+    A column goes up to the last row that has a value; `build` gives the others nil.
+    """
+
+    __slots__ = ("_hashes", "_headers", "_keys", "_known_headers", "_known_keys")
+
+    def __init__(self) -> None:
+        self._known_keys = PackedKeys()
+        self._known_headers = PackedHeaders()
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin an empty batch."""
+        self._keys: list[bytes] = []
+        self._hashes: list[bytes] = []
+        self._headers: list[bytes] = []
+
+    def truncate(self, rows: int) -> None:
+        """Drop the values of all rows but the first."""
+        for column in (self._keys, self._hashes, self._headers):
+            del column[rows:]
+
+    def add(
+        self, row: int, key: str | None, headers: Mapping[str, str] | None, room: int
+    ) -> tuple[int, int]:
+        """The bytes of the key and of the headers, which were added if `room` is as large.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: they are no texts; nothing was added.
+        """
+        packed_key, key_hash, key_bytes = NO_KEY
+        if key is not None:
+            try:
+                packed_key, key_hash, key_bytes = self._known_keys[key]
+            except TypeError:  # it cannot be hashed
+                check_key(key)
+                raise
+        packed_headers = b"" if headers is None else self._known_headers.of(headers)
+        headers_bytes = len(packed_headers)
+        if key_bytes + headers_bytes > room:
+            return key_bytes, headers_bytes
+        if key is not None:
+            if len(self._keys) < row:
+                self._hashes += [NO_HASH] * (row - len(self._hashes))
+                self._keys += [NIL] * (row - len(self._keys))
+            self._hashes.append(key_hash)
+            self._keys.append(packed_key)
+        if headers is not None:
+            if len(self._headers) < row:
+                self._headers += [NIL] * (row - len(self._headers))
+            self._headers.append(packed_headers)
+        return key_bytes, headers_bytes
+
+    def build(self, count: int) -> tuple[bytes, bytes, bytes]:
+        """The area of hashes, which is empty without keys, and the columns of keys and headers."""
+        hashes = b"".join(self._hashes)
+        if hashes:
+            hashes += NO_HASH * (count - len(self._hashes))
+        return hashes, packed_column(self._keys, count), packed_column(self._headers, count)
+
+
 def packed_column(values: list[bytes], count: int) -> bytes:
     """The column of so many events; the last ones may have no value."""
     if not values:

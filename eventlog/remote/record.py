@@ -49,6 +49,8 @@ _BEFORE_TIME: Final = b"\xc4\x08"
 _BEFORE_EVENT: Final = NIL + b"\x91"
 """No headers, and an array of one event."""
 _record: Final[Any] = itemgetter(Stored._fields.index("record"))
+_BY_BUILDER: Final = frozenset({Row, bytes, memoryview})
+"""Types of events that are packed the long way."""
 _REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError, BufferError)
 """What the fast packer raises for a value that is not for it."""
 
@@ -96,7 +98,7 @@ class RecordBuilder:
             InvalidEvent, EventTooLarge, InvalidArgument, InvalidArgumentType: it can have none.
         """
         kind = type(event)
-        if headers is None and kind is not Row and kind is not bytes:
+        if headers is None and kind not in _BY_BUILDER:
             record = self._plain(event, key)
             if record is not None:
                 return record

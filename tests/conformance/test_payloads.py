@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -473,6 +474,20 @@ async def test_what_comes_back_otherwise_is_what_the_documentation_lists(logs: L
         [event] = await stored(log)
     assert event == [[1, 2], 1, "on", {"a": 1}, 1.5, b"b"]
     assert [type(value) for value in event] == [list, int, str, dict, float, bytes]
+
+
+async def test_an_array_comes_back_as_a_view_with_its_format_and_sizes(logs: Logs) -> None:
+    pixels = memoryview(bytes(range(24))).cast("B", [2, 3, 4])
+    given = [array("d", [1.5, 2.5]), pixels, {"id": 7, "frame": array("H", range(3))}]
+    async with logs.open() as log:
+        await log.append_many(given)
+        for event in given:
+            await log.append(event, key="k")
+        events = await stored(log)
+    for floats, image, nested in (events[:3], events[3:]):
+        assert (floats.format.strip("@"), floats.tolist()) == ("d", [1.5, 2.5])
+        assert (image.shape, image.tolist()) == ((2, 3, 4), pixels.tolist())
+        assert (nested["id"], nested["frame"].tolist()) == (7, [0, 1, 2])
 
 
 async def test_a_memoryview_in_a_dataclass_or_struct_is_bytes(logs: Logs) -> None:

@@ -21,6 +21,7 @@ in the line                         in the log
 `{"$map": [[key, value], ...]}`     a map with other keys than strings, or with one that begins
                                     with `$`; an array as a key is a tuple
 `{"$timestamp": [s, ns]}`           a MessagePack timestamp outside of the years 1 to 9999
+`{"$array": ["<f8", [2], "AP8="]}`  an array: dtype, sizes, and its values in base64
 `{"$ext": [code, "AP8="]}`          any other extension type of MessagePack
 ==================================  =======================================================
 """
@@ -41,9 +42,10 @@ from uuid import UUID
 import msgpack
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
+from eventlog.event import arrays
 from eventlog.event.cause import packed_cause
 from eventlog.event.envelope import EventEnvelope, timestamp_ns_of
-from eventlog.event.payload import hashable
+from eventlog.event.payload import hashable, unpack_extension
 from eventlog.tools.transfer.records import check_fields, envelope_from
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
@@ -132,6 +134,9 @@ def _odd_to_plain(value: Any) -> Any:
         return value if math.isfinite(value) else {"$float": _text_of_float(value)}
     if isinstance(value, bytes):
         return {"$bytes": _text_of_bytes(value)}
+    if isinstance(value, memoryview):
+        dtype, sizes, values = arrays.fields_of(value)
+        return {"$array": [dtype, sizes, _text_of_bytes(values)]}
     if isinstance(value, datetime):
         return {"$datetime": value.astimezone(UTC).isoformat().replace("+00:00", "Z")}
     if isinstance(value, UUID):
@@ -215,6 +220,13 @@ def _extension_of(parts: Any) -> msgpack.ExtType:
     return msgpack.ExtType(code, _bytes_of(data))
 
 
+def _array_of(parts: Any) -> Any:
+    dtype, sizes, text = parts
+    data = arrays.array_data(_text(dtype), sizes, _bytes_of(text))
+    arrays.check(data)
+    return unpack_extension(arrays.ARRAY_EXTENSION, data)
+
+
 _TAGS: Final[dict[str, Callable[[Any], Any]]] = {
     "$bytes": _bytes_of,
     "$datetime": _datetime_of,
@@ -222,6 +234,7 @@ _TAGS: Final[dict[str, Callable[[Any], Any]]] = {
     "$float": _float_of,
     "$map": _map_of,
     "$timestamp": lambda parts: msgpack.Timestamp(*parts),
+    "$array": _array_of,
     "$ext": _extension_of,
 }
 
