@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmark.workloads.base import Workload
+from benchmark.workloads.choice import Choice
 from benchmark.workloads.engines import EnginePools, Engines
 from benchmark.workloads.fan_out import FanOut
 from benchmark.workloads.idle import Idle
@@ -43,4 +44,5 @@ WORKLOADS: tuple[type[Workload], ...] = (
     PoolDeath,
     Engines,
     EnginePools,
+    Choice,
 )
