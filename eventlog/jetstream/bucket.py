@@ -87,7 +87,7 @@ class Bucket:
             message = await self._link.call(self._direct, request)
         except NoAnswerer:
             raise self._gone() from None
-        headers = message.headers or {}
+        headers = message.headers
         status = headers.get("Status")
         if status == "404":
             return Value(key, 0, b"", 0)
@@ -109,7 +109,7 @@ class Bucket:
             await feed.open()
             while feed.pending:
                 for one in await feed.next():
-                    key = one.subject.removeprefix(self._prefix)
+                    key = one.subject.decode().removeprefix(self._prefix)
                     found.append(Value(key, one.seq_no, one.data, one.stored_ns))
         finally:
             await feed.aclose()

@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.refusals import group_mismatch, not_supported
+from eventlog.api.refusals import beyond_the_last, group_mismatch, not_supported
 from eventlog.config import LEASE_S_DEFAULT, MIB, AskedOptions, GroupOrdering, LogOptions
 from eventlog.errors import LogFull, NotALog, StorageFailed, UnknownFormat
 from eventlog.redis.address import parse
@@ -121,7 +121,7 @@ class RedisDriver:
         is_known = False
         while True:
             entries = await self._ask(
-                b"XRANGE", self._address.stream, seq_no, b"+", b"COUNT", count
+                *(b"XRANGE", self._address.stream, seq_no, b"+", b"COUNT", count), are_entries=True
             )
             found = entries_from(entries, seq_no, self.path)
             if found:
@@ -137,10 +137,10 @@ class RedisDriver:
                 raise missing(self.path, seq_no)
             is_known = True  # it may have been appended since it was looked for
 
-    async def _ask(self, *command: Any) -> Any:
+    async def _ask(self, *command: Any, are_entries: bool = False) -> Any:
         """The reply to a command that reads, if it is of the log still."""
         found, log_id = await self._link.call_all(
-            command, (b"HGET", self._address.name_of("log"), b"id")
+            command, (b"HGET", self._address.name_of("log"), b"id"), are_entries=are_entries
         )
         # Asked last: if that is the log still, what was read before is of the log too.
         if log_id != self._log_id:
@@ -171,7 +171,10 @@ class RedisDriver:
 
     async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
         """Set a consumer's position; as an `ack`, forward only."""
-        await self.run("move", self.group_keys(consumer), consumer, position, int(is_ack))
+        keys = self.group_keys(consumer)
+        answer = await self.run("move", keys, consumer, position, int(is_ack))
+        if answer[0] == "BEYOND":
+            raise beyond_the_last(self.path, consumer, position, int(answer[1]))
 
     async def forget(self, consumer: str) -> None:
         """Remove a consumer, and the group of its name."""

@@ -79,7 +79,7 @@ class RedisGroup:
         await self._run("end", member_id, int(has_failed))
 
     async def members(self) -> list[MemberReport]:
-        """Those that live."""
+        """See `GroupDriver`."""
         answer = await self._run("members")
         return [_member(*three) for three in _chunks(answer[1:], 3)]
 
@@ -136,12 +136,11 @@ class RedisGroup:
         return [self._letter(int(number), packed) for number, packed in _chunks(answer[1:], 2)]
 
     def _letter(self, seq_no: int, packed: bytes) -> DeadLetter:
-        from eventlog.event.record_batch import decoder_for
         from eventlog.remote.record import envelope_of
 
         report, deliveries, died_us, record, stored_us = msgpack.unpackb(packed, raw=True)
         stored = Stored(seq_no, int(stored_us) * 1000, record)
-        found = envelope_of(stored, self._driver.path, decoder_for(None)) if record else None
+        found = envelope_of(stored, self._driver.path) if record else None
         return DeadLetter(
             event=None if found is None else found.event,
             key=None if found is None else found.key,

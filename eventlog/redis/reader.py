@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from eventlog.config import KIB
-from eventlog.remote.driver import Stored
+from eventlog.remote.driver import Stored, Unreachable
 from eventlog.remote.record import bytes_in
 
 if TYPE_CHECKING:
     from eventlog.redis.driver import RedisDriver
 
-COUNT_MAX: Final = 2048
+COUNT_MAX: Final = 1024
 PAGE_BYTES: Final = 512 * KIB
 """What a page is to have at most, as the one before it lets expect."""
 
@@ -23,12 +23,19 @@ class RedisReader:
         self._driver = driver
         self._next = seq_no
         self._count = _count_for(driver.mean_bytes)
+        self._connection: int | None = None
+        """The number of the one over which it reads."""
 
     async def next(self) -> list[Stored]:
         """Wait for the next events."""
+        link = self._driver.link
         while True:
-            changed = await self._driver.link.listen()
+            changed = await link.listen()
+            if self._connection is None:
+                self._connection = link.made
             found = await self._driver.read(self._next, self._count)
+            if link.made != self._connection:
+                raise Unreachable("the connection was lost meanwhile")
             if found:
                 self._next = found[-1].seq_no + 1
                 self._adapt(found)

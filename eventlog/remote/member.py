@@ -31,7 +31,6 @@ from eventlog.api.log import EventLog
 from eventlog.api.loops import call_in_this_loop
 from eventlog.errors import CorruptLog, EventLogError
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.payload import unpack
 from eventlog.event.results import envelopes_of_results
 from eventlog.remote.driver import Delivery, Done, Failed, GivenBack, Outcome
 from eventlog.remote.producing import RoomWait
@@ -258,7 +257,7 @@ class RemoteLease(Lease):
         """Event and attempt of those that were begun."""
         for event, attempt in deliveries:
             try:
-                envelope = envelope_of(event, member.group.path, unpack)
+                envelope = envelope_of(event, member.group.path)
             except CorruptLog as error:
                 failure = Failure(error=described(error), is_final=True)
                 member.say(self, Failed(event.seq_no, failure), "failed")

@@ -386,6 +386,7 @@ async def test_a_stream_with_a_limit_lets_the_oldest_go_and_takes_more(
     [
         ("durability", {"durability": "sync"}),
         ("retention", {"retention": Retention(max_bytes=1 << 20)}),
+        ("on_full", {"on_full": "wait"}),
     ],
 )
 async def test_what_no_stream_can_keep_is_refused_by_name(

@@ -34,10 +34,18 @@ wanted = math.min(wanted, math.max(share, tonumber(ARGV[7])))
 local found, taken, bytes, mine, is_over = { 'OK' }, 0, 0, {}, false
 local held, has_failures = {}, redis.call('HLEN', keys.failures) > 0
 
+-- Whether the event has to wait for others of its key. What is free is before all that is parked.
+local function must_wait(key, is_free)
+  if not key then return false end
+  if is_free then return is_busy(group, key) and not mine[key] end
+  if redis.call('HEXISTS', keys.keys, key) == 0 then return false end
+  return not mine[key] or has_parked(group, key)
+end
+
 -- Give the event to the member, or park it; sets is_over when there is enough.
-local function hand(text, record, time)
+local function hand(text, record, time, is_free)
   local key = group.has_order and key_in(record) or nil
-  if is_busy(group, key) and not mine[key] then return park(group, text, key) end
+  if must_wait(key, is_free) then return park(group, text, key) end
   if key then mine[key] = true end
   make_busy(group, text, key)
   held[#held + 1], held[#held + 2] = text, member
@@ -60,7 +68,7 @@ while not is_over do
     redis.call('ZREM', keys.free, text)
     if record then
       local before = taken
-      hand(text, record, time)
+      hand(text, record, time, true)
       is_over = is_over or (is_suspect and taken > before)
     else
       settle(group, text)
@@ -78,7 +86,7 @@ while not is_over and group.front < group.log.last and looked_at < LOOK_AT do
     pass_deleted(group, number - 1)
     local is_done = has_done and redis.call('ZSCORE', keys.done, whole(number))
     if number > group.position and not is_done then
-      hand(whole(number), entry[2][2], string.match(entry[1], '%d+$'))
+      hand(whole(number), entry[2][2], string.match(entry[1], '%d+$'), false)
     end
     group.front, looked_at = math.max(group.front, number), looked_at + 1
   end
@@ -87,5 +95,5 @@ end
 call_with_all('HSET', keys.held, held)
 if has_ended or (has_resumed and taken == 0) then tell() end
 if taken > 0 then return found end
-if looked_at >= LOOK_AT then return { 'AGAIN' } end
+if looked_at >= LOOK_AT or free_forgotten(group) then return { 'AGAIN' } end
 return { 'WAIT', next_due(group) }
