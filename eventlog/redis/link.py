@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 from anyio.abc import ByteStream, TaskStatus
@@ -41,6 +41,13 @@ _FAILURES: Final = (
     anyio.EndOfStream,
 )
 """What calls of the client library raise, and its connections."""
+
+
+class Asked(NamedTuple):
+    """Commands on their way."""
+
+    connection: BaseConnection
+    requests: list[Any]
 
 
 class Link:
@@ -76,17 +83,36 @@ class Link:
         Raises:
             Unreachable, EventLogError: as `call`.
         """
+        return await self.answers(await self.ask(*commands, are_entries=are_entries))
+
+    async def ask(self, *commands: tuple[Any, ...], are_entries: bool = False) -> Asked:
+        """Send commands behind each other; `answers` waits for their replies.
+
+        Raises:
+            Unreachable: there is no connection.
+        """
         connection = await self._connect()
         try:
-            asked = [
+            requests = [
                 connection.create_request(*one, timeout=CALL_S, decode=are_entries)
                 for one in commands
             ]
-            return [await one for one in asked]
+        except _FAILURES as error:
+            raise self._explain(error, connection) from None
+        return Asked(connection, requests)
+
+    async def answers(self, asked: Asked) -> list[Any]:
+        """Wait for the replies to what was sent.
+
+        Raises:
+            Unreachable, EventLogError: as `call`.
+        """
+        try:
+            return [await one for one in asked.requests]
         except NoScriptError:
             raise
         except _FAILURES as error:
-            raise self._explain(error, connection) from None
+            raise self._explain(error, asked.connection) from None
 
     async def run(self, script: Script, keys: list[str], *arguments: Any) -> list[Any]:
         """Run a script in one step; its answer, whose first item is a word.

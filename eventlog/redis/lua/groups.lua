@@ -218,21 +218,22 @@ end
 
 -- The same for many that are held, and so stand nowhere else.
 local function settle_held(group, texts)
-  local keys, places, is_next = group.keys, {}, false
+  local keys, places, position = group.keys, {}, group.position
   call_with_all('HDEL', keys.held, texts)
-  call_with_all('HDEL', keys.failures, texts)
-  call_with_all('SREM', keys.suspects, texts)
-  call_with_all('SREM', keys.again, texts)
+  for key, command in pairs({ failures = 'HDEL', suspects = 'SREM', again = 'SREM' }) do
+    if redis.call('EXISTS', keys[key]) == 1 then call_with_all(command, keys[key], texts) end
+  end
   for _, text in ipairs(texts) do
-    make_idle(group, text)
+    if group.has_order then make_idle(group, text) end
     local number = tonumber(text)
-    is_next = is_next or number == group.position + 1
-    if number > group.position then
+    if number == position + 1 then
+      position = number
+    elseif number > position then
       places[#places + 1], places[#places + 2] = text, text
     end
   end
   call_with_all('ZADD', keys.done, places)
-  if is_next then advance(group, group.position) end
+  if position > group.position then advance(group, position) end
 end
 
 local function drop_letter(group, text)
