@@ -362,6 +362,11 @@ def _is_free(port: int) -> bool:
         return True
 
 
+def free_port() -> int:
+    """A port that nobody listens on, of those that no client is given."""
+    return next(port for port in random.sample(PORTS, PORTS_TRIED) if _is_free(port))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one server until Ctrl-C or SIGTERM; its address goes to stdout."""
     parser = argparse.ArgumentParser(

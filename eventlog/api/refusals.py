@@ -9,6 +9,7 @@ from eventlog.errors import (
     LogClosed,
     LogFull,
     NotSupported,
+    SequenceOutOfRange,
 )
 
 
@@ -51,6 +52,18 @@ def no_groups(path: str) -> NotSupported:
         f"the engine of the log {path} has no groups; give a directory, or another address",
         path=path,
         option="groups",
+    )
+
+
+def beyond_the_last(path: str, consumer: str, seq_no: int, last: int) -> SequenceOutOfRange:
+    """The error for an acknowledgement of an event that is not there."""
+    return SequenceOutOfRange(
+        f"consumer {consumer!r} cannot acknowledge event {seq_no}: the last one of the log {path}"
+        f" is {last}",
+        path=path,
+        consumer=consumer,
+        seq_no=seq_no,
+        last_seq_no=last,
     )
 
 

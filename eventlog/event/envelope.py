@@ -122,6 +122,10 @@ class Columns:
         start = row * TIMESTAMP_BYTES
         return int.from_bytes(self.timestamps[start : start + TIMESTAMP_BYTES], "little")
 
+    def stored_ns_of(self, row: int) -> int | None:
+        """When the writer stored it, nanoseconds since 1970."""
+        return self.stored_ns
+
     def id_bytes(self, row: int) -> bytes:
         """The 16 bytes of the id."""
         if len(self.timestamps) == TIMESTAMP_BYTES or len(self.ids) > ID_BYTES:
@@ -164,7 +168,7 @@ class _Fields:
 
         It is what a seek by time and retention go by: the writer's clock, one time for a batch.
         """
-        stored_ns = self.columns.stored_ns
+        stored_ns = self.columns.stored_ns_of(self._row)
         return None if stored_ns is None else datetime_of(stored_ns)
 
     @property
@@ -198,7 +202,7 @@ class _Fields:
     def _identity(self) -> tuple[Any, ...]:
         """All that tells one envelope from another, the id first."""
         columns = self.columns
-        id_bytes, stored_ns = columns.id_bytes(self._row), columns.stored_ns
+        id_bytes, stored_ns = columns.id_bytes(self._row), columns.stored_ns_of(self._row)
         return (
             *(id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event),
             *(stored_ns, self.cause),
@@ -237,7 +241,7 @@ class _Fields:
         fields = dict(self.__rich_repr__())
         del fields["stored_at"]
         replaced = EventEnvelope(**fields | changes)
-        replaced.columns.stored_ns = self.columns.stored_ns
+        replaced.columns.stored_ns = self.columns.stored_ns_of(self._row)
         return replaced
 
     def __reduce__(self) -> tuple[Any, ...]:

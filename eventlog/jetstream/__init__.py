@@ -10,6 +10,7 @@ Every step of a member is a change of that document, stored if nobody else has c
 so a lease, a settlement and a dead letter are each one step, whoever is killed at whatever time.
 
 `address` what an address says of servers, stream and user; pure
+`answers` what comes over a connection, for whoever asked
 `appends` appends that are stored once, in order
 `bucket` keys and values: read, and written by revision
 `client` the client of the library, which sends no secret in clear

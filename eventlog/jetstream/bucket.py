@@ -15,7 +15,15 @@ from typing import Any, Final, NamedTuple
 from eventlog.errors import CorruptLog, EventTooLarge, LogDeleted, LogFull
 from eventlog.jetstream.connection import Inbox, NoAnswerer
 from eventlog.jetstream.feed import Feed
-from eventlog.jetstream.link import ANSWER_S, IS_FULL, TOO_LARGE, Link, Refused, answer_of
+from eventlog.jetstream.link import (
+    ANSWER_S,
+    IS_FULL,
+    NO_STREAM,
+    TOO_LARGE,
+    Link,
+    Refused,
+    answer_of,
+)
 from eventlog.jetstream.times import ns_of
 from eventlog.remote.driver import Unreachable
 
@@ -86,8 +94,8 @@ class Bucket:
         try:
             message = await self._link.call(self._direct, request)
         except NoAnswerer:
-            raise self._gone() from None
-        headers = message.headers or {}
+            raise await self._why_silent() from None
+        headers = message.headers
         status = headers.get("Status")
         if status == "404":
             return Value(key, 0, b"", 0)
@@ -109,7 +117,7 @@ class Bucket:
             await feed.open()
             while feed.pending:
                 for one in await feed.next():
-                    key = one.subject.removeprefix(self._prefix)
+                    key = one.subject.decode().removeprefix(self._prefix)
                     found.append(Value(key, one.seq_no, one.data, one.stored_ns))
         finally:
             await feed.aclose()
@@ -142,7 +150,7 @@ class Bucket:
                 answer: Any = await inbox.next(ANSWER_S)
             return int(answer_of(answer)["seq"])
         except NoAnswerer:
-            raise self._gone() from None
+            raise await self._why_silent() from None
         except Refused as refused:
             raise self._meaning(refused, key) from None
 
@@ -157,6 +165,17 @@ class Bucket:
             "Nats-Batch-Sequence": str(len(others) + 1),
             "Nats-Batch-Commit": "1",
         }
+
+    async def _why_silent(self) -> Exception:
+        """Why nobody listens: the bucket is gone, or the servers choose a leader for it."""
+        try:
+            await self._link.api(f"STREAM.INFO.{self._stream}")
+        except Refused as refused:
+            if refused.code == NO_STREAM:
+                return self._gone()
+        except NoAnswerer:
+            pass
+        return Unreachable(f"the server of {self.path} reads and writes no positions now")
 
     def _gone(self) -> LogDeleted:
         return LogDeleted(

@@ -12,6 +12,7 @@ import nats.errors
 
 from eventlog.errors import InvalidConfig, NotSupported
 from eventlog.jetstream.address import Address
+from eventlog.jetstream.answers import AnswerParser, Take
 
 if TYPE_CHECKING:
     Base = Any
@@ -25,6 +26,7 @@ class Client(Base):  # type: ignore[misc]  # the library has no types
     def __init__(self, address: Address) -> None:
         super().__init__()
         self._address = address
+        self._ps = AnswerParser(self)
 
     async def connect(self, *servers: Any, **options: Any) -> None:
         """Connect.
@@ -69,6 +71,17 @@ class Client(Base):  # type: ignore[misc]  # the library has no types
                 path=self._address.path,
             ) from None
 
+    async def take(self, subject: str, take: Take) -> Any:
+        """Subscribe; each message is handed over as soon as it comes. `leave` ends it."""
+        subscription = await self.subscribe(subject)
+        self._ps.takers[_number_of(subscription)] = take
+        return subscription
+
+    async def leave(self, subscription: Any) -> None:
+        """End what `take` has begun."""
+        self._ps.takers.pop(_number_of(subscription), None)
+        await subscription.unsubscribe()
+
     async def close(self) -> None:
         """Close it, whether it was ever connected or not."""
         if self._transport is not None:
@@ -80,6 +93,11 @@ class Client(Base):  # type: ignore[misc]  # the library has no types
             raise ssl.SSLError("the server speaks no TLS, and would get all of it in clear")
         command: bytes = super()._connect_command()
         return command
+
+
+def _number_of(subscription: Any) -> bytes:
+    """As it stands before each of its messages."""
+    return b"%d" % subscription._id
 
 
 def is_distrust(error: Exception) -> bool:

@@ -13,6 +13,7 @@ import nats.errors
 
 from eventlog.errors import EventTooLarge
 from eventlog.errors import PermissionDenied as Denied
+from eventlog.jetstream.answers import Answer
 from eventlog.remote.driver import Unreachable
 
 NO_RESPONDERS: Final = "503"
@@ -36,18 +37,19 @@ class Connection:
         self.path = path
         self._is_ended = False
         self.prefix = client.new_inbox()
-        self.inboxes: dict[str, Inbox] = {}
+        self.inboxes: dict[bytes, Inbox] = {}
+        """By the subject on which they are answered."""
 
     @property
     def is_ended(self) -> bool:
         """Whether nobody will be answered any more; not every broken client says so by itself."""
         return self._is_ended or self.client.is_closed
 
-    async def deliver(self, message: Any) -> None:
+    def deliver(self, answer: Answer) -> None:
         """Hand an answer to whoever waits for it; of one who has gone, it is dropped."""
-        inbox = self.inboxes.get(message.subject)
+        inbox = self.inboxes.get(answer.subject)
         if inbox is not None:
-            inbox.add(message)
+            inbox.add(answer)
 
     def end(self) -> None:
         """Nobody will be answered any more."""
@@ -94,30 +96,31 @@ class Inbox:
         self.address = f"{connection.prefix}.{next(_numbers)}"
         self.subscription: Any = None
         """The subscription of this inbox alone, if it has one; else it shares the connection's."""
-        self._answers: deque[Any] = deque()
+        self._answers: deque[Answer] = deque()
         self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Self:
         """Listen."""
-        self._connection.inboxes[self.address] = self
+        self._connection.inboxes[self.address.encode()] = self
         return self
 
     def __exit__(self, *_: object) -> None:
         """Listen no more."""
-        self._connection.inboxes.pop(self.address, None)
+        self._connection.inboxes.pop(self.address.encode(), None)
 
     async def end(self) -> None:
         """Listen no more, of one that is `subscribed`."""
         self.__exit__()
         if not self._connection.is_ended:
             with suppress(nats.errors.Error, OSError):
-                await self.subscription.unsubscribe()
+                await self._connection.client.leave(self.subscription)
 
-    def add(self, message: Any) -> None:
+    def add(self, answer: Answer) -> None:
         """An answer has come."""
-        self._answers.append(message)
-        self._wake()
+        self._answers.append(answer)
+        if self._waiting is not None:
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """None will come any more."""
@@ -125,8 +128,9 @@ class Inbox:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     async def send(self, payload: bytes, headers: Headers | None = None) -> None:
         """Ask; answers come here."""
@@ -138,22 +142,24 @@ class Inbox:
         """Send over the same connection, and want no answer."""
         await send(self._connection, subject or self.subject, payload, "", headers)
 
-    async def next(self, within_s: float) -> Any:
+    async def next(self, within_s: float) -> Answer:
         """The next answer."""
         if not self._answers:
             await self._wait_for_arrival(within_s)
-        message = self._answers.popleft()
-        if message.headers and message.headers.get("Status") == NO_RESPONDERS:
+        answer = self._answers.popleft()
+        if answer.is_status and answer.headers.get("Status") == NO_RESPONDERS:
             raise NoAnswerer(self.subject)
-        return message
+        return answer
 
-    def next_nowait(self) -> Any:
-        """The next answer, if it is there already; else `None`."""
-        return self._answers.popleft() if self._answers else None
+    async def next_all(self, within_s: float) -> list[Answer]:
+        """The next answer, and all others that are there already."""
+        answers = [await self.next(within_s), *self._answers]
+        self._answers.clear()
+        return answers
 
     async def _wait_for_arrival(self, within_s: float) -> None:
-        self._waiting = asyncio.get_running_loop().create_future()
         if self._error is None and not self._connection.is_ended:
+            self._waiting = asyncio.get_running_loop().create_future()
             with suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
                     await self._waiting

@@ -226,7 +226,7 @@ class JetStreamGroup:
         self._known.pop(member_id, None)
 
     async def members(self) -> list[MemberReport]:
-        """Those that live."""
+        """See `GroupDriver`."""
 
         async def make(_draft: Draft, consumer: Consumer) -> list[MemberReport]:
             return consumer.reports()

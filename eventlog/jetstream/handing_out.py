@@ -17,6 +17,8 @@ from eventlog.remote.driver import Delivery, Stored
 
 LEASE_EVENTS_MAX: Final = 256
 LEASE_BYTES_MAX: Final = 1 << 20
+LOOK_AT: Final = 64
+"""So many events are read at once at least, where some may have to wait for others of their key."""
 CROWDED_PART: Final = 2
 """A document that takes one part in so many of what the server takes grows no more: members get
 only what was tried before, or is before what is done."""
@@ -98,8 +100,10 @@ class HandingOut:
         candidates = consumer.free(last)
         if is_crowded:
             candidates = _known(consumer, candidates)
+        if pick.has_order:
+            candidates = (n for n in candidates if not pick.is_blocked(n))
         first = 1
-        while not pick.is_over and (chunk := list(islice(candidates, pick.left))):
+        while not pick.is_over and (chunk := list(islice(candidates, pick.look_at_count))):
             found, deleted_before = await self._found(consumer, chunk)
             first = max(first, deleted_before)
             for seq_no in chunk:
@@ -118,7 +122,7 @@ class _Pick:
 
     def __init__(self, records: Records, consumer: Consumer, wanted: int) -> None:
         self._records = records
-        self._has_order = consumer.options is not None and consumer.options.ordering == "key"
+        self.has_order = consumer.options is not None and consumer.options.ordering == "key"
         self._suspects = set(consumer.suspects)
         self._busy = set(consumer.keys.values())
         self._wanted = wanted
@@ -134,9 +138,19 @@ class _Pick:
         """How many more there may be."""
         return self._wanted - len(self.taken)
 
+    @property
+    def look_at_count(self) -> int:
+        """How many candidates to look at next."""
+        return max(self.left, LOOK_AT) if self.has_order else self.left
+
     def key_of(self, stored: Stored) -> str | None:
         """The digest of its key, where order counts."""
-        return self._records.key_of(stored) if self._has_order else None
+        return self._records.key_of(stored) if self.has_order else None
+
+    def is_blocked(self, seq_no: int) -> bool:
+        """Whether the event is known to wait for another of its key: then it is not read again."""
+        key = self._records.known_key_of(seq_no)
+        return key is not None and key in self._busy and key not in self._mine
 
     def look_at(self, seq_no: int, stored: Stored | None) -> None:
         """Take the event, or leave it."""

@@ -20,6 +20,7 @@ import nats.errors
 from eventlog.errors import NotSupported
 from eventlog.errors import PermissionDenied as Denied
 from eventlog.jetstream.address import Address
+from eventlog.jetstream.answers import Answer
 from eventlog.jetstream.client import Client, is_distrust
 from eventlog.jetstream.connection import Connection, Headers, Inbox, Lost
 from eventlog.jetstream.credentials import client_options
@@ -117,9 +118,7 @@ class Link:
                 await _to_its_end(connecting)
                 self._check_version(client)
                 connection = Connection(client, self.address.path)
-                await client.subscribe(
-                    f"{connection.prefix}.*", cb=connection.deliver, pending_bytes_limit=0
-                )
+                await client.take(f"{connection.prefix}.*", connection.deliver)
         except (OSError, nats.errors.Error, TimeoutError) as error:
             await _close(client)
             raise self._why([error, *seen]) from None
@@ -158,7 +157,7 @@ class Link:
 
     # --- calls -------------------------------------------------------------------------------
 
-    async def call(self, subject: str, payload: bytes, headers: Headers | None = None) -> Any:
+    async def call(self, subject: str, payload: bytes, headers: Headers | None = None) -> Answer:
         """Send a message and wait for its one answer.
 
         Raises:
@@ -194,15 +193,9 @@ class Link:
         connection = await self._connected()
         inbox = Inbox(connection, subject)
         inbox.address = connection.client.new_inbox()
-        connection.inboxes[inbox.address] = inbox
-
-        async def add(message: Any) -> None:
-            inbox.add(message)
-
+        inbox.__enter__()
         try:
-            inbox.subscription = await connection.client.subscribe(
-                inbox.address, cb=add, pending_bytes_limit=0
-            )
+            inbox.subscription = await connection.client.take(inbox.address, inbox.add)
         except (nats.errors.Error, OSError):
             inbox.__exit__()
             raise Lost(f"the connection to {connection.path} broke") from None
@@ -238,7 +231,7 @@ async def _close(client: Any) -> None:
         transport.close()
 
 
-def answer_of(message: Any) -> dict[str, Any]:
+def answer_of(message: Answer) -> dict[str, Any]:
     """The fields of JetStream's answer.
 
     Raises:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from functools import partial
+from operator import itemgetter
+from typing import Any, Final, cast
 
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted
 from eventlog.jetstream.connection import Headers, NoAnswerer
@@ -14,6 +16,10 @@ from eventlog.remote.driver import State, Stored, Unreachable
 
 READ_MAX: Final = 1024
 READ_BYTES: Final = 8 << 20
+_seq_no: Final = itemgetter(0)
+_three: Final = itemgetter(0, 1, 2)
+_stored: Final = cast("Any", partial(tuple.__new__, Stored))
+"""As `Stored._make`, in C."""
 
 
 class Events:
@@ -102,18 +108,19 @@ class Events:
             await inbox.send(json.dumps(request).encode())
             while True:
                 try:
-                    message = await inbox.next(ANSWER_S)
+                    answers = await inbox.next_all(ANSWER_S)
                 except NoAnswerer:
                     await self.state()
                     raise Unreachable(f"the server of {self.path} cannot read now") from None
-                headers = message.headers or {}
-                status = headers.get("Status")
-                if status in ("204", "404"):
-                    return found
-                if status is not None or headers.get("Nats-Subject") != self.subject:
-                    await self.state()
-                    raise Unreachable(f"the server of {self.path} answers {status}")
-                found.append((headers, message.data))
+                for answer in answers:
+                    headers = answer.headers
+                    status = headers.get("Status")
+                    if status in ("204", "404"):
+                        return found
+                    if status is not None or headers.get("Nats-Subject") != self.subject:
+                        await self.state()
+                        raise Unreachable(f"the server of {self.path} answers {status}")
+                    found.append((headers, answer.data))
 
     async def check(self, seq_no: int, found: list[Stored]) -> None:
         """Whether these are the events from `seq_no` on, without a gap.
@@ -121,6 +128,8 @@ class Events:
         Raises:
             EventsTruncated, CorruptLog.
         """
+        if list(map(_seq_no, found)) == list(range(seq_no, seq_no + len(found))):
+            return
         expected = seq_no
         for stored in found:
             if stored.seq_no != expected:
@@ -169,11 +178,9 @@ class EventReader:
         while True:
             messages = await self._feed.next()
             # The server begins at its end if the number is past that.
-            found = [
-                Stored(one.seq_no, one.stored_ns, one.data)
-                for one in messages
-                if one.seq_no >= self._seq_no
-            ]
+            if messages[0].seq_no < self._seq_no:
+                messages = [one for one in messages if one.seq_no >= self._seq_no]
+            found: list[Stored] = list(map(_stored, map(_three, messages)))
             if found:
                 await self._events.check(self._seq_no, found)
                 self._seq_no = found[-1].seq_no + 1

@@ -57,6 +57,10 @@ class Records:
             gone = self._kept.pop(next(iter(self._kept)))
             self._kept_bytes -= len(gone.record)
 
+    def known_key_of(self, seq_no: int) -> str | None:
+        """The digest of the key of an event that was looked at before; `None` if it has none."""
+        return self._keys.get(seq_no)
+
     def key_of(self, stored: Stored) -> str | None:
         """The digest of its key, if it has one."""
         if stored.seq_no not in self._keys:

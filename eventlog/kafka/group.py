@@ -77,7 +77,7 @@ class KafkaGroup:
         await self._driver.journal.say("end", self._name, member_id, has_failed)
 
     async def members(self) -> list[MemberReport]:
-        """Those that live."""
+        """See `GroupDriver`."""
         await self._say("look")
         return await self._see(lambda group: group.reports())
 

@@ -17,6 +17,7 @@ say which keys there are (lua/common.lua, lua/groups.lua).
 `entries`     entries of the stream as events; pure
 `group`       a group of it
 `link`        the connection
+`parser`      answers of the server, parsed
 `reader`      what a stream reads next
 `refusals`    what errors of the client library mean
 `scripts`     the texts of the scripts
@@ -48,13 +49,14 @@ def open_log(address: str, asked: AskedOptions) -> EventLog:
     """A handle of the log at an address, for trio and asyncio.
 
     Raises:
-        NotSupported: the client library is not installed.
+        NotSupported: the client library or its parser is not installed.
         InvalidArgument: the address is none.
     """
-    if find_spec("coredis") is None:
-        raise NotSupported(
-            "logs on Redis and Valkey need coredis: install eventlog[redis]", engine=NAME
-        )
+    for package in ("coredis", "hiredis"):
+        if find_spec(package) is None:
+            raise NotSupported(
+                f"logs on Redis and Valkey need {package}: install eventlog[redis]", engine=NAME
+            )
     from eventlog.redis.driver import RedisDriver
     from eventlog.remote.log import RemoteEventLog
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.refusals import group_mismatch, not_supported
+from eventlog.api.refusals import beyond_the_last, group_mismatch, not_supported
 from eventlog.config import LEASE_S_DEFAULT, MIB, AskedOptions, GroupOrdering, LogOptions
 from eventlog.errors import LogFull, NotALog, StorageFailed, UnknownFormat
 from eventlog.redis.address import parse
 from eventlog.redis.entries import entries_from, foreign, missing, truncated
 from eventlog.redis.group import RedisGroup
-from eventlog.redis.link import Link
+from eventlog.redis.link import Asked, Link
 from eventlog.redis.reader import RedisReader
 from eventlog.redis.refusals import deleted
 from eventlog.redis.scripts import script
@@ -120,9 +120,7 @@ class RedisDriver:
         """Up to `count` events from `seq_no` on, of those stored now."""
         is_known = False
         while True:
-            entries = await self._ask(
-                b"XRANGE", self._address.stream, seq_no, b"+", b"COUNT", count
-            )
+            entries = await self._answer(await self.ask_page(seq_no, count))
             found = entries_from(entries, seq_no, self.path)
             if found:
                 return found
@@ -137,15 +135,28 @@ class RedisDriver:
                 raise missing(self.path, seq_no)
             is_known = True  # it may have been appended since it was looked for
 
+    async def ask_page(self, seq_no: int, count: int) -> Asked:
+        """Ask for up to `count` events, and do not wait for them: `page_of` gives them."""
+        command = b"XRANGE", self._address.stream, seq_no, b"+", b"COUNT", count
+        return await self._link.ask(command, self._asks_id(), are_entries=True)
+
+    async def page_of(self, asked: Asked, seq_no: int) -> list[Stored]:
+        """What was asked for, as far as it was stored when the server read it."""
+        return entries_from(await self._answer(asked), seq_no, self.path)
+
     async def _ask(self, *command: Any) -> Any:
         """The reply to a command that reads, if it is of the log still."""
-        found, log_id = await self._link.call_all(
-            command, (b"HGET", self._address.name_of("log"), b"id")
-        )
+        return await self._answer(await self._link.ask(command, self._asks_id()))
+
+    async def _answer(self, asked: Asked) -> Any:
+        found, log_id = await self._link.answers(asked)
         # Asked last: if that is the log still, what was read before is of the log too.
         if log_id != self._log_id:
             raise deleted(self.path)
         return found
+
+    def _asks_id(self) -> tuple[Any, ...]:
+        return b"HGET", self._address.name_of("log"), b"id"
 
     def reader(self, seq_no: int) -> RedisReader:
         """For a stream that follows from `seq_no` on."""
@@ -171,7 +182,10 @@ class RedisDriver:
 
     async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
         """Set a consumer's position; as an `ack`, forward only."""
-        await self.run("move", self.group_keys(consumer), consumer, position, int(is_ack))
+        keys = self.group_keys(consumer)
+        answer = await self.run("move", keys, consumer, position, int(is_ack))
+        if answer[0] == "BEYOND":
+            raise beyond_the_last(self.path, consumer, position, int(answer[1]))
 
     async def forget(self, consumer: str) -> None:
         """Remove a consumer, and the group of its name."""

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from itertools import repeat
+from typing import Any, Final, cast
 
 from eventlog.errors import CorruptLog, EventsTruncated
+from eventlog.redis.parser import Entries
 from eventlog.remote.driver import Stored
 
+_stored: Final = cast("Any", partial(tuple.__new__, Stored))
+"""As `Stored._make`, in C."""
 
-def entries_from(entries: list[Any], seq_no: int, path: str) -> list[Stored]:
+
+def entries_from(entries: Entries | list[Any], seq_no: int, path: str) -> list[Stored]:
     """The events from that number on, up to a gap; none if the first one is another.
 
     Raises:
         CorruptLog: the first one was not written by eventlog.
     """
+    if isinstance(entries, Entries):
+        return _all_of(entries, seq_no)
+    return _some_of(entries, seq_no, path)
+
+
+def _all_of(entries: Entries, seq_no: int) -> list[Stored]:
+    numbers, times_us, records = entries
+    count = len(numbers)
+    if numbers != list(range(seq_no, seq_no + count)):
+        pairs = zip(numbers, range(seq_no, seq_no + count), strict=True)
+        count = next(place for place, (number, wanted) in enumerate(pairs) if number != wanted)
+    times_ns = map(int.__mul__, times_us, repeat(1000))
+    return list(map(_stored, zip(numbers[:count], times_ns, records, strict=False)))
+
+
+def _some_of(entries: list[Any], seq_no: int, path: str) -> list[Stored]:
     found: list[Stored] = []
     for expected, (name, fields) in enumerate(entries, seq_no):
         number, _, time_us = name.partition(b"-")

@@ -60,10 +60,7 @@ class RedisGroup:
 
     async def settle(self, member_id: int, outcomes: Sequence[Outcome]) -> set[int]:
         """Say what became of deliveries; the numbers that were somebody else's by then."""
-        said: list[Any] = []
-        for outcome in outcomes:
-            attempt = self._attempts.get((member_id, outcome.seq_no), 0)
-            said += _said(outcome, attempt)
+        said = _said(outcomes, [self._attempts.get((member_id, one.seq_no), 0) for one in outcomes])
         answer = await self._run("settle", member_id, self._lease_us, *said)
         for outcome in outcomes:
             self._attempts.pop((member_id, outcome.seq_no), None)
@@ -79,7 +76,7 @@ class RedisGroup:
         await self._run("end", member_id, int(has_failed))
 
     async def members(self) -> list[MemberReport]:
-        """Those that live."""
+        """See `GroupDriver`."""
         answer = await self._run("members")
         return [_member(*three) for three in _chunks(answer[1:], 3)]
 
@@ -136,12 +133,11 @@ class RedisGroup:
         return [self._letter(int(number), packed) for number, packed in _chunks(answer[1:], 2)]
 
     def _letter(self, seq_no: int, packed: bytes) -> DeadLetter:
-        from eventlog.event.record_batch import decoder_for
         from eventlog.remote.record import envelope_of
 
         report, deliveries, died_us, record, stored_us = msgpack.unpackb(packed, raw=True)
         stored = Stored(seq_no, int(stored_us) * 1000, record)
-        found = envelope_of(stored, self._driver.path, decoder_for(None)) if record else None
+        found = envelope_of(stored, self._driver.path) if record else None
         return DeadLetter(
             event=None if found is None else found.event,
             key=None if found is None else found.key,
@@ -182,7 +178,26 @@ def _delivery(number: bytes, attempt: int, time_us: bytes, record: bytes) -> Del
     return Delivery(Stored(int(number), int(time_us) * 1000, record), attempt)
 
 
-def _said(outcome: Outcome, attempt: int) -> list[Any]:
+def _said(outcomes: Sequence[Outcome], attempts: Sequence[int]) -> list[Any]:
+    """In the words of the script; events that were done one after another are said together."""
+    said: list[Any] = []
+    run: list[Any] = []
+    behind = 0
+    for outcome, attempt in zip(outcomes, attempts, strict=True):
+        seq_no = outcome.seq_no
+        if not isinstance(outcome, Done) or outcome.results:
+            said += [*run, *_said_of(outcome, attempt)]
+            run = []
+        elif run and seq_no == behind and attempt == run[2]:
+            run[3] += 1
+        else:
+            said += run
+            run = ["R", seq_no, attempt, 1]
+        behind = seq_no + 1
+    return [*said, *run]
+
+
+def _said_of(outcome: Outcome, attempt: int) -> list[Any]:
     if isinstance(outcome, Done):
         return ["D", outcome.seq_no, attempt, len(outcome.results), *outcome.results]
     if isinstance(outcome, Failed):

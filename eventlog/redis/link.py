@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 from anyio.abc import ByteStream, TaskStatus
@@ -19,6 +19,7 @@ from coredis.exceptions import NoScriptError, RedisError
 
 from eventlog.errors import InvalidConfig
 from eventlog.redis.address import Address
+from eventlog.redis.parser import HiredisParser
 from eventlog.redis.refusals import refusal_of
 from eventlog.redis.scripts import Script
 from eventlog.remote.driver import Unreachable
@@ -27,6 +28,7 @@ CONNECT_S: Final = 4.0
 """To connect and greet a host; two of them are tried before the limit of `open`."""
 CALL_S: Final = 10.0
 """A call that was not answered by then is given up, and the connection with it."""
+RECEIVE_BYTES: Final = 1 << 20
 LIVENESS_S: Final = 10.0
 """A connection over which nothing came for so long is asked whether it is still one."""
 
@@ -41,6 +43,13 @@ _FAILURES: Final = (
 """What calls of the client library raise, and its connections."""
 
 
+class Asked(NamedTuple):
+    """Commands on their way."""
+
+    connection: BaseConnection
+    requests: list[Any]
+
+
 class Link:
     """See the module; for one event loop."""
 
@@ -52,6 +61,8 @@ class Link:
         self._ends: Callable[[], object] | None = None
         self._is_closed = False
         self._changed = anyio.Event()
+        self.made = 0
+        """How many connections there were: over another one the server may have lost events."""
 
     # --- calls -------------------------------------------------------------------------------
 
@@ -64,20 +75,44 @@ class Link:
         """
         return (await self.call_all((command, *arguments)))[0]
 
-    async def call_all(self, *commands: tuple[Any, ...]) -> list[Any]:
+    async def call_all(self, *commands: tuple[Any, ...], are_entries: bool = False) -> list[Any]:
         """Send commands behind each other, and wait for their replies.
+
+        `are_entries`: those are entries of a stream, or no lists (see `parser`).
 
         Raises:
             Unreachable, EventLogError: as `call`.
         """
+        return await self.answers(await self.ask(*commands, are_entries=are_entries))
+
+    async def ask(self, *commands: tuple[Any, ...], are_entries: bool = False) -> Asked:
+        """Send commands behind each other; `answers` waits for their replies.
+
+        Raises:
+            Unreachable: there is no connection.
+        """
         connection = await self._connect()
         try:
-            asked = [connection.create_request(*one, timeout=CALL_S) for one in commands]
-            return [await one for one in asked]
+            requests = [
+                connection.create_request(*one, timeout=CALL_S, decode=are_entries)
+                for one in commands
+            ]
+        except _FAILURES as error:
+            raise self._explain(error, connection) from None
+        return Asked(connection, requests)
+
+    async def answers(self, asked: Asked) -> list[Any]:
+        """Wait for the replies to what was sent.
+
+        Raises:
+            Unreachable, EventLogError: as `call`.
+        """
+        try:
+            return [await one for one in asked.requests]
         except NoScriptError:
             raise
         except _FAILURES as error:
-            raise self._explain(error, connection) from None
+            raise self._explain(error, asked.connection) from None
 
     async def run(self, script: Script, keys: list[str], *arguments: Any) -> list[Any]:
         """Run a script in one step; its answer, whose first item is a word.
@@ -126,6 +161,7 @@ class Link:
             if self._is_closed:
                 raise Unreachable(f"the connection to {self._address.path} is closed")
             self._connection = await self._connect_anew()
+            self.made += 1
             return self._connection
 
     async def _connect_anew(self) -> BaseConnection:
@@ -181,6 +217,25 @@ def _tls(address: Address) -> ssl.SSLContext:
     return context
 
 
+class _Wide(ByteStream):
+    """A stream that gives more at once than the client library asks for."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
+        return await self._stream.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class _Connection(BaseConnection):
     """A connection over a stream that is connected."""
 
@@ -193,7 +248,8 @@ class _Connection(BaseConnection):
             password=address.password,
             client_name="eventlog",
         )
-        self._made = stream
+        self._parser: Any = HiredisParser()
+        self._made = _Wide(stream)
 
     async def _connect(self) -> ByteStream:
         return self._made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 
 from coredis.exceptions import (
     AuthenticationError,
@@ -43,10 +44,11 @@ def refusal_of(error: Exception, path: str) -> Exception:
         )
     if isinstance(error, WrongTypeError):
         return NotALog(f"a key of {path} holds something else; choose another stream", path=path)
-    if _is_distrust(error):
+    distrusts = list(filter(_is_distrust, _chain_of(error)))
+    if distrusts:  # the first one is what the others came from
         return PermissionDenied(
-            f"no secure connection to the server of {path}: {text}; check ca, cert and key in the"
-            " address, and whether the server speaks TLS",
+            f"no secure connection to the server of {path}: {distrusts[-1]}; check ca, cert and key"
+            " in the address, and whether the server speaks TLS",
             path=path,
         )
     if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
@@ -54,10 +56,23 @@ def refusal_of(error: Exception, path: str) -> Exception:
     return _of_answer(text, path)
 
 
-def _is_distrust(error: Exception) -> bool:
+def _chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it came from."""
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for one in error.exceptions:
+                yield from _chain_of(one)
+        error = error.__cause__ or error.__context__
+
+
+def _is_distrust(error: BaseException) -> bool:
     """Whether the two sides could not agree, and not just lost their connection."""
     lost = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-    return isinstance(error, ssl.SSLError) and not isinstance(error, lost)
+    others = (*lost, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+    if not isinstance(error, ssl.SSLError) or isinstance(error, others):
+        return False
+    return error.reason != "SHUTDOWN_WHILE_IN_INIT"  # what closing the rest of it says
 
 
 def _of_answer(text: str, path: str) -> Exception:

@@ -15,6 +15,7 @@ number is the server's own.
 `calls`         calls of a driver, repeated while nobody answers, ended at the close
 `record`        the bytes of a stored event
 `producing`     records on their way to a server, and appends of tasks that share a batch
+`pages`         records that were read, as envelopes, many at once
 `pipeline`      batches of one producer, several on their way at once
 `publisher`     publishers
 `stream`        streams and ranges

@@ -240,7 +240,7 @@ class GroupDriver(Protocol):
         """Wait until everything up to the number is done, or dead."""
 
     async def members(self) -> list[MemberReport]:
-        """Those that live."""
+        """Those that live; before them those of pools that have ended lately, whose pid is 0."""
 
 
 class DriverOfGroups(Driver, Protocol):

@@ -232,7 +232,7 @@ class RemoteGroup(Group):
         """Ask who is in it, and what they have done."""
         reports = await self.calls.repeated(self.driver.members)
         others = {one.member_id: one for one in reports if one.member_id not in self._members}
-        self._living = set(others)
+        self._living = {number for number, one in others.items() if one.pid}
         self._others.update(others)
         former = [number for number in self._others if number not in self._living]
         for number in former[:-FORMER_KEPT]:

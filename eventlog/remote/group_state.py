@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from eventlog.api.group import Exhausted, GroupReport, MemberReport
 from eventlog.config import GroupOrdering
@@ -27,11 +29,15 @@ class Options(msgspec.Struct, frozen=True):
     max_deliveries: int
 
 
+FORMER_KEPT: Final = 16
+
+
 class Seat(msgspec.Struct, omit_defaults=True):
     """One member."""
 
     owner: int
     pid: int
+    """0: it has ended."""
     until_ns: int
     """It is dead then, unless something is heard of it before."""
     has: list[int] = []
@@ -57,6 +63,8 @@ class Consumer(msgspec.Struct, omit_defaults=True):
     options: Options | None = None
     """Of the group; `None`: a consumer alone."""
     members: dict[int, Seat] = {}
+    former: dict[int, Seat] = {}
+    """Pools' members that have ended lately, for their counts."""
     done: list[Range] = []
     """Above the position."""
     again: list[int] = []
@@ -189,6 +197,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
         seat = self.members.pop(member, None)
         if seat is None:
             return
+        self._note_former(member, seat)
         assert self.options is not None
         most = self.options.max_deliveries - (len(seat.has) > 1)
         for seq_no in seat.has:
@@ -202,6 +211,12 @@ class Consumer(msgspec.Struct, omit_defaults=True):
             else:
                 self.keys.pop(seq_no, None)
 
+    def _note_former(self, member: int, seat: Seat) -> None:
+        if seat.owner:
+            self.former[member] = replace(seat, pid=0, until_ns=0, has=[], said=[])
+            for oldest in list(self.former)[:-FORMER_KEPT]:
+                del self.former[oldest]
+
     def exhausted_for(self, owner: int) -> list[Exhausted]:
         """Those that the owner is to reject: not those of others that still have members."""
         others = {seat.owner for seat in self.members.values()} - {owner}
@@ -214,7 +229,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
         ]
 
     def reports(self) -> list[MemberReport]:
-        """One for each member."""
+        """One for each member, behind those that have ended lately."""
         return [
             MemberReport(
                 member_id=member,
@@ -226,7 +241,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
                 in_flight=len(seat.has),
                 busy_since_ns=None,  # a clock of another machine says nothing here
             )
-            for member, seat in self.members.items()
+            for member, seat in [*self.former.items(), *self.members.items()]
         ]
 
     def report(self, name: str, options: Options, last: int, dead_letters: int) -> GroupReport:

@@ -21,7 +21,7 @@ from eventlog.api.positions import (
 )
 from eventlog.api.publisher import Publisher
 from eventlog.api.publisher_block import publisher_block
-from eventlog.api.refusals import closed, never_synced, not_opened
+from eventlog.api.refusals import beyond_the_last, closed, never_synced, not_opened
 from eventlog.api.statistics import LogStatistics, log_statistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
@@ -179,14 +179,7 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
         check_seq_no(seq_no, consumer=consumer)
         handle = await self.ready()
         if seq_no > handle.store.last and seq_no > (last := (await handle.state()).last):
-            raise SequenceOutOfRange(
-                f"consumer {consumer!r} cannot acknowledge event {seq_no}: the last one of the log"
-                f" {self.path} is {last}",
-                path=self.path,
-                consumer=consumer,
-                seq_no=seq_no,
-                last_seq_no=last,
-            )
+            raise beyond_the_last(self.path, consumer, seq_no, last)
         await self._move(handle, consumer, seq_no, is_ack=True)
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:

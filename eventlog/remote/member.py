@@ -31,11 +31,10 @@ from eventlog.api.log import EventLog
 from eventlog.api.loops import call_in_this_loop
 from eventlog.errors import CorruptLog, EventLogError
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.record_batch import decode_any
 from eventlog.event.results import envelopes_of_results
 from eventlog.remote.driver import Delivery, Done, Failed, GivenBack, Outcome
 from eventlog.remote.producing import RoomWait
-from eventlog.remote.record import RecordBuilder, envelope_of
+from eventlog.remote.record import ANY, RecordBuilder, envelope_of
 
 if TYPE_CHECKING:
     from eventlog.remote.group import RemoteGroup
@@ -256,9 +255,21 @@ class RemoteLease(Lease):
         """When each of them began, by the monotonic clock."""
         self.said: dict[int, tuple[EventEnvelope, int]] = {}
         """Event and attempt of those that were begun."""
+        path = member.group.path
+        try:
+            envelopes = ANY.envelopes_of([one.event for one in deliveries], path)
+        except CorruptLog:
+            self._take_one_by_one(deliveries)
+        else:
+            attempts = [one.attempt for one in deliveries]
+            self._todo.extend(zip(attempts, envelopes, strict=True))
+
+    def _take_one_by_one(self, deliveries: list[Delivery]) -> None:
+        """Records that are none fail, and never come again."""
+        member = self._member
         for event, attempt in deliveries:
             try:
-                envelope = envelope_of(event, member.group.path, decode_any)
+                envelope = envelope_of(event, member.group.path)
             except CorruptLog as error:
                 failure = Failure(error=described(error), is_final=True)
                 member.say(self, Failed(event.seq_no, failure), "failed")

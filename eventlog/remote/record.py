@@ -33,7 +33,7 @@ from eventlog.event.record_batch import (
     FIVE_COLUMNS,
     Decode,
     areas_bytes,
-    decode_any,
+    decoder_for,
     mismatch,
     text_column,
     unpack_body,
@@ -41,6 +41,7 @@ from eventlog.event.record_batch import (
 from eventlog.event.text_columns import is_column_of
 from eventlog.event.texts import check_key
 from eventlog.remote.driver import Stored
+from eventlog.remote.pages import page_of, page_unpacker
 
 RANDOM_MASK: Final = (1 << RANDOM_BITS) - 1
 NIL: Final = b"\xc0"
@@ -184,31 +185,47 @@ class ManyRecords(Packing[list[bytes]]):
         )
 
 
-def envelopes_of(stored: Sequence[Stored], path: str, decode: Decode) -> list[EventEnvelope]:
-    """The events of what a driver read.
+class Unpacker:
+    """What makes events of what a driver read; payloads are of one type (`None`: of any)."""
+
+    def __init__(self, kind: Any = None) -> None:
+        self._decode = decoder_for(kind)
+        self._unpack_page = page_unpacker(kind)
+
+    def envelopes_of(self, stored: Sequence[Stored], path: str) -> list[EventEnvelope]:
+        """The events.
+
+        Raises:
+            EventTypeMismatch: a payload is not of the type.
+            CorruptLog: a record is none.
+        """
+        was_collecting = gc.isenabled()
+        gc.disable()  # once for all of them: see `unpack_body`
+        try:
+            found = page_of(stored, self._unpack_page) if len(stored) > 1 else None
+            return found or [_envelope_of(one, path, self._decode) for one in stored]
+        finally:
+            if was_collecting:
+                gc.enable()
+
+
+ANY: Final = Unpacker()
+"""For events of any type."""
+
+
+def envelope_of(stored: Stored, path: str) -> EventEnvelope:
+    """The event of one record.
 
     Raises:
-        EventTypeMismatch: a payload is not of the decoder's type.
-        CorruptLog: a record is none.
+        CorruptLog: it is none.
     """
-    was_collecting = gc.isenabled()
-    gc.disable()  # once for all of them: see `unpack_body`
-    try:
-        return [_envelope_of(one, path, decode) for one in stored]
-    finally:
-        if was_collecting:
-            gc.enable()
-
-
-def envelope_of(stored: Stored, path: str, decode: Decode) -> EventEnvelope:
-    """One of them; it raises the same."""
-    return next(iter(envelopes_of([stored], path, decode)))
+    return next(iter(ANY.envelopes_of([stored], path)))
 
 
 def readable(stored: Stored, path: str) -> EventEnvelope | None:
     """The event, for a dead letter; `None` for a record that is none."""
     try:
-        return envelope_of(stored, path, decode_any)
+        return envelope_of(stored, path)
     except CorruptLog:
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -15,10 +16,9 @@ from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import NextBatch, StreamOfBatches
 from eventlog.errors import CorruptLog, EventsTruncated, EventTypeMismatch
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.record_batch import decode_any
 from eventlog.remote.driver import Reader, Stored, Unreachable
 from eventlog.remote.handle import CLOSE_S, RemoteHandle
-from eventlog.remote.record import bytes_in, envelopes_of
+from eventlog.remote.record import ANY, Unpacker, bytes_in
 
 if TYPE_CHECKING:
     from eventlog.remote.log import RemoteEventLog
@@ -45,12 +45,17 @@ class RemoteStream(StreamOfBatches):
         self._end = end
         """The number before which a stream ends that does not follow."""
         self._options = options
+        self._unpacker = ANY if options.type is None else Unpacker(options.type)
         self._reader: Reader | None = None
         self._mode: str | None = None
         self._is_closed = False
         self._scope: anyio.CancelScope | None = None
         """The scope of the task that waits; `aclose` cancels it."""
         self._turn_to_read = anyio.Lock(fast_acquire=True)
+        self._last: Stored | None = None
+        """The last event that was read."""
+        self._is_unsure = False
+        """The server may have been another since then, or have lost events."""
         self._rest: list[Stored] = []
         """What was read and not handed out: it begins with a bad event."""
         self._counters = Counters(StreamStatistics)
@@ -98,20 +103,21 @@ class RemoteStream(StreamOfBatches):
         self._handle.store.note_last(stored[-1].seq_no)
         events, self._rest = self._decoded(stored)
         self._next_seq_no += len(events)
+        self._last = stored[len(events) - 1]
         self._counters.add_read(len(events), bytes_in(stored[: len(events)]))
         return events
 
     def _decoded(self, stored: list[Stored]) -> tuple[list[EventEnvelope], list[Stored]]:
         """The events before the first bad one, and the rest, which is met at the next call."""
-        path, decode = self._handle.path, self._options.decode
+        path, unpacker = self._handle.path, self._unpacker
         try:
-            return envelopes_of(stored, path, decode), []
+            return unpacker.envelopes_of(stored, path), []
         except (EventTypeMismatch, CorruptLog) as error:
             good = (error.seq_no or 0) - stored[0].seq_no
             if good <= 0:
                 self._rest = stored
                 raise
-            return envelopes_of(stored[:good], path, decode), stored[good:]
+            return unpacker.envelopes_of(stored[:good], path), stored[good:]
 
     async def _read(self) -> list[Stored]:
         """The next events, without a gap; at least one."""
@@ -122,6 +128,7 @@ class RemoteStream(StreamOfBatches):
             try:
                 stored = await self._read_once()
             except Unreachable as error:
+                self._is_unsure = True
                 await pauses.pause(error)
             else:
                 if stored and stored[0].seq_no == self._next_seq_no:
@@ -131,6 +138,8 @@ class RemoteStream(StreamOfBatches):
 
     async def _read_once(self) -> list[Stored]:
         calls, driver, seq_no = self._handle.calls, self._handle.driver, self._next_seq_no
+        if self._is_unsure:
+            await calls.until_closed(self._check_last)
         if self._end is not None:
             count = min(self._end - seq_no, EVENTS_AT_ONCE)
             return await calls.until_closed(lambda: driver.read(seq_no, count))
@@ -144,6 +153,20 @@ class RemoteStream(StreamOfBatches):
             raise
         self._counters.wake_ups += is_waiting
         return stored
+
+    async def _check_last(self) -> None:
+        """See that what was read last is what the server has: else it has lost its latest events.
+
+        Others have their numbers by now, or will have.
+        """
+        last, driver = self._last, self._handle.driver
+        if last is not None and last.seq_no == self._next_seq_no - 1:
+            found = [last]
+            with suppress(EventsTruncated, CorruptLog):  # nobody can tell; what follows is read
+                found = await driver.read(last.seq_no, 1)
+            if not found or found[0].record != last.record:
+                raise lost(self._handle.path, last.seq_no)
+        self._is_unsure = False
 
     async def _drop_reader(self) -> None:
         """Nobody knows what it would give next."""
@@ -176,9 +199,22 @@ def read_from(log: RemoteEventLog, bounds: Bounds) -> Callable[[], NextBatch]:
                 return None
             count = min(stop - seq_no, EVENTS_AT_ONCE)
             stored = await handle.calls.repeated(lambda: handle.driver.read(seq_no, count))
+            if not stored:  # it was there when the range began
+                raise lost(handle.path, seq_no)
             place = stored[-1].seq_no + 1, stop
-            return envelopes_of(stored, handle.path, decode_any)
+            return ANY.envelopes_of(stored, handle.path)
 
         return next_batch
 
     return start
+
+
+def lost(path: str, seq_no: int) -> CorruptLog:
+    """The error of whoever has read an event that is no more, or another one."""
+    return CorruptLog(
+        f"event {seq_no} of the log {path} is not there any more, or is another one by now: its"
+        " server has lost its latest events, as one may that does not sync each of them before it"
+        " answers; subscribe again, and take what comes for new",
+        path=path,
+        seq_no=seq_no,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import shutil
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -141,6 +142,29 @@ async def test_a_stream_goes_on_after_a_kill_without_a_gap_or_a_double(
                 await log.append_many(range(10, 20))
                 seen += [(await anext(stream)).event for _ in range(10)]
     assert seen == list(range(20))
+
+
+async def test_events_that_the_server_lost_end_a_stream_and_none_takes_their_place(
+    server: servers.Server, tmp_path: Path
+) -> None:
+    kept, store = tmp_path / "kept", server.folder / "jetstream"
+    async with eventlog.open(f"{server.address}orders") as log:
+        await log.append_many(["a", "b"])
+        server.end()
+        shutil.copytree(store, kept)
+        server.start()
+        await log.append_many(["lost", "lost"])
+        async with log.subscribe("c", SeekPosition.BEGINNING) as stream:
+            with anyio.fail_after(60):
+                assert [(await anext(stream)).event for _ in range(4)] == ["a", "b", "lost", "lost"]
+                server.kill()
+                shutil.rmtree(store)
+                shutil.copytree(kept, store)
+                server.start()
+                assert await log.append_many(["c", "d", "e"]) == (3, 5)
+                with pytest.raises(CorruptLog, match="lost its") as told:
+                    await anext(stream)
+            assert told.value.seq_no == 4
 
 
 async def test_positions_survive_a_kill_of_the_server(server: servers.Server) -> None:
@@ -386,6 +410,7 @@ async def test_a_stream_with_a_limit_lets_the_oldest_go_and_takes_more(
     [
         ("durability", {"durability": "sync"}),
         ("retention", {"retention": Retention(max_bytes=1 << 20)}),
+        ("on_full", {"on_full": "wait"}),
     ],
 )
 async def test_what_no_stream_can_keep_is_refused_by_name(

@@ -190,15 +190,9 @@ async def test_a_letter_s_own_copy_is_retried_once_its_event_is_deleted(address:
         group._records._kept.clear()
         assert await group.retry_dead([1]) == 1
         [delivery, *_] = await group.take(1, 1, 1)
-        assert envelope_of(delivery.event, "a test", _unpack).event == "first"
+        assert envelope_of(delivery.event, "a test").event == "first"
         await group.settle(1, [Done(1)])
         assert await group.dead_letters() == []
-
-
-def _unpack(body: bytes | memoryview) -> Any:
-    from eventlog.event.payload import unpack
-
-    return unpack(body)
 
 
 async def test_a_document_that_strangers_wrote_is_corrupt_and_named(address: str) -> None:
@@ -231,12 +225,12 @@ async def test_a_document_that_grows_too_large_gets_no_new_events(address: str) 
 
 async def stored(group: JetStreamGroup, driver: JetStreamDriver) -> list[Any]:
     found = await driver.read(1, 100)
-    return [envelope_of(one, "a test", _unpack).event for one in found]
+    return [envelope_of(one, "a test").event for one in found]
 
 
 def results_of(delivery: Delivery, driver: JetStreamDriver, events: list[str]) -> list[bytes]:
     """Records of what handlers return, as a member makes them."""
-    source = envelope_of(delivery.event, "a test", _unpack)
+    source = envelope_of(delivery.event, "a test")
     found = envelopes_of_results(source, events, UUID(driver._parts.log_id), "work")
     return [record(one) for one in found]
 

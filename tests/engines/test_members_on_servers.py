@@ -147,3 +147,18 @@ async def test_a_pool_of_processes_handles_everything_and_buries_what_kills_it(
         assert {seq_no for seq_no, _ in handled} == set(range(1, 23))
         [group] = await log.groups()
         assert (group.lag, group.members, group.dead_letters) == (0, 0, 2)
+
+
+async def test_a_pool_counts_all_that_workers_did_which_have_left(address: str) -> None:
+    async with eventlog.open(address) as log:
+        await log.append_many(range(12))
+        with anyio.fail_after(HANG_S):
+            async with workers.Pool(
+                log, group="g", handler=nothing, processes=1, max_events_per_worker=4
+            ) as pool:
+                await pool.drained()
+        assert pool.stats().handled == 12
+
+
+def nothing(_: object) -> None:
+    """A handler."""

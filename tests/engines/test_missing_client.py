@@ -14,6 +14,7 @@ from eventlog.errors import NotSupported
     ("address", "package", "extra"),
     [
         ("redis://127.0.0.1:1/0/log", "coredis", "eventlog[redis]"),
+        ("redis://127.0.0.1:1/0/log", "hiredis", "eventlog[redis]"),
         ("nats://127.0.0.1:1/log", "nats", "eventlog[jetstream]"),
         ("kafka://127.0.0.1:1/log", "confluent_kafka", "eventlog[kafka]"),
     ],

@@ -100,6 +100,7 @@ async def test_a_reader_gets_what_is_stored_and_waits_for_what_is_not(address: s
 
 async def test_an_ack_goes_forward_only_and_a_seek_sets(address: str) -> None:
     async with opened(address) as driver:
+        await driver.append(1, 1, [b"event"] * 5)
         await driver.move("billing", 5, is_ack=True)
         await driver.move("billing", 3, is_ack=True)
         assert (await driver.positions())["billing"].position == 5

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,21 @@ from anyio.abc import ByteStream, SocketAttribute
 
 import eventlog
 from eventlog import SeekPosition
-from eventlog.errors import LogDeleted, LogFull, NotSupported, PermissionDenied, WriterUnavailable
+from eventlog.errors import (
+    CorruptLog,
+    LogDeleted,
+    LogFull,
+    NotSupported,
+    PermissionDenied,
+    SequenceOutOfRange,
+    WriterUnavailable,
+)
 from tests import servers
 from tests.servers import HOST, Server
 
 pytestmark = pytest.mark.anyio
+
+HANG_S = 30.0
 
 
 @pytest.fixture(params=["trio", "asyncio"])
@@ -183,6 +195,80 @@ async def test_connections_cut_in_the_middle_of_a_frame_store_each_event_once(
             await log.append({"number": number, "filling": "x" * 700})
     async with eventlog.open(server.address + "log") as log:
         assert [event["number"] for event in await stored(log)] == list(range(40))
+
+
+@dataclass
+class Forgetful:
+    """A server that loses what came after `remember`, as one without syncs at a loss of power."""
+
+    server: Server
+
+    @property
+    def _file(self) -> Path:
+        [file] = (self.server.folder / "appendonlydir").glob("*.incr.aof")
+        return file
+
+    def remember(self) -> None:
+        self._size = self._file.stat().st_size
+
+    def lose_the_rest(self) -> None:
+        self.server.kill()
+        os.truncate(self._file, self._size)
+        self.server.start()
+
+
+@pytest.mark.parametrize("is_written_anew", [False, True], ids=["shorter", "written anew"])
+async def test_events_that_the_server_lost_end_a_stream_and_none_takes_their_place(
+    server: Server, *, is_written_anew: bool
+) -> None:
+    forgetful = Forgetful(server)
+    async with eventlog.open(server.address + "log") as log:
+        await log.append_many(["a", "b"])
+        forgetful.remember()
+        await log.append_many(["lost", "lost"])
+        async with log.subscribe("billing", SeekPosition.BEGINNING) as stream:
+            assert [(await anext(stream)).event for _ in range(4)] == ["a", "b", "lost", "lost"]
+            forgetful.lose_the_rest()
+            if is_written_anew:
+                assert await log.append_many(["c", "d", "e"]) == (3, 5)
+            with anyio.fail_after(HANG_S), pytest.raises(CorruptLog, match="lost its") as told:
+                await anext(stream)
+            assert told.value.seq_no == 4
+            with pytest.raises(CorruptLog):
+                await anext(stream)
+        if not is_written_anew:
+            with pytest.raises(SequenceOutOfRange):
+                await log.ack("billing", 4)
+            await log.append_many(["c", "d", "e"])
+        async with log.subscribe("billing", SeekPosition.BEGINNING) as stream:
+            assert [(await anext(stream)).event for _ in range(5)] == ["a", "b", "c", "d", "e"]
+
+
+async def test_a_stream_goes_on_where_the_server_has_what_it_read(server: Server) -> None:
+    async with (
+        eventlog.open(server.address + "log") as log,
+        log.subscribe("billing", SeekPosition.BEGINNING) as stream,
+    ):
+        for number in range(1, 4):
+            await log.append(number)
+            with anyio.fail_after(HANG_S):
+                assert (await anext(stream)).event == number
+            server.kill()
+            server.start()
+
+
+async def test_of_several_hosts_the_first_that_answers_and_is_no_replica_is_used(
+    server: Server, tmp_path: Path
+) -> None:
+    with servers.own("valkey", tmp_path / "replica", "--replicaof", HOST, str(server.port)) as two:
+        hosts = f"{HOST}:1,{HOST}:{two.port},{HOST}:{server.port}"
+        async with eventlog.open(f"redis://{hosts}/0/log") as log:
+            assert await log.append("a") == 1
+            server.kill()
+            server.start()
+            assert await log.append("b") == 2
+        async with eventlog.open(server.address + "log") as log:
+            assert await stored(log) == ["a", "b"]
 
 
 async def test_flushall_under_a_handle_is_told_and_never_another_log(server: Server) -> None:

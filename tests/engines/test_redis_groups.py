@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -199,6 +200,76 @@ async def test_with_key_order_one_key_is_in_one_hand_and_waits_behind_a_failure(
         with anyio.fail_after(10):
             deliveries = await group.take(2, 9, 9)
         assert [(one.event.seq_no, one.attempt) for one in deliveries] == [(1, 2), (2, 1), (5, 1)]
+
+
+async def test_each_event_of_a_key_with_many_costs_the_server_the_same(address: str) -> None:
+    async def costs(group: RedisGroup) -> int:
+        before = await commands_of(group)
+        for _ in range(20):
+            [delivery] = await group.take(1, 1, 1)
+            await group.settle(1, [Done(delivery.event.seq_no)])
+        return await commands_of(group) - before
+
+    async with group_of(address, *["a"] * 1000, ordering="key") as group:
+        assert numbers(await group.take(2, 1, 1)) == [1]
+        assert await is_waiting(group, 1)  # all others wait for the first one
+        await group.settle(2, [Done(1)])
+        assert await costs(group) < 20 * 300
+
+
+async def commands_of(group: RedisGroup) -> int:
+    """How many the server has carried out, those of scripts too."""
+    said = (await group._driver.link.call(b"INFO", b"commandstats")).decode()
+    return sum(int(calls) for calls in re.findall(r":calls=(\d+)", said))
+
+
+async def test_a_key_with_many_events_keeps_their_order_over_members(address: str) -> None:
+    seen: list[int] = []
+    async with group_of(address, *["a", "a", "b"] * 30, ordering="key") as group:
+
+        async def work(member: int, count: int) -> None:
+            while True:
+                found = await group.take(member, count, 1)
+                seen.extend(numbers(found))
+                await group.settle(member, [Done(number) for number in numbers(found)])
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for member, count in ((1, 1), (2, 7)):
+                    tasks.start_soon(work, member, count)
+                await group.drained(90)
+                tasks.cancel_scope.cancel()
+    assert [n for n in seen if n % 3] == [n for n in range(1, 91) if n % 3]
+    assert [n for n in seen if not n % 3] == list(range(3, 91, 3))
+
+
+async def test_what_waits_for_a_key_comes_though_those_before_it_are_passed_over(
+    address: str,
+) -> None:
+    async with group_of(address, *["a"] * 60, ordering="key") as group:
+        assert numbers(await group.take(1, 1, 1)) == [1]
+        assert await is_waiting(group, 2)
+        await group.settle(1, [Done(1)])
+        await group._driver.move("work", 40, is_ack=True)
+        found: list[int] = []
+        while len(found) < 20:
+            with anyio.fail_after(10):
+                deliveries = await group.take(2, 50, 50)
+            found += numbers(deliveries)
+            await group.settle(2, [Done(number) for number in numbers(deliveries)])
+        assert found == list(range(41, 61))
+
+
+async def test_what_a_pool_s_member_did_is_told_after_its_end(address: str) -> None:
+    async with group_of(address, None) as group:
+        await group.join(3, 7, 300)
+        await group.take(3, 1, 1)
+        await group.settle(3, [Done(1)])
+        await group.end(3, has_failed=False)
+        [report] = [one for one in await group.members() if one.member_id == 3]
+        assert (report.owner, report.pid, report.handled, report.in_flight) == (7, 0, 1, 0)
+        [group_report] = await group.reports()
+        assert group_report.members == 2
 
 
 async def test_what_is_given_back_counts_as_no_delivery(address: str) -> None:

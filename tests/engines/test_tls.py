@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import socketserver
 import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import anyio
 import pytest
@@ -68,6 +72,15 @@ class Secured:
             return f"nats+tls://{place}/log"
         return f"rediss://{place}/0/log?ca={ca}"
 
+    def with_certificate(self, monkeypatch: pytest.MonkeyPatch, cert: Path, key: Path) -> str:
+        """The address for somebody who has a certificate."""
+        address = self.address(monkeypatch)
+        if self._engine.server == "nats":
+            monkeypatch.setenv("NATS_CERT", str(cert))
+            monkeypatch.setenv("NATS_KEY", str(key))
+            return address
+        return f"{address}&cert={cert}&key={key}"
+
 
 @pytest.fixture(params=[HOST], ids=["its name"])
 def secured(
@@ -104,6 +117,109 @@ async def test_a_server_whose_authority_is_known_is_spoken_to(
     async with eventlog.open(secured.address(monkeypatch)) as log:
         assert await log.append("secret") == 1
         assert [one.event for one in await log.read(1)] == ["secret"]
+
+
+@pytest.fixture
+def demanding(engine: Engine, authority: Authority, tmp_path: Path) -> Iterator[Secured]:
+    """One that wants a certificate of its clients, of the same authority."""
+    cert, key = authority.issue(HOST)
+    if engine.server == "nats":
+        config = tmp_path / "tls.conf"
+        files = f'cert_file: "{cert}", key_file: "{key}", ca_file: "{authority.file}"'
+        config.write_text(f"tls {{ {files}, verify: true }}\n")
+        with servers.own("nats", tmp_path / "nats", "--config", str(config)) as server:
+            yield Secured(engine, server.port, authority)
+        return
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.file))
+    context.load_cert_chain(cert, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with (
+        servers.own(engine.server, tmp_path / "data") as server,
+        Terminator(context, server.port) as terminator,
+    ):
+        yield Secured(engine, terminator.server_address[1], authority)
+
+
+class Terminator(socketserver.ThreadingTCPServer):
+    """Speaks TLS before a server, and tells whom it refuses why, which asyncio does not."""
+
+    daemon_threads = True
+
+    def __init__(self, context: ssl.SSLContext, server_port: int) -> None:
+        super().__init__((HOST, 0), _Terminated)
+        self.context = context
+        self.server_port = server_port
+        self._thread = threading.Thread(target=self.serve_forever)
+
+    def __enter__(self) -> Self:
+        """Listen."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Listen no more."""
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class _Terminated(socketserver.BaseRequestHandler):
+    """One connection."""
+
+    server: Terminator
+
+    def handle(self) -> None:
+        """Until either side ends it."""
+        listening: socket.socket = self.request
+        tls = self.server.context.wrap_socket(
+            listening.dup(), server_side=True, do_handshake_on_connect=False
+        )
+        with tls, suppress(OSError):
+            try:
+                tls.do_handshake()
+            except ssl.SSLError:
+                while listening.recv(1 << 16):
+                    pass  # a reset would overtake what it was told
+                return
+            with socket.create_connection((HOST, self.server.server_port)) as behind:
+                pump = threading.Thread(target=_pump, args=(behind, tls))
+                pump.start()
+                _pump(tls, behind)
+                pump.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_RDWR)
+
+
+async def test_a_client_s_certificate_lets_it_in(
+    demanding: Secured, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = demanding.with_certificate(monkeypatch, *authority.issue("client.example"))
+    async with eventlog.open(address) as log:
+        assert await log.append("secret") == 1
+        assert [one.event for one in await log.read(1)] == ["secret"]
+
+
+async def test_a_client_without_a_certificate_is_refused_and_told_why(
+    demanding: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = await refusal_of(demanding.address(monkeypatch))
+    assert isinstance(error, PermissionDenied)
+    assert "certificate" in str(error)
+
+
+async def test_a_client_s_certificate_of_another_authority_is_refused_and_told_why(
+    demanding: Secured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Authority(tmp_path / "other").issue("client.example")
+    error = await refusal_of(demanding.with_certificate(monkeypatch, *other))
+    assert isinstance(error, PermissionDenied)
+    assert "unknown ca" in str(error)
 
 
 async def test_a_server_of_another_authority_is_refused_at_once(

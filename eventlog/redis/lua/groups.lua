@@ -5,7 +5,8 @@
 --   :again     a set: dead letters at or below the position that are to be tried once more
 --   :free      a sorted set: numbers up to the front that may be taken
 --   :parked    a sorted set by name: "key hash:number", while an earlier event of the key is busy
---   :keys      a hash: key hash -> how many events of it are held, wait or are exhausted
+--   :keys      a hash: key hash -> how many events of it are held, wait or are exhausted; 0 while
+--              none is, and some of those that were parked are free and others are parked still
 --   :key       a hash: number -> key hash, of those that are busy or parked
 --   :held      a hash: number -> member
 --   :failures  a hash: number -> failed deliveries
@@ -14,14 +15,16 @@
 --   :suspects  a set
 --   :members   a hash: member -> "owner:pid:handled:failed:retried"
 --   :alive     a sorted set: members, by when they count as dead
+--   :former    a list: "member:owner:0:handled:failed:retried" of pools' members that ended lately
 --   :said      a hash: member -> digest of what it said last, and the answer
 --   :dead      a hash: number -> the letter; :order a sorted set; :retried a set: see letters
 -- Every number up to the front, above the position, is in one of done, free, parked, held, wait and
 -- exhausted; of those at or below it only the ones in `again` are.
 
 local SUFFIXES = { 'done', 'again', 'free', 'parked', 'keys', 'key', 'held', 'failures', 'wait',
-  'exhausted', 'suspects', 'members', 'alive', 'said', 'dead', 'order', 'retried' }
+  'exhausted', 'suspects', 'members', 'alive', 'former', 'said', 'dead', 'order', 'retried' }
 local KEPT = { dead = true, order = true }
+local FREED_AT_ONCE, FORMER_KEPT = 16, 32
 
 local function group_keys(base)
   local keys = { base = base }
@@ -92,23 +95,57 @@ local function key_of(group, number)
 end
 
 local function is_busy(group, key)
-  return key and redis.call('HEXISTS', group.keys.keys, key) == 1
+  return key and tonumber(redis.call('HGET', group.keys.keys, key) or 0) > 0
 end
 
--- The event is not busy any more; with the last one of its key all that wait for that are free.
+local function range_of_parked(key) return '[' .. key .. ':', '[' .. key .. ';' end
+
+-- Whether events of the key are parked, or may be.
+local function has_parked(group, key)
+  local from, to = range_of_parked(key)
+  return #redis.call('ZRANGEBYLEX', group.keys.parked, from, to, 'LIMIT', 0, 1) > 0
+end
+
+-- Free the first ones that are parked for the key: some at a time, for what a member leaves of them is
+-- parked again, and that for each event of a key with many would take time by their square.
+local function free_parked(group, key)
+  local from, to = range_of_parked(key)
+  local names = redis.call('ZRANGEBYLEX', group.keys.parked, from, to, 'LIMIT', 0, FREED_AT_ONCE + 1)
+  if #names > FREED_AT_ONCE then
+    names[#names] = nil
+    redis.call('HSET', group.keys.keys, key, 0)
+  else
+    redis.call('HDEL', group.keys.keys, key)
+  end
+  for _, name in ipairs(names) do
+    local parked = whole(tonumber(string.sub(name, 42)))
+    redis.call('ZREM', group.keys.parked, name)
+    redis.call('HDEL', group.keys.key, parked)
+    redis.call('ZADD', group.keys.free, parked, parked)
+  end
+end
+
+-- Free what is parked for keys of which nothing is busy and, as no event is, nothing free; whether
+-- there was any. Its freed ones were acknowledged, or deleted, before anybody took them.
+local function free_forgotten(group)
+  if not group.has_order or redis.call('ZCARD', group.keys.parked) == 0 then return false end
+  local all, found = redis.call('HGETALL', group.keys.keys), false
+  for i = 1, #all, 2 do
+    if all[i + 1] == '0' then
+      free_parked(group, all[i])
+      found = true
+    end
+  end
+  return found
+end
+
+-- The event is not busy any more; with the last one of its key those that wait for that are free.
 local function make_idle(group, number)
   local key = key_of(group, number)
   if not key then return end
   redis.call('HDEL', group.keys.key, number)
   if redis.call('HINCRBY', group.keys.keys, key, -1) > 0 then return end
-  redis.call('HDEL', group.keys.keys, key)
-  local from, to = '[' .. key .. ':', '[' .. key .. ';'
-  for _, name in ipairs(redis.call('ZRANGEBYLEX', group.keys.parked, from, to)) do
-    local parked = whole(tonumber(string.sub(name, 42)))
-    redis.call('HDEL', group.keys.key, parked)
-    redis.call('ZADD', group.keys.free, parked, parked)
-  end
-  redis.call('ZREMRANGEBYLEX', group.keys.parked, from, to)
+  free_parked(group, key)
 end
 
 local function park(group, number, key)
@@ -181,21 +218,22 @@ end
 
 -- The same for many that are held, and so stand nowhere else.
 local function settle_held(group, texts)
-  local keys, places, is_next = group.keys, {}, false
+  local keys, places, position = group.keys, {}, group.position
   call_with_all('HDEL', keys.held, texts)
-  call_with_all('HDEL', keys.failures, texts)
-  call_with_all('SREM', keys.suspects, texts)
-  call_with_all('SREM', keys.again, texts)
+  for key, command in pairs({ failures = 'HDEL', suspects = 'SREM', again = 'SREM' }) do
+    if redis.call('EXISTS', keys[key]) == 1 then call_with_all(command, keys[key], texts) end
+  end
   for _, text in ipairs(texts) do
-    make_idle(group, text)
+    if group.has_order then make_idle(group, text) end
     local number = tonumber(text)
-    is_next = is_next or number == group.position + 1
-    if number > group.position then
+    if number == position + 1 then
+      position = number
+    elseif number > position then
       places[#places + 1], places[#places + 2] = text, text
     end
   end
   call_with_all('ZADD', keys.done, places)
-  if is_next then advance(group, group.position) end
+  if position > group.position then advance(group, position) end
 end
 
 local function drop_letter(group, text)
@@ -264,6 +302,10 @@ local function end_member(group, member, has_failed)
   redis.call('HDEL', group.keys.members, member)
   redis.call('ZREM', group.keys.alive, member)
   redis.call('HDEL', group.keys.said, member)
+  if seat and seat[1] ~= '0' then
+    redis.call('LPUSH', group.keys.former, table.concat({ member, seat[1], 0, unpack(seat, 3) }, ':'))
+    redis.call('LTRIM', group.keys.former, 0, FORMER_KEPT - 1)
+  end
   local numbers = held_by(group, member)
   for _, text in ipairs(numbers) do
     redis.call('HDEL', group.keys.held, text)

@@ -1,10 +1,13 @@
 -- KEYS: stream, log, consumers, the group of the consumer's name. ARGV: log id, channel, consumer,
 -- position, whether it acknowledges ("1" or "0").
-if not find_log(KEYS[2], ARGV[1]) then return { 'GONE' } end
+-- Answers BEYOND and the last number, if what is acknowledged is not there: the server has lost it.
+local log = find_log(KEYS[2], ARGV[1])
+if not log then return { 'GONE' } end
 local position = tonumber(ARGV[4])
 local known = position_of(redis.call('HGET', KEYS[3], ARGV[3]))
 local is_ack = ARGV[5] == '1'
 if is_ack and known and position <= known then return { 'OK' } end
+if is_ack and position > log.last then return { 'BEYOND', log.last } end
 local group = find_group()
 
 -- Everything up to the position is done, whoever has it.

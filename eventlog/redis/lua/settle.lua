@@ -1,5 +1,6 @@
 -- ARGV: ..., member, lease in microseconds, then for each event one of
 --   "D", number, attempt, how many results, the results
+--   "R", number, attempt, how many events: these and those behind it are done, without results
 --   "F", number, attempt, whether it is final, delay in microseconds, report
 --   "G", number, attempt
 -- Answers the numbers that were not the member's. What was said already is answered as it was.
@@ -24,6 +25,9 @@ while at <= #ARGV do
   elseif one.kind == 'F' then
     one.is_final, one.delay_us, one.report = ARGV[at + 3] == '1', tonumber(ARGV[at + 4]), ARGV[at + 5]
     at = at + 6
+  elseif one.kind == 'R' then
+    one.count = tonumber(ARGV[at + 3])
+    at = at + 4
   else
     at = at + 3
   end
@@ -49,6 +53,22 @@ local function settle_handled()
   end
   count(group, member, #handled, 0, 0)
   handled = {}
+end
+
+local function settle_run(one)
+  settle_handled()
+  local first = tonumber(one.text)
+  for from = first, first + one.count - 1, 1000 do
+    local texts = {}
+    for number = from, math.min(from + 999, first + one.count - 1) do
+      texts[#texts + 1] = whole(number)
+    end
+    for i, owner in ipairs(redis.call('HMGET', keys.held, unpack(texts))) do
+      local list = owner == member and handled or stale
+      list[#list + 1] = texts[i]
+    end
+  end
+  settle_handled()
 end
 
 -- With key order the later events of its key, which the member has, wait for the one that failed.
@@ -78,7 +98,9 @@ local is_named = {}
 for _, one in ipairs(outcomes) do
   if one.kind ~= 'D' or is_named[one.text] then settle_handled() end
   is_named[one.text] = true
-  if not is_mine(one.text) then
+  if one.kind == 'R' then
+    settle_run(one)
+  elseif not is_mine(one.text) then
     stale[#stale + 1] = one.text
   elseif one.kind == 'D' then
     handled[#handled + 1] = one.text
