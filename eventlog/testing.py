@@ -31,21 +31,24 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.local.storage.start import make_log, open_log
-from eventlog.local.wire.connection import Connection, Role, frame
+from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import (
     PROTOCOL_VERSION,
     Append,
     Appended,
+    AwaitSynced,
     Done,
     Hello,
     Message,
     Park,
+    Request,
     Status,
     StatusReport,
     Wake,
     Welcome,
     failed,
 )
+from eventlog.local.wire.table import Role
 
 WORD_BYTES: Final = 8
 Parts = Sequence[bytes | memoryview]
@@ -395,15 +398,15 @@ class ScriptedWriter:
         self._maybe_break("answer")
 
     def _answer(self, message: Message) -> Message:
-        request_id: int = message[0]  # type: ignore[assignment]  # only Hello has another first field
+        if not isinstance(message, Request):
+            return Welcome(PROTOCOL_VERSION, 1, 1, self.log_id)
+        request_id = message.request_id
         match message:
-            case Hello():
-                return Welcome(PROTOCOL_VERSION, 1, 1, self.log_id)
             case Append():
                 return self._store(message)
             case Status():
                 return StatusReport(request_id, 1)
-            case Park(_, seq_no):
+            case Park(_, seq_no) | AwaitSynced(_, seq_no):
                 return Wake(request_id, seq_no)
         return Done(request_id)
 

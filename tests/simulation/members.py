@@ -128,7 +128,7 @@ class Member(Client):
             link.to_writer += frame(message)
 
     def _take(self, message: Any) -> None:
-        op = self._settles.pop(message[0], None)
+        op = self._settles.pop(message.request_id, None)
         if op is not None:
             self.note("settled", op=op, is_taken=not isinstance(message, Failed))
         self.pipe._take(message)

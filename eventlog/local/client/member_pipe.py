@@ -36,7 +36,7 @@ from eventlog.local.client.launch import find_or_start
 from eventlog.local.groups.ranges import Range, ranges_of
 from eventlog.local.storage.identity import process_start
 from eventlog.local.storage.members import MemberPage
-from eventlog.local.wire.connection import Connection, Role, frame
+from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.group_messages import Join, Joined, Leased, Leave, Passed, Release, Revoke
 from eventlog.local.wire.group_messages import Lease as AskLease
 from eventlog.local.wire.messages import (
@@ -44,10 +44,11 @@ from eventlog.local.wire.messages import (
     MEMBER_VERSION,
     Failed,
     Hello,
-    Message,
+    Request,
     Welcome,
     error_of,
 )
+from eventlog.local.wire.table import Role
 from eventlog.system import start_thread
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -69,7 +70,7 @@ class MemberPipe:
         self._socket: socket.socket | None = None
         self.changed = threading.Condition()
         """Guards all that follows."""
-        self._unanswered: OrderedDict[int, Message] = OrderedDict()
+        self._unanswered: OrderedDict[int, Request] = OrderedDict()
         self._request_id = 0
         self._lease: HeldEvents | None = None
         self._fresh: HeldEvents | None = None
@@ -378,9 +379,9 @@ class MemberPipe:
             self._share(message.lease_id)
             return
         if isinstance(message, Passed):
-            self.passed.append(message[1:])
+            self.passed.append((message.events, message.first, message.last))
             return
-        request = self._unanswered.pop(message[0], None)
+        request = self._unanswered.pop(message.request_id, None)
         if isinstance(message, Leased) and request is not None:
             self._take_lease(message.lease_id, message.ranges, message.failures)
         elif isinstance(message, Failed) and request is not None:
@@ -398,10 +399,11 @@ class MemberPipe:
         else:  # whoever waited for it has gone
             self._say(Release, lease_id, tuple(ranges_of(lease.numbers)))
 
-    def _take_failure(self, request: Message, error: EventLogError) -> None:
+    def _take_failure(self, request: Request, error: EventLogError) -> None:
         if isinstance(error, StaleLease):
-            if self._lease is not None and self._lease.lease_id in request[1:3]:
-                self._lease.make_stale()
+            lease = self._lease
+            if lease is not None and lease.lease_id == getattr(request, "lease_id", 0):
+                lease.make_stale()
         elif self._failure is None:
             self._failure = error
 
