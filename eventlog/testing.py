@@ -36,7 +36,6 @@ from eventlog.local.wire.messages import (
     PROTOCOL_VERSION,
     Append,
     Appended,
-    AwaitSynced,
     Done,
     Hello,
     Message,
@@ -302,8 +301,7 @@ class ConnectionPair:
         Raises:
             ProtocolError: the speaker may not say that now.
         """
-        data = b"".join(map(frame, messages))
-        return self.say_bytes(speaker, data)
+        return self.say_bytes(speaker, b"".join(map(frame, messages)))
 
     def say_bytes(self, speaker: Role, data: bytes) -> list[Message]:
         """The same for any bytes."""
@@ -398,17 +396,16 @@ class ScriptedWriter:
         self._maybe_break("answer")
 
     def _answer(self, message: Message) -> Message:
-        if not isinstance(message, Request):
-            return Welcome(PROTOCOL_VERSION, 1, 1, self.log_id)
-        request_id = message.request_id
         match message:
             case Append():
                 return self._store(message)
-            case Status():
+            case Status(request_id):
                 return StatusReport(request_id, 1)
-            case Park(_, seq_no) | AwaitSynced(_, seq_no):
+            case Park(request_id, seq_no):
                 return Wake(request_id, seq_no)
-        return Done(request_id)
+            case Request(request_id):
+                return Done(request_id)
+        return Welcome(PROTOCOL_VERSION, 1, 1, self.log_id)
 
     def _store(self, message: Append) -> Message:
         error = self._refuse(message)
