@@ -84,7 +84,7 @@ class Channel:
         self._request_id += 1
         return self._request_id
 
-    def open(self) -> Steps[None]:
+    def open(self, version: int = PROTOCOL_VERSION) -> Steps[None]:
         """A pipe on which both sides have said who they are.
 
         Raises:
@@ -94,7 +94,7 @@ class Channel:
         self.is_open = False
         yield OPEN_PIPE
         self._connection = Connection(Role.CLIENT, self._frame_bytes_max)
-        yield Send([frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid()))])
+        yield Send([frame(Hello(HELLO_MAGIC, version, os.getpid()))])
         said: list[Any] = []
         while not said:
             said = yield from self.receive()
@@ -142,7 +142,7 @@ class Channel:
                 if not self.is_open:
                     yield from self.open()
                     attempt = 0 if kind.waits else attempt
-                return (yield from self._answer_to(kind, *fields))
+                return (yield from self.answer_to(kind, *fields))
             except PipeBroken as error:
                 self.is_open = False
                 broken = self.gave_up(attempt, error)
@@ -152,7 +152,13 @@ class Channel:
                 if broken:
                     raise broken from error
 
-    def _answer_to(self, kind: type[Request], *fields: Any) -> Steps[Answer]:
+    def answer_to(self, kind: type[Request], *fields: Any) -> Steps[Any]:
+        """Say one message on the open pipe, and return its answer.
+
+        Raises:
+            EventLogError: the writer refused the request.
+            PipeBroken: the pipe is gone, and whether the request was carried out is not known.
+        """
         request_id = self.next_request_id()
         yield Send([frame(kind(request_id, *fields))])
         while True:
