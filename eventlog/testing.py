@@ -31,7 +31,7 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.local.storage.start import make_log, open_log
-from eventlog.local.wire.connection import Connection, Role, frame
+from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import (
     PROTOCOL_VERSION,
     Append,
@@ -40,12 +40,14 @@ from eventlog.local.wire.messages import (
     Hello,
     Message,
     Park,
+    Request,
     Status,
     StatusReport,
     Wake,
     Welcome,
     failed,
 )
+from eventlog.local.wire.table import Role
 
 WORD_BYTES: Final = 8
 Parts = Sequence[bytes | memoryview]
@@ -299,8 +301,7 @@ class ConnectionPair:
         Raises:
             ProtocolError: the speaker may not say that now.
         """
-        data = b"".join(map(frame, messages))
-        return self.say_bytes(speaker, data)
+        return self.say_bytes(speaker, b"".join(map(frame, messages)))
 
     def say_bytes(self, speaker: Role, data: bytes) -> list[Message]:
         """The same for any bytes."""
@@ -395,17 +396,16 @@ class ScriptedWriter:
         self._maybe_break("answer")
 
     def _answer(self, message: Message) -> Message:
-        request_id: int = message[0]  # type: ignore[assignment]  # only Hello has another first field
         match message:
-            case Hello():
-                return Welcome(PROTOCOL_VERSION, 1, 1, self.log_id)
             case Append():
                 return self._store(message)
-            case Status():
+            case Status(request_id):
                 return StatusReport(request_id, 1)
-            case Park(_, seq_no):
+            case Park(request_id, seq_no):
                 return Wake(request_id, seq_no)
-        return Done(request_id)
+            case Request(request_id):
+                return Done(request_id)
+        return Welcome(PROTOCOL_VERSION, 1, 1, self.log_id)
 
     def _store(self, message: Append) -> Message:
         error = self._refuse(message)

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog.errors import EventLogError, LogDeleted, SequenceOutOfRange, WriterUnavailable
+from eventlog.errors import (
+    EventLogError,
+    LogDeleted,
+    LogFull,
+    SequenceOutOfRange,
+    WriterUnavailable,
+)
 from eventlog.local.client.conversations import (
     ATTEMPTS_MAX,
     OPEN_PIPE,
@@ -23,7 +29,6 @@ from eventlog.local.wire.messages import (
     PROTOCOL_VERSION,
     Ack,
     Done,
-    Failed,
     Hello,
     Park,
     Seek,
@@ -101,7 +106,7 @@ def test_the_answer_to_an_earlier_request_is_passed_over() -> None:
     assert talk.give(frame(Done(1))) is None
     later = ByHand(one.request(Ack, "c", 4))
     assert later.give() == RECEIVE
-    assert later.give(frame(Done(1)) + frame(Failed(1, "LogFull", "of another one", {}))) == RECEIVE
+    assert later.give(frame(Done(1)) + frame(failed(1, LogFull("of another one")))) == RECEIVE
     assert later.give(frame(Done(2))) is None
     assert later.result == Done(2)
 
@@ -120,7 +125,7 @@ def test_a_writer_that_refuses_at_the_door_is_heard() -> None:
     talk.give()
     talk.give()
     with pytest.raises(EventLogError, match="too many"):
-        talk.give(frame(Failed(0, "WriterUnavailable", "too many", {})))
+        talk.give(frame(failed(0, WriterUnavailable("too many"))))
 
 
 def test_a_log_made_anew_at_the_path_is_noticed() -> None:

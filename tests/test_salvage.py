@@ -335,8 +335,9 @@ def test_a_sync_that_finds_the_disk_full_is_no_full_log(directory: str, number: 
     world.actor.on_sync_failed(caught.value)
     (answer,) = peer.said
     assert isinstance(answer, Failed)
-    assert type(error_of(answer)) is StorageFailed
-    assert "since the last sync" in answer.message
+    error = error_of(answer)
+    assert type(error) is StorageFailed
+    assert "since the last sync" in str(error)
     world.restart("close")
     assert list(stored_events(directory).values()) == ["event"]
     world.end()

@@ -25,7 +25,7 @@ from eventlog.event.many_events import pack_batches
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.staging import ALIGNMENT, StagingRing
 from eventlog.local.rendezvous import connect
-from eventlog.local.wire.connection import Connection, Role, frame
+from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import (
     HELLO_MAGIC,
     PROTOCOL_VERSION,
@@ -39,6 +39,7 @@ from eventlog.local.wire.messages import (
     Staged,
     Welcome,
 )
+from eventlog.local.wire.table import Role
 from eventlog.local.writer.staging import StagingArea
 
 pytestmark = pytest.mark.usefixtures("quick_starts")

@@ -18,13 +18,8 @@ from eventlog.api.engines import open_log
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
-from eventlog.api.positions import (
-    ConsumerState,
-    SeekPosition,
-    check_name,
-    check_seq_no,
-)
-from eventlog.api.statistics import LogStatistics, log_statistics
+from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.statistics import LogStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
@@ -41,15 +36,14 @@ from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.local.blocking_group import BlockingLocalGroup
 from eventlog.local.blocking_publisher import BlockingLocalPublisher
 from eventlog.local.blocking_stream import BlockingLocalStream
+from eventlog.local.client import calls
 from eventlog.local.client.feed import Feed
-from eventlog.local.client.group import group_fields, number_ranges
+from eventlog.local.client.group import group_fields
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.out_batch import OutBatch
-from eventlog.local.client.threads import BlockingPipe
-from eventlog.local.groups.stored import read_dead_letters, read_groups
+from eventlog.local.client.threads import BlockingPipe, BlockingRequests
 from eventlog.local.storage.reader import read_range
 from eventlog.local.wire.group_messages import DropDead, RetryDead
-from eventlog.local.wire.messages import Ack, AwaitSynced, Forget, Seek, Status, StatusReport
 
 
 class BlockingLocalEventLog(EventLog):
@@ -58,21 +52,18 @@ class BlockingLocalEventLog(EventLog):
     def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
         self._handle = LocalHandle(path, asked)
         self._handle.open()
-        self._requests = self._handle.adopt(
-            BlockingPipe(self._handle.path, self._handle.new_channel())
-        )
+        self._requests = BlockingRequests(self._handle, "handle")
         outbox = self._handle.new_outbox()
         self._outbox = outbox
         self._outbox_lock = threading.Lock()
         notice = self._handle.notice_of(outbox)
         self._appends = self._handle.adopt(BlockingPipe(self._handle.path, outbox.channel, notice))
-        if self._handle.can_write:
-            # A log that cannot be written should say so now, not at the first append.
-            try:
-                self._request(Status)
-            except BaseException:
-                self.close()
-                raise
+        # A log that cannot be written should say so now, not at the first append.
+        try:
+            self._requests.run(calls.reach_writer(self._handle))
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         """The path, and whether the handle is open."""
@@ -92,12 +83,6 @@ class BlockingLocalEventLog(EventLog):
     def close(self) -> None:
         if self._handle.generation == forks.generation:
             self._handle.close()
-
-    def _request(self, kind: Any, *fields: Any) -> Any:
-        self._handle.check_open()
-        pipe = self._requests
-        with pipe.lock:
-            return pipe.run(pipe.channel.request(kind, *fields))
 
     # --- producing ---------------------------------------------------------------------------
 
@@ -189,15 +174,13 @@ class BlockingLocalEventLog(EventLog):
             yield from events
 
     def ack(self, consumer: str, seq_no: int) -> None:
-        self._request(Ack, check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+        self._requests.run(calls.ack(consumer, seq_no))
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
-        number = self._handle.unless_closed(self._handle.seek_number, consumer, position)
-        if number is not None:
-            self._request(Seek, consumer, number)
+        self._requests.run(calls.seek(self._handle, consumer, position))
 
     def forget(self, consumer: str) -> None:
-        self._request(Forget, check_name(consumer))
+        self._requests.run(calls.forget(consumer))
 
     def group(
         self,
@@ -219,30 +202,21 @@ class BlockingLocalEventLog(EventLog):
         return group
 
     def groups(self) -> list[GroupReport]:
-        self._handle.check_open()
-        return read_groups(self.path)
+        return self._requests.run(calls.groups(self._handle))
 
     def dead_letters(self, group: str) -> list[DeadLetter]:
-        check_name(group)
-        self._handle.check_open()
-        return read_dead_letters(self.path, group)
+        return self._requests.run(calls.dead_letters(self._handle, group))
 
     def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
-        return self._count(RetryDead, group, seq_nos)
+        return self._requests.run(calls.end_dead(RetryDead, group, seq_nos))
 
     def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
-        return self._count(DropDead, group, seq_nos)
-
-    def _count(self, kind: Any, group: str, seq_nos: Iterable[int]) -> int:
-        messages = number_ranges(check_name(group), seq_nos)
-        return sum(self._request(kind, group, ranges).number for ranges in messages)
+        return self._requests.run(calls.end_dead(DropDead, group, seq_nos))
 
     # --- looking -----------------------------------------------------------------------------
 
     def synced(self, seq_no: int | None = None) -> None:
-        wanted = self._handle.unless_closed(self._handle.number_to_sync, seq_no)
-        if wanted is not None:
-            self._request(AwaitSynced, wanted)
+        self._requests.run(calls.synced(self._handle, seq_no))
 
     def last_seq_no(self) -> int | None:
         return self._handle.unless_closed(lambda: self._handle.reader.last_seq_no) or None
@@ -251,16 +225,7 @@ class BlockingLocalEventLog(EventLog):
         return self._handle.unless_closed(self._handle.reader.consumers)
 
     def status(self) -> LogStatus:
-        if not self._handle.can_write:
-            return self._handle.unless_closed(self._handle.status, 0)
-        report = self._request(Status)
-        assert isinstance(report, StatusReport)
-        return self._handle.unless_closed(self._handle.status, report.connections)
+        return self._requests.run(calls.status(self._handle))
 
     def statistics(self) -> LogStatistics:
-        self._handle.check_open()
-        own = self._outbox.statistics()
-        if not self._handle.can_write:
-            return log_statistics(own, None)
-        with self._requests.lock:
-            return log_statistics(own, self._requests.run(self._requests.channel.statistics()))
+        return self._requests.run(calls.statistics(self._handle, self._outbox.statistics()))

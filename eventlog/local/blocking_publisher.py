@@ -1,4 +1,4 @@
-"""Publishing to a local log without an event loop; the twin of `local_publisher`."""
+"""Publishing to a local log without an event loop; the twin of `publisher`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from eventlog.api import forks
-from eventlog.api.batches import ManyBatches, copy_of
+from eventlog.api.batches import ManyBatches
 from eventlog.api.blocking_log import AppendHandle, ManyHandle, Publisher
 from eventlog.api.leaving import (
     INTERRUPTED_FLUSH_S,
@@ -22,21 +22,18 @@ from eventlog.api.leaving import (
     not_flushed,
     warn_of_unstored,
 )
-from eventlog.api.refusals import closed
-from eventlog.api.statistics import PublisherStatistics
-from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.out_batch import OutBatch
+from eventlog.local.client.publishing import LAST_ROW, Publishing
 from eventlog.local.client.threads import BlockingPipe, OutOfTime
 from eventlog.system import start_thread
 
-_LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 JOIN_S_MAX: Final = 1.0
 
 
-class BlockingLocalPublisher(Publisher):
+class BlockingLocalPublisher(Publishing[BlockingPipe], Publisher):
     """See `eventlog.Publisher`.
 
     The caller's thread fills batches and sends those that are full; one more thread seals and sends
@@ -51,30 +48,17 @@ class BlockingLocalPublisher(Publisher):
         max_in_flight: int,
         flush_s: float,
     ) -> None:
-        self._handle = handle
+        super().__init__(handle, BlockingPipe, max_batch_bytes, max_in_flight)
         self._linger_s = linger
         self._flush_s = flush_s
-        self._outbox = handle.new_outbox()
-        self._builder = self._outbox.builder
-        notice = handle.notice_of(self._outbox)
-        self._pipe = handle.adopt(BlockingPipe(handle.path, self._outbox.channel, notice))
-        self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
-        self._max_in_flight = max_in_flight
         self._lock = threading.Lock()
         self._opened = threading.Event()
         self._ended = threading.Event()
-        self._failure: EventLogError | None = None
-        self._generation = handle.generation
-        """Of the process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
         self._thread = threading.Thread(
             target=self._look_after, name=f"publisher to {handle.path}", daemon=True
         )
         start_thread(self._thread, handle.path)
         _open_publishers.add(self)
-
-    def __repr__(self) -> str:
-        """What is on its way."""
-        return f"<Publisher to {self._handle.path!r} batches on their way: {self._outbox.pending}>"
 
     def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
@@ -92,7 +76,7 @@ class BlockingLocalPublisher(Publisher):
                 self._outbox.drop_half()
                 raise
             batch.rows = row + 1
-            if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
+            if builder.bytes >= self._max_batch_bytes or row >= LAST_ROW:
                 self._outbox.seal()
                 self._pipe.run(self._outbox.deliver(self._max_in_flight))
             elif row == 0:
@@ -113,24 +97,16 @@ class BlockingLocalPublisher(Publisher):
             self._opened.set()  # the thread takes the answers, should the caller pause
         return BlockingLocalManyHandle(self, many)
 
-    def _refuse(self) -> None:
-        forks.check(self._handle.generation, self._handle.path)
-        if self._failure is not None:
-            raise copy_of(self._failure)
-        raise closed("publisher", self._handle.path)
-
     def flush(self) -> None:
-        forks.check(self._handle.generation, self._handle.path)
+        self.check_usable()
         with self._lock:
             self._outbox.seal()
             self._pipe.run(self._outbox.deliver(0))
-            if self._failure is not None:
-                raise copy_of(self._failure)
-            self._outbox.check_stored()
+            self._check_stored()
 
     def wait_done(self, batch: OutBatch) -> None:
         """Wait until the writer has answered the batch."""
-        forks.check(self._handle.generation, self._handle.path)
+        self.check_usable()
         with self._lock:
             if not batch.is_sealed:
                 self._outbox.seal()
@@ -166,7 +142,7 @@ class BlockingLocalPublisher(Publisher):
         """
         if self._handle.generation != forks.generation:
             if error is None:
-                forks.check(self._handle.generation, self._handle.path)
+                self.check_usable()
             return
         limit_s = flush_limit_s(error, self._flush_s)
         is_told = False
@@ -196,16 +172,11 @@ class BlockingLocalPublisher(Publisher):
             self._outbox.drop_half()
             self._outbox.seal()
             self._pipe.run(self._outbox.deliver(0))
-            if self._failure is not None:
-                raise copy_of(self._failure)
-            self._outbox.check_stored()
+            self._check_stored()
         except OutOfTime:
             raise not_flushed(self._handle.path, self._outbox.unstored, limit_s) from None
         finally:
             self._lock.release()
-
-    def statistics(self) -> PublisherStatistics:
-        return self._outbox.statistics()
 
     def close(self) -> None:
         """End the thread and give the pipe back; may be called twice."""

@@ -1,8 +1,7 @@
-"""Reading a local log without an event loop; the twin of `local_stream`."""
+"""Reading a local log without an event loop; the twin of `stream`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING
 from eventlog.api import forks
 from eventlog.api.arguments import check_stream_ack
 from eventlog.api.blocking_log import EventStream
-from eventlog.api.refusals import closed
 from eventlog.api.statistics import StreamStatistics
 from eventlog.event.envelope import EventEnvelope
-from eventlog.local.client.feed import Feed
+from eventlog.local.client.feed import Feed, upcoming
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.threads import BlockingPipe
-from eventlog.local.wire.messages import AwaitSynced, Park
+from eventlog.local.client.threads import BlockingRequests
 
 if TYPE_CHECKING:
     from eventlog.local.blocking_log import BlockingLocalEventLog
@@ -32,9 +29,8 @@ class BlockingLocalStream(EventStream):
         self._handle = handle
         self._feed = feed
         self._consumer = consumer
-        self._pipe = handle.adopt(BlockingPipe(handle.path, handle.new_channel()))
+        self._requests = BlockingRequests(handle, "stream")
         self._events: Iterator[EventEnvelope] = iter(())
-        self._is_closed = False
 
     def __repr__(self) -> str:
         """Where the stream is."""
@@ -77,50 +73,15 @@ class BlockingLocalStream(EventStream):
 
     def _next(self, read: Callable[[], list[EventEnvelope] | None]) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""
-        try:
-            return self._find_next(read)
-        except Exception as error:
-            # Another thread may have closed the stream, or the log, under this one's feet.
-            if self._is_closed:
-                raise closed("stream", self._handle.path) from error
-            self._handle.check_open()
-            raise
-
-    def _find_next(
-        self, read: Callable[[], list[EventEnvelope] | None]
-    ) -> list[EventEnvelope] | None:
-        while True:
-            if self._is_closed:
-                raise closed("stream", self._handle.path)
-            self._handle.check_open()
-            events = read()
-            if events is not None or self._feed.is_finished:
-                return events
-            if self._feed.options.spin and self._spin():
-                continue
-            with self._pipe.lock:
-                # The writer answers at once if the number is published by now: looking again
-                # after it has taken note is what makes a lost wake-up impossible.
-                kind = AwaitSynced if self._feed.options.durable_only else Park
-                self._pipe.run(self._pipe.channel.request(kind, self._feed.next_seq_no))
-            self._feed.counters.wake_ups += 1
-
-    def _spin(self) -> bool:
-        """Look for the next event, again and again, for as long as was asked for."""
-        end = time.perf_counter() + self._feed.options.spin
-        while time.perf_counter() < end:
-            if self._is_closed or not self._handle.is_open or self._feed.has_more:
-                return True
-        return False
+        return self._requests.run(upcoming(self._feed, self._requests, read))
 
     def statistics(self) -> StreamStatistics:
-        return self._feed.statistics(is_open=not self._is_closed and self._handle.is_open)
+        is_open = not self._requests.is_closed and self._handle.is_open
+        return self._feed.statistics(is_open=is_open)
 
     def close(self) -> None:
         """Give pipe and maps back."""
-        self._is_closed = True
         self._events = iter(())
+        self._requests.close()
         if self._handle.generation == forks.generation:
-            self._handle.pipes.discard(self._pipe)
-            self._pipe.close()
             self._feed.close()

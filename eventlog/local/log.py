@@ -14,7 +14,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,15 +24,10 @@ from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.group import DeadLetter, Group, GroupReport
 from eventlog.api.log import EventLog, EventRange, EventStream
 from eventlog.api.loops import LoopOwner
-from eventlog.api.positions import (
-    ConsumerState,
-    SeekPosition,
-    check_name,
-    check_seq_no,
-)
+from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.publisher import Publisher
 from eventlog.api.publisher_block import publisher_block
-from eventlog.api.statistics import LogStatistics, PublisherStatistics, log_statistics
+from eventlog.api.statistics import LogStatistics, PublisherStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import RangeOfBatches
@@ -46,17 +41,19 @@ from eventlog.config import (
 )
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.local.client import calls
 from eventlog.local.client.append_pipe import AppendPipe
-from eventlog.local.client.asynchronous import AsyncPipe
+from eventlog.local.client.asynchronous import AsyncPipe, AsyncRequests
+from eventlog.local.client.calls import Call
 from eventlog.local.client.feed import Feed
-from eventlog.local.client.group import group_fields, number_ranges
+from eventlog.local.client.group import group_fields
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.group import LocalGroup
-from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.publisher import LocalPublisher
 from eventlog.local.stream import LocalStream, read_from
 from eventlog.local.wire.group_messages import DropDead, RetryDead
-from eventlog.local.wire.messages import Ack, AwaitSynced, Forget, Seek, Status, StatusReport
+
+T = TypeVar("T")
 
 
 class LocalEventLog(EventLog):
@@ -64,7 +61,7 @@ class LocalEventLog(EventLog):
 
     def __init__(self, path: str | os.PathLike[str], asked: AskedOptions) -> None:
         self._handle = LocalHandle(path, asked)
-        self._requests: AsyncPipe | None = None
+        self._requests = AsyncRequests(self._handle, "handle")
         self._appends: AppendPipe | None = None
         self._reopens = False
         """Unpickled in another process: the first use opens it, with or without `async with`."""
@@ -94,13 +91,12 @@ class LocalEventLog(EventLog):
         self._reopens = False
         self._handle.loop = LoopOwner()
         await anyio.to_thread.run_sync(self._handle.open)
-        if self._handle.can_write:
-            # A log that cannot be written should say so now, not at the first append.
-            try:
-                await self._request(Status)
-            except BaseException:
-                self._close()
-                raise
+        # A log that cannot be written should say so now, not at the first append.
+        try:
+            await self._requests.run(calls.reach_writer(self._handle))
+        except BaseException:
+            self._close()
+            raise
 
     async def aclose(self) -> None:
         self._check_may_close()
@@ -115,7 +111,9 @@ class LocalEventLog(EventLog):
     def _close(self) -> None:
         if self._handle.generation != forks.generation:
             return  # the pipes, and what the event loop watches them with, are the parent's too
-        self._requests = self._appends = None
+        self._requests.close()
+        self._requests = AsyncRequests(self._handle, "handle")
+        self._appends = None
         self._reopens = False
         self._opening = None  # the next event loop may be another library's
         self._handle.close()
@@ -127,17 +125,9 @@ class LocalEventLog(EventLog):
         self._handle.check_open()
         return self._handle
 
-    async def _request(self, kind: Any, *fields: Any) -> Any:
-        pipe = self._request_pipe()
-        async with pipe.lock:
-            return await pipe.run(pipe.channel.request(kind, *fields))
-
-    def _request_pipe(self) -> AsyncPipe:
-        if self._requests is None:
-            self._requests = self._handle.adopt(
-                AsyncPipe(self._handle.path, self._handle.new_channel())
-            )
-        return self._requests
+    async def _run(self, call: Call[T]) -> T:
+        await self._ready()
+        return await self._requests.run(call)
 
     # --- producing ---------------------------------------------------------------------------
 
@@ -219,20 +209,13 @@ class LocalEventLog(EventLog):
         return RangeOfBatches(read_from(self, bounds, numbers))
 
     async def ack(self, consumer: str, seq_no: int) -> None:
-        check_name(consumer)
-        check_seq_no(seq_no, consumer=consumer)
-        await self._ready()
-        await self._request(Ack, consumer, seq_no)
+        await self._run(calls.ack(consumer, seq_no))
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
-        number = (await self._ready()).seek_number(consumer, position)
-        if number is not None:
-            await self._request(Seek, consumer, number)
+        await self._run(calls.seek(self._handle, consumer, position))
 
     async def forget(self, consumer: str) -> None:
-        check_name(consumer)
-        await self._ready()
-        await self._request(Forget, consumer)
+        await self._run(calls.forget(consumer))
 
     def group(
         self,
@@ -257,31 +240,21 @@ class LocalEventLog(EventLog):
             group.close()
 
     async def groups(self) -> list[GroupReport]:
-        await self._ready()
-        return await anyio.to_thread.run_sync(read_groups, self.path)
+        return await self._run(calls.groups(self._handle))
 
     async def dead_letters(self, group: str) -> list[DeadLetter]:
-        check_name(group)
-        await self._ready()
-        return await anyio.to_thread.run_sync(read_dead_letters, self.path, group)
+        return await self._run(calls.dead_letters(self._handle, group))
 
     async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
-        return await self._count(RetryDead, group, seq_nos)
+        return await self._run(calls.end_dead(RetryDead, group, seq_nos))
 
     async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
-        return await self._count(DropDead, group, seq_nos)
-
-    async def _count(self, kind: Any, group: str, seq_nos: Iterable[int]) -> int:
-        messages = number_ranges(check_name(group), seq_nos)
-        await self._ready()
-        return sum([(await self._request(kind, group, ranges)).number for ranges in messages])
+        return await self._run(calls.end_dead(DropDead, group, seq_nos))
 
     # --- looking -----------------------------------------------------------------------------
 
     async def synced(self, seq_no: int | None = None) -> None:
-        wanted = (await self._ready()).number_to_sync(seq_no)
-        if wanted is not None:
-            await self._request(AwaitSynced, wanted)
+        await self._run(calls.synced(self._handle, seq_no))
 
     async def last_seq_no(self) -> int | None:
         return (await self._ready()).reader.last_seq_no or None
@@ -290,21 +263,11 @@ class LocalEventLog(EventLog):
         return (await self._ready()).reader.consumers()
 
     async def status(self) -> LogStatus:
-        handle = await self._ready()
-        if not handle.can_write:
-            return handle.status(0)
-        report = await self._request(Status)
-        assert isinstance(report, StatusReport)
-        return handle.status(report.connections)
+        return await self._run(calls.status(self._handle))
 
     async def statistics(self) -> LogStatistics:
-        handle = await self._ready()
         own = self._appends.outbox.statistics() if self._appends else PublisherStatistics()
-        if not handle.can_write:
-            return log_statistics(own, None)
-        pipe = self._request_pipe()
-        async with pipe.lock:
-            return log_statistics(own, await pipe.run(pipe.channel.statistics()))
+        return await self._run(calls.statistics(self._handle, own))
 
 
 def _reopened(path: str, asked: AskedOptions) -> LocalEventLog:

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
 from threading import get_ident
-from typing import Any, Final
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from eventlog.api import forks
-from eventlog.api.batches import HandleOfMany, HandleOfRow, copy_of
+from eventlog.api.batches import HandleOfMany, HandleOfRow
 from eventlog.api.publisher import AppendHandle, ManyHandle
 from eventlog.api.publisher_block import FlushedAtEnd
 from eventlog.api.refusals import closed
-from eventlog.api.statistics import PublisherStatistics
-from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.conversations import PipeBroken
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.out_batch import OutBatch
+from eventlog.local.client.publishing import LAST_ROW, Publishing
 
-_LAST_ROW: Final = BATCH_EVENTS_LIMIT - 1
 
-
-class LocalPublisher(FlushedAtEnd):
+class LocalPublisher(Publishing[AsyncPipe], FlushedAtEnd):
     """See `Publisher`.
 
     Two tasks: the sender seals the open batch as soon as the producer lets other tasks run (or
@@ -42,28 +39,15 @@ class LocalPublisher(FlushedAtEnd):
         max_in_flight: int,
         flush_s: float,
     ) -> None:
-        self._handle = handle
+        super().__init__(handle, AsyncPipe, max_batch_bytes, max_in_flight)
         self._linger_s = linger
         self.path = handle.path
         self.flush_s = flush_s
         self._thread_id = get_ident()
-        self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
-        self._max_in_flight = max_in_flight
-        self._outbox = handle.new_outbox()
-        self._builder = self._outbox.builder
         self._channel = self._outbox.channel
-        notice = handle.notice_of(self._outbox)
-        self._pipe = handle.adopt(AsyncPipe(handle.path, self._channel, notice))
         self._to_send = anyio.Event()
         self._answered = anyio.Event()
         self._is_awaited = anyio.Event()
-        self._failure: EventLogError | None = None
-        self._generation = handle.generation
-        """Of the process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
-
-    def __repr__(self) -> str:
-        """What is on its way."""
-        return f"<Publisher to {self._handle.path!r} batches on their way: {self._outbox.pending}>"
 
     async def send(
         self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
@@ -76,7 +60,7 @@ class LocalPublisher(FlushedAtEnd):
             self.check_usable()  # the whole check, once for each batch
         row = builder.add(event, key, headers)
         batch.rows = row + 1
-        if builder.bytes >= self._max_batch_bytes or row >= _LAST_ROW:
+        if builder.bytes >= self._max_batch_bytes or row >= LAST_ROW:
             await self._send_full()
         elif row == 0:
             self._to_send.set()
@@ -110,17 +94,6 @@ class LocalPublisher(FlushedAtEnd):
     def unstored(self) -> int:
         return self._outbox.unstored
 
-    def check_usable(self) -> None:
-        forks.check(self._handle.generation, self._handle.path)
-        if self._handle.loop is not None:
-            self._handle.loop.check(self._handle.path)
-
-    def _refuse(self) -> None:
-        self.check_usable()
-        if self._failure is not None:
-            raise copy_of(self._failure)
-        raise closed("publisher", self._handle.path)
-
     async def _send_full(self) -> None:
         self._outbox.seal()
         self._pump()
@@ -133,9 +106,7 @@ class LocalPublisher(FlushedAtEnd):
         self._pump()
         await anyio.lowlevel.checkpoint()
         await self._wait_pending(0)
-        if self._failure is not None:
-            raise copy_of(self._failure)
-        self._outbox.check_stored()
+        self._check_stored()
 
     async def _wait_pending(self, pending_max: int) -> None:
         while self._outbox.pending > pending_max and self._failure is None:
@@ -227,9 +198,6 @@ class LocalPublisher(FlushedAtEnd):
 
     def drop_half(self) -> None:
         self._outbox.drop_half()
-
-    def statistics(self) -> PublisherStatistics:
-        return self._outbox.statistics()
 
     def close(self) -> None:
         self._generation = forks.UNUSABLE

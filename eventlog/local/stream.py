@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,15 +9,13 @@ import anyio.lowlevel
 
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds
-from eventlog.api.refusals import closed
 from eventlog.api.statistics import StreamStatistics
 from eventlog.api.streams import NextBatch, StreamOfBatches
 from eventlog.event.envelope import EventEnvelope
-from eventlog.local.client.asynchronous import AsyncPipe
-from eventlog.local.client.feed import Feed
+from eventlog.local.client.asynchronous import AsyncRequests
+from eventlog.local.client.feed import Feed, upcoming
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.storage.reader import read_range
-from eventlog.local.wire.messages import AwaitSynced, Park
 
 if TYPE_CHECKING:
     from eventlog.local.log import LocalEventLog
@@ -57,8 +54,7 @@ class LocalStream(StreamOfBatches):
         super().__init__(log, consumer)
         self._handle = handle
         self._feed = feed
-        self._pipe = handle.adopt(AsyncPipe(handle.path, handle.new_channel()))
-        self._is_closed = False
+        self._requests = AsyncRequests(handle, "stream")
 
     def __repr__(self) -> str:
         """Where the stream is."""
@@ -78,39 +74,15 @@ class LocalStream(StreamOfBatches):
     ) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""
         await anyio.lowlevel.checkpoint()
-        while True:
-            if self._is_closed:
-                raise closed("stream", self._handle.path)
-            self._handle.check_open()
-            events = read()
-            if events is not None or self._feed.is_finished:
-                return events
-            if self._feed.options.spin and await self._spin():
-                continue
-            async with self._pipe.lock:
-                # The writer answers at once if the number is published by now: looking again
-                # after it has taken note is what makes a lost wake-up impossible.
-                kind = AwaitSynced if self._feed.options.durable_only else Park
-                await self._pipe.run(self._pipe.channel.request(kind, self._feed.next_seq_no))
-            self._feed.counters.wake_ups += 1
-
-    async def _spin(self) -> bool:
-        """Look for the next event, again and again, for as long as was asked for."""
-        end = time.perf_counter() + self._feed.options.spin
-        while time.perf_counter() < end:
-            await anyio.lowlevel.checkpoint()
-            if self._is_closed or not self._handle.is_open or self._feed.has_more:
-                return True
-        return False
+        return await self._requests.run(upcoming(self._feed, self._requests, read))
 
     def statistics(self) -> StreamStatistics:
-        return self._feed.statistics(is_open=not self._is_closed and self._handle.is_open)
+        is_open = not self._requests.is_closed and self._handle.is_open
+        return self._feed.statistics(is_open=is_open)
 
     def close(self) -> None:
         """Give pipe and maps back."""
-        self._is_closed = True
         self.drop_events()
+        self._requests.close()
         if self._handle.generation == forks.generation:
-            self._handle.pipes.discard(self._pipe)
-            self._pipe.close()
             self._feed.close()

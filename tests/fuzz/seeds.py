@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from eventlog.event.payload import new_packer
 from eventlog.local.storage.reader import LogReader, read_range
-from eventlog.local.wire.codec import pack_message
 from eventlog.local.wire.connection import frame
 from eventlog.local.wire.messages import Append, Message
 from eventlog.testing import batch_of
@@ -15,7 +16,7 @@ from eventlog.tools.transfer.json_lines import line_of
 from eventlog.tools.transfer.packed import new_record_packer
 from tests.fuzz.targets import GOLDEN, INDEX, SEGMENT, TARGETS, payloads_in
 from tests.golden.make import ODD
-from tests.test_wire_connection import FROM_CLIENT, FROM_WRITER, HELLO, WELCOME
+from tests.messages import FROM_CLIENT, FROM_WRITER, HELLO, WELCOME
 
 FILES: Final = {
     "segment": SEGMENT,
@@ -32,7 +33,7 @@ def seeds() -> dict[str, list[bytes]]:
     found["pipe-to-writer"] = [b"".join(map(frame, [HELLO, *told]))]
     found["pipe-to-client"] = [b"".join(map(frame, [WELCOME, *FROM_WRITER]))]
     found["writer-pipe"] = [b"".join(map(frame, told))]
-    found["writer-messages"] = [b"".join(map(pack_message, told))]
+    found["writer-messages"] = [b"".join(frame(message)[4:] for message in told)]
     pack = new_packer()
     found["payload"] = [pack(value) for value in ODD]
     found["body"] = [bytes([count]) + data for count, data in payloads_in(str(GOLDEN / "killed"))]
@@ -58,4 +59,4 @@ def _conversation() -> list[Message]:
     """Everything that a client may say, with batches that can be read."""
     batch = batch_of("a", [1, 2], {"b": None})
     append = Append(1, 2, 1, batch.count, batch.flags, 0, batch.payload)
-    return [append, append._replace(producer_seq=2), *FROM_CLIENT]
+    return [append, replace(append, producer_seq=2), *FROM_CLIENT]

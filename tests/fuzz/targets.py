@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crc32c import crc32c
+from msgspec.structs import replace
 
 from eventlog.errors import EventLogError, InvalidEvent, ProtocolError
 from eventlog.event.payload import unpack
@@ -36,8 +37,17 @@ from eventlog.local.storage.format import (
 from eventlog.local.storage.journal import journal_header
 from eventlog.local.storage.producers import MAGIC as PRODUCERS_MAGIC
 from eventlog.local.storage.reader import LogReader
-from eventlog.local.wire.connection import Connection, Role, frame
-from eventlog.local.wire.messages import Append, Appended, AppendStaged, Hello, Stage, StandDown
+from eventlog.local.wire.connection import Connection, frame
+from eventlog.local.wire.messages import (
+    Append,
+    Appended,
+    AppendStaged,
+    Hello,
+    Message,
+    Stage,
+    StandDown,
+)
+from eventlog.local.wire.table import Role
 from eventlog.local.writer.staging import StagingArea
 from eventlog.testing import batch_of
 from eventlog.tools.repair import repair_log
@@ -80,7 +90,7 @@ def pipe(role: Role, data: bytes) -> None:
     connection = Connection(role, FRAME_BYTES_MAX)
     with suppress(ProtocolError):
         for message in connection.receive(data):
-            assert isinstance(message, tuple)
+            assert isinstance(message, Message)
     assert connection.buffered_bytes <= len(data)
 
 
@@ -139,8 +149,8 @@ class Client(Peer):
             message = self.staging.take(self.ends[0], message)
         if isinstance(message, Append):
             # Each answer is to one: clients number their requests, whoever does not is on its own.
-            message = message._replace(request_id=len(self.appends))
-            self.appends[message.request_id] = message._replace(payload=bytes(message.payload))
+            message = replace(message, request_id=len(self.appends))
+            self.appends[message.request_id] = replace(message, payload=bytes(message.payload))
         self.world.actor.handle(self, message)
 
     def hang_up(self) -> None:

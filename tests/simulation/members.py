@@ -13,6 +13,7 @@ from uuid import UUID
 from eventlog.api.group import Failure
 from eventlog.errors import EventLogError, StaleLease
 from eventlog.event.envelope import EventEnvelope
+from eventlog.local.client.conversations import RECEIVE, Send, Steps
 from eventlog.local.client.lease import LocalLease
 from eventlog.local.client.member import LocalMember
 from eventlog.local.client.member_pipe import MemberPipe
@@ -20,10 +21,9 @@ from eventlog.local.client.results import ResultWriter, _with_acks
 from eventlog.local.groups.acks import Acks
 from eventlog.local.groups.ranges import ranges_of
 from eventlog.local.groups.state import DONE, RETURNED
-from eventlog.local.wire.connection import frame
-from eventlog.local.wire.group_messages import Join, Joined, Leave, Settle
+from eventlog.local.wire.group_messages import Joined, Leave, Settle
 from eventlog.local.wire.group_messages import Lease as AskLease
-from eventlog.local.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Failed, Hello, error_of
+from eventlog.local.wire.messages import Failed
 from tests.simulation.clients import Client, Ways, note_answer
 from tests.simulation.group_checker import RESULT
 from tests.simulation.writer import Action, Link, piece_of
@@ -58,7 +58,7 @@ class Member(Client):
         self._member.on_refused = lambda *_: self._failure()
         self.pipe: MemberPipe = self._member.pipe
         self.link: Link | None = None
-        self._is_joining = False
+        self._joining: Steps[Joined] | None = None
         self._is_leaving = False
         acks = Acks(GROUP, self.pipe.member_id, 0, [])
         source = UUID(bytes=self.handle.reader.control.log_id), GROUP
@@ -94,41 +94,38 @@ class Member(Client):
         return found
 
     def _connect(self) -> None:
-        """The first half of `MemberPipe._connect`, which then waits."""
         self.link = self.ways.open_link(self.name)
-        if self.link is None:
-            return
-        self._is_joining = True
-        self.pipe._connection = self.pipe._new_connection()
-        join = Join(0, GROUP, self.pipe.member_id, self.pid, self.pid)
-        self.link.to_writer += frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, 1)) + frame(join)
+        if self.link is not None:
+            self._joining = self.pipe._join(self.pid, self.pid)
+            self._join_on(self._joining, self.link, None)
+
+    def _join_on(self, steps: Steps[Joined], link: Link, data: bytes | None) -> None:
+        """As `MemberPipe._carry_out`, up to where that waits."""
+        try:
+            while (wanted := steps.send(data)) is not RECEIVE:
+                data = None
+                if isinstance(wanted, Send):
+                    link.to_writer += b"".join(wanted.parts)
+        except StopIteration as end:
+            self._joining = None
+            pipe: Any = self.pipe
+            pipe._go_on(LinkSocket(link), end.value)
 
     def _hear(self) -> None:
         assert self.link is not None
         if not self.link.to_client:
             self.pipe._hang_up()
-            self.link = None
+            self.link = self._joining = None
             return
-        for message in self.pipe._connection.receive(piece_of(self.link.to_client, self.rng)):
-            if isinstance(message, Joined):
-                self._joined(self.link, message)
-            elif self._is_joining and isinstance(message, Failed):
-                raise error_of(message)
-            elif not self._is_joining:
-                self._take(message)
-
-    def _joined(self, link: Link, joined: Joined) -> None:
-        """The second half of `MemberPipe._connect`."""
-        self._is_joining = False
-        pipe: Any = self.pipe
-        pipe._socket = LinkSocket(link)
-        pipe._use_page(joined.slot)
-        pipe._compare(joined)
-        for message in pipe._unanswered.values():
-            link.to_writer += frame(message)
+        data = piece_of(self.link.to_client, self.rng)
+        if self._joining is not None:
+            self._join_on(self._joining, self.link, data)
+            return
+        for message in self.pipe._channel.messages_of(data):
+            self._take(message)
 
     def _take(self, message: Any) -> None:
-        op = self._settles.pop(message[0], None)
+        op = self._settles.pop(message.request_id, None)
         if op is not None:
             self.note("settled", op=op, is_taken=not isinstance(message, Failed))
         self.pipe._take(message)

@@ -21,7 +21,8 @@ from eventlog.config import Retention
 from eventlog.local.client import conversations, member_pipe, outbox
 from eventlog.local.groups.stored import read_dead_letters
 from eventlog.local.storage.reader import LogReader, read_range
-from eventlog.local.wire.connection import Connection, Role
+from eventlog.local.wire.connection import Connection
+from eventlog.local.wire.table import Role
 from tests.simulation.checker import HistoryChecker
 from tests.simulation.clients import Client, Producer, Subscriber, Ways
 from tests.simulation.group_checker import RESULT

@@ -11,7 +11,7 @@ from eventlog.errors import ProtocolError
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.sync_work import SyncWork
 from eventlog.local.wire.connection import Connection, frame
-from eventlog.local.wire.messages import PROTOCOL_VERSION, Hello, Welcome, WriterMessage
+from eventlog.local.wire.messages import PROTOCOL_VERSION, FromWriter, Hello, Welcome
 from eventlog.local.writer.actor import Actor
 from eventlog.testing import Killed, KillingFiles, open_storage
 
@@ -31,7 +31,7 @@ class Link:
     is_gone: bool = False
     """Closed by the writer."""
 
-    def say(self, message: WriterMessage) -> None:
+    def say(self, message: FromWriter) -> None:
         """See `writer.actor.Peer`."""
         if not self.is_gone:
             self.to_client += frame(message)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from eventlog.api.refusals import closed
 from eventlog.api.waiting import SLOW_S
 from eventlog.local.client.adoption import await_adopted
+from eventlog.local.client.calls import Ask, Call, Work
 from eventlog.local.client.conversations import (
     Channel,
     OpenPipe,
@@ -25,7 +27,9 @@ from eventlog.local.client.conversations import (
     Send,
     Steps,
 )
+from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.launch import find_or_start
+from eventlog.local.client.requests import Requests
 from eventlog.local.client.staging import drop_descriptors, received
 from eventlog.local.client.unsent import Unsent
 from eventlog.local.rendezvous import connect
@@ -195,3 +199,29 @@ class AsyncPipe:
         self._unsent.clear()
         drop_descriptors(self.channel)
         self.channel.is_open = False
+
+
+class AsyncRequests(Requests[AsyncPipe]):
+    """See `Requests`, on trio and asyncio."""
+
+    def __init__(self, handle: LocalHandle, what: str) -> None:
+        super().__init__(handle, what, AsyncPipe)
+
+    async def run(self, call: Call[T]) -> T:
+        """Carry a call out, and return what it returns."""
+        self.check_open()
+        outcome: Any = None
+        try:
+            while True:
+                match call.send(outcome):
+                    case Ask(kind, fields):
+                        pipe = self.pipe_for(kind)
+                        async with pipe.lock:
+                            outcome = await pipe.run(pipe.channel.request(kind, *fields))
+                    case Work(function, arguments):
+                        outcome = await anyio.to_thread.run_sync(function, *arguments)
+                    case _:
+                        await anyio.lowlevel.checkpoint()
+        except StopIteration as stop:
+            result: T = stop.value
+            return result

@@ -21,39 +21,24 @@ import os
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from eventlog.api.statistics import WriterStatistics, statistics_of
 from eventlog.errors import EventLogError, LogDeleted, ProtocolError, WriterUnavailable
-from eventlog.local.wire.connection import Connection, Role, frame
-from eventlog.local.wire.group_messages import (
-    AwaitCondemned,
-    AwaitDrained,
-    Bury,
-    Dismiss,
-    DropDead,
-    OpenGroup,
-    RetryDead,
-)
+from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import (
     HELLO_MAGIC,
     PROTOCOL_VERSION,
-    Ack,
-    AwaitSynced,
+    Answer,
     Failed,
-    Forget,
     Hello,
-    Message,
-    Park,
-    Seek,
-    Statistics,
-    StatisticsReport,
-    Status,
+    Request,
     Welcome,
-    WriterMessage,
     error_of,
 )
+from eventlog.local.wire.table import Role
 
 ATTEMPTS_MAX: Final = 10
 """Pipes lost in a row, with a fresh writer each time, before a call gives up."""
+ATTEMPTS_AT_UNKNOWN: Final = 2
+"""The same for a message that an older writer does not know."""
 
 
 class PipeBroken(Exception):
@@ -76,24 +61,6 @@ class Receive(NamedTuple):
 
 RECEIVE: Final = Receive()
 OPEN_PIPE: Final = OpenPipe()
-Request = (
-    Ack
-    | Seek
-    | Forget
-    | Park
-    | AwaitSynced
-    | Status
-    | OpenGroup
-    | Bury
-    | RetryDead
-    | DropDead
-    | Dismiss
-    | AwaitCondemned
-    | AwaitDrained
-)
-"""What may be said twice without harm, so that it is repeated after a lost pipe."""
-WAITS: Final = frozenset({Park, AwaitSynced, AwaitCondemned, AwaitDrained})
-"""Requests that are answered when something happens, perhaps in a month."""
 Operation = OpenPipe | Send | Receive
 Result = TypeVar("Result")
 Steps = Generator[Operation, Any, Result]
@@ -117,7 +84,7 @@ class Channel:
         self._request_id += 1
         return self._request_id
 
-    def open(self) -> Steps[None]:
+    def open(self, version: int = PROTOCOL_VERSION) -> Steps[None]:
         """A pipe on which both sides have said who they are.
 
         Raises:
@@ -127,14 +94,13 @@ class Channel:
         self.is_open = False
         yield OPEN_PIPE
         self._connection = Connection(Role.CLIENT, self._frame_bytes_max)
-        yield Send([frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid()))])
-        welcome: Message | None = None
-        while welcome is None:
-            for message in (yield from self.receive()):
-                welcome = message
+        yield Send([frame(Hello(HELLO_MAGIC, version, os.getpid()))])
+        said: list[Any] = []
+        while not said:
+            said = yield from self.receive()
+        welcome: Welcome | Failed = said[0]
         if isinstance(welcome, Failed):
             raise error_of(welcome)
-        assert isinstance(welcome, Welcome)
         if welcome.log_id != self._log_id:
             raise LogDeleted(
                 f"the log {self.path} was deleted and another one made in its place; open it"
@@ -143,72 +109,62 @@ class Channel:
             )
         self.is_open = True
 
-    def receive(self) -> Steps[list[WriterMessage]]:
+    def receive(self) -> Steps[list[Answer]]:
         """The messages that the next bytes complete, perhaps none."""
         data = yield RECEIVE
         return self.messages_of(data)
 
-    def messages_of(self, data: bytes) -> list[WriterMessage]:
+    def messages_of(self, data: bytes) -> list[Answer]:
         """The messages that these bytes complete.
 
         Raises:
             PipeBroken: they make no sense, so the pipe is given up.
         """
         try:
-            return list(self._connection.receive(data))  # type: ignore[arg-type]
+            return list(self._connection.receive(data))  # type: ignore[arg-type]  # or a Welcome
         except ProtocolError as error:
             raise PipeBroken(str(error)) from error
 
-    def request(self, kind: type[Request], *fields: Any) -> Steps[WriterMessage]:
-        """Say one message, which may safely be said twice, and return its answer.
+    def request(self, kind: type[Request], *fields: Any) -> Steps[Any]:
+        """Say one message, again after each lost pipe, and return its answer.
 
-        One that is answered only when something happens outlives any number of writers, as long as
-        each of them took it.
+        One that waits outlives any number of writers, as long as each of them took it. One that the
+        writer may not know is answered with `None` if the writer hangs up on it, twice.
 
         Raises:
             WriterUnavailable: writer after writer ended before it answered.
             EventLogError: the writer refused the request.
         """
+        assert kind.is_repeatable
         attempt = 0
         while True:
             try:
                 if not self.is_open:
                     yield from self.open()
-                    if kind in WAITS:
-                        attempt = 0
-                request_id = self.next_request_id()
-                yield Send([frame(kind(request_id, *fields))])
-                while True:
-                    for message in (yield from self.receive()):
-                        if message[0] == request_id:
-                            return _checked(message)
+                    attempt = 0 if kind.waits else attempt
+                return (yield from self.answer_to(kind, *fields))
             except PipeBroken as error:
                 self.is_open = False
                 broken = self.gave_up(attempt, error)
                 attempt += 1
+                if kind.may_be_unknown and attempt == ATTEMPTS_AT_UNKNOWN:
+                    return None
                 if broken:
                     raise broken from error
 
-    def statistics(self) -> Steps[WriterStatistics | None]:
-        """What the writer has counted; `None` if it hangs up, twice, instead of telling.
+    def answer_to(self, kind: type[Request], *fields: Any) -> Steps[Any]:
+        """Say one message on the open pipe, and return its answer.
 
-        A writer of an older release does that at a request that it does not know.
+        Raises:
+            EventLogError: the writer refused the request.
+            PipeBroken: the pipe is gone, and whether the request was carried out is not known.
         """
-        for _ in range(2):
-            try:
-                if not self.is_open:
-                    yield from self.open()
-                request_id = self.next_request_id()
-                yield Send([frame(Statistics(request_id))])
-                while True:
-                    for message in (yield from self.receive()):
-                        if message[0] == request_id:
-                            report = _checked(message)
-                            assert isinstance(report, StatisticsReport)
-                            return statistics_of(report.numbers)
-            except PipeBroken:
-                self.is_open = False
-        return None
+        request_id = self.next_request_id()
+        yield Send([frame(kind(request_id, *fields))])
+        while True:
+            for message in (yield from self.receive()):
+                if message.request_id == request_id:
+                    return _checked(message, kind)
 
     def gave_up(self, attempt: int, error: PipeBroken) -> EventLogError | None:
         """The error for the last of the attempts; `None` while there are more."""
@@ -221,7 +177,9 @@ class Channel:
         )
 
 
-def _checked(message: WriterMessage) -> WriterMessage:
+def _checked(message: Answer, kind: type[Request]) -> Answer:
     if isinstance(message, Failed):
         raise error_of(message)
+    if not isinstance(message, kind.answer):
+        raise PipeBroken(f"the writer answered {kind.__name__} with {type(message).__name__}")
     return message

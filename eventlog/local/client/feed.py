@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+import time
+from collections.abc import Callable
+from typing import Any, Final
 
 from eventlog.api.positions import SeekPosition
 from eventlog.api.refusals import mixed_use, never_synced
@@ -14,8 +16,11 @@ from eventlog.errors import (
     EventTypeMismatch,
 )
 from eventlog.event.envelope import EventEnvelope
+from eventlog.local.client.calls import PAUSE, Ask, Call
+from eventlog.local.client.requests import Requests
 from eventlog.local.storage.format import HEADER_BYTES
 from eventlog.local.storage.reader import LogReader, trimmed
+from eventlog.local.wire.messages import AwaitSynced, Park
 
 EVENTS_AT_ONCE: Final = 512
 """Small batches are handed to an iterating consumer together, so that one check for cancellation
@@ -135,3 +140,31 @@ class Feed:
         """Unmap; may be called twice."""
         self._last = []
         self._reader.close()
+
+
+def upcoming(
+    feed: Feed, requests: Requests[Any], read: Callable[[], list[EventEnvelope] | None]
+) -> Call[list[EventEnvelope] | None]:
+    """What `read` gives, waiting for it if need be; `None` at the end."""
+    while True:
+        requests.check_open()
+        events = read()
+        if events is not None or feed.is_finished:
+            return events
+        if feed.options.spin and (yield from _spin(feed, requests)):
+            continue
+        # The writer answers at once if the number is published by now: looking again after it has
+        # taken note is what makes a lost wake-up impossible.
+        yield Ask(AwaitSynced if feed.options.durable_only else Park, (feed.next_seq_no,))
+        feed.counters.wake_ups += 1
+
+
+def _spin(feed: Feed, requests: Requests[Any]) -> Call[bool]:
+    """Look for the next event, again and again, for as long as was asked for."""
+    end_s = time.perf_counter() + feed.options.spin
+    while time.perf_counter() < end_s:
+        yield PAUSE
+        requests.check_open()
+        if feed.has_more:
+            return True
+    return False

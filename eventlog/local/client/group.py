@@ -1,98 +1,99 @@
-"""What both shells of a group's handle share: checks, and the messages of its requests."""
+"""A group of a local log without its pipes: what both colours share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from eventlog.api.group import Exhausted
-from eventlog.api.positions import SeekPosition, check_name, check_position, check_seq_no
-from eventlog.config import MAX_DELIVERIES_LIMIT
-from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog.api.arguments import check_group
+from eventlog.api.group import DeadLetter, Exhausted, ExitReport, MemberReport
+from eventlog.api.positions import SeekPosition, check_seq_no
+from eventlog.config import GroupOrdering
+from eventlog.local.client import calls
+from eventlog.local.client.calls import Ask, Call, Work
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.groups.ranges import ranges_of
+from eventlog.local.client.known_members import KnownMembers
+from eventlog.local.client.member_events import letter_of_death
 from eventlog.local.storage.members import pool_of
-from eventlog.local.wire.group_messages import Condemned, Ranges
+from eventlog.local.wire.group_messages import (
+    AwaitCondemned,
+    AwaitDrained,
+    Bury,
+    Dismiss,
+    Excuse,
+    OpenGroup,
+)
 
-RANGES_AT_ONCE = 1024
-LETTER_AROUND_BYTES = 64
-"""More than the numbers of a message with a dead letter take."""
+GroupFields = tuple[str, str, int, int]
+"""The fields of `OpenGroup`."""
 
 
 def group_fields(
     handle: LocalHandle,
-    name: object,
-    ordering: object,
-    max_deliveries: object,
+    name: str,
+    ordering: GroupOrdering,
+    max_deliveries: int,
     position: SeekPosition,
-) -> tuple[str, str, int, int]:
-    """The fields of `OpenGroup`.
+) -> GroupFields:
+    """What the group's handle asks for.
 
     Raises:
         InvalidName, InvalidArgument, InvalidArgumentType: before anything is sent.
     """
-    name = check_name(name)
-    if ordering not in (None, "key"):
-        raise InvalidArgument(f'ordering={ordering!r}; give None or "key"', consumer=name)
-    if isinstance(max_deliveries, bool) or not isinstance(max_deliveries, int):
-        raise InvalidArgumentType(f"max_deliveries={max_deliveries!r}; give a whole number")
-    if not 1 <= max_deliveries <= MAX_DELIVERIES_LIMIT:
-        raise InvalidArgument(
-            f"max_deliveries={max_deliveries}; give 1 to {MAX_DELIVERIES_LIMIT}", consumer=name
-        )
-    check_position(position)
+    check_group(name, ordering, max_deliveries, position)
     behind = handle.reader.resolve(position, name) - 1
-    return name, "" if ordering is None else "key", max_deliveries, max(behind, 0)
+    return name, ordering or "", max_deliveries, max(behind, 0)
 
 
-def number_ranges(group: str, seq_nos: Iterable[int]) -> list[Ranges]:
-    """Numbers in as many messages as they need.
+class GroupCalls:
+    """See `Group`: what is known without asking, and the calls that ask the writer."""
 
-    Raises:
-        InvalidArgument, InvalidArgumentType: they are no numbers.
-    """
-    if not isinstance(seq_nos, Iterable):
-        raise InvalidArgumentType(
-            f"the sequence numbers are {seq_nos!r:.80}; give a list of them", consumer=group
-        )
-    ranges = ranges_of(check_seq_no(number, consumer=group) for number in seq_nos)
-    return [
-        tuple(ranges[start : start + RANGES_AT_ONCE])
-        for start in range(0, len(ranges), RANGES_AT_ONCE)
-    ]
+    def __init__(self, handle: LocalHandle, fields: GroupFields) -> None:
+        self._handle = handle
+        self._fields = fields
+        self._known = KnownMembers(handle.path, fields[0])
 
+    @property
+    def name(self) -> str:
+        """See `Group`."""
+        return self._fields[0]
 
-def number_to_drain(handle: LocalHandle, group: str, seq_no: object) -> int:
-    """The event to wait for; without a number, the last one that is stored.
+    def members(self) -> list[MemberReport]:
+        """See `Group`."""
+        return self._known.reports()
 
-    Raises:
-        InvalidArgument, InvalidArgumentType: it is no number.
-    """
-    return handle.reader.last_seq_no if seq_no is None else check_seq_no(seq_no, consumer=group)
+    def member(self, member_id: int) -> MemberReport | None:
+        """See `Group`."""
+        return self._known.report(member_id)
 
+    def lag(self) -> int:
+        """See `Group`."""
+        return self._handle.reader.lag_of(self.name)
 
-def letter_bytes_max(handle: LocalHandle, group: str) -> int:
-    """The largest dead letter that fits a frame, with the rest of its message."""
-    return handle.options.frame_bytes_max - len(group.encode()) - LETTER_AROUND_BYTES
+    def _open(self) -> Call[None]:
+        """Make the group, or check that it works as this handle says."""
+        yield Ask(OpenGroup, self._fields)
 
+    def _wait_drained(self, seq_no: int | None) -> Call[None]:
+        last = self._handle.reader.last_seq_no
+        wanted = last if seq_no is None else check_seq_no(seq_no, consumer=self.name)
+        yield Ask(AwaitDrained, (self.name, wanted))
 
-def exhausted_of(answer: Condemned) -> list[Exhausted]:
-    """The events that an answer of the writer names."""
-    return [
-        Exhausted(
-            seq_no=seq_no, deliveries=deliveries, member_id=member_id, owner=pool_of(member_id)
-        )
-        for seq_no, deliveries, member_id in answer.events
-    ]
+    def _wait_exhausted(self, owner: int) -> Call[list[Exhausted]]:
+        answer = yield Ask(AwaitCondemned, (self.name, owner))
+        return [
+            Exhausted(
+                seq_no=seq_no, deliveries=deliveries, member_id=member_id, owner=pool_of(member_id)
+            )
+            for seq_no, deliveries, member_id in answer.events
+        ]
 
+    def _reject(self, exhausted: Exhausted, report: ExitReport) -> Call[None]:
+        letter = yield Work(letter_of_death, (self._handle, self.name, exhausted.seq_no, report))
+        yield Ask(Bury, (self.name, 0, exhausted.seq_no, letter))
 
-def check_owner(owner: object) -> int:
-    """The number itself, if a pool can have it.
+    def _dismiss(self, member_id: int) -> Call[None]:
+        yield Ask(Dismiss, (self.name, member_id))
 
-    Raises:
-        InvalidArgument, InvalidArgumentType: none can.
-    """
-    if not isinstance(owner, int) or isinstance(owner, bool):
-        raise InvalidArgumentType(f"owner={owner!r}; give a whole number")
-    if not 0 <= owner < 2**31:
-        raise InvalidArgument(f"owner={owner}; give 0 to 2**31 - 1")
-    return owner
+    def _excuse(self, owner: int) -> Call[None]:
+        yield Ask(Excuse, (owner,))
+
+    def _dead_letters(self) -> Call[list[DeadLetter]]:
+        return calls.dead_letters(self._handle, self.name)

@@ -8,10 +8,10 @@ from contextlib import suppress
 from uuid import UUID
 
 from eventlog.api import forks
+from eventlog.api.arguments import check_count
 from eventlog.api.group import BlockingMember, OnRefused, failed_by_refusal
-from eventlog.api.positions import SEQ_NO_MAX
 from eventlog.config import AskedOptions
-from eventlog.errors import EventLogError, InvalidArgument, InvalidArgumentType
+from eventlog.errors import EventLogError
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.lease import LocalLease
 from eventlog.local.client.lease_timer import SETTLE_S, SETTLE_SOON_S, LeaseTimer
@@ -84,8 +84,8 @@ class LocalMember(BlockingMember):
     def lease(
         self, count: int = 1, least: int = 1, call: threading.Event | None = None
     ) -> LocalLease | None:
-        _check_count("count", count)
-        _check_count("least", least)
+        check_count("count", count)
+        check_count("least", least)
         self.end_lease()
         held = self.pipe.ask(count, least, call)
         while self.pipe.passed:
@@ -132,10 +132,3 @@ class LocalMember(BlockingMember):
         if self._output is not None:
             self._output.close()
         self.events.close()
-
-
-def _check_count(name: str, number: object) -> None:
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise InvalidArgumentType(f"{name}={number!r}; give a whole number")
-    if not 1 <= number <= SEQ_NO_MAX:
-        raise InvalidArgument(f"{name}={number}; give 1 or more")

@@ -13,11 +13,12 @@ from eventlog.api.group import ExitReport
 from eventlog.errors import CorruptLog, EventLogError, EventsTruncated
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import key_hash, unpack_body
-from eventlog.local.client.group import letter_bytes_max
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups.stored import StoredLetters, envelope_of_letter, fitting_letter
 from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
 
+LETTER_AROUND_BYTES: Final = 64
+"""More than the numbers of a message with a dead letter take."""
 BATCHES_KEPT: Final = 4
 """Decoded batches: the members of a group take turns in the same few."""
 
@@ -154,7 +155,8 @@ class MemberEvents:
             envelope = self.appended(seq_no)
         except EventLogError:  # deleted or damaged meanwhile: the letter says the rest
             envelope = None
-        limit = letter_bytes_max(self._handle, self._group)
+        around_bytes = len(self._group.encode()) + LETTER_AROUND_BYTES
+        limit = self._handle.options.frame_bytes_max - around_bytes
         return fitting_letter(
             limit,
             envelope,

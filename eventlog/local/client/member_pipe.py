@@ -22,32 +22,18 @@ from typing import Any, Final
 
 from eventlog.api import forks
 from eventlog.api.refusals import closed
-from eventlog.errors import (
-    EventLogError,
-    LogDeleted,
-    ProtocolError,
-    StaleLease,
-    WriterUnavailable,
-)
-from eventlog.local.client.conversations import ATTEMPTS_MAX, PipeBroken
+from eventlog.errors import EventLogError, StaleLease, WriterUnavailable
+from eventlog.local.client.conversations import ATTEMPTS_MAX, RECEIVE, PipeBroken, Send, Steps
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.client.launch import find_or_start
 from eventlog.local.groups.ranges import Range, ranges_of
 from eventlog.local.storage.identity import process_start
 from eventlog.local.storage.members import MemberPage
-from eventlog.local.wire.connection import Connection, Role, frame
+from eventlog.local.wire.connection import frame
 from eventlog.local.wire.group_messages import Join, Joined, Leased, Leave, Passed, Release, Revoke
 from eventlog.local.wire.group_messages import Lease as AskLease
-from eventlog.local.wire.messages import (
-    HELLO_MAGIC,
-    MEMBER_VERSION,
-    Failed,
-    Hello,
-    Message,
-    Welcome,
-    error_of,
-)
+from eventlog.local.wire.messages import MEMBER_VERSION, Failed, Request, error_of
 from eventlog.system import start_thread
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -69,7 +55,7 @@ class MemberPipe:
         self._socket: socket.socket | None = None
         self.changed = threading.Condition()
         """Guards all that follows."""
-        self._unanswered: OrderedDict[int, Message] = OrderedDict()
+        self._unanswered: OrderedDict[int, Request] = OrderedDict()
         self._request_id = 0
         self._lease: HeldEvents | None = None
         self._fresh: HeldEvents | None = None
@@ -83,7 +69,7 @@ class MemberPipe:
         self._is_closed = False
         self._is_cut_off = False
         """Others have closed the pipe, so the thread that reads from it waits for ever."""
-        self._connection = self._new_connection()
+        self._channel = handle.new_channel()
         self._thread = threading.Thread(target=self._run, name=f"member of {group}", daemon=True)
         start_thread(self._thread, self._handle.path)
         with self.changed:
@@ -293,18 +279,12 @@ class MemberPipe:
             with suppress(OSError):  # other code has closed it
                 pipe.close()
 
-    def _new_connection(self) -> Connection:
-        return Connection(Role.CLIENT, self._handle.options.frame_bytes_max)
-
     def _connect(self) -> None:
         """A fresh pipe, on which this process is the member again."""
         pipe = find_or_start(self._handle.path)
         try:
-            self._connection = self._new_connection()
             pid = os.getpid()
-            join = Join(0, self._group, self.member_id, pid, process_start(pid))
-            pipe.sendall(frame(Hello(HELLO_MAGIC, MEMBER_VERSION, pid)) + frame(join))
-            joined = self._await_joined(pipe)
+            joined = self._carry_out(self._join(pid, process_start(pid)), pipe)
         except BaseException:
             pipe.close()
             raise
@@ -312,27 +292,36 @@ class MemberPipe:
             if self._is_closed:
                 pipe.close()
                 raise closed("member", self._handle.path)
-            self._socket = pipe
-            self._use_page(joined.slot)
-            self._compare(joined)
-            for message in self._unanswered.values():
-                pipe.sendall(frame(message))
+            self._go_on(pipe, joined)
             self.changed.notify_all()
 
-    def _await_joined(self, pipe: socket.socket) -> Joined:
-        while True:
-            for message in self._receive(pipe):
-                match message:
-                    case Welcome() if message.log_id != self._handle.reader.control.log_id:
-                        raise LogDeleted(
-                            f"the log {self._handle.path} was deleted and another one made in its"
-                            " place",
-                            path=self._handle.path,
-                        )
-                    case Failed():
-                        raise error_of(message)
-                    case Joined():
-                        return message
+    def _join(self, pid: int, start: int) -> Steps[Joined]:
+        """Say who this is, and become the member, or go on as the member that it was."""
+        yield from self._channel.open(MEMBER_VERSION)
+        fields = (self._group, self.member_id, pid, start)
+        joined: Joined = yield from self._channel.answer_to(Join, *fields)
+        return joined
+
+    def _carry_out(self, steps: Steps[Joined], pipe: socket.socket) -> Joined:
+        outcome: bytes | None = None
+        try:
+            while True:
+                wanted, outcome = steps.send(outcome), None
+                if isinstance(wanted, Send):
+                    pipe.sendall(b"".join(wanted.parts))
+                elif wanted is RECEIVE:
+                    outcome = self._receive(pipe)
+        except StopIteration as stop:
+            joined: Joined = stop.value
+            return joined
+
+    def _go_on(self, pipe: socket.socket, joined: Joined) -> None:
+        """Use this pipe from now on, and say again what was not answered."""
+        self._socket = pipe
+        self._use_page(joined.slot)
+        self._compare(joined)
+        for message in self._unanswered.values():
+            pipe.sendall(frame(message))
 
     def _use_page(self, slot: int) -> None:
         if slot == self.slot and self.page is not None:
@@ -353,22 +342,17 @@ class MemberPipe:
         if self._lease is not None and joined.lease_id != self._lease.lease_id:
             self._lease.make_stale()
 
-    def _receive(self, pipe: socket.socket) -> list[Any]:
-        try:
-            data = pipe.recv(RECEIVE_BYTES)
-        except TimeoutError:
-            return []  # nothing has come so far (see `rendezvous.connect`)
-        if not data:
-            raise PipeBroken("the writer closed the pipe")
-        try:
-            return list(self._connection.receive(data))
-        except ProtocolError as error:
-            raise PipeBroken(str(error)) from error
+    def _receive(self, pipe: socket.socket) -> bytes:
+        while True:
+            with suppress(TimeoutError):  # nothing has come so far (see `rendezvous.connect`)
+                if data := pipe.recv(RECEIVE_BYTES):
+                    return data
+                raise PipeBroken("the writer closed the pipe")
 
     def _read_on(self) -> None:
         pipe = self._socket
         while pipe is not None:
-            for message in self._receive(pipe):
+            for message in self._channel.messages_of(self._receive(pipe)):
                 with self.changed:
                     self._take(message)
                     self.changed.notify_all()
@@ -378,9 +362,9 @@ class MemberPipe:
             self._share(message.lease_id)
             return
         if isinstance(message, Passed):
-            self.passed.append(message[1:])
+            self.passed.append((message.events, message.first, message.last))
             return
-        request = self._unanswered.pop(message[0], None)
+        request = self._unanswered.pop(message.request_id, None)
         if isinstance(message, Leased) and request is not None:
             self._take_lease(message.lease_id, message.ranges, message.failures)
         elif isinstance(message, Failed) and request is not None:
@@ -398,10 +382,11 @@ class MemberPipe:
         else:  # whoever waited for it has gone
             self._say(Release, lease_id, tuple(ranges_of(lease.numbers)))
 
-    def _take_failure(self, request: Message, error: EventLogError) -> None:
+    def _take_failure(self, request: Request, error: EventLogError) -> None:
         if isinstance(error, StaleLease):
-            if self._lease is not None and self._lease.lease_id in request[1:3]:
-                self._lease.make_stale()
+            lease = self._lease
+            if lease is not None and lease.lease_id == getattr(request, "lease_id", 0):
+                lease.make_stale()
         elif self._failure is None:
             self._failure = error
 

@@ -6,11 +6,12 @@ import socket
 import time
 from typing import Final
 
-from eventlog.api.statistics import WriterStatistics
+from eventlog.api.statistics import WriterStatistics, statistics_of
 from eventlog.errors import EventLogError, WriterUnavailable
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.threads import BlockingPipe, OutOfTime
 from eventlog.local.rendezvous import connect
+from eventlog.local.wire.messages import Statistics
 
 ASK_S_MAX: Final = 2.0
 """A writer that is stopped answers later, or never."""
@@ -21,7 +22,8 @@ def running_statistics(handle: LocalHandle) -> WriterStatistics | None:
     pipe = BlockingPipe(handle.path, handle.new_channel(), find=_find_running)
     pipe.end_s = time.monotonic() + ASK_S_MAX
     try:
-        return pipe.run(pipe.channel.statistics())
+        report = pipe.run(pipe.channel.request(Statistics))
+        return None if report is None else statistics_of(report.numbers)
     except (EventLogError, OutOfTime):
         return None
     finally:

@@ -33,13 +33,13 @@ from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.wire.connection import append_head, frame
 from eventlog.local.wire.messages import (
     FOLLOWS,
+    Answer,
     Append,
     Appended,
     AppendStaged,
     Failed,
     Stage,
     Staged,
-    WriterMessage,
     error_of,
 )
 
@@ -216,20 +216,20 @@ class Outbox:
         self.channel.descriptors = []
         return frame(Stage(self._ring_request_id))
 
-    def _take_ring(self, message: WriterMessage) -> None:
+    def _take_ring(self, message: Answer) -> None:
         """Use the ring from now on, if there is one."""
         descriptors, self.channel.descriptors = self.channel.descriptors, None
         if isinstance(message, Staged) and descriptors and self._map_ring is not None:
             with suppress(OSError):
                 self._ring = self._map_ring(descriptors[0], message.size)
 
-    def take_answers(self, messages: list[WriterMessage]) -> None:
+    def take_answers(self, messages: list[Answer]) -> None:
         """Note the writer's answers to batches in flight."""
         for message in messages:
-            if message[0] == self._ring_request_id:
+            if message.request_id == self._ring_request_id:
                 self._take_ring(message)
                 continue
-            batch = next((b for b in self.in_flight if b.request_id == message[0]), None)
+            batch = next((b for b in self.in_flight if b.request_id == message.request_id), None)
             if batch is None:
                 continue
             self._release(batch)

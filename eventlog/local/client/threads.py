@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from eventlog.api.refusals import closed
 from eventlog.api.waiting import SLOW_S
 from eventlog.errors import EventLogError
+from eventlog.local.client.calls import Ask, Call, Work
 from eventlog.local.client.conversations import (
     Channel,
     OpenPipe,
@@ -24,7 +25,9 @@ from eventlog.local.client.conversations import (
     Send,
     Steps,
 )
+from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.launch import find_or_start
+from eventlog.local.client.requests import Requests
 from eventlog.local.client.staging import drop_descriptors, received
 from eventlog.local.client.unsent import Unsent
 
@@ -159,3 +162,40 @@ class BlockingPipe:
         """Close the pipe for good: a thread that still waits in it gets `LogClosed`."""
         self._is_closed = True
         self._hang_up()
+
+
+class BlockingRequests(Requests[BlockingPipe]):
+    """See `Requests`, in threads."""
+
+    def __init__(self, handle: LocalHandle, what: str) -> None:
+        super().__init__(handle, what, BlockingPipe)
+
+    def run(self, call: Call[T]) -> T:
+        """Carry a call out, and return what it returns.
+
+        Raises:
+            LogClosed: another thread closed what this one uses, whatever came of that.
+        """
+        self.check_open()
+        try:
+            return self._run(call)
+        except Exception:
+            self.check_open()
+            raise
+
+    def _run(self, call: Call[T]) -> T:
+        outcome: Any = None
+        try:
+            while True:
+                match call.send(outcome):
+                    case Ask(kind, fields):
+                        pipe = self.pipe_for(kind)
+                        with pipe.lock:
+                            outcome = pipe.run(pipe.channel.request(kind, *fields))
+                    case Work(function, arguments):
+                        outcome = function(*arguments)
+                    case _:
+                        pass  # other threads run anyway
+        except StopIteration as stop:
+            result: T = stop.value
+            return result

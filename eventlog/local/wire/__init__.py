@@ -1,9 +1,9 @@
 """What is said on a pipe between a client and the writer: messages and frames. Pure.
 
 ================  ==================================================================
-`messages`        the messages, and how a frame is made of one
+`messages`        each message, declared once
 `group_messages`  those of groups and their members
-`codec`           frames to messages: types, bounds, what is refused
+`table`           all messages, and who may say which of them when
 `connection`      one end of a pipe: bytes in, messages out, in their order
 ================  ==================================================================
 """

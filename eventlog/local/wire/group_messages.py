@@ -1,197 +1,211 @@
-"""The messages about groups; `messages` has the others, and the table of all.
+"""The messages about groups; `messages` has the others, and says how a message is declared.
 
 A member's messages are about the group that it has joined on its pipe; the others name theirs.
 """
 
-from __future__ import annotations
+from typing import Annotated
 
-from typing import NamedTuple
+from msgspec import Meta
 
-Ranges = tuple[tuple[int, int], ...]
-"""Runs of sequence numbers, (first, last) each."""
+from eventlog.config import LEASE_RANGES_MAX
+from eventlog.local.wire.messages import Answer, Number, Request
+
+Ranges = Annotated[
+    tuple[tuple[Number, Number], ...],
+    Meta(max_length=LEASE_RANGES_MAX, examples=[((3, 4), (6, 6))]),
+]
+"""Runs of sequence numbers, (first, last) each; or pairs of a number and what it counts."""
+Triples = Annotated[
+    tuple[tuple[Number, Number, Number], ...],
+    Meta(max_length=LEASE_RANGES_MAX, examples=[((2, 3, 4),)]),
+]
 
 
-class OpenGroup(NamedTuple):
-    """A group begins after `position` if there is none of that name."""
+class OpenGroup(Request, tag=8):
+    """Make the group, beginning after `position`, if there is none of that name."""
 
-    request_id: int
     group: str
-    ordering: str
-    max_deliveries: int
-    position: int
+    ordering: Annotated[str, Meta(examples=["key"])]
+    max_deliveries: Number
+    position: Number
 
 
-class Join(NamedTuple):
-    """`member_id` is random and stays the same over lost pipes; pid and start name the process."""
+# --- members -------------------------------------------------------------------------------------
 
-    request_id: int
+
+class Joined(Answer, tag=71):
+    """The member's page is `slot`; a `lease_id` of 0 says that it has no lease."""
+
+    slot: Number
+    lease_id: Number
+    ranges: Ranges
+    failures: Ranges
+
+
+class Join(Request, tag=9):
+    """Become a member, or go on as one.
+
+    `member_id` is random and stays the same over lost pipes; pid and start name the process.
+    """
+
+    answer = Joined
+
     group: str
-    member_id: int
-    pid: int
-    start: int
+    member_id: Number
+    pid: Number
+    start: Number
 
 
-class Lease(NamedTuple):
-    """At most `count` events, whose results and failures the member will report.
+class Leave(Request, tag=15):
+    """Be no member any more; what is still leased is given back."""
+
+
+class Leased(Answer, tag=72):
+    """`failures` has (event, failed deliveries) for the events that have any."""
+
+    lease_id: Number
+    ranges: Ranges
+    failures: Ranges
+
+
+class Lease(Request, tag=10):
+    """Lease at most `count` events, whose results and failures the member will report.
 
     A share of what there is, but up to `least`: so many the member handles at the same time.
     """
 
-    request_id: int
-    count: int  # type: ignore[assignment]
-    least: int = 1
+    answer = Leased
+    waits = True
+
+    count: Number
+    least: Number = 1
 
 
-class Settle(NamedTuple):
+class Settle(Request, tag=11):
     """These events of the lease are done."""
 
-    request_id: int
-    lease_id: int
+    lease_id: Number
     ranges: Ranges
 
 
-class Nack(NamedTuple):
-    """The event's handler failed; hand it out again, not before `delay_ns` have passed."""
+class Release(Request, tag=13):
+    """These events of the lease were not begun: give them to somebody else."""
 
-    request_id: int
-    lease_id: int
-    seq_no: int
-    delay_ns: int
+    lease_id: Number
+    ranges: Ranges
 
 
-class FailDelivery(NamedTuple):
+class Nack(Request, tag=12):
+    """The event's handler failed; hand it out again, not before `delay_ns` have passed.
+
+    Members of earlier releases say this.
+    """
+
+    lease_id: Number
+    seq_no: Number
+    delay_ns: Number
+
+
+class FailDelivery(Request, tag=26):
     """The event's handler failed: it is handed out again after `delay_ns`, or is a dead letter.
 
     The writer decides by the event's deliveries; `is_final` (0 or 1) says that trying again is of
     no use. `letter` is empty while the member knows of deliveries that are left.
     """
 
-    request_id: int
-    lease_id: int
-    seq_no: int
-    delay_ns: int
-    is_final: int
+    lease_id: Number
+    seq_no: Number
+    delay_ns: Number
+    is_final: Number
     letter: bytes
 
 
-class Release(NamedTuple):
-    """These events of the lease were not begun."""
+class Revoke(Answer, tag=73):
+    """Others are idle, so give back what can be given back of the lease; said unasked."""
 
-    request_id: int
-    lease_id: int
-    ranges: Ranges
+    lease_id: Number
 
 
-class Bury(NamedTuple):
-    """The event is a dead letter; a `lease_id` of 0 says that it was condemned."""
+class Passed(Answer, tag=77):
+    """Retention deleted events before anybody had them; said unasked."""
 
-    request_id: int
-    group: str
-    lease_id: int
-    seq_no: int
-    letter: bytes
+    events: Number
+    first: Number
+    last: Number
 
 
-class Leave(NamedTuple):
-    """No member any more; what is still leased is given back."""
-
-    request_id: int
+# --- pools and operators -------------------------------------------------------------------------
 
 
-class Dismiss(NamedTuple):
-    """The member's process has ended, whoever still holds its pipe."""
+class Condemned(Answer, tag=74):
+    """Each event is (number, failed deliveries, id of its last member)."""
 
-    request_id: int
-    group: str
-    member_id: int
+    events: Triples
 
 
-class Excuse(NamedTuple):
-    """A pool that is left will end its members: nothing that they have begun has failed."""
-
-    request_id: int
-    pool_id: int
-
-
-class AwaitCondemned(NamedTuple):
+class AwaitCondemned(Request, tag=16):
     """Tell me of events that no member may have any more, so that I bury them.
 
     Those of members that the pool named itself (`groups.pool_of`), and of pools that are gone.
     """
 
-    request_id: int
+    answer = Condemned
+    waits = True
+
     group: str
-    pool_id: int
+    pool_id: Number
 
 
-class AwaitDrained(NamedTuple):
+class Bury(Request, tag=14):
+    """The event is a dead letter; a `lease_id` of 0 says that it was condemned."""
+
+    group: str
+    lease_id: Number
+    seq_no: Number
+    letter: bytes
+
+
+class Dismiss(Request, tag=20):
+    """The member's process has ended, whoever still holds its pipe."""
+
+    group: str
+    member_id: Number
+
+
+class Excuse(Request, tag=25):
+    """A pool that is left will end its members: nothing that they have begun has failed."""
+
+    pool_id: Number
+
+
+class AwaitDrained(Request, tag=17):
     """Tell me when everything up to `seq_no` is done or dead."""
 
-    request_id: int
+    waits = True
+
     group: str
-    seq_no: int
+    seq_no: Number
 
 
-class RetryDead(NamedTuple):
-    """Hand these dead letters out again, as if for the first time."""
-
-    request_id: int
-    group: str
-    ranges: Ranges
-
-
-class DropDead(NamedTuple):
-    """Forget these dead letters."""
-
-    request_id: int
-    group: str
-    ranges: Ranges
-
-
-class Joined(NamedTuple):
-    """The member's page is `slot`; a `lease_id` of 0 says that it has no lease."""
-
-    request_id: int
-    slot: int
-    lease_id: int
-    ranges: Ranges
-    failures: Ranges
-
-
-class Leased(NamedTuple):
-    """`failures` has (event, failed deliveries) for the events that have any."""
-
-    request_id: int
-    lease_id: int
-    ranges: Ranges
-    failures: Ranges
-
-
-class Revoke(NamedTuple):
-    """Said unasked, with a `request_id` of 0."""
-
-    request_id: int
-    lease_id: int
-
-
-class Passed(NamedTuple):
-    """Said unasked, with a `request_id` of 0: retention deleted events before anybody had them."""
-
-    request_id: int
-    events: int
-    first: int
-    last: int
-
-
-class Condemned(NamedTuple):
-    """Each event is (number, failed deliveries, id of its last member)."""
-
-    request_id: int
-    events: tuple[tuple[int, int, int], ...]
-
-
-class Counted(NamedTuple):
+class Counted(Answer, tag=75):
     """How many the request was about."""
 
-    request_id: int
-    number: int
+    number: Number
+
+
+class RetryDead(Request, tag=18):
+    """Hand these dead letters out again, as if for the first time."""
+
+    answer = Counted
+
+    group: str
+    ranges: Ranges
+
+
+class DropDead(Request, tag=19):
+    """Forget these dead letters."""
+
+    answer = Counted
+
+    group: str
+    ranges: Ranges

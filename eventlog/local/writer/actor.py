@@ -23,6 +23,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from eventlog.api.positions import SEQ_NO_MAX, check_name, check_seq_no
 from eventlog.api.statistics import WriterStatistics, numbers_of
 from eventlog.config import MAX_IN_FLIGHT_LIMIT
@@ -35,17 +37,17 @@ from eventlog.local.wire.messages import (
     Append,
     Appended,
     AwaitSynced,
-    ClientMessage,
     Done,
     Forget,
+    FromWriter,
     Park,
+    Request,
     Seek,
     Statistics,
     StatisticsReport,
     Status,
     StatusReport,
     Wake,
-    WriterMessage,
     failed,
 )
 from eventlog.local.writer.group_desk import GroupDesk
@@ -56,7 +58,7 @@ class Peer(Protocol):
 
     is_gone: bool
 
-    def say(self, message: WriterMessage) -> None:
+    def say(self, message: FromWriter) -> None:
         """Send, or queue, an answer; never blocks."""
 
 
@@ -120,7 +122,7 @@ class Actor:
         self.counters = self.groups.store.counters
         self._started_s = time.monotonic()
 
-    def handle(self, peer: Peer, message: ClientMessage) -> None:
+    def handle(self, peer: Peer, message: Request) -> None:
         """Carry out one message and say the answer, now or later.
 
         Raises:
@@ -133,12 +135,12 @@ class Actor:
         except EventLogError as error:
             self._refuse(peer, message, error)
 
-    def _refuse(self, peer: Peer, message: ClientMessage, error: EventLogError) -> None:
+    def _refuse(self, peer: Peer, message: Request, error: EventLogError) -> None:
         if isinstance(message, Append):
             self._refused[peer] = message.producer_id, message.producer_seq, error
-        peer.say(failed(_request_id(message), error))
+        peer.say(failed(message.request_id, error))
 
-    def _carry_out(self, peer: Peer, message: ClientMessage) -> None:
+    def _carry_out(self, peer: Peer, message: Request) -> None:
         match message:
             case Append():
                 self._take(peer, message)
@@ -207,7 +209,7 @@ class Actor:
         # One that is stored already is only to be answered again, whosever its events are by now.
         is_known = self.log.find(message.producer_id, message.producer_seq) is not None
         if message.flags & FOLLOWS:
-            message = message._replace(flags=message.flags & ~FOLLOWS)
+            message = replace(message, flags=message.flags & ~FOLLOWS)
             if not is_known:
                 self._check_not_behind_refused(peer, message)
         batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
@@ -245,15 +247,15 @@ class Actor:
         self.groups.on_published()
 
     def _check_not_behind_refused(self, peer: Peer, message: Append) -> None:
-        producer_id, producer_seq, error = self._refused.get(peer, (0, 0, None))
-        if error is not None and (producer_id, producer_seq + 1) == message[1:3]:
+        *before, error = self._refused.get(peer, (0, 0, None))
+        if error is not None and before == [message.producer_id, message.producer_seq - 1]:
             raise error
 
     def _wait_for_room(self, peer: Peer, message: Append) -> None:
         if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
             raise ProtocolError(f"more than {MAX_IN_FLIGHT_LIMIT} batches in flight")
         # Until then its bytes may lie where the next message is received.
-        self._waiting.append((peer, message._replace(payload=bytes(message.payload))))
+        self._waiting.append((peer, replace(message, payload=bytes(message.payload))))
 
     def retry_waiting(self) -> None:
         """Append what waited for room, in the order in which it came, as far as there is some."""
@@ -336,11 +338,6 @@ class Actor:
         self._awaiting_sync.forget(peer)
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not peer)
         self.groups.forget_peer(peer)
-
-
-def _request_id(message: ClientMessage) -> int:
-    request_id: int = message[0]  # type: ignore[assignment]  # only Hello has another first field
-    return request_id
 
 
 def _check_append(message: Append) -> None:

@@ -40,7 +40,7 @@ from eventlog.local.wire.group_messages import (
     RetryDead,
     Settle,
 )
-from eventlog.local.wire.messages import Append, ClientMessage, Done
+from eventlog.local.wire.messages import Append, Done, Request
 from eventlog.local.writer.group_failures import end_failed
 from eventlog.local.writer.group_leases import GroupLeases, Seat, checked, failures_of
 from eventlog.local.writer.group_store import GroupStore
@@ -79,7 +79,7 @@ class GroupDesk:
         self._leaving: deque[int] = deque(maxlen=1024)
         """Pools that end their own members; each pool is left once."""
 
-    def handle(self, peer: Peer, message: ClientMessage) -> None:
+    def handle(self, peer: Peer, message: Request) -> None:
         """Carry out a message that is about groups.
 
         Raises:

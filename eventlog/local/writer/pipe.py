@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from eventlog.local.wire.connection import frame
-from eventlog.local.wire.messages import WriterMessage
+from eventlog.local.wire.messages import FromWriter
 
 if TYPE_CHECKING:
     from eventlog.local.writer.server import Server
@@ -38,7 +38,7 @@ class Pipe:
         self._is_sending = False
         self.is_gone = False
 
-    def say(self, message: WriterMessage) -> None:
+    def say(self, message: FromWriter) -> None:
         """Queue an answer; it is sent at the end of the step (`flush`)."""
         if not self.is_gone:
             self._unsent += frame(message)

@@ -36,16 +36,18 @@ from eventlog.errors import (
 from eventlog.local import rendezvous
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.log import WritableLog
-from eventlog.local.wire.connection import Connection, Role
+from eventlog.local.wire.connection import Connection
 from eventlog.local.wire.messages import (
     AppendStaged,
     Done,
     Hello,
+    Request,
     Stage,
     StandDown,
     Welcome,
     failed,
 )
+from eventlog.local.wire.table import Role
 from eventlog.local.writer.actor import Actor
 from eventlog.local.writer.entrance import Entrance
 from eventlog.local.writer.pipe import Pipe
@@ -172,7 +174,7 @@ class Server:
                 return
             try:
                 for message in connection.receive(data):
-                    self._answer(pipe, message)
+                    self._answer(pipe, message)  # type: ignore[arg-type]  # says the table
             finally:
                 self.flush()
 
@@ -195,14 +197,13 @@ class Server:
         self.nursery.cancel_scope.cancel()
         return False
 
-    def _answer(self, pipe: Pipe, message: object) -> None:
+    def _answer(self, pipe: Pipe, message: Hello | Request) -> None:
         if isinstance(message, Hello):
             control = self.log.control
             pipe.say(Welcome(message.version, control.writer_pid, control.epoch, control.log_id))
         elif type(message) in CHECKED and self.place.is_deleted():
             self._end_of_deleted()
-            request_id: int = message[0]  # type: ignore[index]  # all of them begin with it
-            pipe.say(failed(request_id, self.place.deleted()))
+            pipe.say(failed(message.request_id, self.place.deleted()))
         elif isinstance(message, AppendStaged):
             self._answer(pipe, self.staging.take(pipe.raw, message))
         elif isinstance(message, Stage):
@@ -210,7 +211,7 @@ class Server:
         elif isinstance(message, StandDown):
             self._stand_down(pipe, message.request_id)
         else:
-            self.actor.handle(pipe, message)  # type: ignore[arg-type]  # the table allows no other
+            self.actor.handle(pipe, message)
 
     def _open_ring(self, pipe: Pipe, request_id: int) -> None:
         pipe.flush()  # the ring's descriptor travels with its answer, past nothing

@@ -57,7 +57,15 @@ class StagingRing:
         with self._view[start:end] as staged:
             target[: len(staged)] = staged
         payload = memoryview(target)[: end - start]
-        return Append(*message[:5], 0, payload)
+        return Append(
+            message.request_id,
+            message.producer_id,
+            message.producer_seq,
+            message.count,
+            message.flags,
+            0,
+            payload,
+        )
 
 
 class StagingArea:

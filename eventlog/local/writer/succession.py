@@ -29,7 +29,7 @@ from eventlog.local import rendezvous
 from eventlog.local.rendezvous import Lock
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.identity import is_same_process, process_start
-from eventlog.local.wire.connection import Connection, Role, frame
+from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import (
     HELLO_MAGIC,
     PROTOCOL_VERSION,
@@ -38,6 +38,7 @@ from eventlog.local.wire.messages import (
     Hello,
     StandDown,
 )
+from eventlog.local.wire.table import Role
 
 logger = logging.getLogger("eventlog.writer")
 

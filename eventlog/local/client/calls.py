@@ -1,0 +1,130 @@
+"""What a handle asks for, call by call, written once for both colours: generators, no I/O.
+
+A call checks its arguments, yields what it needs, is sent the outcome, and returns what its caller
+gets. A shell (`asynchronous`, `threads`) performs:
+
+=======  =====================================================================
+`Ask`    say a request, and wait for its answer
+`Work`   call a function that reads or packs: on an event loop, in a thread
+`PAUSE`  let other tasks run
+=======  =====================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Final, NamedTuple, TypeVar
+
+from eventlog.api.arguments import check_numbers
+from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.positions import SeekPosition, check_name, check_seq_no
+from eventlog.api.statistics import (
+    LogStatistics,
+    PublisherStatistics,
+    log_statistics,
+    statistics_of,
+)
+from eventlog.api.status import LogStatus
+from eventlog.local.client.handle import LocalHandle
+from eventlog.local.groups.ranges import ranges_of
+from eventlog.local.groups.stored import read_dead_letters, read_groups
+from eventlog.local.wire.group_messages import DropDead, RetryDead
+from eventlog.local.wire.messages import (
+    Ack,
+    AwaitSynced,
+    Forget,
+    Request,
+    Seek,
+    Statistics,
+    Status,
+)
+
+RANGES_AT_ONCE: Final = 1024
+
+
+class Ask(NamedTuple):
+    """Say this request; `fields` are all but its number."""
+
+    kind: type[Request]
+    fields: tuple[Any, ...] = ()
+
+
+class Work(NamedTuple):
+    """Call this function."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class Pause(NamedTuple):
+    """Let others run."""
+
+
+PAUSE: Final = Pause()
+Result = TypeVar("Result")
+Call = Generator[Ask | Work | Pause, Any, Result]
+
+
+def reach_writer(handle: LocalHandle) -> Call[int]:
+    """How many are connected; a log that only can be read has no writer to ask."""
+    if not handle.can_write:
+        return 0
+    report = yield Ask(Status)
+    connections: int = report.connections
+    return connections
+
+
+def status(handle: LocalHandle) -> Call[LogStatus]:
+    """The log as it can be seen, and who is connected."""
+    return handle.status((yield from reach_writer(handle)))
+
+
+def statistics(handle: LocalHandle, own: PublisherStatistics) -> Call[LogStatistics]:
+    """What the handle's own appends have counted, and what the writer has."""
+    report = (yield Ask(Statistics)) if handle.can_write else None
+    return log_statistics(own, None if report is None else statistics_of(report.numbers))
+
+
+def synced(handle: LocalHandle, seq_no: int | None) -> Call[None]:
+    """Return when the event is on the disk."""
+    wanted = handle.number_to_sync(seq_no)
+    if wanted is not None:
+        yield Ask(AwaitSynced, (wanted,))
+
+
+def ack(consumer: str, seq_no: int) -> Call[None]:
+    """Move a consumer forward."""
+    yield Ask(Ack, (check_name(consumer), check_seq_no(seq_no, consumer=consumer)))
+
+
+def seek(handle: LocalHandle, consumer: str, position: SeekPosition) -> Call[None]:
+    """Put a consumer somewhere."""
+    number = handle.seek_number(consumer, position)
+    if number is not None:
+        yield Ask(Seek, (consumer, number))
+
+
+def forget(consumer: str) -> Call[None]:
+    """Remove a consumer."""
+    yield Ask(Forget, (check_name(consumer),))
+
+
+def groups(handle: LocalHandle) -> Call[list[GroupReport]]:
+    """The groups of the log."""
+    found: list[GroupReport] = yield Work(read_groups, (handle.path,))
+    return found
+
+
+def dead_letters(handle: LocalHandle, group: str) -> Call[list[DeadLetter]]:
+    """The dead letters of a group."""
+    letters: list[DeadLetter] = yield Work(read_dead_letters, (handle.path, check_name(group)))
+    return letters
+
+
+def end_dead(kind: type[RetryDead | DropDead], group: str, seq_nos: Iterable[int]) -> Call[int]:
+    """Retry or drop dead letters, in as many messages as they need; how many there were."""
+    ranges = tuple(ranges_of(check_numbers(check_name(group), seq_nos)))
+    number = 0
+    for start in range(0, len(ranges), RANGES_AT_ONCE):
+        number += (yield Ask(kind, (group, ranges[start : start + RANGES_AT_ONCE]))).number
+    return number
