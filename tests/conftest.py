@@ -112,14 +112,15 @@ def _nursery() -> Iterator[nursery.Nursery | None]:
 
 @pytest.fixture(autouse=True)
 def _quick_starts(
-    request: pytest.FixtureRequest,
-    _nursery: nursery.Nursery | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    request: pytest.FixtureRequest, _nursery: nursery.Nursery | None
+) -> Iterator[None]:
     """Have what a test starts forked, so that it imports nothing, and the same for commands."""
-    if _nursery is not None and not request.node.get_closest_marker("real_starts"):
-        monkeypatch.setattr(spawn, "subprocess", _nursery)
-        monkeypatch.setattr(commands, "nursery", _nursery)
+    # Not the fixture `monkeypatch`: what a test changes by that one is to go before other fixtures.
+    with pytest.MonkeyPatch.context() as patched:
+        if _nursery is not None and not request.node.get_closest_marker("real_starts"):
+            patched.setattr(spawn, "subprocess", _nursery)
+            patched.setattr(commands, "nursery", _nursery)
+        yield
 
 
 def pytest_sessionfinish() -> None:
