@@ -1,7 +1,7 @@
 """Commands of `eventlog` that tests run to their end, each in a process of its own.
 
-With the fixture `quick_commands` the process is a fork of one that has imported all commands: most
-of what a command costs is imports.
+The process is a fork of one that has imported all commands, as most of what a command costs is
+imports; in tests with the mark `real_starts` it is a new one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,19 +21,26 @@ COMMAND: Final = [sys.executable, "-m", "eventlog"]
 LIMIT_S: Final = 60.0
 
 nursery: Nursery | None = None
-"""What forks commands; set by the fixture `quick_commands`."""
+"""What forks commands; `conftest.py` sets it for each test."""
 
 
-def run_bytes(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run a command with that standard input."""
-    command = [*COMMAND, *arguments]
+def run_bytes(
+    *arguments: str,
+    given: bytes = b"",
+    command: Sequence[str] = COMMAND,
+    environment: Mapping[str, str] = ENVIRONMENT,
+    folder: str | os.PathLike[str] = ".",
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command with that standard input, in that folder."""
+    words = [*command, *arguments]
     if nursery is not None:
-        return nursery.run_command(command, given, ENVIRONMENT)
+        return nursery.run_command(words, given, environment, folder)
     return subprocess.run(
-        command,
+        words,
         input=given,
         capture_output=True,
-        env=ENVIRONMENT,
+        env=environment,
+        cwd=folder,
         timeout=LIMIT_S,
         check=False,
     )

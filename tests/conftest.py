@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from eventlog import spawn
 from tests import commands, nursery, servers
 from tests.surroundings import make_usual
 
+HERE = Path(__file__).resolve().parent
 SLOW_S = 900
 """The limit of a slow test, which takes minutes; against a hang, as that of the others."""
 LEAVE_S = 20.0
@@ -37,6 +40,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_S))
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Import all modules of tests, each process of a run beginning with others.
+
+    In a fresh checkout they are compiled meanwhile, for ten seconds: so each process does its part,
+    and finds that of the others done.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or [Path(one).resolve() for one in session.config.args] != [HERE]:
+        return
+    paths = [path.relative_to(HERE) for path in sorted(HERE.rglob("test_*.py"))]
+    first = len(paths) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for path in paths[first:] + paths[:first]:
+        # What fails here, as marks of a folder that are not known yet, pytest meets again.
+        with suppress(Exception, pytest.skip.Exception, pytest.fail.Exception):
+            import_module(".".join(path.with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector all the tests that it would look at in each of its runs."""
+    gc.collect()
+    gc.freeze()
 
 
 def _children() -> set[int]:
@@ -84,17 +110,17 @@ def _nursery() -> Iterator[nursery.Nursery | None]:
     made.close()
 
 
-@pytest.fixture
-def quick_starts(_nursery: nursery.Nursery | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what this process starts forked, so that it imports nothing."""
-    if _nursery is not None:
-        monkeypatch.setattr(spawn, "subprocess", _nursery)
-
-
-@pytest.fixture
-def quick_commands(_nursery: nursery.Nursery | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have commands that `tests.commands` runs forked, so that they import nothing."""
-    monkeypatch.setattr(commands, "nursery", _nursery)
+@pytest.fixture(autouse=True)
+def _quick_starts(
+    request: pytest.FixtureRequest, _nursery: nursery.Nursery | None
+) -> Iterator[None]:
+    """Have what a test starts forked, so that it imports nothing, and the same for commands."""
+    # Not the fixture `monkeypatch`: what a test changes by that one is to go before other fixtures.
+    with pytest.MonkeyPatch.context() as patched:
+        if _nursery is not None and not request.node.get_closest_marker("real_starts"):
+            patched.setattr(spawn, "subprocess", _nursery)
+            patched.setattr(commands, "nursery", _nursery)
+        yield
 
 
 def pytest_sessionfinish() -> None:

@@ -6,16 +6,19 @@
       | --- arguments, descriptors -----------> forks
       | <-- pid ------------------------------- the new process is a child of the test process too
 
-Most of what a start costs is imports: 0.2 s of a core. Tests that are not about how processes
-start take it from here (the fixture `quick_starts`). `eventlog.spawn` then does all that it does
-otherwise, but for `subprocess.Popen`: the new process has the arguments, descriptors, working
+Most of what a start costs is imports: 0.3 s of a core. Tests take it from here, but for those with
+the mark `real_starts`, which are about how processes start. `eventlog.spawn` then does all that it
+does otherwise, but for `subprocess.Popen`: the new process has the arguments, descriptors, working
 directory, environment and parent that it would have, and its modules are there already. Commands of
-`eventlog` that a test runs to their end come from here too (`tests.commands`).
+`eventlog` and `workers` that a test runs to their end come from here too (`tests.commands`); what
+they start in turn, they fork from themselves.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import fcntl
 import gc
 import os
 import platform
@@ -25,13 +28,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import Context
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgpack
+
+from eventlog import spawn
 
 REQUEST_BYTES_MAX: Final = 128 * 1024
 FROM: Final = 600
@@ -63,6 +69,7 @@ class Nursery:
         self._socket = ours
         self._lock = threading.Lock()
         self._executable = sys.executable
+        self._pid = os.getpid()  # a child that a test forks starts what it starts itself
         with theirs:
             self._process = subprocess.Popen(
                 [
@@ -100,7 +107,7 @@ class Nursery:
         start_new_session: bool,
     ) -> Any:
         """Start what `subprocess.Popen` would; the pid is all that the answer has."""
-        if command[0] != self._executable:
+        if command[0] != self._executable or os.getpid() != self._pid:
             return subprocess.Popen(
                 command,
                 stdin=stdin,
@@ -109,25 +116,22 @@ class Nursery:
                 pass_fds=pass_fds,
                 start_new_session=start_new_session,
             )
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        try:
-            places = [0, 1, 2, *pass_fds]
-            sources = [nowhere, 1 if stdout is None else nowhere, stderr or 2, *pass_fds]
-            pid = self._fork(
-                command, os.environ, dict(zip(places, sources, strict=True)), start_new_session
-            )
-        finally:
-            os.close(nowhere)
+        with _all_descriptors(stdout, stderr, pass_fds) as descriptors:
+            pid = self._fork(command, os.environ, descriptors, start_new_session)
         return SimpleNamespace(pid=pid)
 
     def run_command(
-        self, command: Sequence[str], given: bytes, environment: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        given: bytes,
+        environment: Mapping[str, str],
+        folder: str | os.PathLike[str] = ".",
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `python -m eventlog ...` to its end; what it printed."""
+        """Run `python -m eventlog ...`, or `workers`, to its end; what it printed."""
         inputs, outputs, errors = os.pipe(), os.pipe(), os.pipe()
         theirs = {0: inputs[0], 1: outputs[1], 2: errors[1]}
         try:
-            pid = self._fork(command, environment, theirs, starts_session=False)
+            pid = self._fork(command, environment, theirs, starts_session=False, folder=folder)
         finally:
             for one in theirs.values():
                 os.close(one)
@@ -153,9 +157,10 @@ class Nursery:
         environment: Mapping[str, str],
         descriptors: Mapping[int, int],
         starts_session: bool,
+        folder: str | os.PathLike[str] = ".",
     ) -> int:
         """Have a process forked that has the descriptors of ours under the numbers before them."""
-        here = os.open(".", os.O_PATH)
+        here = os.open(folder, os.O_PATH)
         try:
             words = (list(command), dict(environment), list(descriptors), starts_session)
             data = msgpack.packb(words, unicode_errors="surrogateescape")
@@ -164,6 +169,73 @@ class Nursery:
                 return int(self._socket.recv(32))
         finally:
             os.close(here)
+
+
+class Forks:
+    """The side of a command that the nursery forked: in `eventlog.spawn`, for `subprocess`."""
+
+    DEVNULL: Final = subprocess.DEVNULL
+
+    @staticmethod
+    def _args_from_interpreter_flags() -> list[str]:
+        return []
+
+    def Popen(  # noqa: N802 - the name that `eventlog.spawn` calls
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int,
+        stdout: int | None,
+        stderr: int | None,
+        pass_fds: Sequence[int],
+        start_new_session: bool,
+    ) -> Any:
+        """Fork what `subprocess.Popen` would start; the pid is all that the answer has."""
+        with _all_descriptors(stdout, stderr, pass_fds) as descriptors, ExitStack() as copied:
+            # What is registered with `os.register_at_fork` closes those that only a new program is
+            # to have.
+            copies = [fcntl.fcntl(one, fcntl.F_DUPFD, FROM) for one in descriptors.values()]
+            for one in copies:
+                copied.callback(os.close, one)
+            if not (pid := os.fork()):
+                if start_new_session:
+                    os.setsid()
+                _forget_event_loop()
+                _forget_signals()
+                _place(copies, list(descriptors))
+                _end(Context().run(_code_of, command))
+        return SimpleNamespace(pid=pid)
+
+
+@contextmanager
+def _all_descriptors(
+    stdout: int | None, stderr: int | None, others: Sequence[int]
+) -> Iterator[dict[int, int]]:
+    """Those of a new process: the number of each there, and here."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    try:
+        standard = {0: nowhere, 1: 1 if stdout is None else nowhere, 2: stderr or 2}
+        yield standard | {one: one for one in others}
+    finally:
+        os.close(nowhere)
+
+
+def _forget_event_loop() -> None:
+    """Be in none, though the process that was forked is."""
+    from sniffio import thread_local
+    from trio._core._run import GLOBAL_RUN_CONTEXT
+
+    vars(GLOBAL_RUN_CONTEXT).clear()
+    thread_local.name = None
+
+
+def _forget_signals() -> None:
+    """Give each signal that this process handles its default, as a new program has it."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            is_interrupt = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
 def _give(descriptor: int, data: bytes) -> None:
@@ -202,8 +274,7 @@ def serve() -> None:
             _place(descriptors[1:], places)
             os.environ.clear()
             os.environ.update(environment)
-            _become(command)
-            return
+            _end(_code_of(command))
         requests.send(str(pid).encode())
         for one in descriptors:
             os.close(one)
@@ -222,11 +293,37 @@ def _fork() -> int:
 
 
 def _import_commands() -> None:
-    """Import what the command line imports, once, here."""
+    """Import what the command lines import, once, here."""
     from eventlog.cli.app import COMMANDS
 
     for name in COMMANDS:
         import_module(f"eventlog.cli.{name}")
+    import_module("workers.cli.app")
+
+
+def _code_of(command: Sequence[str]) -> int:
+    """Be what was asked for to its end; its exit code."""
+    try:
+        _become(command)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        sys.stderr.write(f"{end.code}\n")
+        return 1
+    except BaseException:  # noqa: BLE001 - as the interpreter does with what nobody catches
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _end(code: int) -> NoReturn:
+    """End as an interpreter does, but leave the memory to the system: it is shared, and large."""
+    threading._shutdown()  # type: ignore[attr-defined]  # it waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 def _become(command: Sequence[str]) -> None:
@@ -234,6 +331,7 @@ def _become(command: Sequence[str]) -> None:
     if command[1] == "-m":
         sys.argv = [*command[2:]]
         sys.path[0] = os.getcwd()
+        vars(spawn)["subprocess"] = Forks()
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - they are open to the end
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115

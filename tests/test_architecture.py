@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +23,13 @@ from eventlog import errors
 
 PACKAGE: Final = Path(eventlog.__file__).parent
 
-GROUND: Final = {"config", "errors", "event", "api", "system"}
+GROUND: Final = {"checksum", "config", "errors", "event", "api", "system"}
 """What everything stands on: values, the bytes of an event, what a log is, doors to the system."""
 LOCAL: Final = GROUND | {"local.storage"}
 
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "errors": set[str](),
+    "checksum": set[str](),
     "config": {"errors"},
     "system": {"errors"},
     "spawn": {"system"},
@@ -143,18 +145,17 @@ MODULES: Final = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py
 PACKAGES: Final = {name for name, path in MODULES.items() if path.name == "__init__.py"}
 
 
-def imports_of(name: str) -> Iterator[str]:
+@cache
+def imports_of(name: str) -> frozenset[str]:
     """Every module that the module names in an import, wherever it stands; ours without prefix."""
-    tree = ast.parse(MODULES[name].read_text())
-    for node in ast.walk(tree):
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}: imports say where from"
-            found = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        yield from (one.removeprefix("eventlog.") for one in found)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(one.removeprefix("eventlog.") for one in found)
 
 
 def top_of(name: str) -> str:
@@ -284,7 +285,8 @@ POOL_MODULES: Final = sorted(POOL_PACKAGE.rglob("*.py"))
 PUBLIC: Final = {"eventlog", "eventlog.blocking"}
 
 
-def full_imports(path: Path) -> set[str]:
+@cache
+def full_imports(path: Path) -> frozenset[str]:
     """The modules that a file names in an import, wherever it stands."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -292,7 +294,7 @@ def full_imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(str(node.module))
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +335,10 @@ def test_only_the_modules_on_a_handlers_way_serialise_code() -> None:
 
 # --- what is cheap to import -----------------------------------------------------------------
 
-EXPENSIVE: Final = {"trio", "anyio", "asyncio", "multiprocess", "multiprocessing", "typer", "rich"}
+EXPENSIVE: Final = {
+    *("trio", "anyio", "asyncio", "multiprocess", "multiprocessing", "typer", "rich"),
+    *("argparse", "importlib.metadata", "pathlib"),
+}
 
 
 def loaded_after(program: str, tmp_path: Path) -> set[str]:

@@ -30,8 +30,6 @@ from eventlog.tools.backup import back_up
 from eventlog.tools.verify import verify_log
 from workers.blocking import Pool
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
 COMMAND = [sys.executable, "-m", "eventlog"]

@@ -27,6 +27,7 @@ from benchmark.workloads.base import Column, Contender, Workload
 from benchmark.workloads.latency import quantile
 from benchmark.workloads.transfer import throughput_of, transfer
 
+SLOW = pytest.mark.slow
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
@@ -133,13 +134,13 @@ def test_a_quantile_is_one_of_the_values() -> None:
     ("make", "producers", "consumers", "payload"),
     [
         (BlockingLog, 1, 2, ORDERS),
-        (BlockingLog, 3, 1, Payload(64 * 1024)),
-        (TrioLog, 2, 1, ORDERS),
+        pytest.param(BlockingLog, 3, 1, Payload(64 * 1024), marks=SLOW),
+        pytest.param(TrioLog, 2, 1, ORDERS, marks=SLOW),
         (trio_log_batched, 1, 1, ORDERS),
-        (blocking_log_batched, 1, 1, Payload(1024)),
+        pytest.param(blocking_log_batched, 1, 1, Payload(1024), marks=SLOW),
         (MsgpackPipe, 1, 2, ORDERS),
-        (pipe_batched, 1, 1, ORDERS),
-        (MultiprocessingQueue, 2, 1, ORDERS),
+        pytest.param(pipe_batched, 1, 1, ORDERS, marks=SLOW),
+        pytest.param(MultiprocessingQueue, 2, 1, ORDERS, marks=SLOW),
         (RawPipe, 1, 1, ORDERS),
         (BareLoop, 1, 0, ORDERS),
     ],
@@ -156,7 +157,9 @@ def test_every_event_of_every_producer_arrives_at_every_consumer(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("make", [BlockingLog, TrioLog, MsgpackPipe])
+@pytest.mark.parametrize(
+    "make", [BlockingLog, pytest.param(TrioLog, marks=SLOW), pytest.param(MsgpackPipe, marks=SLOW)]
+)
 def test_delays_are_measured_event_by_event(make: MakeSystem, tmp_path: Path) -> None:
     settings = Settings(directory=str(tmp_path))
     done = transfer(make, 50, 1, settings, rate_per_s=1000.0)
@@ -198,6 +201,7 @@ def test_goals_name_contenders_that_there_are(name: str, tmp_path: Path) -> None
         assert {goal.of, *others} <= names
 
 
+@pytest.mark.slow
 def test_a_small_run_from_end_to_end(tmp_path: Path) -> None:
     output = tmp_path / "out.json"
     done = subprocess.run(

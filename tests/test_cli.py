@@ -17,8 +17,6 @@ import pytest
 from eventlog import SeekPosition, blocking
 from tests.commands import COMMAND, ENVIRONMENT, out, run
 
-pytestmark = pytest.mark.usefixtures("quick_commands")
-
 COMMANDS = [
     "ack",
     "append",

@@ -24,8 +24,6 @@ from eventlog.testing import batch_of, open_storage
 from workers import Pool
 from workers.blocking import Pool as BlockingPool
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 LIMIT_S = 30.0
 Change = Callable[[str], None]
 

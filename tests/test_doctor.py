@@ -39,8 +39,6 @@ from eventlog.tools.doctor.readers import consumer_findings, group_findings
 from tests import commands
 from tests.commands import ENVIRONMENT
 
-pytestmark = pytest.mark.usefixtures("quick_starts", "quick_commands")
-
 COMMAND = [*commands.COMMAND, "doctor"]
 MIB = 1 << 20
 

@@ -25,8 +25,6 @@ from eventlog.testing import batch_of, open_storage
 from eventlog.tools.backup import back_up
 from eventlog.tools.verify import verify_log
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[str]:

@@ -22,8 +22,6 @@ from eventlog.local.storage.identity import boot_id, is_same_process, process_st
 from eventlog.local.storage.reader import LogReader
 from eventlog.testing import open_storage
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 GUARD_S = 30.0

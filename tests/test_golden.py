@@ -153,7 +153,6 @@ def in_use(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Pat
     stop_process(pid)
 
 
-@pytest.mark.usefixtures("quick_commands", "quick_starts")
 def test_every_command_goes_on_with_a_golden_log(in_use: tuple[Path, int], tmp_path: Path) -> None:
     directory, last = in_use
     path = str(directory)

@@ -34,8 +34,6 @@ from eventlog.local.wire.messages import (
 )
 from eventlog.testing import batch_of
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 HELLO = frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid()))

@@ -23,6 +23,8 @@ from eventlog.local.client import launch
 from eventlog.local.writer import succession
 from eventlog.tools.doctor.examine import examine
 
+pytestmark = pytest.mark.real_starts
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 COMMAND = (sys.executable, "-m", "eventlog")

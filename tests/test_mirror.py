@@ -32,8 +32,6 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR
 COMMAND = [sys.executable, "-m", "eventlog"]
 LIMIT_S = 60.0
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -30,7 +30,10 @@ def may_unshare() -> bool:
     return done.returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not may_unshare(), reason="PID namespaces are not permitted here")
+pytestmark = [
+    pytest.mark.real_starts,
+    pytest.mark.skipif(not may_unshare(), reason="PID namespaces are not permitted here"),
+]
 
 
 @pytest.fixture

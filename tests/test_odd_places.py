@@ -22,6 +22,8 @@ from eventlog.tools.doctor.service import _state_of
 from tests.odd_places import run
 from workers.cpus import usable_cpus
 
+pytestmark = pytest.mark.real_starts
+
 # --- mounts ----------------------------------------------------------------------------------
 
 MOUNTS = b"""\

@@ -16,8 +16,6 @@ import pytest
 import eventlog
 from eventlog import blocking
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 ROOT: Final = Path(eventlog.__file__).parent.parent
 
 

@@ -178,6 +178,35 @@ async def test_a_publisher_keeps_its_order_over_lost_answers(opened: Open, shaky
         assert publisher.statistics().repeated > 0
 
 
+class Gated(Faults):
+    """Appends wait for the gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = anyio.Event()
+
+    async def before(self, name: str) -> None:
+        await super().before(name)
+        if name == "append":
+            await self.gate.wait()
+
+
+async def test_what_is_sent_while_the_window_is_full_goes_in_one_batch(opened: Open) -> None:
+    """Each event that was sent by itself was a batch: thousands of them waited for their turn."""
+    slow = Gated()
+    async with opened(slow) as log, log.publisher(max_in_flight=2) as publisher:
+        handles = []
+        for number in range(100):
+            handles.append(await publisher.send(number))
+            await anyio.wait_all_tasks_blocked()
+        on_their_way = publisher.statistics().in_flight
+        slow.gate.set()
+        await publisher.flush()
+        assert on_their_way == 2
+        assert publisher.statistics().batches == 3
+        assert [handle.seq_no for handle in handles] == list(range(1, 101))
+
+
 async def test_a_list_of_many_batches_is_stored_once_and_in_order(
     opened: Open, shaky: Faults
 ) -> None:

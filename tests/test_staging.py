@@ -42,8 +42,6 @@ from eventlog.local.wire.messages import (
 from eventlog.local.wire.table import Role
 from eventlog.local.writer.staging import StagingArea
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 SIZE = 64 * ALIGNMENT
 LARGE = STAGED_BYTES_MIN + 1000
 

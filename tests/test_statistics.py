@@ -18,8 +18,6 @@ from eventlog.testing import ScriptedWriter
 from tests.commands import out
 from tests.test_cli import stop
 
-pytestmark = pytest.mark.usefixtures("quick_starts", "quick_commands")
-
 ID = bytes(16)
 
 

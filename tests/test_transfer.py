@@ -29,8 +29,6 @@ from eventlog.tools.transfer.packed import RecordReader, envelope_of_record, new
 from tests.commands import COMMAND, ENVIRONMENT
 from tests.commands import run_bytes as run
 
-pytestmark = pytest.mark.usefixtures("quick_commands")
-
 MOMENT = datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC)
 DEEP: Any = 1
 for _ in range(400):

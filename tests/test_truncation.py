@@ -17,8 +17,6 @@ from eventlog.demo.main_job import stop_process
 from eventlog.local.storage.format import index_name, segment_name
 from eventlog.testing import batch_of, open_storage, stored_events
 
-pytestmark = pytest.mark.usefixtures("quick_starts")
-
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 SEGMENT = segment_name(1)
@@ -175,6 +173,7 @@ def test_a_parked_subscriber_gets_what_is_whole_and_then_an_error(path: str) -> 
 def test_whoever_uses_a_log_with_a_truncated_file_gets_an_answer_or_an_error(
     path: str, name: str, use: str
 ) -> None:
+    blocking.open(path).close()  # has a writer started
     child = Child(USER.format(use=USES[use]), path)
     os.truncate(Path(path, name), 0)
     said = child.said()

@@ -23,6 +23,7 @@ from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups import pack_letter
 from eventlog.local.wire.group_messages import FailDelivery
 from eventlog.testing import batch_of, open_storage
+from tests.commands import run_bytes
 from workers.cli import app
 from workers.cli.changes import changed, snapshot
 from workers.cli.show import Rate, bytes_of, moment_of
@@ -94,16 +95,9 @@ class Running:
 
 
 def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        cwd=cwd,
-        timeout=60,
-        check=False,
-    )
+    done = run_bytes(*arguments, command=COMMAND, environment=ENVIRONMENT, folder=cwd)
+    said, errors = done.stdout.decode(), done.stderr.decode()
+    return subprocess.CompletedProcess(done.args, done.returncode, said, errors)
 
 
 def out(cwd: Path, *arguments: str) -> str:

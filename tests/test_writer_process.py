@@ -36,6 +36,8 @@ from eventlog.local.storage.files import Files
 from eventlog.local.writer.server import Server
 from eventlog.testing import batch_of, open_storage, stored_events
 
+pytestmark = pytest.mark.real_starts
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 

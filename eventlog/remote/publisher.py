@@ -29,7 +29,7 @@ class RemotePublisher(FlushedAtEnd):
     """See `Publisher`.
 
     Two tasks: the sealer ends the open batch as soon as the producer lets other tasks run (or
-    `linger` later), and the pipeline sends.
+    `linger` later) and fewer than `max_in_flight` batches are on their way, and the pipeline sends.
     """
 
     def __init__(
@@ -143,12 +143,13 @@ class RemotePublisher(FlushedAtEnd):
             await self._pipeline.wait_changed()
 
     async def run_sealer(self) -> None:
-        """Seal whenever the producer pauses."""
+        """Seal when the producer pauses and the batch can be sent; until then it takes more."""
         while True:
             await self._to_seal.wait()
             self._to_seal = anyio.Event()
             if self._linger_s:
                 await anyio.sleep(self._linger_s)
+            await self._wait_pending(self._max_in_flight - 1)
             self._seal()
 
     async def run_pipeline(self) -> None:

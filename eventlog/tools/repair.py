@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
-from crc32c import crc32c
 
+from eventlog.checksum import crc32c
 from eventlog.config import MAX_EVENT_BYTES_DEFAULT, LogOptions
 from eventlog.errors import CorruptLog, EventLogError, LogNotFound, NotALog, UnknownFormat
 from eventlog.local.storage import control as page

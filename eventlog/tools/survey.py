@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from crc32c import crc32c
-
+from eventlog.checksum import crc32c
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
 from eventlog.local.storage import offsets
 from eventlog.local.storage.files import FILES, Files, os_errors, used_bytes

@@ -35,19 +35,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     abilities = tuple(
         ability for mark in metafunc.definition.iter_markers("needs") for ability in mark.args
     )
-    metafunc.parametrize(
-        ("backend", "flavour"),
-        [
-            _param(backend, flavour)
-            for backend in BACKENDS
-            for flavour in FLAVOURS
-            if flavour.name in backend.flavours and has(backend, flavour, abilities)
-        ],
-    )
+    found = [
+        (backend, flavour)
+        for backend in BACKENDS
+        for flavour in FLAVOURS
+        if flavour.name in backend.flavours and has(backend, flavour, abilities)
+    ]
+    if metafunc.config.option.markexpr == "not slow":
+        # To collect the others, three of four, only to leave them out takes each process seconds.
+        found = [one for one in found if not _is_slow(*one)] or found
+    metafunc.parametrize(("backend", "flavour"), [_param(*one) for one in found])
+
+
+def _is_slow(backend: Backend, flavour: Flavour) -> bool:
+    return flavour.name in backend.slow
 
 
 def _param(backend: Backend, flavour: Flavour) -> Any:
-    marks = pytest.mark.slow if flavour.name in backend.slow else ()
+    marks = pytest.mark.slow if _is_slow(backend, flavour) else ()
     return pytest.param(backend, flavour, id=f"{backend.name}-{flavour.name}", marks=marks)
 
 
@@ -74,11 +79,6 @@ def _bounded(test: Callable[..., Any]) -> Callable[..., Any]:
 def _resource_tracker() -> None:
     """Start the process that `multiprocess` keeps for good: no test shall seem to leave it."""
     resource_tracker.ensure_running()
-
-
-@pytest.fixture(autouse=True)
-def _quick_starts(quick_starts: None) -> None:
-    """Writers of this suite are forks; how one is started is tested in `test_writer_process`."""
 
 
 @pytest.fixture

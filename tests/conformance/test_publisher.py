@@ -68,10 +68,10 @@ async def test_a_handle_can_be_awaited_after_the_block(logs: Logs) -> None:
 
 async def test_flush_waits_for_all(logs: Logs) -> None:
     async with logs.open() as log, log.publisher() as publisher:
-        handles = [await publisher.send(number) for number in range(2_000)]
+        handles = [await publisher.send(number) for number in range(1_000)]
         await publisher.flush()
-        assert [handle.seq_no for handle in handles] == list(range(1, 2_001))
-        assert await log.last_seq_no() == 2_000
+        assert [handle.seq_no for handle in handles] == list(range(1, 1_001))
+        assert await log.last_seq_no() == 1_000
         await publisher.flush()
 
 
@@ -120,9 +120,9 @@ async def test_what_was_sent_is_stored_without_a_flush(logs: Logs, linger: float
 async def test_the_order_of_a_publisher_is_kept(logs: Logs) -> None:
     async with logs.open() as log:
         async with log.publisher(max_batch_bytes=300, max_in_flight=4) as publisher:
-            for number in range(5_000):
+            for number in range(2_000):
                 await publisher.send(number)
-        assert await stored(log) == list(range(5_000))
+        assert await stored(log) == list(range(2_000))
 
 
 async def test_publishers_in_several_tasks_each_keep_their_order(logs: Logs) -> None:
@@ -166,15 +166,15 @@ async def test_several_publishers_and_appends_share_one_handle(logs: Logs) -> No
 async def test_a_window_of_one_tiny_batch_carries_thousands_of_events(logs: Logs) -> None:
     async with logs.open() as log:
         async with log.publisher(max_batch_bytes=1, max_in_flight=1) as publisher:
-            handles = [await publisher.send(number) for number in range(3_000)]
-        assert [handle.seq_no for handle in handles] == list(range(1, 3_001))
-        assert await stored(log) == list(range(3_000))
+            handles = [await publisher.send(number) for number in range(2_000)]
+        assert [handle.seq_no for handle in handles] == list(range(1, 2_001))
+        assert await stored(log) == list(range(2_000))
 
 
 @needs("writer process")
 async def test_send_waits_when_the_window_is_full(logs: Logs) -> None:
     sent = 0
-    total = 5_000
+    total = 500
 
     async def produce(publisher: Publisher) -> None:
         nonlocal sent
@@ -319,14 +319,14 @@ async def test_a_waiting_stream_gets_everything_that_a_publisher_sends(logs: Log
 
     async def consume() -> None:
         async with logs.open() as log, log.subscribe("c", SeekPosition.BEGINNING) as stream:
-            received.extend(await delivered(stream, 3_000))
+            received.extend(await delivered(stream, 1_000))
 
     async with logs.open() as log, anyio.create_task_group() as tasks:
         tasks.start_soon(consume)
         async with log.publisher() as publisher:
-            for number in range(3_000):
+            for number in range(1_000):
                 await publisher.send(number)
-    assert received == list(range(3_000))
+    assert received == list(range(1_000))
 
 
 @needs("cancellation")

@@ -36,11 +36,6 @@ with log, log.group("g") as group:
 """
 
 
-@pytest.fixture(autouse=True)
-def _quick_starts(quick_starts: None) -> None:
-    """Workers of this module are forks."""
-
-
 @pytest.fixture
 def anyio_backend() -> str:
     """As the main program's; the conformance suite has the others."""

@@ -13,7 +13,7 @@ from eventlog.event.stored_batch import identity
 from tests import servers
 from tests.test_mirror import copied, run, same, start
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_starts")]
+pytestmark = pytest.mark.slow
 EVENTS = 3000
 
 

@@ -19,11 +19,6 @@ from tests.pools.records import Record
 LEAVE_S: Final = 20.0
 
 
-@pytest.fixture(autouse=True)
-def _quick_starts(quick_starts: None) -> None:
-    """What a test starts itself is forked; its parents and commands start Pythons all the same."""
-
-
 @pytest.fixture
 def mark(monkeypatch: pytest.MonkeyPatch) -> str:
     """What all processes of the test have in their environment."""

@@ -36,8 +36,8 @@ import time
 from typing import Any, Final
 
 import msgpack
-from crc32c import crc32c
 
+from eventlog.checksum import crc32c
 from eventlog.config import LogOptions
 from eventlog.errors import CorruptLog, LogNotFound, NotALog, UnknownFormat
 from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import msgpack
-from crc32c import crc32c
 
+from eventlog.checksum import crc32c
 from eventlog.config import KIB
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
 from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors

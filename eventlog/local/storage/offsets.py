@@ -31,8 +31,7 @@ import os
 from collections.abc import Container, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from crc32c import crc32c
-
+from eventlog.checksum import crc32c
 from eventlog.errors import CorruptLog, LogNotFound, SequenceOutOfRange, UnknownFormat
 from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors
 from eventlog.local.storage.format import BYTE_ORDER, VERSION

@@ -17,8 +17,8 @@ from typing import Final
 
 import msgpack
 import msgspec
-from crc32c import crc32c
 
+from eventlog.checksum import crc32c
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, PRODUCERS_REMEMBERED
 
 FILE_NAME: Final = "producers"

@@ -16,7 +16,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
-from crc32c import crc32c
+from eventlog.checksum import crc32c
 
 _POLYNOMIAL: Final = 0x82F63B78
 """Of CRC-32C, its lowest power in the highest bit."""
