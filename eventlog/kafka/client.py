@@ -39,8 +39,9 @@ _OUTDATED: Final = {
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError._NOENT,
 }
-"""What the client knows of the partition's leader is of before its latest election."""
+"""What the client knows of the partition's leader is of before its first or latest election."""
 _LOGGER: Final = logging.getLogger("eventlog.kafka")
 _LOGGER.addHandler(logging.NullHandler())
 """What the library would write to stderr otherwise; errors tell it too."""
@@ -165,7 +166,8 @@ class Client:
 
     def _refusal(self, error: KafkaError | None) -> Exception:
         if error is not None and error.code() in _OUTDATED:
-            # After a restart of the broker the library goes on with what it knew for minutes.
+            # The library answers from what it knows for minutes: after a restart of the broker, and
+            # of a new topic that had no leader yet when it was first asked for.
             self._admin = self._made(AdminClient, {})
         found = refusal_of(error, self.path)
         return self.unanswered() if isinstance(found, Unreachable) else found
