@@ -93,6 +93,10 @@ class LocalGroup(Group):
     async def wait_exhausted(self, owner: int) -> list[Exhausted]:
         return exhausted_of(await self._request("rejecting", AwaitCondemned, self.name, owner))
 
+    async def wait_lost(self, owner: int) -> set[int]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
     async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
         pack = partial(letter_of_death, self._handle, self.name, exhausted.seq_no, report)
         letter = await anyio.to_thread.run_sync(pack)
