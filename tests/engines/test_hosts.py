@@ -163,7 +163,8 @@ def test_a_host_that_is_killed_loses_no_event_and_no_order(scene: Scene) -> None
     assert {one.number for one in scene.lines("did")} | {41, 42} == set(range(1, 83))
     assert {n: one.deliveries for n, one in letters.items()} == {41: 3, 42: 3}
     assert letters[41].error == "ValueError: no such order"
-    assert letters[42].exit_code == 3
+    # Nobody else knows how it ended if no worker was left on the host that knew.
+    assert letters[42].exit_code == 3 or letters[42].error == "its worker was lost 3 times"
     assert (report.lag, report.dead_letters) == (0, 2)
     scene.check_order(dead=letters)
 
