@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 from confluent_kafka import (
+    OFFSET_INVALID,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -203,7 +204,10 @@ class Client:
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=CALL_S,
         )
-        return int((await self.answer(asked[partition])).offset)
+        found = int((await self.answer(asked[partition])).offset)
+        if found == OFFSET_INVALID:  # so the library says, as an answer, that it was cut off
+            raise self.unanswered()
+        return found
 
     async def bounds(self, topic: str) -> tuple[int, int]:
         """The first offset, and the one after the last."""
