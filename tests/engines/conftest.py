@@ -40,7 +40,6 @@ ENGINES = (
     Engine("nats", "jetstream", "asyncio"),
     Engine("nats", "jetstream", "trio", is_slow=True),
     Engine("kafka", "kafka", "trio", is_slow=True),
-    Engine("kafka", "kafka", "asyncio", is_slow=True),
 )
 
 
