@@ -101,7 +101,7 @@ class KafkaGroup:
     async def _candidates(self) -> tuple[int, dict[int, str | None]]:
         """What may be handed out up to which event, as this handle knows the group.
 
-        With order, with the digests of keys.
+        With order, all that it has looked at, with the digests of keys, if any of them may be.
         """
         wanted = LOOK_MAX if self._has_order else 1
         watch = self._driver.watch
@@ -118,7 +118,9 @@ class KafkaGroup:
             return last, dict.fromkeys(free)
         await self._read_keys([n for n in free if n not in self._keys])
         busy = await self._see(lambda group: set(group.keys.values()))
-        return last, {n: self._keys[n] for n in free if self._keys.get(n) not in busy}
+        looked_at = {n: self._keys[n] for n in free}
+        is_any = any(key is None or key not in busy for key in looked_at.values())
+        return last, looked_at if is_any else {}
 
     async def _take(
         self, member_id: int, count: int, least: int, candidates: dict[int, str | None]
