@@ -260,6 +260,10 @@ class AskedOptions:
         """The names of the options that were given."""
         return [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
 
+    def of_handles(self) -> dict[str, Any]:
+        """Those that were given and that each handle has for itself."""
+        return {name: getattr(self, name) for name in self.given if name in _OF_HANDLES}
+
     def check_against(self, stored: LogOptions, path: str) -> None:
         """Refuse options that contradict the ones that the log at `path` was made with.
 

@@ -35,6 +35,8 @@ from typing import Final
 from tests import kafka_broker
 
 HOST: Final = "127.0.0.1"
+PROXY_HOST: Final = "127.0.0.4"
+"""Where a proxy before a server listens, on the server's own port."""
 PORTS: Final = range(20_000, 32_000)
 """Below those that Linux gives to clients by itself (net.ipv4.ip_local_port_range)."""
 PORTS_TRIED: Final = 20
@@ -60,8 +62,8 @@ class Kind:
     hint: str
     """How to get the program."""
     find: Callable[[], Path | None]
-    command: Callable[[Path, int], Sequence[str]]
-    """Its arguments, given the directory for the data and the port."""
+    command: Callable[[Path, int, str], Sequence[str]]
+    """Its arguments, given the directory for the data, the port, and where its proxy listens."""
     scheme: str
     path: str
     """What stands between port and stream in an address."""
@@ -70,6 +72,8 @@ class Kind:
     answers: tuple[bytes, ...]
     no_loss: tuple[str, ...] = ()
     """Settings with which a killed server has all that it acknowledged."""
+    behind_proxy: Callable[[int], tuple[str, int]] = lambda port: (HOST, port)
+    """Where a server on that port listens for what its proxy passes on."""
     is_heavy: bool = False
     """Takes seconds to start, so the processes of a test run share one."""
 
@@ -93,11 +97,11 @@ def _in_scripts(name: str) -> Callable[[], Path | None]:
     return find
 
 
-def _nats_arguments(folder: Path, port: int) -> Sequence[str]:
+def _nats_arguments(folder: Path, port: int, _proxy: str) -> Sequence[str]:
     return ["--addr", HOST, "--port", str(port), "--jetstream", "--store_dir", str(folder)]
 
 
-def _redis_arguments(folder: Path, port: int) -> Sequence[str]:
+def _redis_arguments(folder: Path, port: int, _proxy: str) -> Sequence[str]:
     where = ["--bind", HOST, "--port", str(port), "--dir", str(folder)]
     return [*where, "--appendonly", "yes", "--save", ""]
 
@@ -149,6 +153,7 @@ KINDS: Final = {
             path="/",
             greeting=kafka_broker.GREETING,
             answers=(b"\0\0",),
+            behind_proxy=kafka_broker.behind_proxy,
             is_heavy=True,
         ),
     )
@@ -164,12 +169,19 @@ class Server:
     settings: Sequence[str] = ()
     """Further arguments, as `--requirepass x`."""
     port: int = 0
+    proxy_host: str = PROXY_HOST
+    """Where a proxy before it listens: a broker of Kafka tells its clients that."""
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def address(self) -> str:
         """Scheme, host, port, and the database: what a stream's name is put behind."""
         return f"{self.kind.scheme}://{HOST}:{self.port}{self.kind.path}"
+
+    @property
+    def address_by_proxy(self) -> str:
+        """The same by way of its proxy."""
+        return self.address.replace(HOST, self.proxy_host)
 
     @property
     def log_file(self) -> Path:
@@ -232,7 +244,10 @@ class Server:
         self._process.send_signal(signal.SIGCONT)
 
     def _start_on(self, port: int) -> None:
-        command = [str(program_of(self.kind)), *self.kind.command(self.folder, port)]
+        command = [
+            str(program_of(self.kind)),
+            *self.kind.command(self.folder, port, self.proxy_host),
+        ]
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as said:
             self._process = subprocess.Popen(
@@ -322,9 +337,9 @@ def end_shared() -> None:
 
 
 @contextmanager
-def own(name: str, folder: Path, *settings: str) -> Iterator[Server]:
+def own(name: str, folder: Path, *settings: str, proxy_host: str = PROXY_HOST) -> Iterator[Server]:
     """A server that nobody else uses, with its data in the directory; it ends with the block."""
-    server = Server(KINDS[name], folder, settings)
+    server = Server(KINDS[name], folder, settings, proxy_host=proxy_host)
     try:
         server.start()
         yield server

@@ -25,11 +25,12 @@ from tests.kafka_broker import locked
 _held: dict[str, IO[str]] = {}
 """Locks of this process, by kind."""
 FAILED: Final = "failed: "
+_RUN: Final = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+"""A forked child goes on with the server of its parent."""
 
 
 def _folder(name: str) -> Path:
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
-    return Path(tempfile.gettempdir()) / f"eventlog-{name}-run-{run}"
+    return Path(tempfile.gettempdir()) / f"eventlog-{name}-run-{_RUN}"
 
 
 def server_of_run(name: str) -> servers.Server:

@@ -103,6 +103,9 @@ def test_missing_and_double_results_are_found() -> None:
     assert list(audit.results([*events, result(3, 1)], set()))
     assert list(audit.results([*events, result(3, 1), result(4, 2), result(5, 2)], set()))
     assert list(audit.results([*events, result(3, 1), result(4, 2)], {2}))
+    doubled = [*events, result(3, 1), result(4, 2), result(5, 2)]
+    assert list(audit.results(doubled, set(), may_be_twice=True)) == []
+    assert list(audit.results(doubled[:3], set(), may_be_twice=True))
 
 
 def test_a_key_out_of_order_is_found_and_a_repetition_is_none() -> None:

@@ -45,6 +45,10 @@ class WorkerSpec:
     """Everything that a worker is told at its start."""
 
     path: str
+    address: str
+    """The path, with user and password where it had them: it is for nobody's eyes."""
+    options: dict[str, Any]
+    """Those of the pool's own handle."""
     group: str
     index: int
     pool_id: int
@@ -149,7 +153,7 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
         if code.initializer is not None:
             forks.call(code.initializer)
         spec.recycling.check_start(private_bytes())
-        log = eventlog.blocking.open(spec.path)
+        log = eventlog.blocking.open(spec.address, **spec.options)
         worker = _worker(spec, control, code)
         worker.join(log)
     except BaseException as error:  # noqa: BLE001 - also sys.exit in a user's module

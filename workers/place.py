@@ -429,6 +429,17 @@ class Place:
         for worker in self._workers:
             worker.process.kill()
 
+    def kill_lost(self, member_id: int) -> None:
+        """End the process of a member whose events others have; one that is leaving has none."""
+        for worker in self._workers:
+            is_leaving = worker.is_retiring or worker.is_told_to_stop
+            if worker.member_id == member_id and not is_leaving:
+                worker.kill_reason = (
+                    "was killed: the log's server had not heard of it for too long, and gave its"
+                    " events to others"
+                )
+                worker.process.kill()
+
     async def gone(self) -> None:
         """Wait until no process is left."""
         while self._workers:

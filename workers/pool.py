@@ -105,6 +105,8 @@ class Pool:
         self._pool_id = secrets.randbits(31) | 1
         self._template = WorkerSpec(
             path=log.path,
+            address=log.path,
+            options={},
             group=self._group_name,
             index=0,
             pool_id=self._pool_id,
@@ -235,6 +237,7 @@ class Pool:
             tasks.start_soon(self._run_place, place)
         for group in self._groups:
             tasks.start_soon(self._life.noting_failure, self._reject_exhausted, group)
+            tasks.start_soon(self._kill_lost, group)
         for place in self._places:
             await self._life.unless_it_ends(place.ready.wait)
         if self._options["progress"]:
@@ -242,8 +245,9 @@ class Pool:
 
     def _place(self, index: int) -> Place:
         name = self._names()[index if self._options["broadcast"] else 0]
+        address, options = self._log.opening()
         return Place(
-            replace(self._template, group=name, index=index),
+            replace(self._template, address=address, options=options, group=name, index=index),
             timeout_s=self._options["timeout"],
             on_end=self._note_end,
             on_failure=self._fail,
@@ -421,6 +425,14 @@ class Pool:
                 report = await self._report_of(exhausted)
                 self._rejected += 1
                 await group.reject(exhausted, report)
+
+    async def _kill_lost(self, group: Group) -> None:
+        """End the handlers of events that others have: this host was out of the server's reach."""
+        while True:
+            for member_id in await group.wait_lost(self._pool_id):
+                for place in self._places:
+                    if isinstance(place, Place):
+                        place.kill_lost(member_id)
 
     async def _report_of(self, exhausted: Exhausted) -> ExitReport:
         """How the last member ended that had the event."""

@@ -303,6 +303,13 @@ class Group(_GroupBase):
         """
 
     @abstractmethod
+    async def wait_lost(self, owner: int) -> set[int]:
+        """Wait for members of this owner whose processes live, and whose events others have.
+
+        Only a group on a server gives such members up: it has not heard of them for `lease_s`.
+        """
+
+    @abstractmethod
     async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
         """Make an exhausted event a dead letter."""
 

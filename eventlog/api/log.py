@@ -90,6 +90,10 @@ class EventLog(LogOfGroups):
     def path(self) -> str:
         """Where the log is."""
 
+    def opening(self) -> tuple[str, dict[str, Any]]:
+        """With which address and options another process opens it as this handle does."""
+        return self.path, {}
+
     @abstractmethod
     async def open(self) -> None:
         """Open the log, as `async with` does: for frameworks with a hook at their start.

@@ -131,16 +131,6 @@ def no_group(name: str, path: str) -> InvalidArgument:
     )
 
 
-def no_member(member_id: int, name: str, path: str) -> InvalidArgument:
-    """The member has left, or counts as dead."""
-    return InvalidArgument(
-        f"member {member_id} of the group {name!r} of the log {path} has left or was dismissed;"
-        " open another one",
-        path=path,
-        consumer=name,
-    )
-
-
 def lost_letter(seq_no: int, name: str, path: str) -> InvalidArgument:
     """The dead letter's event is nowhere any more."""
     return InvalidArgument(

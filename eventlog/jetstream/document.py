@@ -20,7 +20,7 @@ import msgspec
 from eventlog.errors import EventLogError
 from eventlog.jetstream.bucket import Bucket, Conflict, Value, word_of
 from eventlog.jetstream.state import Consumer
-from eventlog.remote.driver import Unreachable
+from eventlog.remote.driver import GivenUp, Unreachable
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ class Document:
                 continue  # whoever wanted it has gone
             try:
                 change.answer = await change.make(draft)
-            except (Unreachable, EventLogError) as error:
+            except (Unreachable, GivenUp, EventLogError) as error:
                 _fail([change], error)
                 self._put_back(taken)
                 return False

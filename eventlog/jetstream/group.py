@@ -14,7 +14,7 @@ from eventlog.api.group import (
     GroupReport,
     MemberReport,
 )
-from eventlog.api.refusals import group_mismatch, lost_letter, no_group, no_member
+from eventlog.api.refusals import group_mismatch, lost_letter, no_group
 from eventlog.config import GroupOrdering
 from eventlog.jetstream.document import Document, Draft
 from eventlog.jetstream.handing_out import HandedOut, HandingOut
@@ -25,7 +25,7 @@ from eventlog.jetstream.results import Results
 from eventlog.jetstream.state import Consumer
 from eventlog.jetstream.times import SECOND_NS
 from eventlog.jetstream.watch import Watch
-from eventlog.remote.driver import Delivery, Done, Failed, Outcome
+from eventlog.remote.driver import Delivery, Done, Failed, GivenUp, Outcome
 from eventlog.remote.group_state import Options, Seat
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class JetStreamGroup:
 
         async def make(draft: Draft, consumer: Consumer) -> HandedOut:
             if member_id not in consumer.members:
-                raise no_member(member_id, self._name, self._path)
+                raise GivenUp
             consumer.resume(self._link.now_ns())
             return await self._handing.hand_out(draft, consumer, member_id, known, count, least)
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 from confluent_kafka import (
+    OFFSET_INVALID,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -39,8 +40,9 @@ _OUTDATED: Final = {
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError._NOENT,
 }
-"""What the client knows of the partition's leader is of before its latest election."""
+"""What the client knows of the partition's leader is of before its first or latest election."""
 _LOGGER: Final = logging.getLogger("eventlog.kafka")
 _LOGGER.addHandler(logging.NullHandler())
 """What the library would write to stderr otherwise; errors tell it too."""
@@ -165,7 +167,8 @@ class Client:
 
     def _refusal(self, error: KafkaError | None) -> Exception:
         if error is not None and error.code() in _OUTDATED:
-            # After a restart of the broker the library goes on with what it knew for minutes.
+            # The library answers from what it knows for minutes: after a restart of the broker, and
+            # of a new topic that had no leader yet when it was first asked for.
             self._admin = self._made(AdminClient, {})
         found = refusal_of(error, self.path)
         return self.unanswered() if isinstance(found, Unreachable) else found
@@ -201,7 +204,10 @@ class Client:
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=CALL_S,
         )
-        return int((await self.answer(asked[partition])).offset)
+        found = int((await self.answer(asked[partition])).offset)
+        if found == OFFSET_INVALID:  # so the library says, as an answer, that it was cut off
+            raise self.unanswered()
+        return found
 
     async def bounds(self, topic: str) -> tuple[int, int]:
         """The first offset, and the one after the last."""

@@ -89,7 +89,7 @@ class KafkaDriver:
 
     async def _id_of(self, topic_id: Uuid | None) -> UUID:
         """The topic's own id; brokers that give it none have one that its name makes."""
-        if topic_id is not None and (log_id := _uuid_of(topic_id)).int:
+        if (log_id := _uuid_of(topic_id)).int:
             return log_id
         return uuid5(NAMESPACE_URL, f"{await self._client.cluster_id()}/{self._topic}")
 
@@ -115,7 +115,10 @@ class KafkaDriver:
 
     async def _check_id(self) -> None:
         found = await self._client.find_topic(self._topic)
-        if found is None or (found[0] is not None and _uuid_of(found[0]) != self._log_id):
+        if found is None:
+            raise deleted(self.path)
+        topic_id = _uuid_of(found[0])
+        if topic_id.int and topic_id != self._log_id:
             raise deleted(self.path)
 
     async def read(self, seq_no: int, count: int) -> list[Stored]:
@@ -200,6 +203,9 @@ class KafkaDriver:
         return int(await self.journal.say("drop", group_name, list(seq_nos)))
 
 
-def _uuid_of(topic_id: Uuid) -> UUID:
+def _uuid_of(topic_id: Uuid | None) -> UUID:
+    """The id, 0 if there is none."""
+    if topic_id is None:
+        return UUID(int=0)
     high = topic_id.get_most_significant_bits() & (2**64 - 1)
     return UUID(int=high << 64 | topic_id.get_least_significant_bits() & (2**64 - 1))

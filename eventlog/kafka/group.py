@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, Failure, GroupReport, MemberReport
-from eventlog.api.refusals import group_mismatch, lost_letter, no_group, no_member
+from eventlog.api.refusals import group_mismatch, lost_letter, no_group
 from eventlog.errors import EventsTruncated
 from eventlog.event.envelope import datetime_of
 from eventlog.kafka.group_state import NO_GROUP, NO_MEMBER, LetterState
 from eventlog.kafka.ledger import Ledger
-from eventlog.remote.driver import Delivery, Done, Failed, Outcome, Stored
+from eventlog.remote.driver import Delivery, Done, Failed, GivenUp, Outcome, Stored
 from eventlog.remote.group_state import Consumer, Options
 from eventlog.remote.record import readable
 
@@ -90,30 +90,37 @@ class KafkaGroup:
             changed = await self._driver.journal.changed()
             has = await self._see(lambda group: _of(group, member_id))
             known &= has
-            candidates = await self._candidates(count)
+            last, candidates = await self._candidates()
             if candidates or has - known:
                 deliveries = await self._take(member_id, count, least, candidates)
                 if deliveries:
                     return deliveries
             else:
-                await self._wait(changed)
+                await self._wait(changed, last)
 
-    async def _candidates(self, count: int) -> dict[int, str | None]:
-        """What may be handed out, as this handle knows the group; with order, with the keys."""
+    async def _candidates(self) -> tuple[int, dict[int, str | None]]:
+        """What may be handed out up to which event, as this handle knows the group.
+
+        With order, all that it has looked at, with the digests of keys, if any of them may be.
+        """
         wanted = LOOK_MAX if self._has_order else 1
         watch = self._driver.watch
-        free = await self._see(lambda group: _first(group, wanted, watch.last))
+        last = watch.last
+        free = await self._see(lambda group: _first(group, wanted, last))
         if not free:
             state = await self._driver.bounds()
-            watch.note_last(state.last)
+            last = state.last
+            watch.note_last(last)
             if await self._see(lambda group: group.position + 1) < state.first:
                 await self._say("deleted", state.first)
-            free = await self._see(lambda group: _first(group, wanted, watch.last))
+            free = await self._see(lambda group: _first(group, wanted, last))
         if not self._has_order:
-            return dict.fromkeys(free)
+            return last, dict.fromkeys(free)
         await self._read_keys([n for n in free if n not in self._keys])
         busy = await self._see(lambda group: set(group.keys.values()))
-        return {n: self._keys[n] for n in free if self._keys.get(n) not in busy}
+        looked_at = {n: self._keys[n] for n in free}
+        is_any = any(key is None or key not in busy for key in looked_at.values())
+        return last, looked_at if is_any else {}
 
     async def _take(
         self, member_id: int, count: int, least: int, candidates: dict[int, str | None]
@@ -125,7 +132,7 @@ class KafkaGroup:
             "take", member_id, self._lease_ns, sorted(known), [count, least, last, keys]
         )
         if answer == NO_MEMBER:
-            raise no_member(member_id, self._name, self._driver.path)
+            raise GivenUp
         attempts = {int(n): int(attempt) for n, attempt in answer}
         events = await self._events(list(attempts))
         gone = [n for n in attempts if n not in events]
@@ -211,9 +218,9 @@ class KafkaGroup:
 
     # --- waits -------------------------------------------------------------------------------
 
-    async def _wait(self, changed: anyio.Event) -> None:
-        """Wait for a change of the group, a new event, or until something is due by itself."""
-        self._driver.watch.call_when_beyond(self._driver.watch.last, changed.set)
+    async def _wait(self, changed: anyio.Event, last: int) -> None:
+        """Wait for a change of the group, an event after `last`, or what is due by itself."""
+        self._driver.watch.call_when_beyond(last, changed.set)
         due_s = await self._due_s()
         with anyio.move_on_after(due_s) as waiting:
             await changed.wait()

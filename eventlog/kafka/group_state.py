@@ -6,7 +6,7 @@ A group's dead letters outlive it; each has a copy of its event if its sender ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -253,8 +253,10 @@ class GroupsState:
 
 def _pick(group: Consumer, wanted: int, last: int, keys: dict[int, str | None] | None) -> list[int]:
     """The first events that may be handed out together; a suspect goes alone."""
-    free = (n for n in group.free(last) if keys is None or n in keys)
+    free = group.free(last)
     if keys is not None:
+        # One that the sender has not looked at may be of any key: what comes after it waits.
+        free = takewhile(keys.__contains__, free)
         busy = set(group.keys.values())
         free = (n for n in free if keys[n] is None or keys[n] not in busy)
     taken = list(islice(free, wanted))

@@ -21,13 +21,14 @@ import anyio
 from confluent_kafka import KafkaException, Message
 
 from eventlog.api.loops import call_in_this_loop
-from eventlog.errors import EventLogError
+from eventlog.errors import CorruptLog, EventLogError
 from eventlog.kafka.client import CALL_S, POLL_S, Client
 from eventlog.kafka.ledger import Ledger, Replay, packed, snapshot_of
 from eventlog.kafka.reading import MS_NS, Cursor, Truncated, find_marks
-from eventlog.kafka.refusals import UNKNOWN_TOPIC, error_of, refusal_of
+from eventlog.kafka.refusals import deleted, is_unknown_topic
 from eventlog.kafka.sender import MARK, Sender
 from eventlog.kafka.topics import BATCH_BYTES_MAX, journal_config
+from eventlog.remote.driver import OutOfTurn
 
 T = TypeVar("T")
 SNAPSHOT_EVERY: Final = 4096
@@ -73,8 +74,11 @@ class Journal:
                 def find(offset: int, batches: Sequence[Any]) -> list[int | None]:
                     return find_marks(self._client, self._topic, offset, batches)
 
+                cursor = Cursor(self._client, self._topic, is_waiting=True)
                 self._sender = Sender(self._client, self._topic, end, BATCH_BYTES_MAX, find)
-                thread = threading.Thread(target=self._run, name="eventlog-journal", daemon=True)
+                thread = threading.Thread(
+                    target=self._run, args=(cursor,), name="eventlog-journal", daemon=True
+                )
                 thread.start()
         return self._sender
 
@@ -95,9 +99,10 @@ class Journal:
             batch = sender.submit(self._producer_id, batch_seq, [packed(*command)])
             await sender.stored(batch)
             return await self.wait_for(lambda _: self._answer_to(mark), CALL_S)
-        except BaseException as error:
-            if isinstance(error, EventLogError):
-                self._producer_id = secrets.randbits(63) | 1  # its later ones would not be stored
+        except OutOfTurn:  # an earlier command was refused, as its caller is told
+            raise self._client.unanswered() from None
+        except EventLogError:
+            self._producer_id = secrets.randbits(63) | 1  # its later ones would not be stored
             raise
         finally:
             with self._lock:
@@ -165,42 +170,29 @@ class Journal:
 
     # --- in the thread -----------------------------------------------------------------------
 
-    def _run(self) -> None:
-        cursor: Cursor | None = None
+    def _run(self, cursor: Cursor) -> None:
         try:
             while not self._is_closed:
-                cursor = cursor or Cursor(self._client, self._topic, is_waiting=True)
                 try:
-                    messages = cursor.poll(self._next, READ_MAX, POLL_S)
-                except Truncated:
-                    cursor.close()
-                    cursor = self._begin_anew()
+                    self._apply(self._poll(cursor))
                 except KafkaException as raised:
-                    if self._is_over(raised):
+                    if is_unknown_topic(raised):
+                        self._fail(deleted(self._client.path))
                         return
                     time.sleep(PAUSE_S)  # the library tries again by itself
-                else:
-                    self._apply(messages)
-        except EventLogError as error:
-            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - whoever waits is to be told
+            self._fail(_unreadable(self._topic, self._client.path, error))
         finally:
-            if cursor is not None:
-                cursor.close()
+            cursor.close()
 
-    def _begin_anew(self) -> Cursor:
-        """What this handle was to read next is deleted: begin with what a snapshot says."""
-        cursor = Cursor(self._client, self._topic, is_waiting=True)
-        first = cursor.first_offset()
-        with self._lock:
-            self._replay, self._next = Replay(first), first
-        return cursor
-
-    def _is_over(self, raised: KafkaException) -> bool:
-        error = error_of(raised)
-        if error is None or error.code() not in UNKNOWN_TOPIC:
-            return False
-        self._fail(refusal_of(error, self._client.path))
-        return True
+    def _poll(self, cursor: Cursor) -> Sequence[Message]:
+        try:
+            return cursor.poll(self._next, READ_MAX, POLL_S)
+        except Truncated:  # what was to be read next is deleted: begin with what a snapshot says
+            first = cursor.first_offset()
+            with self._lock:
+                self._replay, self._next = Replay(first), first
+            return []
 
     def _fail(self, error: Exception) -> None:
         with self._lock:
@@ -241,6 +233,14 @@ class Journal:
                 self._client.delete_before(self._topic, offset + 1)
 
         last.callbacks.append(delete_what_it_stands_for)
+
+
+def _unreadable(topic: str, path: str, error: Exception) -> CorruptLog:
+    return CorruptLog(
+        f"the topic {topic}, which has positions and groups of the log {path}, cannot be read:"
+        f" {error!r}; keep other programs from writing there",
+        path=path,
+    )
 
 
 class _WaitedFor:

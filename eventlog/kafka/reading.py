@@ -73,12 +73,11 @@ class Cursor:
         if first is None:
             return []
         found = [first, *self._consumer.consume(count - 1, 0)] if count > 1 else [first]
-        for message in found:
-            error = message.error()
-            if error is not None and error.code() in _OUT_OF_RANGE:
-                raise Truncated
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(error)
+        errors = [message.error() for message in found if message.error() is not None]
+        for error in errors:
+            if error.code() != KafkaError._PARTITION_EOF:
+                self._offset = None  # what came before the error comes again
+                raise Truncated if error.code() in _OUT_OF_RANGE else KafkaException(error)
         stored = [message for message in found if message.error() is None]
         if stored:
             self._offset = int(stored[-1].offset() or 0) + 1

@@ -68,6 +68,12 @@ def error_of(raised: Exception) -> KafkaError | None:
     return found if isinstance(found, KafkaError) else None
 
 
+def is_unknown_topic(raised: KafkaException) -> bool:
+    """Whether the library raises it of a topic that is not there."""
+    error = error_of(raised)
+    return error is not None and error.code() in UNKNOWN_TOPIC
+
+
 def refusal_of(error: KafkaError | None, path: str) -> Exception:
     """What to raise in place of the library's error."""
     if error is None:

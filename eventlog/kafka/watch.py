@@ -9,9 +9,9 @@ from collections.abc import Callable
 from confluent_kafka import KafkaException
 
 from eventlog.api.loops import call_in_this_loop
-from eventlog.errors import EventLogError
 from eventlog.kafka.client import POLL_S, Client
 from eventlog.kafka.reading import READ_MAX, Cursor, Truncated
+from eventlog.kafka.refusals import is_unknown_topic
 
 PAUSE_S = 0.1
 
@@ -34,7 +34,11 @@ class EndWatch:
         self.last = max(self.last, last)
 
     def call_when_beyond(self, last: int, call: Callable[[], object]) -> None:
-        """Have `call` called in this event loop once there is a later event than `last`."""
+        """Have `call` called in this event loop once there is a later event than `last`.
+
+        Raises:
+            StorageFailed: the topic cannot be followed.
+        """
         call_here = call_in_this_loop(call)
         with self._lock:
             if self.last > last:
@@ -42,38 +46,40 @@ class EndWatch:
                 return
             self._waiting.append(call_here)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="eventlog-watch", daemon=True)
+            cursor = Cursor(self._client, self._topic, is_waiting=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(cursor, last), name="eventlog-watch", daemon=True
+            )
             self._thread.start()
 
     def close(self) -> None:
         """End the thread."""
         self._is_closed = True
 
-    def _run(self) -> None:
-        cursor: Cursor | None = None
-        following = self.last
+    def _run(self, cursor: Cursor, following: int) -> None:
         try:
             while not self._is_closed:
-                cursor = cursor or Cursor(self._client, self._topic, is_waiting=True)
                 try:
-                    messages = cursor.poll(following, READ_MAX, POLL_S)
-                except Truncated:
-                    following = cursor.end_offset()
-                    cursor.close()
-                    cursor = None
-                    self._note(following)
-                except KafkaException:
+                    following = self._follow(cursor, following)
+                except KafkaException as raised:
+                    if is_unknown_topic(raised):
+                        self._note(self.last)  # whoever waits looks, and is told
                     time.sleep(PAUSE_S)  # the library tries again by itself
-                else:
-                    stored = [one.offset() or 0 for one in messages if one.error() is None]
-                    if stored:
-                        following = stored[-1] + 1
-                        self._note(following)
-        except (EventLogError, KafkaException):
-            self._note(self.last)  # whoever waits looks, and is told why
         finally:
-            if cursor is not None:
-                cursor.close()
+            cursor.close()
+
+    def _follow(self, cursor: Cursor, following: int) -> int:
+        """Wait for what comes, for a while; what to follow from then on."""
+        try:
+            messages = cursor.poll(following, READ_MAX, POLL_S)
+        except Truncated:
+            end = cursor.end_offset()
+        else:
+            stored = [int(one.offset() or 0) for one in messages if one.error() is None]
+            end = stored[-1] + 1 if stored else 0
+        if end:
+            self._note(end)
+        return end or following
 
     def _note(self, last: int) -> None:
         with self._lock:

@@ -44,6 +44,10 @@ class LocalGroup(GroupCalls, Group):
     async def wait_exhausted(self, owner: int) -> list[Exhausted]:
         return await self._requests.run(self._wait_exhausted(owner))
 
+    async def wait_lost(self, owner: int) -> set[int]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
     async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
         await self._requests.run(self._reject(exhausted, report))
 

@@ -117,6 +117,10 @@ class InMemoryGroup(Group):
                 return found
             await self._log.wait_change_of(self._name, seen)
 
+    async def wait_lost(self, owner: int) -> set[int]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
     async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
         self._log.log.groups.reject(self._name, exhausted, report)
 

@@ -11,9 +11,9 @@ import anyio
 import msgpack
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, GroupReport, MemberReport
-from eventlog.api.refusals import lost_letter, no_group, no_member
+from eventlog.api.refusals import lost_letter, no_group
 from eventlog.event.envelope import datetime_of
-from eventlog.remote.driver import Delivery, Done, Failed, Outcome, Stored
+from eventlog.remote.driver import Delivery, Done, Failed, GivenUp, Outcome, Stored
 
 if TYPE_CHECKING:
     from eventlog.redis.driver import RedisDriver
@@ -49,7 +49,7 @@ class RedisGroup:
             known = [number for member, number in self._attempts if member == member_id]
             word, *rest = await self._run("take", member_id, self._lease_us, count, least, *known)
             if word == "NOMEMBER":
-                raise no_member(member_id, self._name, self._driver.path)
+                raise GivenUp
             if word == "OK":
                 deliveries = [_delivery(*four) for four in _chunks(rest, 4)]
                 for one in deliveries:
@@ -74,6 +74,7 @@ class RedisGroup:
     async def end(self, member_id: int, *, has_failed: bool) -> None:
         """The member is gone: what it had goes to others at once."""
         await self._run("end", member_id, int(has_failed))
+        self._attempts = {key: one for key, one in self._attempts.items() if key[0] != member_id}
 
     async def members(self) -> list[MemberReport]:
         """See `GroupDriver`."""

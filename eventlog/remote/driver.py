@@ -25,6 +25,10 @@ class OutOfTurn(Exception):
     """A batch of this producer with a smaller number is not stored, so this one was not either."""
 
 
+class GivenUp(Exception):
+    """The group has given the member up, since it has not heard of it for too long."""
+
+
 class Stored(NamedTuple):
     """An event as the server has it."""
 
@@ -207,6 +211,9 @@ class GroupDriver(Protocol):
 
         A call may be cancelled, or get no answer, after the server has given the member events: the
         next `take` for it gives them again, as the same attempts.
+
+        Raises:
+            GivenUp: the group has no such member any more; the shell ends it and joins again.
 
         With key order no event is handed out while one of its key is in anybody's hands, or waits
         to be tried again.

@@ -2,7 +2,8 @@
 
 Its block runs two tasks: one sends what members have said, one tells the server that members live.
 That is said for the members of this handle, and, where a pool looks after them, for those of the
-pool whose processes live: no timer takes work from a worker that is only slow.
+pool whose processes live: no timer takes work from a worker that is only slow. Once the server has
+not answered for as long as it waits itself, it has given them up, and so does this side.
 """
 
 from __future__ import annotations
@@ -145,6 +146,11 @@ class RemoteGroup(Group):
         self._owners: set[int] = set()
         """Pools that are looked after through this handle."""
         self._excused: set[int] = set()
+        self._heard_s = anyio.current_time()
+        """When the last question was asked that the server has answered."""
+        self._lost: dict[int, int] = {}
+        """Members of other processes that the server has given up, and their owners."""
+        self._has_lost = anyio.Event()
         self._said = anyio.Event()
         self._is_told = False
         """The settler was woken, and has not looked yet."""
@@ -178,6 +184,11 @@ class RemoteGroup(Group):
         await self.calls.repeated(
             lambda: self.driver.join(member.member_id, member.owner, os.getpid())
         )
+
+    async def join_again(self, member: RemoteMember) -> None:
+        """The same for one that was given up; what it had is others', also if it still has it."""
+        await self._end(member.member_id, member.owner)
+        await self.join(member)
 
     async def leave(self, member: RemoteMember) -> None:
         """It has left; what it has begun without a word has failed, unless its pool is excused."""
@@ -263,24 +274,49 @@ class RemoteGroup(Group):
 
     async def run_keeper(self) -> None:
         """Say that members live, until the group's block ends."""
+        lease_s = self._handle.lease_s
         while True:
-            await anyio.sleep(self._handle.lease_s / KEEPS_PER_LEASE)
-            with suppress(EventLogError):
+            await anyio.sleep(lease_s / KEEPS_PER_LEASE)
+            asked_s = anyio.current_time()
+            with anyio.move_on_after(self._heard_s + lease_s - asked_s), suppress(EventLogError):
                 await self._keep()
+                self._heard_s = asked_s
+            if anyio.current_time() >= self._heard_s + lease_s:
+                self._lose([*self._members, *self._looked_after()])
+                self._heard_s = anyio.current_time()
 
     async def _keep(self) -> None:
-        reports = await self._look()
-        looked_after = [
-            one.member_id
-            for one in reports
-            if one.member_id in self._living and one.owner in self._owners and _lives(one.pid)
-        ]
+        before = self._looked_after()
+        await self._look()
+        looked_after = self._looked_after()
         mine = [*self._members, *looked_after]
-        if not mine:
-            return
-        for member_id in await self.calls.repeated(lambda: self.driver.keep(mine)):
+        lost = await self.calls.repeated(lambda: self.driver.keep(mine)) if mine else set()
+        self._lose([*lost, *(set(before) - set(looked_after))])
+
+    def _looked_after(self) -> list[int]:
+        """Members of other processes, which live, that this handle speaks for."""
+        reports = [self._others[member_id] for member_id in self._living]
+        return [one.member_id for one in reports if one.owner in self._owners and _lives(one.pid)]
+
+    def _lose(self, member_ids: Iterable[int]) -> None:
+        """What these have is somebody else's by now."""
+        for member_id in member_ids:
             if member_id in self._members:
                 self._members[member_id].lose_lease()
+            elif member_id in self._others and _lives(self._others[member_id].pid):
+                self._lost[member_id] = self._others[member_id].owner
+                self._living.discard(member_id)
+                self._has_lost.set()
+
+    async def wait_lost(self, owner: int) -> set[int]:
+        self._owners.add(owner)
+        while True:
+            found = {member_id for member_id, one in self._lost.items() if one == owner}
+            if found:
+                self._lost = {n: one for n, one in self._lost.items() if n not in found}
+                return found
+            self._has_lost = anyio.Event()
+            await self._has_lost.wait()
 
     # --- the end of events -------------------------------------------------------------------
 

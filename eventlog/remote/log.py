@@ -72,6 +72,9 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
     def path(self) -> str:
         return self._path
 
+    def opening(self) -> tuple[str, dict[str, Any]]:
+        return self._address, self._asked.of_handles()
+
     async def open(self) -> None:
         self._opening = opening = self._opening or anyio.Lock()
         async with opening:

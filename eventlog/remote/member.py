@@ -32,7 +32,7 @@ from eventlog.api.loops import call_in_this_loop
 from eventlog.errors import CorruptLog, EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.results import envelopes_of_results
-from eventlog.remote.driver import Delivery, Done, Failed, GivenBack, Outcome
+from eventlog.remote.driver import Delivery, Done, Failed, GivenBack, GivenUp, Outcome
 from eventlog.remote.producing import RoomWait
 from eventlog.remote.record import ANY, RecordBuilder, envelope_of
 
@@ -102,17 +102,24 @@ class RemoteMember(Member):
         with anyio.CancelScope() as self._waiting:
             if self._is_stopped:
                 return None
-            if self.is_given_up:
-                await self.group.join(self)
-                self.is_given_up = False
-            group = self.group
-            deliveries = await group.calls.repeated(
-                lambda: group.driver.take(self._member_id, count, least)
-            )
+            deliveries = await self._take(count, least)
         if not deliveries:
             return None
         self._lease = RemoteLease(self, deliveries)
         return self._lease
+
+    async def _take(self, count: int, least: int) -> list[Delivery]:
+        """Wait for events, as a member that the group has not given up."""
+        group = self.group
+        while True:
+            if self.is_given_up:
+                await group.join_again(self)
+                self.is_given_up = False
+            take = partial(group.driver.take, self._member_id, count, least)
+            try:
+                return await group.calls.repeated(take)
+            except GivenUp:
+                self.is_given_up = True
 
     def stop(self) -> None:
         self._is_stopped = True

@@ -46,6 +46,8 @@ class Case:
     groups: Sequence[str] = GROUPS
     read_letters: Callable[[str, str], Iterable[DeadLetter]] = read_dead_letters
     """Those of a log and a group."""
+    results_may_be_twice: bool = False
+    """A result and the end of its delivery are not one step."""
     counts: Counter[str] = field(default_factory=Counter)
 
     def audit_log(self, name: str) -> Iterator[str]:
@@ -91,7 +93,7 @@ class Case:
             yield from audit.handled(stored, lines, dead, group)
             yield from audit.letters(by_number, letters, group)
             if group == "free":
-                yield from audit.results(stored, dead)
+                yield from audit.results(stored, dead, may_be_twice=self.results_may_be_twice)
             else:
                 yield from audit.key_order(lines, group)
 

@@ -64,7 +64,8 @@ def soak(
     promise was broken.
 
     With --on, one log on a server of its own: that is killed and started again, and stopped;
-    connections break and fall silent; roles and workers are killed.
+    connections break and fall silent; roles and workers are killed. Pools run on hosts of their
+    own (where this user may make networks), which are killed, and cut off for a while.
     """
     if context.invoked_subcommand is not None:
         return

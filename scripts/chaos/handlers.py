@@ -22,6 +22,8 @@ SLOW_S: Final = 30.0
 REJECTED: Final = {"poison", "flaky"}
 """What `reject` fails with, until it is healed."""
 LEAVE_NAME: Final = "leave"
+HOST: Final = "SOAK_HOST"
+"""In the environment: the host on which a pool runs, if that is not this machine."""
 HEALED_NAME: Final = "healed"
 
 
@@ -61,7 +63,9 @@ _RECORDS: dict[str, Record] = {}
 def _record_in(folder: str) -> Record:
     """The record of this worker; a forked child writes into its parent's, where it is found."""
     if folder not in _RECORDS:
-        _RECORDS[folder] = Record(Path(folder) / f"worker-{os.getpid()}")
+        # Processes of several hosts may have the same number.
+        name = f"worker-{os.environ.get(HOST, '')}-{os.getpid()}"
+        _RECORDS[folder] = Record(Path(folder) / name)
     return _RECORDS[folder]
 
 

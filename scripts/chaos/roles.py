@@ -41,6 +41,8 @@ KEYS: Final = 20
 BACKLOG_MAX: Final = 5_000
 """Producers wait while a group is further behind: the end of a soak handles all that is left."""
 STAY_S: Final = 6.0
+LEASE_S: Final = 5.0
+"""Of pools on a server: so soon a host counts as dead that it does not hear of."""
 STOP_S: Final = 0.05
 LOOK_S: Final = 0.02
 FORK_S: Final = 15.0
@@ -185,7 +187,7 @@ def work(
     chance = random.Random()
     hurry = until == "drained"
     leave = Path(record_folder) / LEAVE_NAME
-    with blocking.open(log_path) as log:
+    with blocking.open(log_path, lease_s=LEASE_S if "://" in log_path else None) as log:
         while True:
             leave.unlink(missing_ok=True)
             with (

@@ -176,9 +176,7 @@ BACKENDS = (
             "waiting for room": "a topic deletes what is over its limit, whoever needs it",
             "prompt retention": "a broker deletes whole segments of a MiB and more, after a while",
         },
-        # A broker takes a second for a test; the shell's other colours run on the other servers.
-        flavours=frozenset({"trio"}),
-        slow=frozenset({"trio"}),
+        slow=EVERY_FLAVOUR,  # a broker takes a second for a test
         ignores=frozenset({"segment_bytes"}),
     ),
 )

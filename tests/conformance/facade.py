@@ -256,6 +256,10 @@ class ThreadedGroup(Group):
     async def wait_exhausted(self, owner: int) -> list[Exhausted]:
         return await self._threads.run(self._group.wait_exhausted, owner)
 
+    async def wait_lost(self, owner: int) -> set[int]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
     async def reject(self, exhausted: Exhausted, report: ExitReport) -> None:
         await self._threads.run(self._group.reject, exhausted, report)
 

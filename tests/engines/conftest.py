@@ -11,7 +11,7 @@ import pytest
 
 from tests import servers
 from tests.conformance.backends import BACKENDS, Ability
-from tests.engines.faulty_proxy import Proxy
+from tests.engines.faulty_proxy import Proxy, proxy_of
 from tests.servers import Server
 
 
@@ -39,6 +39,7 @@ ENGINES = (
     Engine("redis", "redis", "trio", is_slow=True),
     Engine("nats", "jetstream", "asyncio"),
     Engine("nats", "jetstream", "trio", is_slow=True),
+    Engine("kafka", "kafka", "trio", is_slow=True),
 )
 
 
@@ -70,11 +71,11 @@ def server(engine: Engine, tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def proxy(server: Server) -> Iterator[Proxy]:
     """A proxy before that server."""
-    with Proxy(server.port) as proxy:
+    with proxy_of(server) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def through(server: Server, proxy: Proxy) -> str:
     """What a log's name is put behind for an address that leads through the proxy."""
-    return server.address.replace(f":{server.port}", f":{proxy.port}")
+    return server.address_by_proxy

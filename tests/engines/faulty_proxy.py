@@ -2,7 +2,7 @@
 
 ::
 
-    with Proxy(server.port) as proxy:
+    with Proxy(server.port) as proxy:          (or `proxy_of(server)`, which Kafka needs)
         proxy.strike_at(3)      the third piece of bytes from now on, of either side, gets nowhere:
                                 its connection is cut, or the server is killed
         proxy.pull_cable()      nothing comes through, and nobody is told so
@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final, Self
 
-from tests.servers import HOST
+from tests.servers import HOST, Server
 
 PIECE_BYTES: Final = 1 << 16
 
@@ -30,11 +30,26 @@ def _nothing() -> None:
     """Only cut."""
 
 
+def proxy_of(server: Server) -> Proxy:
+    """The proxy where the server's clients look for one, as `address_by_proxy` says."""
+    host, port = server.kind.behind_proxy(server.port)
+    return Proxy(port, server_host=host, host=server.proxy_host, port=server.port)
+
+
 class Proxy:
     """See the module."""
 
-    def __init__(self, server_port: int, tls: ssl.SSLContext | None = None) -> None:
-        self._server_port = server_port
+    def __init__(
+        self,
+        server_port: int,
+        tls: ssl.SSLContext | None = None,
+        *,
+        server_host: str = HOST,
+        host: str = HOST,
+        port: int = 0,
+    ) -> None:
+        self._server = (server_host, server_port)
+        self._place = (host, port)
         self._tls = tls
         """What a server would have that speaks TLS itself."""
         self._started: Future[int] = Future()
@@ -130,7 +145,7 @@ class Proxy:
         self._loop = asyncio.get_running_loop()
         self._is_over, self._can_pass = asyncio.Event(), asyncio.Event()
         self._can_pass.set()
-        listener = await asyncio.start_server(self._serve, HOST, 0, ssl=self._tls)
+        listener = await asyncio.start_server(self._serve, *self._place, ssl=self._tls)
         self._started.set_result(listener.sockets[0].getsockname()[1])
         await self._is_over.wait()
         listener.close()
@@ -151,7 +166,7 @@ class Proxy:
             writer.transport.abort()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection(HOST, self._server_port)
+        from_server, to_server = await asyncio.open_connection(*self._server)
         self._writers.add(to_server)
         pumps = (
             asyncio.create_task(self._pump(reader, to_server)),

@@ -68,20 +68,25 @@ async def test_a_log_goes_on_after_seconds_without_its_server(
         assert seen == await stored(calm) == list(range(6))
 
 
-async def test_a_server_that_stays_silent_is_told_after_retry_s(through: str, proxy: Proxy) -> None:
+async def test_a_server_that_stays_silent_is_told_after_retry_s(
+    engine: Engine, through: str, proxy: Proxy
+) -> None:
     async with eventlog.open(f"{through}log", retry_s=0.3) as log:
         assert await log.append(0) == 1
         proxy.refuse()
         with anyio.fail_after(HANG_S), pytest.raises(WriterUnavailable, match="did not answer"):
             await log.append(1)
         proxy.accept()
-        assert await log.append(2) == 2
+        # What was given up goes on being sent to Kafka: nobody could know what became of it.
+        assert await log.append(2) == (3 if engine.server == "kafka" else 2)
 
 
 @pytest.mark.slow
 async def test_a_full_disk_is_told_and_nothing_acknowledged_is_lost(
     engine: Engine, tmp_path: Path
 ) -> None:
+    if engine.server == "kafka":
+        pytest.skip("a broker whose disk is full halts")
     with small_file_system(tmp_path / "small") as small:
         if small is None:
             pytest.skip("this user may not mount a tmpfs")

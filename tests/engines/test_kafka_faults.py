@@ -218,6 +218,29 @@ async def test_without_a_broker_calls_end_after_retry_s(
         assert (await numbers(log))[0] == 0
 
 
+async def test_a_topic_that_had_no_leader_when_it_was_asked_for_is_asked_for_anew(
+    shared: str,
+) -> None:
+    """The library answered for minutes that there was none: now and then, `open` failed."""
+    from eventlog.config import AskedOptions
+    from eventlog.kafka.address import parse
+    from eventlog.kafka.client import Client
+    from eventlog.remote.driver import Unreachable
+
+    client = Client(parse(shared, {}, AskedOptions()))
+    with pytest.raises(Unreachable):
+        await client.bounds_of_new(topic_of(shared))
+    await client.make_topic(topic_of(shared), {})
+    with anyio.fail_after(HANG_S / 4):
+        while True:
+            try:
+                assert await client.bounds_of_new(topic_of(shared)) == (0, 0)
+            except Unreachable:
+                await anyio.sleep(0.05)  # as the shell does
+            else:
+                return
+
+
 # --- the producer's identity -----------------------------------------------------------------
 
 
@@ -412,7 +435,7 @@ async def test_a_topic_whose_limit_was_lowered_since_says_so_of_the_event_alone(
 def guarded(tmp_path: Path) -> Iterator[servers.Server]:
     """A broker that lets only `me` with the password `right` in."""
     servers.require("kafka")
-    listeners = "PLAIN:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"
+    listeners = "PLAIN:SASL_PLAINTEXT,PROXY:PLAINTEXT,CONTROLLER:PLAINTEXT"
     login = (
         "org.apache.kafka.common.security.plain.PlainLoginModule required"
         ' username="me" password="right" user_me="right";'

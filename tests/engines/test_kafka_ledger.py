@@ -108,3 +108,22 @@ def test_with_key_order_no_event_is_taken_while_one_of_its_key_is_busy() -> None
 
 def test_a_command_for_a_group_that_nobody_has_made_says_so() -> None:
     assert Ledger().apply(("join", "g", 1, 0, 100, LEASE_NS), 0) == NO_GROUP
+
+
+def test_with_key_order_no_event_is_handed_out_after_one_whose_key_is_not_known() -> None:
+    """Its member has ended since the sender looked: a later event of its key came before it."""
+    ledger = applied(
+        [
+            ("group", "g", "key", 2, 0),
+            ("join", "g", 1, 0, 100, LEASE_NS),
+            ("join", "g", 2, 0, 200, LEASE_NS),
+            ("take", "g", 1, LEASE_NS, [], [1, 1, 1, {1: "a"}]),
+            ("end", "g", 1, False),
+        ]
+    )
+
+    def take(keys: dict[int, str]) -> Any:
+        return ledger.apply(("take", "g", 2, LEASE_NS, [], [9, 1, 3, keys]), SECOND_NS)
+
+    assert take({2: "a", 3: "b"}) == []
+    assert take({1: "a", 2: "a", 3: "b"}) == [[1, 1], [2, 1], [3, 1]]

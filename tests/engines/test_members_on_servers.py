@@ -90,6 +90,52 @@ async def test_no_timer_takes_work_from_a_live_member(address: str) -> None:
         assert [one.lag for one in await log.groups()] == [0]
 
 
+async def test_a_member_that_is_given_up_while_it_waits_joins_again(address: str) -> None:
+    """It was told that it had left, and its worker died of that."""
+    found: list[Any] = []
+
+    async def take() -> None:
+        lease = await member.lease()
+        assert lease is not None
+        found.extend((attempt, envelope.event) for attempt, envelope in lease)
+
+    async with (
+        eventlog.open(address) as log,
+        log.member("g") as member,
+        eventlog.open(address) as other,
+        other.group("g") as group,
+    ):
+        with anyio.fail_after(HANG_S):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(take)
+                await group.dismiss(member.member_id)  # as its lease had ended
+                await log.append("event")
+    assert found == [(1, "event")]
+
+
+async def test_a_worker_whose_events_others_have_is_ended(address: str) -> None:
+    def hang(envelope: EventEnvelope) -> None:
+        if envelope.attempt == 1:
+            time.sleep(10 * HANG_S)
+
+    async with (
+        eventlog.open(address, lease_s=2.0) as log,
+        eventlog.open(address) as other,
+        other.group("g") as group,
+    ):
+        await log.append("event")
+        with anyio.fail_after(HANG_S):
+            async with workers.Pool(log, group="g", handler=hang, processes=1) as pool:
+                while not pool.stats().workers[0].busy:  # noqa: ASYNC110 - the pool looks by itself
+                    await anyio.sleep(0.01)
+                await group.refresh()
+                [worker] = group.members()
+                await group.dismiss(worker.member_id)  # as its lease had ended
+                await pool.drained()
+                assert pool.stats().workers[0].restarts == 1
+        assert await log.dead_letters("g") == []
+
+
 @pytest.mark.parametrize("lease_s", [0, -1, float("inf"), float("nan")])
 async def test_a_lease_without_an_end_is_refused(address: str, lease_s: float) -> None:
     with pytest.raises(InvalidConfig, match="lease_s"):

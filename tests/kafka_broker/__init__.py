@@ -35,9 +35,9 @@ _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.2:{other}
-listeners=PLAIN://127.0.0.1:{port},CONTROLLER://127.0.0.2:{other}
-advertised.listeners=PLAIN://127.0.0.1:{port}
-listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAIN://127.0.0.1:{port},PROXY://{behind},CONTROLLER://127.0.0.2:{other}
+advertised.listeners=PLAIN://127.0.0.1:{port},PROXY://{proxy}:{port}
+listener.security.protocol.map=PLAIN:PLAINTEXT,PROXY:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAIN
 log.dirs={data}
@@ -116,31 +116,40 @@ def _fetch() -> None:
             made.rename(cache)
 
 
-def _properties(port: int, data: Path) -> str:
+def behind_proxy(port: int) -> tuple[str, int]:
+    """Where a broker on that port listens for what its proxy passes on.
+
+    It tells its clients where to connect, so those by way of a proxy have a listener of their own.
+    """
+    return "127.0.0.3", port - 6000
+
+
+def _properties(port: int, proxy: str, data: Path) -> str:
     # The controller has an address that nobody else uses, so any port of it is free.
-    return _PROPERTIES.format(port=port, other=port - 5000, data=data)
+    other, behind = port - 5000, "{}:{}".format(*behind_proxy(port))
+    return _PROPERTIES.format(port=port, other=other, proxy=proxy, behind=behind, data=data)
 
 
 def _format(made: Path) -> None:
     """Make the data directory of a broker that has never run; the same for all of them."""
     config = made / "format.properties"
-    config.write_text(_properties(9092, made / "formatted"))
+    config.write_text(_properties(9092, "127.0.0.4", made / "formatted"))
     tool = ["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(config)]
     command = ["java", "-cp", f"{made / 'jars'}/*", *_JVM, *tool]
     subprocess.run(command, check=True, capture_output=True, timeout=FETCH_S)
 
 
-def prepare(folder: Path, port: int) -> None:
+def prepare(folder: Path, port: int, proxy: str) -> None:
     """Write the settings of a broker, and its data directory if it has none."""
     data = folder / "data"
     if not data.exists():
         shutil.copytree(_cache() / "formatted", data)
-    (folder / "server.properties").write_text(_properties(port, data))
+    (folder / "server.properties").write_text(_properties(port, proxy, data))
 
 
-def arguments(folder: Path, port: int) -> Sequence[str]:
+def arguments(folder: Path, port: int, proxy: str) -> Sequence[str]:
     """What Java is started with."""
-    prepare(folder, port)
+    prepare(folder, port, proxy)
     says = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",)
     properties = str(folder / "server.properties")
     return ["-cp", f"{_cache() / 'jars'}/*", *_JVM, *says, "kafka.Kafka", properties]

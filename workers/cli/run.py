@@ -111,6 +111,14 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
             help="Where a group begins that is new: beginning, latest, a number, or a time.",
         ),
     ] = "last-acknowledged",
+    lease: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="On a server: a machine that it has not heard of for so long counts as dead, and"
+            " its events go to others (default: 30).",
+        ),
+    ] = None,
     stop_timeout: Annotated[
         float,
         typer.Option(metavar="SECONDS", help="How long running handlers may go on at the end."),
@@ -157,7 +165,7 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
         "stop_s": stop_timeout,
     }
     folder = reload_dir or (Path() if reload else None)
-    _work(log, options, until_drained=until_drained, folder=folder, as_json=as_json)
+    _work(log, options, until_drained=until_drained, folder=folder, as_json=as_json, lease_s=lease)
 
 
 def _work(
@@ -167,6 +175,7 @@ def _work(
     until_drained: bool,
     folder: Path | None,
     as_json: bool,
+    lease_s: float | None,
 ) -> None:
     """Run pools until told to stop; raises what they ended of."""
     import trio
@@ -180,7 +189,9 @@ def _work(
     failure: EventLogError | None = None
     with open_view(f"{options['group']} of {log}", as_json=as_json) as view:
         watched = None if folder is None else absolute_path(str(folder))
-        session = Session(log, options, view, until_drained=until_drained, folder=watched)
+        session = Session(
+            log, options, view, until_drained=until_drained, folder=watched, lease_s=lease_s
+        )
         try:
             trio.run(session.run)
         except* EventLogError as errors:

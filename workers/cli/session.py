@@ -41,8 +41,10 @@ class Session:
         *,
         until_drained: bool,
         folder: str | None,
+        lease_s: float | None = None,
     ) -> None:
         self._path = path
+        self._lease_s = lease_s
         self._options = options
         self._view = view
         self._until_drained = until_drained
@@ -96,7 +98,7 @@ class Session:
         failure: PoolFailed | None = None
         try:
             with trio.CancelScope() as self._life:
-                async with eventlog.open(self._path) as log:
+                async with eventlog.open(self._path, lease_s=self._lease_s) as log:
                     self._pool = Pool(log, **self._options)
                     async with self._pool:
                         await self._accompany(self._pool)
