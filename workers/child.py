@@ -136,8 +136,11 @@ class ControlHandler(logging.Handler):
             self.handleError(record)
 
 
-def main(spec: WorkerSpec, pipe: socket.socket) -> None:
-    """Be a worker until told to stop; the target of the process."""
+def main(spec: WorkerSpec, pipe: socket.socket, times: int | None) -> None:
+    """Be a worker until told to stop; the target of the process.
+
+    `times`: the descriptor in which the pool looks for handlers that run too long.
+    """
     _die_with(spec.parent_pid)
     _set_name(spec.name)
     _pass_over_interrupts()
@@ -154,7 +157,7 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
             forks.call(code.initializer)
         spec.recycling.check_start(private_bytes())
         log = eventlog.blocking.open(spec.address, **spec.options)
-        worker = _worker(spec, control, code)
+        worker = _worker(spec, control, code, times)
         worker.join(log)
     except BaseException as error:  # noqa: BLE001 - also sys.exit in a user's module
         may_pass = isinstance(error, WriterUnavailable)
@@ -164,10 +167,12 @@ def main(spec: WorkerSpec, pipe: socket.socket) -> None:
         _work(worker, control)
 
 
-def _worker(spec: WorkerSpec, control: ControlEnd, code: handlers.Code) -> Worker:
+def _worker(
+    spec: WorkerSpec, control: ControlEnd, code: handlers.Code, times: int | None
+) -> Worker:
     from workers.work import Worker
 
-    return Worker(spec, control, code)
+    return Worker(spec, control, code, times)
 
 
 def _work(worker: Worker, control: ControlEnd) -> None:

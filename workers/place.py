@@ -25,6 +25,7 @@ from workers.errors import PoolFailed
 from workers.policy import RESTART_FAILURES_MAX, START_FAILURES_MAX, restart_delay_s
 from workers.process import Ending, WorkerProcess
 from workers.relay import RELAY, RelayedLogger
+from workers.timing import StartTimes
 
 logger = RelayedLogger("workers")
 LOG_LINES_KEPT: Final = 20
@@ -60,12 +61,16 @@ class Counts(NamedTuple):
 class _Worker:
     """One process in the place."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    def __init__(self, spec: WorkerSpec, *, has_timeout: bool) -> None:
         self.pipe, theirs = new_pair()
+        self.times: StartTimes | None = None
+        """Of its handlers, where they have a time limit."""
         try:
-            self.process = WorkerProcess(spec, theirs)
+            self.times = StartTimes(spec.concurrency) if has_timeout else None
+            times = None if self.times is None else self.times.descriptor
+            self.process = WorkerProcess(spec, theirs, times)
         except BaseException:
-            self.pipe.close()
+            self._close_channels()
             raise
         finally:
             theirs.close()
@@ -90,6 +95,16 @@ class _Worker:
         self.is_told_to_stop = True
         with suppress(OSError):  # it has ended, or is so far behind that it will be killed
             self.pipe.send(packed_message("stop"))
+
+    def _close_channels(self) -> None:
+        self.pipe.close()
+        if self.times is not None:
+            self.times.close()
+
+    def close(self) -> None:
+        """Give back what is held of it, after its end."""
+        self._close_channels()
+        self.process.close()
 
 
 class Place:
@@ -163,7 +178,7 @@ class Place:
     def _started(self) -> _Worker | None:
         """A new process in the place, if there can be one now."""
         try:
-            worker = _Worker(self._spec)
+            worker = _Worker(self._spec, has_timeout=self._timeout_s is not None)
         except (spawn.CannotStart, OSError) as error:
             self._note_failed_start(f"a worker of {self._described()} cannot be started: {error}")
             return None
@@ -189,8 +204,8 @@ class Place:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listen, worker)
                 tasks.start_soon(self._watch_answer, worker)
-                if self._timeout_s is not None:
-                    tasks.start_soon(self._watch_time, worker, self._timeout_s)
+                if self._timeout_s is not None and worker.times is not None:
+                    tasks.start_soon(self._watch_time, worker, worker.times, self._timeout_s)
                 await anyio.wait_readable(worker.process.pidfd)
                 ending = worker.process.reap()
                 self._hear(worker)
@@ -237,8 +252,7 @@ class Place:
             0,
         )
         self._workers.remove(worker)
-        worker.pipe.close()
-        worker.process.close()
+        worker.close()
         error = f"the worker {worker.kill_reason or ending.description}"
         lines = tuple(worker.log_lines)
         report = ExitReport(
@@ -380,17 +394,17 @@ class Place:
         worker.kill_reason = f"was killed after {spawn.ANSWER_S:.0f} s"
         worker.process.kill()
 
-    async def _watch_time(self, worker: _Worker, timeout_s: float) -> None:
+    async def _watch_time(self, worker: _Worker, times: StartTimes, timeout_s: float) -> None:
         """Kill the process when one of its handlers has run too long."""
         await worker.became_ready.wait()
         while True:
             # Nothing that begins after this look can be over its time before the next one.
             now_ns = time.monotonic_ns()
-            report = self._group.member(worker.member_id)
-            if report is None or report.busy_since_ns is None:
+            began_ns = times.oldest_ns()
+            if began_ns is None:
                 await anyio.sleep(timeout_s)
                 continue
-            over_s = (now_ns - report.busy_since_ns) / 1e9 - timeout_s
+            over_s = (now_ns - began_ns) / 1e9 - timeout_s
             if over_s >= 0:
                 worker.kill_reason = f"was killed: over its timeout of {timeout_s} s"
                 worker.process.kill()

@@ -55,9 +55,10 @@ class _Popen(popen_spawn_posix.Popen):  # type: ignore[misc]  # multiprocess has
     peak_rss_bytes = 0
     returncode: int | None
 
-    def __init__(self, process_obj: Any, title: str, channel: int) -> None:
+    def __init__(self, process_obj: Any, title: str, channel: int, kept: list[int]) -> None:
         self._title = title
         self._channel = channel
+        self._kept = kept
         super().__init__(process_obj)
 
     def _launch(self, process_obj: Any) -> None:
@@ -74,7 +75,7 @@ class _Popen(popen_spawn_posix.Popen):  # type: ignore[misc]  # multiprocess has
             # The name at the end is for `ps`.
             ["workers", str(self._channel), self._title],
             channel=self._channel,
-            keep=[one for one in self._fds if one != self._channel],
+            keep=[one for one in (*self._fds, *self._kept) if one != self._channel],
             payload=buffer.getbuffer(),
         )
         self.sentinel = None  # the pool waits for the pidfd
@@ -122,15 +123,17 @@ def begin(start: int) -> NoReturn:
 class _Process(SpawnProcess):  # type: ignore[misc]  # multiprocess has no types
     @staticmethod
     def _Popen(process_obj: Any) -> _Popen:  # noqa: N802 - the name that multiprocess calls
-        return _Popen(process_obj, process_obj.name, process_obj.channel)
+        return _Popen(process_obj, process_obj.name, process_obj.channel, process_obj.kept)
 
 
 class WorkerProcess:
     """A worker that was started; whoever starts it reaps it."""
 
-    def __init__(self, spec: WorkerSpec, pipe: socket.socket) -> None:
-        process = _Process(target=child.main, args=(spec, pipe), name=f"worker {spec.name}")
+    def __init__(self, spec: WorkerSpec, pipe: socket.socket, times: int | None) -> None:
+        name = f"worker {spec.name}"
+        process = _Process(target=child.main, args=(spec, pipe, times), name=name)
         process.channel = pipe.fileno()
+        process.kept = [] if times is None else [times]
         process.start()
         # The pool waits for it; and should this process end without that, the kernel ends it. So
         # `multiprocess` need not wait at exit, and handlers may start processes of their own.

@@ -20,6 +20,7 @@ from workers.failing import Failing
 from workers.handlers import Code, wants_envelope
 from workers.policy import RETIRE_EARLY, LeaseSize
 from workers.results import results_of
+from workers.timing import timed
 
 if TYPE_CHECKING:
     from eventlog.blocking import EventLog, Lease, Member
@@ -50,9 +51,11 @@ class Worker:
     member: Member
     """Set by `join`."""
 
-    def __init__(self, spec: WorkerSpec, control: ControlEnd, code: Code) -> None:
+    def __init__(
+        self, spec: WorkerSpec, control: ControlEnd, code: Code, times: int | None
+    ) -> None:
         self.spec = spec
-        self.handler = code.handler
+        self.handler = code.handler if times is None else timed(code.handler, times)
         self.is_stopping = False
         self.size = LeaseSize(at_least=2 * spec.concurrency if spec.concurrency > 1 else 1)
         self._control = control

@@ -84,7 +84,8 @@ class MemberReport:
     in_flight: int
     """Events that it has begun and said nothing of yet."""
     busy_since_ns: int | None
-    """When the oldest of those began, by the monotonic clock; `None` if there is none."""
+    """When the oldest of those began, by the monotonic clock; `None` if there is none, and of a
+    member on a server that another process has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from tests import servers
 
 pytestmark = pytest.mark.anyio
 HANG_S = 60.0
+MIB = 1 << 20
 
 TAKES_ONE: str = """
 import sys, time
@@ -199,6 +200,69 @@ async def test_a_pool_counts_all_that_workers_did_which_have_left(address: str) 
             ) as pool:
                 await pool.drained()
         assert pool.stats().handled == 12
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_worker_that_overruns_its_timeout_is_killed(address: str, concurrency: int) -> None:
+    """No pool over a server ever killed one: it asked the server since when its workers work."""
+
+    def handle(envelope: EventEnvelope) -> None:
+        hangs = {"hangs": True, "hangs once": envelope.attempt == 1}
+        if hangs.get(envelope.event):
+            time.sleep(10 * HANG_S)
+
+    async with eventlog.open(address) as log:
+        await log.append_many(["hangs once", 1, "hangs", 2])
+        with anyio.fail_after(HANG_S):
+            async with workers.Pool(
+                log,
+                group="g",
+                handler=handle,
+                processes=1,
+                concurrency=concurrency,
+                timeout=0.4,
+                max_deliveries=2,
+            ) as pool:
+                await pool.drained()
+                assert pool.stats().workers[0].restarts >= 2
+        [letter] = await log.dead_letters("g")
+        assert letter.event == "hangs"
+        assert letter.error == "the worker was killed: over its timeout of 0.4 s"
+        assert letter.exit_code == -signal.SIGKILL
+
+
+async def test_a_timeout_ends_coroutines_that_hang(address: str) -> None:
+    async def handle(envelope: EventEnvelope) -> None:
+        if envelope.attempt == 1:
+            await anyio.sleep(10 * HANG_S)
+
+    async with eventlog.open(address) as log:
+        await log.append("event")
+        with anyio.fail_after(HANG_S):
+            async with workers.Pool(
+                log, group="g", handler=handle, processes=1, timeout=0.4
+            ) as pool:
+                await pool.drained()
+                assert pool.stats().workers[0].restarts >= 1
+        assert await log.dead_letters("g") == []
+
+
+async def test_workers_with_too_much_memory_are_replaced(address: str) -> None:
+    kept: list[bytes] = []
+
+    def leak(_: object) -> None:
+        kept.append(b"x" * (40 * MIB))
+
+    async with eventlog.open(address) as log:
+        await log.append_many(range(6))
+        with anyio.fail_after(HANG_S):
+            async with workers.Pool(
+                log, group="g", handler=leak, processes=1, max_rss_bytes=128 * MIB
+            ) as pool:
+                await pool.drained()
+                stats = pool.stats()
+        assert (stats.handled, stats.failed) == (6, 0)
+        assert stats.workers[0].restarts > 0
 
 
 def nothing(_: object) -> None:
