@@ -155,8 +155,8 @@ def main(spec: WorkerSpec, pipe: socket.socket, times: int | None) -> None:
         code = forks.call(handlers.unpacked, spec.code, handlers.new_script())
         if code.initializer is not None:
             forks.call(code.initializer)
-        spec.recycling.check_start(private_bytes())
         log = eventlog.blocking.open(spec.address, **spec.options)
+        spec.recycling.check_start(private_bytes())  # a server's client may be most of it
         worker = _worker(spec, control, code, times)
         worker.join(log)
     except BaseException as error:  # noqa: BLE001 - also sys.exit in a user's module

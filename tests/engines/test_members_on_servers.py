@@ -18,6 +18,7 @@ import workers
 from eventlog import EventEnvelope
 from eventlog.errors import InvalidConfig
 from tests import servers
+from workers.child import private_bytes
 
 pytestmark = pytest.mark.anyio
 HANG_S = 60.0
@@ -264,6 +265,34 @@ async def test_workers_with_too_much_memory_are_replaced(address: str) -> None:
                 stats = pool.stats()
         assert (stats.handled, stats.failed) == (6, 0)
         assert stats.workers[0].restarts > 0
+
+
+async def test_a_memory_limit_below_what_the_client_takes_is_refused(
+    address: str, tmp_path: Path
+) -> None:
+    """Each worker was replaced after its first event, for ever: the client came after the look."""
+    noted = tmp_path / "noted"
+
+    def note_memory() -> None:
+        noted.write_text(str(private_bytes()))  # the client is not there yet
+
+    async def refused(limit: int) -> None:
+        async with eventlog.open(address) as log:
+            pool = workers.Pool(
+                log,
+                group="g",
+                handler=nothing,
+                processes=1,
+                initializer=note_memory,
+                max_rss_bytes=limit,
+            )
+            with pytest.raises(workers.PoolFailed, match=f"max_rss_bytes={limit} is too small"):
+                async with pool:
+                    pass
+
+    with anyio.fail_after(HANG_S):
+        await refused(1 * MIB)
+        await refused(int(noted.read_text()) * 10 // 9 + 3 * MIB)
 
 
 def nothing(_: object) -> None:
