@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,15 +19,15 @@ import anyio.abc
 
 from eventlog import EventLogError, ExitReport, Group, spawn
 from workers.child import WorkerSpec
-from workers.control import RECEIVE_BYTES, ControlReader, new_pair, packed_message
+from workers.control import RECEIVE_BYTES
 from workers.errors import PoolFailed
+from workers.occupant import Occupant
 from workers.policy import RESTART_FAILURES_MAX, START_FAILURES_MAX, restart_delay_s
-from workers.process import Ending, WorkerProcess
+from workers.process import Ending
 from workers.relay import RELAY, RelayedLogger
 from workers.timing import StartTimes
 
 logger = RelayedLogger("workers")
-LOG_LINES_KEPT: Final = 20
 CHUNKS_MAX: Final = 8
 """What a worker may have said and not been heard: more than its socket holds."""
 STEADY_S: Final = 10.0
@@ -58,55 +57,6 @@ class Counts(NamedTuple):
     in_flight: int
 
 
-class _Worker:
-    """One process in the place."""
-
-    def __init__(self, spec: WorkerSpec, *, has_timeout: bool) -> None:
-        self.pipe, theirs = new_pair()
-        self.times: StartTimes | None = None
-        """Of its handlers, where they have a time limit."""
-        try:
-            self.times = StartTimes(spec.concurrency) if has_timeout else None
-            times = None if self.times is None else self.times.descriptor
-            self.process = WorkerProcess(spec, theirs, times)
-        except BaseException:
-            self._close_channels()
-            raise
-        finally:
-            theirs.close()
-        self.pipe.setblocking(False)
-        self.answered = anyio.Event()
-        """It is Python."""
-        self.member_id = 0
-        self.reader = ControlReader()
-        self.became_ready = anyio.Event()
-        self.is_retiring = False
-        self.is_told_to_stop = False
-        self.is_orderly = False
-        self.has_handled = False
-        self.start_error: tuple[str, str] | None = None
-        self.kill_reason: str | None = None
-        self.log_lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
-        self.started_s = time.monotonic()
-        self.ended = anyio.Event()
-
-    def tell_to_stop(self) -> None:
-        """Ask it to end in order."""
-        self.is_told_to_stop = True
-        with suppress(OSError):  # it has ended, or is so far behind that it will be killed
-            self.pipe.send(packed_message("stop"))
-
-    def _close_channels(self) -> None:
-        self.pipe.close()
-        if self.times is not None:
-            self.times.close()
-
-    def close(self) -> None:
-        """Give back what is held of it, after its end."""
-        self._close_channels()
-        self.process.close()
-
-
 class Place:
     """See the module."""
 
@@ -124,7 +74,7 @@ class Place:
         self._on_end = on_end
         self._on_failure = on_failure
         self._group = group
-        self._workers: list[_Worker] = []
+        self._workers: list[Occupant] = []
         self._past = Counts(0, 0, 0, 0, 0)
         self._stopping = anyio.Event()
         self._deaths = 0
@@ -151,7 +101,7 @@ class Place:
         for worker in self._workers:
             self._hear(worker)
 
-    def _counts_of(self, worker: _Worker) -> Counts:
+    def _counts_of(self, worker: Occupant) -> Counts:
         report = self._group.member(worker.member_id) if worker.member_id else None
         if report is None:
             return Counts(0, 0, 0, 0, 0)
@@ -175,10 +125,10 @@ class Place:
                     tasks.start_soon(self._accompany, worker)
                     await self._wanted.wait()
 
-    def _started(self) -> _Worker | None:
+    def _started(self) -> Occupant | None:
         """A new process in the place, if there can be one now."""
         try:
-            worker = _Worker(self._spec, has_timeout=self._timeout_s is not None)
+            worker = Occupant(self._spec, has_timeout=self._timeout_s is not None)
         except (spawn.CannotStart, OSError) as error:
             self._note_failed_start(f"a worker of {self._described()} cannot be started: {error}")
             return None
@@ -197,7 +147,7 @@ class Place:
         self._is_refused = True
         self._deaths = max(self._deaths, 1) + 1
 
-    async def _accompany(self, worker: _Worker) -> None:
+    async def _accompany(self, worker: Occupant) -> None:
         """From its start to its end."""
         ending: Ending | None = None
         try:
@@ -219,7 +169,7 @@ class Place:
             self._bid_farewell(worker, ending)
         self._judge(worker, ending)
 
-    def _hear(self, worker: _Worker, chunks: int = CHUNKS_MAX) -> bool:
+    def _hear(self, worker: Occupant, chunks: int = CHUNKS_MAX) -> bool:
         """Take what it has said by now, or a part of that; whether it may say more."""
         for _ in range(chunks):  # one that logs without pause would never let go
             try:
@@ -234,7 +184,7 @@ class Place:
                 self._take(worker, message)
         return True
 
-    def _bid_farewell(self, worker: _Worker, ending: Ending) -> None:
+    def _bid_farewell(self, worker: Occupant, ending: Ending) -> None:
         """Keep its counts, tell the pool how it ended, give everything back."""
         counts = self._counts_of(worker)
         lost = counts.in_flight  # whatever its exit code: a handler may call os._exit(0)
@@ -264,7 +214,7 @@ class Place:
         self._on_end(self._group, WorkerEnd(worker.member_id, not worker.is_orderly, report))
         worker.ended.set()
 
-    def _judge(self, worker: _Worker, ending: Ending) -> None:
+    def _judge(self, worker: Occupant, ending: Ending) -> None:
         """Whether to go on, after the end of a process."""
         if self._stopping.is_set():
             return
@@ -282,7 +232,7 @@ class Place:
         if not worker.is_retiring:
             self._wanted.set()
 
-    def _judge_start(self, worker: _Worker, ending: Ending) -> None:
+    def _judge_start(self, worker: Occupant, ending: Ending) -> None:
         has_left = ending.exit_code is not None and ending.exit_code >= 0
         is_unfit = has_left or worker.kill_reason is not None
         if not worker.answered.is_set() and is_unfit:
@@ -326,13 +276,13 @@ class Place:
 
     # --- what a process says -----------------------------------------------------------------
 
-    async def _listen(self, worker: _Worker) -> None:
+    async def _listen(self, worker: Occupant) -> None:
         is_open = True
         while is_open:
             await anyio.wait_readable(worker.pipe)
             is_open = self._hear(worker, 1)
 
-    def _take(self, worker: _Worker, message: list[Any]) -> None:
+    def _take(self, worker: Occupant, message: list[Any]) -> None:
         worker.answered.set()
         match message:
             case ["broken", str(error), str(text)]:
@@ -361,7 +311,7 @@ class Place:
                 self._relog(worker, name, level, text, created, error)
 
     def _relog(
-        self, worker: _Worker, name: str, level: int, text: str, created: float, error: str
+        self, worker: Occupant, name: str, level: int, text: str, created: float, error: str
     ) -> None:
         """Log in this process what a worker has logged."""
         worker.log_lines.append(f"{logging.getLevelName(level)} {name}: {text}")
@@ -386,7 +336,7 @@ class Place:
         record.exc_text = error or None
         RELAY.put(target, record)
 
-    async def _watch_answer(self, worker: _Worker) -> None:
+    async def _watch_answer(self, worker: Occupant) -> None:
         """Kill a process that is no Python; it may never end by itself."""
         with anyio.move_on_after(spawn.ANSWER_S):
             await worker.answered.wait()
@@ -394,7 +344,7 @@ class Place:
         worker.kill_reason = f"was killed after {spawn.ANSWER_S:.0f} s"
         worker.process.kill()
 
-    async def _watch_time(self, worker: _Worker, times: StartTimes, timeout_s: float) -> None:
+    async def _watch_time(self, worker: Occupant, times: StartTimes, timeout_s: float) -> None:
         """Kill the process when one of its handlers has run too long."""
         await worker.became_ready.wait()
         while True:

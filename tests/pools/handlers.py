@@ -319,10 +319,20 @@ DEATHS: Final[dict[str, Callable[[], object]]] = {
     "null": lambda: ctypes.string_at(0),
 }
 
+
+def _hang_after_a_fork() -> None:
+    """The child leaves the handler, which its parent does not."""
+    if os.fork() == 0:
+        sys.exit()
+    os.wait()
+    spin(60)
+
+
 HANGS: Final[dict[str, Callable[[], object]]] = {
     "spin": lambda: spin(60),
     "hold": _hold_the_interpreter,
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "fork": _hang_after_a_fork,
 }
 
 ALL: Final = EXCEPTIONS | DEATHS | HANGS
