@@ -355,6 +355,7 @@ def test_nothing_is_left_open_after_pools_with_deaths_and_replacements(
 ) -> None:
     def use() -> None:
         options: dict[str, Any] = {"processes": 2, "max_deliveries": 1, "output": log}
+        options |= {"timeout": 30.0}
         with Pool(log, group="g", handler=partial(handlers.go_wrong, record), **options) as pool:
             log.append_many([1, "kill", 2, "plain", 3, "exit 7"])
             drained(pool)
