@@ -203,7 +203,7 @@ async def test_a_pool_counts_all_that_workers_did_which_have_left(address: str) 
         assert pool.stats().handled == 12
 
 
-@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("concurrency", [1, pytest.param(3, marks=pytest.mark.slow)])
 async def test_a_worker_that_overruns_its_timeout_is_killed(address: str, concurrency: int) -> None:
     """No pool over a server ever killed one: it asked the server since when its workers work."""
 

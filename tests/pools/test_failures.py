@@ -17,7 +17,7 @@ import pytest
 import eventlog.local.groups
 from eventlog import blocking
 from tests.pools import handlers
-from tests.pools.parts import AT_ONCE, drained, kill, until, until_noted
+from tests.pools.parts import AT_ONCE, WAIT_S, drained, kill, until, until_noted
 from tests.pools.records import Record
 from workers import Backoff, DeadLetter
 from workers.blocking import Pool
@@ -169,6 +169,28 @@ def test_the_time_limit_is_for_one_event_and_not_for_many(
         stats = pool.stats()
     assert record.numbers() == list(range(30))
     assert (stats.failed, [worker.restarts for worker in stats.workers]) == (0, [0])
+
+
+def test_the_time_limit_holds_for_each_of_several_handlers_at_a_time(
+    log: blocking.EventLog, record: Record
+) -> None:
+    """One hangs while others come and go beside it."""
+
+    def handle(event: int | str) -> None:
+        if event == "hangs":
+            time.sleep(10 * WAIT_S)
+        time.sleep(0.05)
+        record.note("did", event)
+
+    log.append_many(["hangs", *range(12)])
+    options: dict[str, Any] = {"processes": 1, "concurrency": 2, "max_deliveries": 1}
+    with Pool(log, group="g", handler=handle, timeout=0.75, **options) as pool:
+        drained(pool)
+        letters = letters_of(pool)
+        stats = pool.stats()
+    assert letters.keys() == {"hangs"}
+    assert letters["hangs"].error == "the worker was killed: over its timeout of 0.75 s"
+    assert (sorted(set(record.numbers())), stats.handled) == (list(range(12)), 12)
 
 
 def test_the_time_limit_is_not_for_storing_results(
