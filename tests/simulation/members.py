@@ -19,7 +19,7 @@ from eventlog.local.client.member_pipe import MemberPipe
 from eventlog.local.client.results import ResultWriter, _with_acks
 from eventlog.local.groups.acks import Acks
 from eventlog.local.groups.ranges import ranges_of
-from eventlog.local.groups.state import DONE, RETURNED
+from eventlog.local.storage.members import DONE, RETURNED
 from eventlog.local.wire.connection import frame
 from eventlog.local.wire.group_messages import Join, Joined, Leave, Settle
 from eventlog.local.wire.group_messages import Lease as AskLease

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from eventlog.errors import EventLogError
-from eventlog.local.groups.stored import pack_letter, read_dead_letters
+from eventlog.local.groups.stored import read_dead_letters
 from eventlog.local.wire.group_messages import AwaitCondemned, Bury, OpenGroup, RetryDead
+from tests.groups.world import pack_letter
 from tests.simulation.clients import Client, Ways
 from tests.simulation.members import GROUP, POOL_ID
 from tests.simulation.writer import Action

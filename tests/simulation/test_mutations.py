@@ -11,7 +11,10 @@ import pytest
 from eventlog.errors import LogFull
 from eventlog.local.client.member_pipe import MemberPipe
 from eventlog.local.client.outbox import Outbox
-from eventlog.local.groups import endings
+from eventlog.local.groups import endings, leasing, reconcile, records
+from eventlog.local.groups.coordinator import Coordinator
+from eventlog.local.groups.leasing import Leasing
+from eventlog.local.groups.letters import DeadLetters
 from eventlog.local.groups.order import _Line
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.batch_reader import BatchReader
@@ -19,11 +22,7 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.members import MemberPage
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.reader import LogReader
-from eventlog.local.writer import group_leases
 from eventlog.local.writer.actor import Waiting
-from eventlog.local.writer.group_desk import GroupDesk
-from eventlog.local.writer.group_leases import GroupLeases
-from eventlog.local.writer.group_store import GroupStore
 from tests.simulation.world import simulate
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -104,11 +103,11 @@ def read_a_position_ahead(patch: pytest.MonkeyPatch) -> None:
 
 
 def hold_whatever_is_said(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupLeases, "holds", lambda *_: True)
+    patch.setattr(Leasing, "holds", lambda *_: True)
 
 
 def keep_leases_of_the_dead(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupDesk, "_end_member", lambda *_: None)
+    patch.setattr(Coordinator, "_end_member", lambda *_: None)
 
 
 def lease_what_is_leased(patch: pytest.MonkeyPatch) -> None:
@@ -126,7 +125,7 @@ def lease_what_is_leased(patch: pytest.MonkeyPatch) -> None:
 def start_without_a_mark(patch: pytest.MonkeyPatch) -> None:
     real, nothing = endings.settlement, bytes(64)
     patch.setattr(
-        group_leases,
+        leasing,
         "settlement",
         lambda group, lease, _, **how: real(group, lease, nothing, **how),
     )
@@ -137,22 +136,22 @@ def sign_no_page(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_acks_of_results(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupDesk, "take_acks", lambda *_: None)
+    patch.setattr(Coordinator, "take_acks", lambda *_: None)
 
 
 def forget_acks_at_a_start(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupStore, "_take_acks", lambda _self: None)
+    patch.setattr(reconcile, "_take_acks", lambda _found: iter(()))
 
 
 def take_keys_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_Line, "may_take", lambda *_: True)
 
 
-def bury_without_a_letter(patch: pytest.MonkeyPatch) -> None:
-    def bury(self: GroupStore, state: GroupState, lease_id: int, seq_no: int, _: bytes) -> None:
-        self.commit(state, "buried", lease_id, seq_no)
+def reject_without_a_letter(patch: pytest.MonkeyPatch) -> None:
+    def reject(self: DeadLetters, state: GroupState, lease_id: int, seq_no: int, _: bytes) -> None:
+        self._commit(records.Rejected(state.name, lease_id, seq_no))
 
-    patch.setattr(GroupStore, "bury", bury)
+    patch.setattr(DeadLetters, "reject", reject)
 
 
 def never_compare(patch: pytest.MonkeyPatch) -> None:
@@ -173,7 +172,7 @@ BREAKS: list[tuple[Break, str]] = [
     (lease_what_is_leased, "two members"),
     (forget_acks_of_results, "own result"),
     (take_keys_at_once, "key order"),
-    (bury_without_a_letter, "dead letter"),
+    (reject_without_a_letter, "dead letter"),
 ]
 RARE: list[tuple[Break, str]] = [
     (hold_whatever_is_said, "superseded delivery"),

@@ -163,11 +163,11 @@ class Writer:
 
     def leases_of(self, link: Link) -> list[int] | None:
         """What the member has that speaks through this pipe; `None` if it is no member's."""
-        seat = self.actor.groups._seats.get(link)
-        if seat is None:
+        known = self.actor.groups.memberships._of.get(link)
+        if known is None:
             return None
-        leases = seat.state.leases.values()
-        return [one.lease_id for one in leases if one.member_id == seat.member_id]
+        leases = known.state.leases.values()
+        return [one.lease_id for one in leases if one.member_id == known.member_id]
 
     # --- what it may do next -----------------------------------------------------------------
 

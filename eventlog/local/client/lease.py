@@ -27,8 +27,14 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import key_hash
 from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.groups.ranges import ranges_of
-from eventlog.local.groups.state import DONE, NOT_STARTED, RETURNED, STARTED
-from eventlog.local.storage.members import PAGE, MemberPage
+from eventlog.local.storage.members import (
+    DONE,
+    NOT_STARTED,
+    PAGE,
+    RETURNED,
+    STARTED,
+    MemberPage,
+)
 from eventlog.local.wire.group_messages import FailDelivery, Release, Settle
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import key_hash, unpack_body
 from eventlog.local.client.group import letter_bytes_max
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.groups.stored import StoredLetters, envelope_of_letter, fitting_letter
+from eventlog.local.groups.letter_content import envelope_of_letter, fitting_letter
+from eventlog.local.groups.stored import StoredLetters
 from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
 
 BATCHES_KEPT: Final = 4

@@ -5,5 +5,6 @@
 `group_messages`  those of groups and their members
 `codec`           frames to messages: types, bounds, what is refused
 `connection`      one end of a pipe: bytes in, messages out, in their order
+`peer`            the other end, as whoever answers sees it
 ================  ==================================================================
 """

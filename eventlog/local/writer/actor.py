@@ -21,13 +21,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol
 
 from eventlog.api.positions import SEQ_NO_MAX, check_name, check_seq_no
 from eventlog.api.statistics import WriterStatistics, numbers_of
 from eventlog.config import MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
+from eventlog.local.groups.coordinator import Coordinator
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.messages import (
     FOLLOWS,
@@ -45,19 +45,9 @@ from eventlog.local.wire.messages import (
     Status,
     StatusReport,
     Wake,
-    WriterMessage,
     failed,
 )
-from eventlog.local.writer.group_desk import GroupDesk
-
-
-class Peer(Protocol):
-    """A client as the actor sees it."""
-
-    is_gone: bool
-
-    def say(self, message: WriterMessage) -> None:
-        """Send, or queue, an answer; never blocks."""
+from eventlog.local.wire.peer import Peer
 
 
 class Waiting:
@@ -116,7 +106,7 @@ class Actor:
         self._waiting: deque[tuple[Peer, Append]] = deque()
         self._refused: dict[Peer, tuple[int, int, EventLogError]] = {}
         """The last batch that was refused on each pipe: producer, its count, and why."""
-        self.groups = GroupDesk(log, on_due, self._on_group_moved)
+        self.groups = Coordinator(log, on_due, self._on_group_moved)
         self.counters = self.groups.store.counters
         self._started_s = time.monotonic()
 

@@ -34,7 +34,7 @@ from eventlog.errors import (
     WriterUnavailable,
 )
 from eventlog.local import rendezvous
-from eventlog.local.groups.state import GroupState
+from eventlog.local.groups.membership import Absent
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.connection import Connection, Role
 from eventlog.local.wire.messages import (
@@ -115,8 +115,8 @@ class Server:
                 self.nursery.start_soon(self._expire_loop)
                 self.nursery.start_soon(self._resume_loop)
                 self.nursery.start_soon(self._watch_place)
-                for state, member_id, pid, start in self.actor.groups.absent():
-                    self.nursery.start_soon(self._await_member, state, member_id, pid, start)
+                for member in self.actor.groups.absent():
+                    self.nursery.start_soon(self._await_member, member)
                 if self._linger_s is not None:
                     self.nursery.start_soon(self._watch_idle, self._linger_s)
                 on_ready()
@@ -347,14 +347,15 @@ class Server:
             self.actor.groups.resume_due()
             self.flush()
 
-    async def _await_member(self, state: GroupState, member_id: int, pid: int, start: int) -> None:
+    async def _await_member(self, absent: Absent) -> None:
         """A member of before this writer's start keeps its lease as long as its process lives."""
-        member = state.members.get(member_id)
+        member = absent.state.members.get(absent.member_id)
         if member is not None:
             pages = self.actor.groups.store.pages
-            await wait_member_end(pid, start, partial(pages.is_held, member.slot))
-        if (state, member_id, pid, start) in self.actor.groups.absent():
-            self.actor.groups.end_member(state, member_id)
+            is_held = partial(pages.is_held, member.slot)
+            await wait_member_end(absent.pid, absent.start, is_held)
+        if absent in self.actor.groups.absent():
+            self.actor.groups.end_member(absent.state, absent.member_id)
             self.flush()
 
     # --- the end -----------------------------------------------------------------------------
