@@ -5,9 +5,9 @@
 `succession`     how one writer follows another
 `actor`          what each message does to the log; no trio, no sockets
 `processes`      waiting for a member's end
-`server`         the trio loop: pipes, syncs, signals, leaving when idle
+`service`        what is done when, and in which order; the same
+`server`         the trio loop: pipes, threads, signals, leaving when idle
 `entrance`       lets clients in, as long as there are descriptors
-`place`          looks whether the log is still there
 `pipe`           one client's pipe
 `staging`        the memory through which its large batches come
 ===============  ====================================================================

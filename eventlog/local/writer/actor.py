@@ -94,6 +94,7 @@ class Actor:
         connections: Callable[[], int],
         on_dirty: Callable[[], None],
         on_due: Callable[[], None] = lambda: None,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.log = log
         self._connections = connections
@@ -106,9 +107,10 @@ class Actor:
         self._waiting: deque[tuple[Peer, Append]] = deque()
         self._refused: dict[Peer, tuple[int, int, EventLogError]] = {}
         """The last batch that was refused on each pipe: producer, its count, and why."""
-        self.groups = Coordinator(log, on_due, self._on_group_moved)
+        self.groups = Coordinator(log, on_due, self._on_group_moved, clock)
         self.counters = self.groups.store.counters
-        self._started_s = time.monotonic()
+        self._clock = clock
+        self._started_ns = clock()
 
     def handle(self, peer: Peer, message: ClientMessage) -> None:
         """Carry out one message and say the answer, now or later.
@@ -164,7 +166,7 @@ class Actor:
     def statistics(self) -> WriterStatistics:
         """What was counted, and how many there are now of what comes and goes."""
         return self.counters.statistics(
-            uptime_s=time.monotonic() - self._started_s,
+            uptime_s=(self._clock() - self._started_ns) / 1e9,
             waiting=len(self._waiting),
             parked=len(self._parked),
             unsynced=len(self._unsynced) + len(self._awaiting_sync),
