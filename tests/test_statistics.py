@@ -54,7 +54,7 @@ def test_a_writer_that_does_not_know_the_question_hangs_up_and_the_answer_is_non
         return is_request
 
     writer = ScriptedWriter(log_id=ID, breaks=breaks)
-    channel = Channel("log", ID, 1 << 20)
+    channel = Channel("log", ID, 1 << 20, 1)
     assert writer.run(channel.statistics()) is None
     assert (writer.pipes, len(hung_up)) == (2, 2)
     assert not channel.is_open
@@ -70,7 +70,7 @@ class CountingWriter(ScriptedWriter):
 
 
 def test_a_writer_that_knows_it_answers() -> None:
-    counted = CountingWriter(log_id=ID).run(Channel("log", ID, 1 << 20).statistics())
+    counted = CountingWriter(log_id=ID).run(Channel("log", ID, 1 << 20, 1).statistics())
     assert counted == WriterStatistics(batches=7)
 
 

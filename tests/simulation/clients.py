@@ -6,7 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from eventlog.api.positions import SeekPosition
 from eventlog.api.stream_options import StreamOptions
@@ -14,6 +14,7 @@ from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, EventsTruncated, WriterUnavailable
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.record_batch import PackedBatch
+from eventlog.local.client.conversations import Channel
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.out_batch import OutBatch
@@ -31,6 +32,7 @@ OVERSIZE_EVENTS: Final = 5
 """So many of the largest events fit a frame, and no segment."""
 
 Note = Callable[..., None]
+AnyOutbox = TypeVar("AnyOutbox", bound=Outbox)
 
 
 def new_handle(directory: str) -> LocalHandle:
@@ -70,9 +72,24 @@ class Client(ABC):
         self.handle = new_handle(ways.directory)
         self.lines: list[Line] = []
 
+    def new_channel(self) -> Channel:
+        """A conversation's state; all processes have the same number, in every run."""
+        control = self.handle.reader.control
+        limit = self.handle.options.frame_bytes_max
+        return Channel(self.ways.directory, control.log_id, limit, pid=1)
+
+    def new_outbox(self, kind: type[AnyOutbox]) -> AnyOutbox:
+        """A producer, whose number comes from the seed; there are no staging rings."""
+        channel, rng = self.new_channel(), self.rng
+        return kind(
+            channel,
+            self.handle.options,
+            randbits=lambda bits: rng.getrandbits(bits) | 1 << bits - 1,
+        )
+
     def new_line(self) -> Line:
         """Another conversation."""
-        return self.line_of(self.handle.new_channel())
+        return self.line_of(self.new_channel())
 
     def line_of(self, channel: Any) -> Line:
         """A line for an outbox's channel."""
@@ -110,7 +127,7 @@ class Producer(Client):
 
     def __init__(self, name: str, ways: Ways) -> None:
         super().__init__(name, ways)
-        self._outbox: Outbox = self.handle.new_outbox()
+        self._outbox = self.new_outbox(Outbox)
         self._line = self.line_of(self._outbox.channel)
 
     def own_actions(self) -> list[Action]:

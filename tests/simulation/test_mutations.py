@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventlog.errors import LogFull
-from eventlog.local.client.member_pipe import MemberPipe
+from eventlog.local.client.membership import Membership
 from eventlog.local.client.outbox import Outbox
 from eventlog.local.groups import endings, leasing, reconcile, records
 from eventlog.local.groups.coordinator import Coordinator
@@ -155,7 +155,7 @@ def reject_without_a_letter(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_compare(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(MemberPipe, "_compare", lambda *_: None)
+    patch.setattr(Membership, "_compare", lambda *_: None)
 
 
 BREAKS: list[tuple[Break, str]] = [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.simulation.members import Member
-from tests.simulation.world import SEGMENT_BYTES, Plan, World, one_world, simulate
+from tests.simulation.world import SEGMENT_BYTES, Plan, World, simulate
 
 OPTIONS = {"segment_bytes": SEGMENT_BYTES, "durability": "memory"}
 QUIET = Plan(
@@ -29,10 +28,9 @@ def world(tmp_path: Path) -> Iterator[World]:
     """One member, and no faults but those of the test."""
     made = World(1, str(tmp_path / "log"), QUIET)
     made.writer.spare()
-    with one_world(random.Random(1)):
-        made.populate()
-        yield made
-        made.close()
+    made.populate()
+    yield made
+    made.close()
 
 
 def go_on(world: World, until: Callable[[], object]) -> None:
@@ -53,13 +51,13 @@ def test_a_member_that_is_taken_for_a_new_one_still_signs_its_page(world: World)
     So when it died, what it had begun was given back as if it had not been: an event that killed
     its workers would have killed them for ever.
     """
-    go_on(world, lambda: (one := member_of(world)) and one.link and one.pipe.page)
+    go_on(world, lambda: (one := member_of(world)) and one.link and one.page)
     member = member_of(world)
     assert member is not None
     assert member.link is not None
     world.break_pipe(member.link)
     # As after as many joins as there are pages.
-    world.writer.actor.groups.store._next_slot = member.pipe.slot
+    world.writer.actor.groups.store._next_slot = member.membership.slot
     go_on(world, lambda: any(entry.what == "handling" for entry in world.history))
     (begun,) = [entry for entry in world.history if entry.what == "handling"]
     world.kill(member)

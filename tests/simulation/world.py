@@ -11,14 +11,9 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest import mock
 
 from eventlog.config import Retention
-from eventlog.local.client import conversations, member_pipe, outbox
 from eventlog.local.groups.stored import read_dead_letters
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.local.wire.connection import Connection, Role
@@ -311,62 +306,16 @@ class World:
         self.writer.close()
 
 
-class _Thread:
-    """What a member's pipe takes for its second thread, which the simulation takes the place of."""
-
-    def __init__(self, **_: Any) -> None:
-        pass
-
-    def start(self) -> None:
-        pass
-
-    def join(self) -> None:
-        pass
-
-
-class _Condition:
-    """Nothing ever waits: whoever would is an action that is not offered yet."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def wait_for(self, _condition: Any, _timeout: float | None = None) -> None:
-        pass
-
-    def notify_all(self) -> None:
-        pass
-
-
-@contextmanager
-def one_world(rng: random.Random) -> Iterator[None]:
-    """Chance, threads and this process's number are the simulation's own."""
-    chance = SimpleNamespace(randbits=lambda bits: rng.getrandbits(bits) | 1 << bits - 1)
-    threads = SimpleNamespace(Thread=_Thread, Condition=_Condition, current_thread=lambda: None)
-    with ExitStack() as stack:
-        for module, name, value in (
-            (outbox, "secrets", chance),
-            (member_pipe, "secrets", chance),
-            (member_pipe, "threading", threads),
-            (conversations, "os", SimpleNamespace(getpid=lambda: 1)),
-        ):
-            stack.enter_context(mock.patch.object(module, name, value))
-        yield
-
-
 def simulate(seed: int) -> Result:
     """The history of a seed, judged."""
     base = MEMORY if os.access(MEMORY, os.W_OK) else tempfile.gettempdir()
     directory = tempfile.mkdtemp(prefix="eventlog-simulation-", dir=base)
     world = World(seed, os.path.join(directory, "log"))
     try:
-        with one_world(world.rng):
-            try:
-                world.run()
-            finally:
-                world.close()
+        try:
+            world.run()
+        finally:
+            world.close()
     except Exception as error:
         tail = "\n".join(map(str, world.history[-30:]))
         error.add_note(f"seed {seed}, {world.plan}\n{tail}")

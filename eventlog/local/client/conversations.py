@@ -17,7 +17,6 @@ whose caller was cancelled is recognised and passed over.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -102,8 +101,9 @@ Steps = Generator[Operation, Any, Result]
 class Channel:
     """The state of one pipe's conversation, which outlives the pipe."""
 
-    def __init__(self, path: str, log_id: bytes, frame_bytes_max: int) -> None:
+    def __init__(self, path: str, log_id: bytes, frame_bytes_max: int, pid: int) -> None:
         self.path = path
+        self._pid = pid
         self._log_id = log_id
         self._frame_bytes_max = frame_bytes_max
         self._connection = Connection(Role.CLIENT, frame_bytes_max)
@@ -127,7 +127,7 @@ class Channel:
         self.is_open = False
         yield OPEN_PIPE
         self._connection = Connection(Role.CLIENT, self._frame_bytes_max)
-        yield Send([frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, os.getpid()))])
+        yield Send([frame(Hello(HELLO_MAGIC, PROTOCOL_VERSION, self._pid))])
         welcome: Message | None = None
         while welcome is None:
             for message in (yield from self.receive()):
