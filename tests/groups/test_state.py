@@ -16,7 +16,7 @@ from eventlog.local.groups.endings import settlement
 from eventlog.local.groups.ranges import Range, RangeSet, ranges_of
 from eventlog.local.groups.records import Failed, GroupRecord, Ordering, group_record
 from eventlog.local.groups.state import RECENT_MAX, GroupState
-from eventlog.local.storage.members import DONE, RETURNED, STARTED
+from eventlog.local.storage.members import DONE, FAILED, RETURNED, STARTED
 
 A, B = 11, 22
 MEMBERS = (1, 2, 3)
@@ -234,9 +234,13 @@ def test_as_many_leases_are_remembered_as_can_be_repeated() -> None:
         (bytes([DONE, STARTED]), [("failed", 9, 2), ("done", 9, [(1, 1)]), ("back", 9, [(5, 6)])]),
         (bytes([DONE] * 5), [("done", 9, [(1, 2), (5, 6)])]),
         (bytes([STARTED] * 3), [*(("failed", 9, n) for n in (1, 2, 5)), ("back", 9, [(6, 6)])]),
+        (
+            bytes([FAILED, STARTED, STARTED]),
+            [("failed", 9, 1), ("failed", 9, 2), ("failed", 9, 5), ("back", 9, [(6, 6)])],
+        ),
         (bytes([99, RETURNED, DONE]), [("done", 9, [(5, 5)]), ("back", 9, [(1, 2), (6, 6)])]),
     ],
-    ids=["not its page", "half done", "done", "all begun", "nonsense"],
+    ids=["not its page", "half done", "done", "all begun", "failed", "nonsense"],
 )
 def test_a_lease_ends_as_the_page_says(page: bytes, wanted: Records) -> None:
     state = group(("lease", 9, 1, [(1, 2), (5, 6)]))
@@ -244,6 +248,21 @@ def test_a_lease_ends_as_the_page_says(page: bytes, wanted: Records) -> None:
     for kind, *fields in wanted:
         apply(state, kind, *fields)
     assert state.leases == {}
+
+
+def test_a_failure_that_nobody_heard_of_counts_beside_a_shared_death() -> None:
+    # Writer and member died at once, when the next event had begun: both were given back, and the
+    # one that had failed for the last time was handed out once more as if it had not.
+    leased = [("options", "", 1), ("lease", 9, 1, [(1, 2)])]
+    state = group(*leased)
+    page = bytes([FAILED, STARTED])
+    assert settlement(state, state.leases[9], page) == [record("failed", 9, n) for n in (1, 2)]
+    page = bytes([FAILED, STARTED, STARTED])
+    state = group(("options", "", 1), ("lease", 9, 1, [(1, 3)]))
+    assert settlement(state, state.leases[9], page, is_excused=True) == [
+        record("failed", 9, 1),
+        record("back", 9, [(2, 3)]),
+    ]
 
 
 def test_a_page_says_nothing_of_what_is_settled_already() -> None:

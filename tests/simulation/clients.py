@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -22,7 +22,7 @@ from eventlog.local.client.outbox import Outbox
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.wire.messages import Ack, Park, Seek
 from tests.simulation.line import Line, OpenLink
-from tests.simulation.writer import Action
+from tests.simulation.writer import Action, Link
 
 KEYS: Final = (None, "a", "a", "b", "c")
 OPTIONS: Final = StreamOptions()
@@ -60,6 +60,18 @@ class Ways:
         """What events may be beyond their value, in bytes."""
         self.keys: dict[str, str | None] = {}
         """Of every value."""
+        self.has_forked = False
+        """A child of the process that ends holds its pipes still."""
+        self.held: list[Link] = []
+        """Pipes of processes that have ended, held by their children."""
+
+    def hang_up(self, links: Iterable[Link | None]) -> None:
+        """The process at this end of the pipes has ended."""
+        for link in links:
+            if link is not None and self.has_forked:
+                self.held.append(link)
+            elif link is not None:
+                link.hang_up(self.rng)
 
 
 class Client(ABC):
@@ -116,8 +128,7 @@ class Client(ABC):
 
     def leave(self) -> None:
         """Give back what the simulation's own process has of it."""
-        for line in self.lines:
-            line.die()
+        self.ways.hang_up(line.die() for line in self.lines)
         self.lines.clear()
         self.handle.close()
 
@@ -269,7 +280,7 @@ class Subscriber(Client):
 
     def _begin_again(self) -> None:
         if not self._parking.is_idle:
-            self._parking.die()
+            self.ways.hang_up([self._parking.die()])
             self.lines.remove(self._parking)
             self._parking = self.new_line()
         self._close_feed()

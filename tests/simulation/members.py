@@ -236,6 +236,7 @@ class Member(Client):
                 key=envelope.key,
                 attempt=attempt,
                 lease=lease.held.lease_id,
+                value=envelope.event[0],
             )
 
     def _end_handler(self) -> None:
@@ -244,6 +245,7 @@ class Member(Client):
         assert envelope is not None
         assert lease is not None
         seq_no = envelope.seq_no or 0
+        envelope.event[0] = "changed by a handler"
         fails = not self.ways.is_settling and self.rng.random() < 0.25
         if fails:
             self._note_handled(seq_no, "failed")
@@ -281,9 +283,8 @@ class Member(Client):
         self.ways.left.append(self.name)
 
     def leave(self) -> None:
-        if self.link is not None:
-            self.link.hang_up(self.rng)
-            self.link = None
+        self.ways.hang_up([self.link])
+        self.link = None
         self.membership.close()
         self.events.close()
         super().leave()

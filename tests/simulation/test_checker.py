@@ -161,8 +161,8 @@ def group(ordering: str = "", max_deliveries: int = 2) -> Told:
     return "group", "group", {"ordering": ordering, "max_deliveries": max_deliveries}
 
 
-def begin(who: str, seq_no: int, lease: int, attempt: int = 1) -> Told:
-    fields = {"seq_no": seq_no, "key": "k", "attempt": attempt, "lease": lease}
+def begin(who: str, seq_no: int, lease: int, attempt: int = 1, value: str = "a") -> Told:
+    fields = {"seq_no": seq_no, "key": "k", "attempt": attempt, "lease": lease, "value": value}
     return who, "handling", fields
 
 
@@ -192,7 +192,7 @@ def result(batch: int, of: int, lease: int, who: str) -> Told:
 def drained(at: int, *letters: int, **keys: str) -> list[Told]:
     return [
         ("end", "keys", {"keys": {int(number[1:]): key for number, key in keys.items()}}),
-        ("end", "letters", {"seq_nos": list(letters)}),
+        ("end", "letters", {"values": dict.fromkeys(letters)}),
         ("end", "drained", {"at": at}),
     ]
 

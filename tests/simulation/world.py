@@ -47,14 +47,14 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, rng: random.Random) -> Plan:
-        """One by chance; a log with retention has no group, whose results would wait for room."""
+        """One by chance."""
         options: dict[str, Any] = {
             "segment_bytes": SEGMENT_BYTES,
             "durability": rng.choice(["memory", "memory", "memory", "disk", "sync"]),
         }
         members = rng.choice([0, 1, 2, 2, 3])
-        if members == 0 and rng.random() < 0.6:
-            keep = rng.random() < 0.5
+        if rng.random() < (0.3 if members else 0.6):
+            keep = rng.random() < (0.8 if members else 0.5)
             options["retention"] = Retention(max_bytes=2 * SEGMENT_BYTES, keep_unacked=keep)
             options["on_full"] = rng.choice(["wait", "error"])
         return cls(
@@ -91,7 +91,15 @@ class World:
         self.checker = HistoryChecker()
         self.step = 0
         self.now_ns = 0
-        self.writer = Writer(directory, self.rng, self.plan.options, self.note, lambda: self.now_ns)
+        self.wall_offset_ns = 0
+        self.writer = Writer(
+            directory,
+            self.rng,
+            self.plan.options,
+            self.note,
+            lambda: self.now_ns,
+            lambda: 10**18 + self.now_ns + self.wall_offset_ns,
+        )
         self.ways = Ways(directory, self.rng, self.note, self.open_link)
         if "retention" in self.plan.options:
             self.ways.paddings = (300, 900)
@@ -157,6 +165,9 @@ class World:
         self.clients.remove(client)
         if isinstance(client, Member):
             self.writer.processes.discard(client.pid)
+            for pool in self.clients:
+                if isinstance(pool, Pool):
+                    pool.ended.append(client.membership.member_id)
         else:
             self._add(client.name.partition(".")[0])
 
@@ -214,8 +225,12 @@ class World:
     def _own_actions(self) -> list[Action]:
         if self._members_wanted():
             return [lambda: self._add("member")]
+        if self.ways.held and self.rng.random() < 0.1:
+            return [lambda: self.ways.held.pop().hang_up(self.rng)]
         if self.writer.next_due() is not None or not self.writer.is_up:
             return [self._let_time_pass]
+        if self.ways.held:
+            return [lambda: self.ways.held.pop().hang_up(self.rng)]
         return []
 
     def _let_time_pass(self) -> None:
@@ -226,8 +241,10 @@ class World:
         self.writer.resume()
 
     def _fail(self) -> None:
-        kind = self.rng.choice(["writer", "pipe", "client", "member"])
-        if kind == "writer" and self.writer.is_up:
+        kind = self.rng.choice(["writer", "pipe", "client", "member", "clock"])
+        if kind == "clock":
+            self._jump()
+        elif kind == "writer" and self.writer.is_up:
             self.rng.choice([self.writer.kill, self.writer.doom, self.writer.leave])()
         elif kind == "pipe" and self.writer.links:
             self.break_pipe(self.rng.choice(list(self.writer.links)))
@@ -236,10 +253,18 @@ class World:
             if wanted:
                 self.kill(self.rng.choice(wanted))
 
+    def _jump(self) -> None:
+        """Somebody sets the machine's clock: no event is deleted by that, and no backoff ends."""
+        self.counts["clock jumps"] += 1
+        self.wall_offset_ns = self.rng.choice([-1, 1]) * self.rng.choice([SECOND, 10**5 * SECOND])
+
     def kill(self, client: Client) -> None:
         """A client's process dies."""
         self.counts[f"{type(client).__name__.lower()}s killed"] += 1
+        self.ways.has_forked = self.rng.random() < 0.2
+        self.counts["pipes held by children"] += self.ways.has_forked
         client.die()
+        self.ways.has_forked = False
         self._replace(client)
 
     def break_pipe(self, link: Link) -> None:
@@ -283,8 +308,9 @@ class World:
                     keys[envelope.seq_no] = None if value.startswith(RESULT) else envelope.key
             self.note("end", "log", first=log.first_available, events=events)
             self.note("end", "keys", keys=keys)
-            letters = [letter.seq_no for letter in read_dead_letters(self.directory, GROUP)]
-            self.note("end", "letters", seq_nos=letters)
+            letters = read_dead_letters(self.directory, GROUP)
+            values = {one.seq_no: None if one.event is None else one.event[0] for one in letters}
+            self.note("end", "letters", values=values)
             self.note("end", "drained", at=log.position_of(GROUP))
             self._check_readers(log)
         finally:

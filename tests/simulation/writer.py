@@ -72,12 +72,14 @@ class Writer:
         options: dict[str, Any],
         note: Callable[..., None],
         clock: Callable[[], int],
+        wall_clock: Callable[[], int],
     ) -> None:
         self._directory = directory
         self._rng = rng
         self._options = options
         self._note = note
         self._clock = clock
+        self._wall_clock = wall_clock
         self.links: dict[Link, Connection] = {}
         self.is_up = False
         self.may_die = True
@@ -100,9 +102,7 @@ class Writer:
         """Work that a thread of the writer does, with its next call."""
         self._is_dirty = self._is_syncing = self._wants_spare = False
         try:
-            self.log = open_storage(
-                self._directory, self._files, lambda: 10**18 + self._clock(), **self._options
-            )
+            self.log = open_storage(self._directory, self._files, self._wall_clock, **self._options)
             self.log.control.writer_pid = 1  # the same in every process that simulates
             self.service = Service(
                 self.log,

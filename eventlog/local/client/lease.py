@@ -31,6 +31,7 @@ from eventlog.local.client.lease_holder import Holder
 from eventlog.local.groups.ranges import ranges_of
 from eventlog.local.storage.members import (
     DONE,
+    FAILED,
     NOT_STARTED,
     PAGE,
     RETURNED,
@@ -248,12 +249,10 @@ class LocalLease(Lease):
     # --- failures ----------------------------------------------------------------------------
 
     def _failed(self, envelope: EventEnvelope, failure: Failure) -> None:
-        """Say it; the row in the page stays.
-
-        Should both the writer and this process die before the writer has heard it, the page says
-        that a delivery began.
-        """
+        """Say it, and have it in the page should both the writer and this process die now."""
         seq_no = envelope.seq_no or 0
+        if not self._is_over:
+            self._page.states[self._row_of(seq_no)] = FAILED
         is_last = failure.is_final or self._attempt_of(seq_no) >= self.member.max_deliveries
         letter = b""
         if is_last:
@@ -343,9 +342,7 @@ class LocalLease(Lease):
 
     def _refused(self, returned: list[tuple[int, EventEnvelope]], error: EventLogError) -> None:
         """The output has refused the results of these events: their deliveries have failed."""
-        for row, envelope in returned:
-            if not self._is_over:
-                self._page.states[row] = STARTED  # it has failed, whoever dies next
+        for _, envelope in returned:
             attempt = self._attempt_of(envelope.seq_no or 0)
             self._failed(envelope, self.member.on_refused(envelope, attempt, error))
 

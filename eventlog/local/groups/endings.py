@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from eventlog.local.groups import records
 from eventlog.local.groups.ranges import Range, RangeSet
 from eventlog.local.groups.state import GroupState, Lease
-from eventlog.local.storage.members import DONE, NOT_STARTED, STARTED
+from eventlog.local.storage.members import DONE, FAILED, NOT_STARTED, STARTED
 
 
 def begun_in(lease: Lease, page: bytes) -> list[int]:
@@ -29,7 +29,9 @@ def settlement(
     for seq_no, state in _rows(lease, page):
         if seq_no not in lease.open:
             continue
-        if state == STARTED and not is_excused:
+        if state == FAILED:
+            ends.append(records.Failed(group.name, lease.lease_id, seq_no))
+        elif state == STARTED and not is_excused:
             if len(begun) == 1 or not group.is_last_delivery(seq_no):
                 ends.append(records.Failed(group.name, lease.lease_id, seq_no))
             else:
