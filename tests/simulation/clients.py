@@ -140,11 +140,13 @@ class Producer(Client):
         super().__init__(name, ways)
         self._outbox = self.new_outbox(Outbox)
         self._line = self.line_of(self._outbox.channel)
+        self.told: EventLogError | None = None
+        """What the last answer was, if it was a refusal."""
 
     def own_actions(self) -> list[Action]:
         found: list[Action] = []
         if not self.ways.is_settling and self._outbox.pending < PENDING_MAX:
-            found.append(self._append)
+            found.append(self.append)
         if self._line.is_idle and self._outbox.pending:
             found.append(self._deliver)
         return found
@@ -153,7 +155,8 @@ class Producer(Client):
         pending_max = 0 if self.ways.is_settling else self.rng.choice([0, 0, 1])
         self._line.begin(self._outbox.deliver(pending_max), lambda _result, _error: None)
 
-    def _append(self) -> None:
+    def append(self) -> None:
+        """Put another batch on its way."""
         if self.rng.random() < 0.03:
             values = [self._value() for _ in range(OVERSIZE_EVENTS)]
             packed = pack(values, self.ways.keys, EVENT_BYTES_MAX - 64)
@@ -162,8 +165,12 @@ class Producer(Client):
             packed = pack(values, self.ways.keys, self.rng.choice(self.ways.paddings))
         batch = self._outbox.add_packed(packed)
         number = next(self.ways.serial)
-        batch.on_done = lambda: note_answer(self, number, batch)
+        batch.on_done = lambda: self._on_done(number, batch)
         self.note("append", batch=number, values=values)
+
+    def _on_done(self, number: int, batch: OutBatch) -> None:
+        self.told = batch.error
+        note_answer(self, number, batch)
 
     def _value(self) -> str:
         value = f"{self.name}.{next(self.ways.serial)}"

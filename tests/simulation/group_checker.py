@@ -197,7 +197,7 @@ class GroupChecker(Checker):
 
     def _check_value(self, who: str, seq_no: int, value: str) -> None:
         """Handlers may change their event; nobody else sees that."""
-        if value != self._appended.get(seq_no, value):
+        if value and value != self._appended.get(seq_no, value):
             text = f"{who} event {seq_no} as {value!r} instead of {self._appended[seq_no]!r}"
             self.blame("changed event", text)
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from eventlog.api.group import Failure
-from eventlog.errors import EventLogError
+from eventlog.errors import EventLogError, LogDeleted
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.conversations import Steps
@@ -102,6 +102,16 @@ class Member(Client):
         return nullcontext()
 
     @property
+    def is_running(self) -> bool:
+        """Whether its handler runs."""
+        return self._running is not None
+
+    @property
+    def told(self) -> EventLogError | None:
+        """Why it is no member any more."""
+        return self.membership.failure
+
+    @property
     def page(self) -> MemberPage | None:
         return self.membership.page
 
@@ -141,6 +151,8 @@ class Member(Client):
     # --- the reader thread -------------------------------------------------------------------
 
     def own_actions(self) -> list[Action]:
+        if isinstance(self.membership.failure, LogDeleted):
+            return []
         if self._is_leaving and self.membership.has_joined and not self.membership.unanswered:
             return [self._left]
         found: list[Action] = []
@@ -178,7 +190,11 @@ class Member(Client):
             op = self._settles.pop(request_id, None) if self.membership.has_joined else None
             if op is not None:
                 self.note("settled", op=op, is_taken=not isinstance(message, Failed))
-            self.membership.hear(message)
+            try:
+                self.membership.hear(message)
+            except LogDeleted as error:
+                self.membership.fail(error)
+                return
 
     # --- the worker's thread -----------------------------------------------------------------
 

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from eventlog.errors import LogFull
+from eventlog.event.envelope import EventEnvelope
+from eventlog.local.client import lease
+from eventlog.local.client.member_events import MemberEvents
 from eventlog.local.client.membership import Membership
 from eventlog.local.client.outbox import Outbox
 from eventlog.local.groups import endings, leasing, reconcile, records
@@ -19,10 +22,11 @@ from eventlog.local.groups.order import _Line
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.batch_reader import BatchReader
 from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.members import MemberPage
+from eventlog.local.storage.members import STARTED, MemberPage
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.writer.actor import Waiting
+from eventlog.local.writer.service import Service
 from tests.simulation.world import simulate
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -158,6 +162,26 @@ def never_compare(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Membership, "_compare", lambda *_: None)
 
 
+def keep_what_handlers_have(patch: pytest.MonkeyPatch) -> None:
+    real = MemberEvents.envelope
+
+    def envelope(self: MemberEvents, seq_no: int) -> EventEnvelope:
+        found = real(self, seq_no)
+        if 0 <= seq_no - self._base < len(self._events):
+            self._events[seq_no - self._base] = found
+        return found
+
+    patch.setattr(MemberEvents, "envelope", envelope)
+
+
+def stay_in_a_deleted_log(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Service, "is_deleted", lambda _self: False)
+
+
+def forget_failures_nobody_heard_of(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lease, "FAILED", STARTED)
+
+
 BREAKS: list[tuple[Break, str]] = [
     (forget_producers, "duplicate"),
     (forget_producers_at_a_start, "duplicate"),
@@ -173,6 +197,8 @@ BREAKS: list[tuple[Break, str]] = [
     (forget_acks_of_results, "own result"),
     (take_keys_at_once, "key order"),
     (reject_without_a_letter, "dead letter"),
+    (keep_what_handlers_have, "changed event"),
+    (stay_in_a_deleted_log, "another log"),
 ]
 RARE: list[tuple[Break, str]] = [
     (hold_whatever_is_said, "superseded delivery"),
@@ -180,6 +206,7 @@ RARE: list[tuple[Break, str]] = [
     (sign_no_page, "handled again"),
     (forget_acks_at_a_start, "not handled"),
     (never_compare, "key order"),
+    (forget_failures_nobody_heard_of, "handled again"),
 ]
 """They take several faults at the same time."""
 

@@ -6,6 +6,7 @@ turmoil nothing new is begun and nothing fails any more, until there is nothing 
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -14,9 +15,11 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from eventlog.config import Retention
+from eventlog.errors import LogDeleted
 from eventlog.local.groups.stored import read_dead_letters
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.local.wire.connection import Connection, Role
+from eventlog.testing import open_storage
 from tests.simulation.checker import HistoryChecker
 from tests.simulation.clients import Client, Producer, Subscriber, Ways
 from tests.simulation.group_checker import RESULT
@@ -58,7 +61,7 @@ class Plan(NamedTuple):
             options["retention"] = Retention(max_bytes=2 * SEGMENT_BYTES, keep_unacked=keep)
             options["on_full"] = rng.choice(["wait", "error"])
         return cls(
-            steps=rng.choice([60, 120, 240]),
+            steps=rng.choice([60, 120, 240, 480]),
             fault_share=rng.choice([0.0, 0.02, 0.05, 0.1]),
             producers=rng.choice([1, 2, 3]),
             subscribers=rng.choice([1, 1, 2]),
@@ -191,6 +194,8 @@ class World:
         self._settle()
         if not self.violations:
             self._tell_the_end()
+        if not self.violations and self.rng.random() < 0.2:
+            self.remake()
 
     def take_step(self) -> bool:
         """Do one of the things that can be done; false if there is none."""
@@ -241,7 +246,7 @@ class World:
         self.writer.resume()
 
     def _fail(self) -> None:
-        kind = self.rng.choice(["writer", "pipe", "client", "member", "clock"])
+        kind = self.rng.choice(["writer", "pipe", "client", "member", "member", "clock"])
         if kind == "clock":
             self._jump()
         elif kind == "writer" and self.writer.is_up:
@@ -250,8 +255,9 @@ class World:
             self.break_pipe(self.rng.choice(list(self.writer.links)))
         else:
             wanted = [one for one in self.clients if isinstance(one, Member) == (kind == "member")]
+            at_work = [one for one in wanted if isinstance(one, Member) and one.is_running]
             if wanted:
-                self.kill(self.rng.choice(wanted))
+                self.kill(self.rng.choice(at_work or wanted))
 
     def _jump(self) -> None:
         """Somebody sets the machine's clock: no event is deleted by that, and no backoff ends."""
@@ -316,6 +322,34 @@ class World:
         finally:
             log.close()
 
+    def remake(self) -> None:
+        """Somebody deletes the directory and makes another log in its place: nobody writes there.
+
+        Producers append once more, and members go on; what only looks is not asked.
+        """
+        self.counts["logs remade"] += 1
+        shutil.move(self.directory, f"{self.directory}.deleted")
+        open_storage(self.directory, segment_bytes=SEGMENT_BYTES).close()
+        users = [one for one in self.clients if isinstance(one, Producer | Member)]
+        for client in users:
+            if isinstance(client, Producer):
+                client.append()
+        for _ in range(REST_STEPS_MAX):
+            actors = [self.writer, *users]
+            actions = [action for actor in actors for action in actor.actions()]
+            if not actions:
+                break
+            self.step += 1
+            self.rng.choice(actions)()
+        for client in users:
+            if not isinstance(client.told, LogDeleted):
+                text = f"{client.name} was told {client.told!r}, and the log is another one"
+                self._blame("another log", text)
+        log = LogReader(self.directory)
+        if log.last_seq_no:
+            self._blame("another log", f"{log.last_seq_no} events were stored in the new log")
+        log.close()
+
     def _check_readers(self, log: LogReader) -> None:
         for client in self.clients:
             if isinstance(client, Subscriber):
@@ -337,6 +371,8 @@ def simulate(seed: int) -> Result:
     base = MEMORY if os.access(MEMORY, os.W_OK) else tempfile.gettempdir()
     directory = tempfile.mkdtemp(prefix="eventlog-simulation-", dir=base)
     world = World(seed, os.path.join(directory, "log"))
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # what retention deletes is told each time
     try:
         try:
             world.run()
@@ -347,6 +383,7 @@ def simulate(seed: int) -> Result:
         error.add_note(f"seed {seed}, {world.plan}\n{tail}")
         raise
     finally:
+        logging.disable(disabled)
         shutil.rmtree(directory)
     for what, name in FAULTS.items():
         world.counts[name] = sum(one.what == what for one in world.history)

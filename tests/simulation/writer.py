@@ -212,8 +212,9 @@ class Writer:
         connection = self.links[link]
         try:
             for message in connection.receive(piece_of(link.to_writer, self._rng)):
-                # The table of the connection allows no other.
-                assert self.service.hear(link, message)  # type: ignore[arg-type]
+                if not self.service.hear(link, message):  # type: ignore[arg-type]
+                    self.kill("the log was deleted")
+                    return
         except ProtocolError as error:
             self._note("writer", "protocol_error", of=link.owner, error=str(error))
             self.drop(link)
