@@ -107,6 +107,11 @@ class Member(Client):
         return self._running is not None
 
     @property
+    def is_storing(self) -> bool:
+        """Whether results of it are on their way."""
+        return self.results is not None and not self._results_line.is_idle
+
+    @property
     def told(self) -> EventLogError | None:
         """Why it is no member any more."""
         return self.membership.failure
@@ -201,7 +206,7 @@ class Member(Client):
     def _work(self) -> list[Action]:
         if self.membership.failure is not None:
             raise self.membership.failure
-        if self.results is not None and not self._results_line.is_idle:
+        if self.is_storing:
             return []  # it waits until its results are stored
         if self._running is not None:
             assert self._lease is not None
@@ -272,7 +277,7 @@ class Member(Client):
         else:
             self._note_handled(seq_no, "done")
             lease.done(envelope)
-        if self.rng.random() < 0.3 and (self.results is None or self._results_line.is_idle):
+        if self.rng.random() < 0.3 and not self.is_storing:
             self._settle()
 
     def _note_handled(self, seq_no: int, how: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eventlog.local.storage.members import PAGE
 from tests.simulation.members import Member
 from tests.simulation.world import SEGMENT_BYTES, Plan, World, simulate
 
@@ -74,3 +75,27 @@ def test_seeds_that_found_something(seed: int) -> None:
     And a batch that retention deleted before any snapshot knew its producer.
     """
     assert simulate(seed).violations == []
+
+
+def test_results_are_refused_in_order_when_the_page_was_wiped_meanwhile(world: World) -> None:
+    """The writer took the member for a new one, whose page counted nothing yet.
+
+    What had been counted as handled, before the results were refused, was taken back from nothing:
+    a ValueError ended the worker.
+    """
+    go_on(world, lambda: (one := member_of(world)) and one.is_storing)
+    member = member_of(world)
+    assert member is not None
+    assert member.link is not None
+    world.break_pipe(member.link)
+    world.writer.actor.groups.store._next_slot = member.membership.slot
+    member._hear()
+    member._connect()
+    while member.link.to_writer:
+        world.writer._hear(member.link)
+    while not member.membership.has_joined:
+        member._hear()
+    go_on(world, lambda: any(e.fields.get("error") == "StaleLease" for e in world.history))
+    assert member.page is not None
+    assert member.page.words[PAGE.word("handled")] == 0
+    assert world.violations == []
