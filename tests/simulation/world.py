@@ -114,7 +114,8 @@ class World:
         entry = Entry(self.step, who, what, fields)
         self.history.append(entry)
         self.checker.note(entry)
-        if what == "protocol_error":
+        # A pipe that a child holds may still have what its member said before it was dismissed.
+        if what == "protocol_error" and any(one.name == fields["of"] for one in self.clients):
             self._blame("protocol error", f"{fields['of']}: {fields['error']}")
 
     def open_link(self, owner: str) -> Link | None:
