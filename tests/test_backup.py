@@ -20,7 +20,7 @@ import pytest
 from eventlog import Retention, SeekPosition, blocking
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import CorruptLog, InvalidArgument, LogFull, LogNotFound
-from eventlog.local.groups import read_dead_letters, read_groups
+from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files
 from eventlog.local.storage.format import segment_name

@@ -23,7 +23,7 @@ from eventlog.event.record_batch import (
     unpack_body,
 )
 from eventlog.event.results import add_results, envelopes_of_results, result_id
-from eventlog.local.groups.stored import envelope_of_letter, fitting_letter
+from eventlog.local.groups.letter_content import envelope_of_letter, fitting_letter
 
 LIMIT = 1 << 20
 LOG = UUID(int=1)

@@ -44,7 +44,7 @@ ID = bytes(16)
 
 
 def channel(log_id: bytes = ID) -> Channel:
-    return Channel("/log", log_id, 1 << 20)
+    return Channel("/log", log_id, 1 << 20, 1)
 
 
 class ByHand:

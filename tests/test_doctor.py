@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from eventlog import Retention, blocking
+from eventlog.api.group import GroupReport
 from eventlog.api.positions import ConsumerState
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import LogInUse, LogNotFound, NotALog
-from eventlog.local.groups.stored import GroupReport
 from eventlog.local.storage.control import CONTROL
 from eventlog.local.storage.format import segment_name
 from eventlog.testing import batch_of, open_storage, stored_events

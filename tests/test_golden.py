@@ -18,7 +18,7 @@ from eventlog.errors import CorruptLog, UnknownFormat
 from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import FLAG_KEYED, key_hash
-from eventlog.local.groups import read_dead_letters, read_groups
+from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.local.storage.recovery import Damage

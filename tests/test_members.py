@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from eventlog.config import LEASE_RANGES_MAX
 from eventlog.errors import CorruptLog, LogFull, LogNotFound, StorageFailed
-from eventlog.local.groups.state import DONE, NOT_STARTED, STARTED
 from eventlog.local.storage.members import (
+    DONE,
     FILE_NAME,
     LEASE_EVENTS_MAX,
+    NOT_STARTED,
     PAGE,
     PAGE_BYTES,
+    STARTED,
     MemberPage,
     MemberPages,
 )

@@ -32,7 +32,7 @@ OPTIONS = LogOptions.of(AskedOptions(segment_bytes=8192))
 
 
 def new_outbox() -> Outbox:
-    return Outbox(Channel("/log", bytes(16), 1 << 20), OPTIONS)
+    return Outbox(Channel("/log", bytes(16), 1 << 20, 1), OPTIONS)
 
 
 def send(outbox: Outbox, *events: Any) -> list[OutBatch]:

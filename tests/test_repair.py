@@ -290,7 +290,7 @@ def test_a_lost_control_page_gives_no_epoch_twice(log: Path, trace: str) -> None
             writer.append(batch_of("." * 300))
     writer.close()
     lease = 7 << 32 | 3
-    snapshot: list[Any] = [None, 3, 0, [], [], [], [], [], [], 0]
+    snapshot: list[Any] = ["", 3, 0, [], [], [], [], [], [], 0]
     snapshot[7] = [[9, 1, 1, 0, [lease] if trace == "recent" else []]]
     snapshot[8] = [[lease, 9, [[1, 1]], [[1, 1]]]] if trace == "state" else []
     with closing(Journal(str(log), "groups")) as groups:

@@ -29,7 +29,7 @@ from eventlog.testing import FailingFiles, batch_of, open_storage, stored_events
 from tests.faults.disk import PowerCuts
 from tests.faults.histories import booted
 from tests.faults.recorder import ForgetfulFiles, arena, materialise
-from tests.test_group_desk import M1, Member, Peer, World
+from tests.groups.world import M1, Member, Peer, World
 from tests.test_writer_process import ENVIRONMENT, stop_writer_of
 
 SEGMENT_BYTES = 4096
@@ -298,7 +298,7 @@ def _work(world: World) -> None:
     one.results(1, 2)
     _sync_all(world)
     one.settle(3)
-    one.bury(4)
+    one.reject(4)
     _sync_all(world)
     one.results(5, 6)
     _sync_all(world)

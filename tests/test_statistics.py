@@ -52,7 +52,7 @@ def test_a_writer_that_does_not_know_the_question_hangs_up_and_the_answer_is_non
         return is_request
 
     writer = ScriptedWriter(log_id=ID, breaks=breaks)
-    channel = Channel("log", ID, 1 << 20)
+    channel = Channel("log", ID, 1 << 20, 1)
     assert writer.run(channel.request(Statistics)) is None
     assert (writer.pipes, len(hung_up)) == (2, 2)
     assert not channel.is_open
@@ -68,7 +68,7 @@ class CountingWriter(ScriptedWriter):
 
 
 def test_a_writer_that_knows_it_answers() -> None:
-    report = CountingWriter(log_id=ID).run(Channel("log", ID, 1 << 20).request(Statistics))
+    report = CountingWriter(log_id=ID).run(Channel("log", ID, 1 << 20, 1).request(Statistics))
     assert statistics_of(report.numbers) == WriterStatistics(batches=7)
 
 

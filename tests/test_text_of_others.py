@@ -29,9 +29,9 @@ from eventlog import EventEnvelope, blocking
 from eventlog.cli.printing import clean
 from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.groups import pack_letter
 from eventlog.local.wire.group_messages import FailDelivery
 from eventlog.tools.transfer.json_lines import envelope_of_line
+from tests.groups.world import pack_letter
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENVIRONMENT: Final = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TERM": "dumb"}

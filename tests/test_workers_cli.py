@@ -20,10 +20,10 @@ import pytest
 from eventlog import InvalidArgument, blocking
 from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.groups import pack_letter
 from eventlog.local.wire.group_messages import FailDelivery
 from eventlog.testing import batch_of, open_storage
 from tests.commands import run_bytes
+from tests.groups.world import pack_letter
 from workers.cli import app
 from workers.cli.changes import changed, snapshot
 from workers.cli.show import Rate, bytes_of, moment_of

@@ -23,7 +23,7 @@ from eventlog.api.stream_options import StreamOptions
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.feed import Feed
-from eventlog.local.groups import read_dead_letters, read_groups
+from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.control import check_is_log
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.system import absolute_path

@@ -7,12 +7,12 @@
         |
     client      conversations with the writer, producers, members      writer    one process a log
         |                                                                 |
+        +--------- groups: who gets which events; the writer runs it -----+
         +--------- wire: what is said on a pipe --------------------------+
-        +--------- groups: what a group decides (pure) -------------------+
         +--------- storage: what lies in the directory -------------------+
 
 `rendezvous` is where the two sides meet: the lock and the socket. `client` and `writer` do not know
-each other.
+each other. Of `groups`, a client uses its values, and what reads a directory.
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from eventlog.errors import CorruptLog, EventsTruncated, InvalidArgument, LogNotFound
+from eventlog.local.groups import records
 from eventlog.local.groups.endings import settlement
+from eventlog.local.groups.records import LetterRecord, LetterStored, letter_record
 from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.stored import read_states
 from eventlog.local.storage import control as control_file
@@ -44,6 +46,7 @@ from eventlog.local.storage.journal import (
     framed,
     journal_header,
     read_records,
+    replaying,
 )
 from eventlog.local.storage.offsets import Offset, OffsetTable, table_bytes
 from eventlog.local.storage.producers import ProducerTable
@@ -77,7 +80,7 @@ class _Decisions:
 
     known_to: int
     states: list[GroupState]
-    letters: list[list[Any]]
+    letters: list[LetterRecord]
     rows: list[Offset]
 
 
@@ -177,17 +180,18 @@ class _Copy:
     def _read_decisions(self) -> _Decisions:
         log = self._log
         known_to = log.last_seq_no
-        before = read_records(log.directory, DEAD_NAME, self._files)
+        before = self._read_letters()
         states = read_states(log.directory)
-        after = read_records(log.directory, DEAD_NAME, self._files)
+        after = self._read_letters()
         # A letter is stored before its event is done, and dropped after its event is handed out
         # again: so those from before are kept, and those that came since are done.
         start = len(before) if after[: len(before)] == before else 0
-        fresh = [record for record in after[start:] if record[0] == "dead"]
+        fresh = [record for record in after[start:] if isinstance(record, LetterStored)]
         by_name = {state.name: state for state in states}
-        for _, name, seq_no, *_others, lease_id in fresh:
-            if name in by_name:
-                by_name[name].apply("buried", lease_id, seq_no)
+        for letter in fresh:
+            if letter.group in by_name:
+                rejected = records.Rejected(letter.group, letter.lease_id, letter.seq_no)
+                by_name[letter.group].apply(rejected)
         for state in states:
             _leave_members(state)
         try:
@@ -201,14 +205,19 @@ class _Copy:
             row._replace(position=by_name[row.name].position) if row.name in by_name else row
             for row in rows
         ]
-        return _Decisions(known_to, states, before + fresh, rows)
+        return _Decisions(known_to, states, [*before, *fresh], rows)
+
+    def _read_letters(self) -> list[LetterRecord]:
+        directory = self._log.directory
+        with replaying(directory, DEAD_NAME):
+            return [*map(letter_record, read_records(directory, DEAD_NAME, self._files))]
 
     def _write_decisions(self, decisions: _Decisions) -> None:
         self._write(offsets_file.FILE_NAME, table_bytes(decisions.rows))
         known_to = max(decisions.known_to, 1)
         self._write(producers_file.FILE_NAME, ProducerTable().to_bytes(known_to))
         if decisions.states or decisions.letters:
-            states = [["state", state.name, *state.snapshot()] for state in decisions.states]
+            states = [state.snapshot() for state in decisions.states]
             self._write(GROUPS_NAME, journal_header() + b"".join(map(framed, states)))
             letters = b"".join(map(framed, decisions.letters))
             self._write(DEAD_NAME, journal_header() + letters)
@@ -312,7 +321,7 @@ class _Copy:
 def _leave_members(state: GroupState) -> None:
     """Nobody is a member of the copy: what they have in their hands is nobody's."""
     for lease in list(state.leases.values()):
-        for kind, *fields in settlement(state, lease, b""):
-            state.apply(kind, *fields)
+        for record in settlement(state, lease, b""):
+            state.apply(record)
     for member_id in list(state.members):
-        state.apply("gone", member_id)
+        state.apply(records.Left(state.name, member_id))

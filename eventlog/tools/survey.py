@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from eventlog.checksum import crc32c
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
+from eventlog.local.groups.records import Snapshot, group_record
 from eventlog.local.storage import offsets
 from eventlog.local.storage.files import FILES, Files, os_errors, used_bytes
 from eventlog.local.storage.format import (
@@ -258,13 +258,13 @@ def later_records(data: bytes, position: int) -> list[list[Any]]:
 
 
 def lease_ids(record: list[Any]) -> list[int]:
-    """The numbers of leases that a record of the groups' journal names; see `groups.state`."""
-    with suppress(LookupError, TypeError, ValueError):
-        kind, _, *fields = record
-        if kind in ("lease", "done", "results", "back", "failed", "buried"):
-            return [int(fields[0])]
-        if kind == "state":
-            *_, members, leases, _ = fields
-            recent = [int(lease_id) for member in members for lease_id in member[4]]
-            return recent + [int(lease[0]) for lease in leases]
-    return []
+    """The numbers of leases that a record of the groups' journal names."""
+    try:
+        found = group_record(record)
+    except ValueError:
+        return []
+    if isinstance(found, Snapshot):
+        recent = [lease_id for member in found.members for lease_id in member.recent]
+        return recent + [lease.lease_id for lease in found.leases]
+    lease_id: int | None = getattr(found, "lease_id", None)
+    return [] if lease_id is None else [lease_id]

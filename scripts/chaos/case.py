@@ -12,7 +12,7 @@ from chaos import audit
 from chaos.audit import Consumer, Follower, Letter, Stored
 from chaos.records import lines_of
 from eventlog import CorruptLog, DeadLetter, blocking
-from eventlog.local.groups import read_dead_letters
+from eventlog.local.groups.stored import read_dead_letters
 
 LETTERS: Final = "letters"
 """The log with short retention whose dead letters are retried."""

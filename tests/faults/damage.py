@@ -14,8 +14,8 @@ from eventlog.testing import batch_of
 from eventlog.tools.verify import verify_log
 from tests.faults.disk import Image
 from tests.faults.recorder import image_of, materialise
-from tests.test_group_desk import M1, M2, Member
-from tests.test_group_desk import World as DeskWorld
+from tests.groups.world import M1, M2, Member
+from tests.groups.world import World as GroupsWorld
 
 HEADER_BYTES: Final = 160
 FLIPS: Final = (0xFF, 0x01, 0x80)
@@ -31,7 +31,7 @@ class Damage(NamedTuple):
 
 def make_image(directory: str, ending: str) -> tuple[Image, dict[int, Any]]:
     """A log with everything in it, and its events."""
-    desk = DeskWorld(directory, segment_bytes=4096)
+    desk = GroupsWorld(directory, segment_bytes=4096)
     for size in (10, 1200, 20, 1500, 30, 40, 1800, 50, 60):
         desk.log.append(batch_of(f"event {size} " + "y" * size, [size]), 7, size)
     desk.log.ack("alpha", 3)
@@ -41,7 +41,7 @@ def make_image(directory: str, ending: str) -> tuple[Image, dict[int, Any]]:
     one.lease(4)
     numbers = two.lease(3)
     one.results(1, 2)
-    two.bury(numbers[0])
+    two.reject(numbers[0])
     two.nack(numbers[1])
     one.page.states[0] = 1
     desk.append(4)
@@ -77,7 +77,7 @@ def check(directory: str, image: Image, events: dict[int, Any], damage: Damage) 
         check_reading(directory, events)
         segments = {name for name in image if name.endswith(".seg")}
         try:
-            desk = DeskWorld(directory)
+            desk = GroupsWorld(directory)
         except EventLogError:
             return
         try:

@@ -20,7 +20,7 @@ from tests.faults.groups import (
     results_in,
 )
 from tests.faults.histories import Step, booted
-from tests.test_group_desk import World as DeskWorld
+from tests.groups.world import World as GroupsWorld
 
 ENDINGS: Final = ("kill", "close", "roll and kill")
 WRITES: Final = ("write", "allocate", "create")
@@ -71,7 +71,7 @@ class FailingWorld(GroupWorld):
         if not self.is_up:
             return
         if step[0] in {"kill", "close"}:  # it is down, or could not start again
-            self.stop(DeskWorld.end)
+            self.stop(GroupsWorld.end)
             return
         if step[0] == "sync":
             self.desk.actor.on_sync_failed(error)
@@ -142,12 +142,12 @@ def _end(world: FailingWorld, ending: str) -> None:
         for _ in range(ROLLS):
             world.attempt(("fill",))
     if world.is_up:
-        world.stop(end_in_order if ending == "close" else DeskWorld.end)
+        world.stop(end_in_order if ending == "close" else GroupsWorld.end)
 
 
 def _check(world: FailingWorld) -> None:
     """The system is well again, and another writer starts."""
-    desk = DeskWorld(world.desk.directory)
+    desk = GroupsWorld(world.desk.directory)
     try:
         found = moment_of(desk, 0)
         results = results_in(desk.directory)

@@ -19,10 +19,11 @@ from typing import Any, Final, NamedTuple
 
 from eventlog.errors import EventLogError
 from eventlog.local.groups.ranges import RangeSet
-from eventlog.local.groups.state import STARTED, GroupState
+from eventlog.local.groups.records import Snapshot
+from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.stored import read_dead_letters
 from eventlog.local.storage.members import FILE_NAME as MEMBERS
-from eventlog.local.storage.members import PAGE_BYTES
+from eventlog.local.storage.members import PAGE_BYTES, STARTED
 from eventlog.local.wire.group_messages import Bury, DropDead, RetryDead
 from eventlog.local.wire.messages import Ack, Seek
 from eventlog.testing import batch_of, stored_events
@@ -30,8 +31,8 @@ from tests.faults.crashes import Crash, disk_after, kills, power_cuts
 from tests.faults.disk import Call, Disk
 from tests.faults.histories import Known, Step, Trace, booted
 from tests.faults.recorder import RecordingFiles, materialise
-from tests.test_group_desk import LETTER, M1, Member, accepted, check_state
-from tests.test_group_desk import World as DeskWorld
+from tests.groups.world import LETTER, M1, Member, accepted, check_state
+from tests.groups.world import World as GroupsWorld
 
 GROUP: Final = "g"
 EVERYTHING: Final = ((1, 1000),)
@@ -40,7 +41,7 @@ FILLER_BYTES: Final = 1500
 """Three such events, and the log rolls."""
 
 
-def end_in_order(desk: DeskWorld) -> None:
+def end_in_order(desk: GroupsWorld) -> None:
     """What `Server.run` does at its end, call by call: the one place to change together with it.
 
     `test_the_server_ends_as_these_histories_do` holds the two against each other.
@@ -53,7 +54,7 @@ class Moment(NamedTuple):
 
     calls: int
     """Made until then."""
-    snapshot: tuple[Any, ...] | None
+    snapshot: Snapshot | None
     """`None`: there was no group."""
     done: frozenset[int]
     dead: frozenset[int]
@@ -93,7 +94,7 @@ class GroupWorld:
 
     def __init__(self, directory: str, ordering: str, files: Any) -> None:
         self.files = files
-        self.desk = DeskWorld(directory, files, segment_bytes=4096)
+        self.desk = GroupsWorld(directory, files, segment_bytes=4096)
         self.ordering = ordering
         self.members: dict[int, tuple[Member, list[int]]] = {}
         self.next_member = M1
@@ -124,7 +125,7 @@ class GroupWorld:
             real(*record)
             self.note()
 
-        store.commit = commit
+        store.commit = store.letters._commit = commit
         self.note()
 
     @property
@@ -188,7 +189,7 @@ class GroupWorld:
                 self._page(member)
 
     def _asking(self) -> list[Any]:
-        return list(self.desk.actor.groups._leases._asking.get(GROUP, ()))
+        return list(self.desk.actor.groups._leasing._asking.get(GROUP, ()))
 
     def do_settle(self, place: int) -> None:
         found = self._someone(place)
@@ -229,13 +230,13 @@ class GroupWorld:
         found = self._someone(place)
         if found:
             self.otherwise.add(found[1][0])
-            accepted(found[0].bury(found[1][0]))
+            accepted(found[0].reject(found[1][0]))
             self.settled(found[1].pop(0))
 
     def do_condemned(self) -> None:
         """A pool buries what used up its deliveries."""
         if GROUP in self.desk.store.groups:
-            for number in list(self.desk.state().condemned):
+            for number in list(self.desk.state().exhausted):
                 self.otherwise.add(number)
                 accepted(self.desk.peer().ask(Bury, GROUP, 0, number, LETTER))
                 self.settled(number)
@@ -270,7 +271,7 @@ class GroupWorld:
         self.note()
 
     def _dead(self) -> list[int]:
-        return list(self.desk.store.dead.get(GROUP, RangeSet()).numbers())
+        return list(self.desk.store.letters.numbers.listed.get(GROUP, RangeSet()).numbers())
 
     def do_skip(self, seq_no: int) -> None:
         self._move(Ack, seq_no)
@@ -337,16 +338,16 @@ def results_in(directory: str) -> Counter[int]:
     return Counter(event[1] for event in stored_events(directory).values() if type(event) is list)
 
 
-def moment_of(desk: DeskWorld, calls: int) -> Moment:
+def moment_of(desk: GroupsWorld, calls: int) -> Moment:
     """What the group is now."""
     state = desk.store.groups.get(GROUP)
-    dead = frozenset(desk.store.dead.get(GROUP, RangeSet()).numbers())
+    dead = frozenset(desk.store.letters.numbers.listed.get(GROUP, RangeSet()).numbers())
     if state is None:
         return Moment(calls, None, frozenset(), dead)
     return Moment(calls, snapshot_of(state), done_in(state, desk.log.last_seq_no), dead)
 
 
-def snapshot_of(state: GroupState) -> tuple[Any, ...]:
+def snapshot_of(state: GroupState) -> Snapshot:
     """All of the state, in a form that does not change with it."""
     return copy.deepcopy(state.snapshot())
 
@@ -408,7 +409,7 @@ def crashes_of_recovery(
     disk = Disk.of(crash.image) if crash.is_power_cut else disk_after(history.trace, crash)
     files = RecordingFiles(disk)
     with booted(_boot_after(history, crash)):
-        desk = DeskWorld(directory, files, segment_bytes=4096)
+        desk = GroupsWorld(directory, files, segment_bytes=4096)
         desk.end()
         files.bury()
     inner = history.trace._replace(start=files.start, calls=files.calls, bounds=[], known=[])
@@ -438,7 +439,7 @@ def check(directory: str, history: GroupTrace, crash: Crash, *, is_thorough: boo
 
 
 def _check(directory: str, history: GroupTrace, crash: Crash, *, is_thorough: bool) -> None:
-    desk = DeskWorld(directory, segment_bytes=4096)
+    desk = GroupsWorld(directory, segment_bytes=4096)
     try:
         found = moment_of(desk, crash.calls)
         before, after = _around(history, crash)
@@ -472,7 +473,7 @@ def _around(history: GroupTrace, crash: Crash) -> tuple[Moment, Moment]:
 
 
 def _check_after_power_cut(
-    desk: DeskWorld, found: Moment, history: GroupTrace, crash: Crash
+    desk: GroupsWorld, found: Moment, history: GroupTrace, crash: Crash
 ) -> None:
     """Nothing is done that was not; nothing that was synced is undone."""
     until = [one for one in history.moments if one.calls <= crash.calls]
@@ -487,7 +488,7 @@ def _check_after_power_cut(
     assert not lost, f"{sorted(lost)} were done, and on the disk"
 
 
-def _check_results(desk: DeskWorld, history: GroupTrace, found: Moment) -> None:
+def _check_results(desk: GroupsWorld, history: GroupTrace, found: Moment) -> None:
     """A result is there if, and only if, its event is done; and once."""
     results = results_in(desk.directory)
     twice = results - history.stored
@@ -496,7 +497,7 @@ def _check_results(desk: DeskWorld, history: GroupTrace, found: Moment) -> None:
     assert results.keys() & only == found.done & only, "results and acknowledgements differ"
 
 
-def _check_explained(desk: DeskWorld, history: GroupTrace, found: Moment, crash: Crash) -> None:
+def _check_explained(desk: GroupsWorld, history: GroupTrace, found: Moment, crash: Crash) -> None:
     """Every event that is done was done by somebody, and what did it is there.
 
     A dead letter that was to be tried again and is not there any more is to be handed out.
@@ -515,7 +516,7 @@ def _check_explained(desk: DeskWorld, history: GroupTrace, found: Moment, crash:
     assert not lost, f"{sorted(lost)} are done, and nobody has handled or dropped them"
 
 
-def finish(desk: DeskWorld, found: Moment, *, has_sought: bool) -> None:
+def finish(desk: GroupsWorld, found: Moment, *, has_sought: bool) -> None:
     """Members of before are gone; another handles all that is left, each event once."""
     desk.actor.groups._clock = lambda: 10**18
     for state, member_id in list(desk.store.members()):
@@ -529,8 +530,8 @@ def finish(desk: DeskWorld, found: Moment, *, has_sought: bool) -> None:
             seen += numbers
             member.settle(*numbers)
             numbers = member.lease(50)
-        elif condemned := list(desk.state().condemned):  # with keys in order, others wait for them
-            for number in condemned:
+        elif exhausted := list(desk.state().exhausted):  # with keys in order, others wait for them
+            for number in exhausted:
                 desk.peer().ask(Bury, GROUP, 0, number, LETTER)
             numbers = member.leased()
         else:
@@ -541,7 +542,7 @@ def finish(desk: DeskWorld, found: Moment, *, has_sought: bool) -> None:
     assert not twice or has_sought, f"{sorted(twice)} have results, and are handed out again"
     left = set(range(1, desk.log.last_seq_no + 1)) - found.done - set(seen)
     results = {n for n, event in stored_events(desk.directory).items() if type(event) is list}
-    letters = set(desk.store.dead.get(GROUP, RangeSet()).numbers())
+    letters = set(desk.store.letters.numbers.listed.get(GROUP, RangeSet()).numbers())
     assert left <= letters | results
 
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from eventlog.config import Retention
-from eventlog.local.groups.stored import StoredLetters, pack_letter, read_dead_letters
+from eventlog.local.groups.stored import StoredLetters, read_dead_letters
 from eventlog.local.storage.files import FILES, Files
 from eventlog.local.wire.group_messages import Bury, DropDead, RetryDead
 from tests.faults.crashes import Crash
 from tests.faults.histories import Known, Step, Trace, booted
 from tests.faults.recorder import RecordingFiles, materialise
-from tests.test_group_desk import M1, Member, accepted
-from tests.test_group_desk import World as DeskWorld
+from tests.groups.world import M1, Member, accepted, pack_letter
+from tests.groups.world import World as GroupsWorld
 
 GROUP: Final = "g"
 OPTIONS: Final[dict[str, Any]] = {
@@ -49,7 +49,7 @@ class LettersWorld:
     """A log with short retention, and a group with one member."""
 
     def __init__(self, directory: str, files: Files) -> None:
-        self.desk = DeskWorld(directory, files, **OPTIONS)
+        self.desk = GroupsWorld(directory, files, **OPTIONS)
         self.files = files
         self.kept: set[int] = set()
         self.held: list[int] = []
@@ -163,7 +163,7 @@ def check(directory: str, history: LettersTrace, crash: Crash) -> None:
 
 
 def _check(directory: str, safe: frozenset[int]) -> None:
-    desk = DeskWorld(directory, FILES, **OPTIONS)
+    desk = GroupsWorld(directory, FILES, **OPTIONS)
     try:
         if GROUP not in desk.store.groups:
             assert not safe, f"the group is gone, with its letters {sorted(safe)}"
@@ -176,7 +176,7 @@ def _check(directory: str, safe: frozenset[int]) -> None:
         desk.end()
 
 
-def _handed_out(desk: DeskWorld, wanted: frozenset[int]) -> Iterator[tuple[int, Any]]:
+def _handed_out(desk: GroupsWorld, wanted: frozenset[int]) -> Iterator[tuple[int, Any]]:
     """Those of the wanted events that a member gets, and what a letter says that each is."""
     if not wanted:
         return

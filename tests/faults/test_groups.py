@@ -19,8 +19,8 @@ from tests.faults import failures, group_failures, groups
 from tests.faults.crashes import kills, power_cuts
 from tests.faults.histories import Step
 from tests.faults.recorder import RecordingFiles, arena
-from tests.test_group_desk import M1, Member
-from tests.test_group_desk import World as DeskWorld
+from tests.groups.world import M1, Member
+from tests.groups.world import World as GroupsWorld
 
 THOROUGH_EVERY = 10
 SLOW = pytest.mark.slow
@@ -112,15 +112,15 @@ def test_the_server_ends_as_these_histories_do(place: str, tmp_path: Path) -> No
 JOURNALS = (GROUPS_NAME, DEAD_NAME)
 
 
-def _desk_with_unsynced_groups(place: str, files: RecordingFiles) -> DeskWorld:
-    desk = DeskWorld(place, files, segment_bytes=4096)
+def _desk_with_unsynced_groups(place: str, files: RecordingFiles) -> GroupsWorld:
+    desk = GroupsWorld(place, files, segment_bytes=4096)
     desk.append(3)
     desk.open_group()
     member = Member(desk, M1)
     one, two, three = member.lease()
     member.settle(one)
     member.results(two)
-    member.bury(three)
+    member.reject(three)
     return desk
 
 

@@ -56,7 +56,7 @@ from eventlog.tools.transfer.packed import RecordReader, envelope_of_record
 from tests.faults.damage import Damage, check, events_in
 from tests.faults.disk import Image
 from tests.faults.recorder import arena, image_of, materialise
-from tests.test_group_desk import Peer, World
+from tests.groups.world import Peer, World
 
 GOLDEN: Final = Path(__file__).parent.parent / "golden" / "v1"
 SEGMENT: Final = "00000000000000000001.seg"

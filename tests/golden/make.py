@@ -26,10 +26,11 @@ from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import PackedBatch
 from eventlog.event.results import envelopes_of_results
-from eventlog.local.groups.stored import pack_letter
+from eventlog.local.groups import records
+from eventlog.local.groups.store import GroupStore
 from eventlog.local.storage.log import WritableLog
-from eventlog.local.writer.group_store import GroupStore
 from eventlog.testing import open_storage
+from tests.groups.world import pack_letter
 
 START_NS: Final = 1_700_000_000_000_000_000
 BOOT: Final = "00000000-0000-4000-8000-000000000000"
@@ -92,11 +93,13 @@ def fill_groups(log: WritableLog) -> None:
     store = GroupStore(log, TickingClock(START_NS).now)
     state = store.open_group("группа", "key", 3, 0)
     store.pages.make(0)
-    store.commit(state, "member", 7, 4242, 777, 0)
-    store.commit(state, "lease", 1, 7, [(1, 6)])
-    store.commit(state, "done", 1, [(1, 3)])
-    store.bury(state, 1, 4, pack_letter(event="text", key="k", headers=None, error="ValueError: 1"))
-    store.commit(state, "failed", 1, 5)
+    store.commit(records.Joined(state.name, 7, 4242, 777, 0))
+    store.commit(records.Leased(state.name, 1, 7, [(1, 6)]))
+    store.commit(records.Done(state.name, 1, [(1, 3)]))
+    store.letters.reject(
+        state, 1, 4, pack_letter(event="text", key="k", headers=None, error="ValueError: 1")
+    )
+    store.commit(records.Failed(state.name, 1, 5))
     store.sync()
     store.close()
 

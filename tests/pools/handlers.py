@@ -507,8 +507,8 @@ def die_once_behind_stored_results(mark: str) -> None:
     """An initializer: the first worker that has stored results is killed before it says so."""
     store = ResultWriter.store
 
-    def store_and_die(writer: ResultWriter, *arguments: Any) -> None:
-        store(writer, *arguments)
+    def store_and_die(writer: ResultWriter, *arguments: Any) -> Any:
+        yield from store(writer, *arguments)
         if not os.path.exists(mark):
             with open(mark, "x", encoding="utf-8"):
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-import eventlog.local.groups
 from eventlog import blocking
+from eventlog.local.groups import stored
 from tests.pools import handlers
 from tests.pools.parts import AT_ONCE, WAIT_S, drained, kill, until, until_noted
 from tests.pools.records import Record
@@ -412,9 +412,9 @@ def test_dead_letters_are_read_without_a_writer_and_retried_or_dropped_with_one(
     log.close()
     os.kill(pid, signal.SIGTERM)
     until(lambda: not os.path.exists(f"/proc/{pid}"))
-    assert list(eventlog.local.groups.read_dead_letters(log_path, "g")) == from_pool
+    assert list(stored.read_dead_letters(log_path, "g")) == from_pool
     assert [letter.event for letter in from_pool] == [-1, -3]
-    [report] = eventlog.local.groups.read_groups(log_path)
+    [report] = stored.read_groups(log_path)
     assert (report.name, report.dead_letters, report.lag, report.in_flight) == ("g", 2, 0, 0)
     with blocking.open(log_path) as again:
         assert again.drop_dead("g", [3, 99]) == 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from eventlog.api.positions import SeekPosition
 from eventlog.api.stream_options import StreamOptions
@@ -14,6 +14,7 @@ from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, EventsTruncated, WriterUnavailable
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.record_batch import PackedBatch
+from eventlog.local.client.conversations import Channel
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.out_batch import OutBatch
@@ -21,7 +22,7 @@ from eventlog.local.client.outbox import Outbox
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.wire.messages import Ack, Park, Seek
 from tests.simulation.line import Line, OpenLink
-from tests.simulation.writer import Action
+from tests.simulation.writer import Action, Link
 
 KEYS: Final = (None, "a", "a", "b", "c")
 OPTIONS: Final = StreamOptions()
@@ -31,6 +32,7 @@ OVERSIZE_EVENTS: Final = 5
 """So many of the largest events fit a frame, and no segment."""
 
 Note = Callable[..., None]
+AnyOutbox = TypeVar("AnyOutbox", bound=Outbox)
 
 
 def new_handle(directory: str) -> LocalHandle:
@@ -58,6 +60,18 @@ class Ways:
         """What events may be beyond their value, in bytes."""
         self.keys: dict[str, str | None] = {}
         """Of every value."""
+        self.has_forked = False
+        """A child of the process that ends holds its pipes still."""
+        self.held: list[Link] = []
+        """Pipes of processes that have ended, held by their children."""
+
+    def hang_up(self, links: Iterable[Link | None]) -> None:
+        """The process at this end of the pipes has ended."""
+        for link in links:
+            if link is not None and self.has_forked:
+                self.held.append(link)
+            elif link is not None:
+                link.hang_up(self.rng)
 
 
 class Client(ABC):
@@ -70,9 +84,24 @@ class Client(ABC):
         self.handle = new_handle(ways.directory)
         self.lines: list[Line] = []
 
+    def new_channel(self) -> Channel:
+        """A conversation's state; all processes have the same number, in every run."""
+        control = self.handle.reader.control
+        limit = self.handle.options.frame_bytes_max
+        return Channel(self.ways.directory, control.log_id, limit, pid=1)
+
+    def new_outbox(self, kind: type[AnyOutbox]) -> AnyOutbox:
+        """A producer, whose number comes from the seed; there are no staging rings."""
+        channel, rng = self.new_channel(), self.rng
+        return kind(
+            channel,
+            self.handle.options,
+            randbits=lambda bits: rng.getrandbits(bits) | 1 << bits - 1,
+        )
+
     def new_line(self) -> Line:
         """Another conversation."""
-        return self.line_of(self.handle.new_channel())
+        return self.line_of(self.new_channel())
 
     def line_of(self, channel: Any) -> Line:
         """A line for an outbox's channel."""
@@ -99,8 +128,7 @@ class Client(ABC):
 
     def leave(self) -> None:
         """Give back what the simulation's own process has of it."""
-        for line in self.lines:
-            line.die()
+        self.ways.hang_up(line.die() for line in self.lines)
         self.lines.clear()
         self.handle.close()
 
@@ -110,13 +138,15 @@ class Producer(Client):
 
     def __init__(self, name: str, ways: Ways) -> None:
         super().__init__(name, ways)
-        self._outbox: Outbox = self.handle.new_outbox()
+        self._outbox = self.new_outbox(Outbox)
         self._line = self.line_of(self._outbox.channel)
+        self.told: EventLogError | None = None
+        """What the last answer was, if it was a refusal."""
 
     def own_actions(self) -> list[Action]:
         found: list[Action] = []
         if not self.ways.is_settling and self._outbox.pending < PENDING_MAX:
-            found.append(self._append)
+            found.append(self.append)
         if self._line.is_idle and self._outbox.pending:
             found.append(self._deliver)
         return found
@@ -125,7 +155,8 @@ class Producer(Client):
         pending_max = 0 if self.ways.is_settling else self.rng.choice([0, 0, 1])
         self._line.begin(self._outbox.deliver(pending_max), lambda _result, _error: None)
 
-    def _append(self) -> None:
+    def append(self) -> None:
+        """Put another batch on its way."""
         if self.rng.random() < 0.03:
             values = [self._value() for _ in range(OVERSIZE_EVENTS)]
             packed = pack(values, self.ways.keys, EVENT_BYTES_MAX - 64)
@@ -134,8 +165,12 @@ class Producer(Client):
             packed = pack(values, self.ways.keys, self.rng.choice(self.ways.paddings))
         batch = self._outbox.add_packed(packed)
         number = next(self.ways.serial)
-        batch.on_done = lambda: note_answer(self, number, batch)
+        batch.on_done = lambda: self._on_done(number, batch)
         self.note("append", batch=number, values=values)
+
+    def _on_done(self, number: int, batch: OutBatch) -> None:
+        self.told = batch.error
+        note_answer(self, number, batch)
 
     def _value(self) -> str:
         value = f"{self.name}.{next(self.ways.serial)}"
@@ -252,7 +287,7 @@ class Subscriber(Client):
 
     def _begin_again(self) -> None:
         if not self._parking.is_idle:
-            self._parking.die()
+            self.ways.hang_up([self._parking.die()])
             self.lines.remove(self._parking)
             self._parking = self.new_line()
         self._close_feed()

@@ -4,7 +4,7 @@
 entry            fields
 ===============  ==============================================================================
 `group`          `ordering`, `max_deliveries`: there is one, and it begins with the first event
-`handling`       `seq_no`, `key`, `attempt`, `lease`: a member's handler begins
+`handling`       `seq_no`, `key`, `attempt`, `lease`, `value`: a member's handler begins
 `handled`        `seq_no`, `lease`, `how`: it ends as `done`, `returned` (a result), or `failed`
 `append`         with `acks` and `lease`: a batch of results, which says that their events are done
 `stored`         its answer
@@ -14,7 +14,7 @@ entry            fields
 `cut_off`        the writer dropped the pipe of a member that lives: its `leases` are over
 `retry`          `seq_nos`: somebody asks for dead letters to be handed out again, now or later
 `log`, `keys`    at the end: what is stored, and the key of each event (`None` for results)
-`letters`        at the end: the `seq_nos` of the dead letters
+`letters`        at the end: the dead letters, `values` by number; `None` without a copy
 `drained`        at the end: everything up to `at` is done, or dead
 ===============  ==============================================================================
 
@@ -62,6 +62,11 @@ class GroupChecker(Checker):
         self._retried: set[int] = set()
         self._events: dict[int, str] = {}
         self._keys: dict[int, str | None] = {}
+        self._appended: dict[int, str] = {}
+        """The value of each event, as far as its producer was answered."""
+        self._batches: dict[int, Sequence[str]] = {}
+        self._told: list[tuple[str, int, str]] = []
+        """Who was given which event, and the value that it had."""
 
     def on_group(self, who: str, ordering: str, max_deliveries: int) -> None:
         self._has_group = True
@@ -75,7 +80,10 @@ class GroupChecker(Checker):
 
     # --- deliveries --------------------------------------------------------------------------
 
-    def on_handling(self, who: str, seq_no: int, key: str | None, attempt: int, lease: int) -> None:
+    def on_handling(
+        self, who: str, seq_no: int, key: str | None, attempt: int, lease: int, value: str
+    ) -> None:
+        self._told.append((who, seq_no, value))
         self._leases_of[who].add(lease)
         if lease in self._superseded:
             return  # it does not know yet, and nothing that comes of it counts
@@ -137,11 +145,13 @@ class GroupChecker(Checker):
 
     # --- acknowledgements --------------------------------------------------------------------
 
-    def on_append(self, who: str, batch: int, **fields: Any) -> None:
+    def on_append(self, who: str, batch: int, values: Sequence[str], **fields: Any) -> None:
+        self._batches[batch] = values
         if "acks" in fields:
             self._results[batch] = (fields["acks"], fields["lease"])
 
     def on_stored(self, who: str, batch: int, base: int) -> None:
+        self._appended.update(enumerate(self._batches[batch], start=base))
         seq_nos, lease = self._results.get(batch, ((), 0))
         for seq_no in seq_nos:
             if lease not in self._superseded:
@@ -174,6 +184,9 @@ class GroupChecker(Checker):
 
     def on_log(self, who: str, first: int, events: dict[int, str]) -> None:
         self._events = events
+        self._appended.update(events)
+        for teller, seq_no, value in self._told:
+            self._check_value(f"{teller} was given", seq_no, value)
         found = Counter(_of(value)[0] for value in events.values() if value.startswith(RESULT))
         for seq_no, times in found.items():
             if times > 1:
@@ -181,6 +194,12 @@ class GroupChecker(Checker):
         for number, value in events.items():
             if value.startswith(RESULT):
                 self._check_result(number, *_of(value))
+
+    def _check_value(self, who: str, seq_no: int, value: str) -> None:
+        """Handlers may change their event; nobody else sees that."""
+        if value and value != self._appended.get(seq_no, value):
+            text = f"{who} event {seq_no} as {value!r} instead of {self._appended[seq_no]!r}"
+            self.blame("changed event", text)
 
     def _check_result(self, number: int, seq_no: int, lease: int) -> None:
         given = [(who, found) for _, which, who, found in self._begun if which == seq_no]
@@ -230,14 +249,18 @@ class GroupChecker(Checker):
             value.startswith(RESULT) and _of(value)[0] == seq_no for value in self._events.values()
         )
 
-    def on_letters(self, who: str, seq_nos: Sequence[int]) -> None:
+    def on_letters(self, who: str, values: dict[int, str | None]) -> None:
+        seq_nos = values.keys()
+        for seq_no, value in values.items():
+            if value is not None:
+                self._check_value("a dead letter has", seq_no, value)
         dead = {n for n in self._states if self._state(n) == "dead"}
         perhaps = {n for n in self._states if self._state(n) == "perhaps dead"}
-        for seq_no in sorted(perhaps & set(seq_nos)):
+        for seq_no in sorted(perhaps & seq_nos):
             self._set(seq_no, "dead")
-        for seq_no in sorted(set(seq_nos) - dead - perhaps):
+        for seq_no in sorted(seq_nos - dead - perhaps):
             self.blame("dead letter", f"event {seq_no} is {self._state(seq_no)}, and a dead letter")
-        for seq_no in sorted(dead - set(seq_nos)):
+        for seq_no in sorted(dead - seq_nos):
             self.blame("dead letter", f"event {seq_no} is dead, and no dead letter")
 
     def on_drained(self, who: str, at: int) -> None:

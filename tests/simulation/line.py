@@ -92,11 +92,10 @@ class Line:
         self._steps = None
         self._on_end(result, error)
 
-    def die(self) -> None:
-        """The client's process ends."""
+    def die(self) -> Link | None:
+        """The client's process ends; its pipe, which somebody has to hang up."""
         if self._steps is not None:
             self._steps.close()
             self._steps = None
-        if self.link is not None:
-            self.link.hang_up(self._rng)
-            self.link = None
+        link, self.link = self.link, None
+        return link

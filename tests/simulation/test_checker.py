@@ -161,8 +161,8 @@ def group(ordering: str = "", max_deliveries: int = 2) -> Told:
     return "group", "group", {"ordering": ordering, "max_deliveries": max_deliveries}
 
 
-def begin(who: str, seq_no: int, lease: int, attempt: int = 1) -> Told:
-    fields = {"seq_no": seq_no, "key": "k", "attempt": attempt, "lease": lease}
+def begin(who: str, seq_no: int, lease: int, attempt: int = 1, value: str = "") -> Told:
+    fields = {"seq_no": seq_no, "key": "k", "attempt": attempt, "lease": lease, "value": value}
     return who, "handling", fields
 
 
@@ -192,7 +192,7 @@ def result(batch: int, of: int, lease: int, who: str) -> Told:
 def drained(at: int, *letters: int, **keys: str) -> list[Told]:
     return [
         ("end", "keys", {"keys": {int(number[1:]): key for number, key in keys.items()}}),
-        ("end", "letters", {"seq_nos": list(letters)}),
+        ("end", "letters", {"values": dict.fromkeys(letters)}),
         ("end", "drained", {"at": at}),
     ]
 
@@ -203,6 +203,13 @@ TWO: list[Told] = [group("key"), append(1, "a", "b"), stored(1, 1)]
 DONE: list[Told] = [begin("m", 1, 7), end("m", 1, 7)]
 
 GROUPS: dict[str, tuple[list[Told], list[str]]] = {
+    "a handler is given what another one has changed": (
+        [
+            *(group(), A, stored(1, 1), begin("m", 1, 7, value="a"), end("m", 1, 7, "failed")),
+            *(begin("m", 1, 8, 2, value="changed"), end("m", 1, 8), log("a"), *drained(1)),
+        ],
+        ["changed event"],
+    ),
     "all is well": ([*ONE, *DONE, log("a"), *drained(1)], []),
     "a failure is tried again": (
         [

@@ -9,21 +9,24 @@ from typing import Any
 import pytest
 
 from eventlog.errors import LogFull
-from eventlog.local.client.member_pipe import MemberPipe
+from eventlog.event.envelope import EventEnvelope
+from eventlog.local.client import lease
+from eventlog.local.client.member_events import MemberEvents
+from eventlog.local.client.membership import Membership
 from eventlog.local.client.outbox import Outbox
-from eventlog.local.groups import endings
+from eventlog.local.groups import endings, leasing, reconcile, records
+from eventlog.local.groups.coordinator import Coordinator
+from eventlog.local.groups.leasing import Leasing
+from eventlog.local.groups.letters import DeadLetters
 from eventlog.local.groups.order import _Line
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.batch_reader import BatchReader
 from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.members import MemberPage
+from eventlog.local.storage.members import STARTED, MemberPage
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.reader import LogReader
-from eventlog.local.writer import group_leases
 from eventlog.local.writer.actor import Waiting
-from eventlog.local.writer.group_desk import GroupDesk
-from eventlog.local.writer.group_leases import GroupLeases
-from eventlog.local.writer.group_store import GroupStore
+from eventlog.local.writer.service import Service
 from tests.simulation.world import simulate
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -104,11 +107,11 @@ def read_a_position_ahead(patch: pytest.MonkeyPatch) -> None:
 
 
 def hold_whatever_is_said(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupLeases, "holds", lambda *_: True)
+    patch.setattr(Leasing, "holds", lambda *_: True)
 
 
 def keep_leases_of_the_dead(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupDesk, "_end_member", lambda *_: None)
+    patch.setattr(Coordinator, "_end_member", lambda *_: None)
 
 
 def lease_what_is_leased(patch: pytest.MonkeyPatch) -> None:
@@ -126,7 +129,7 @@ def lease_what_is_leased(patch: pytest.MonkeyPatch) -> None:
 def start_without_a_mark(patch: pytest.MonkeyPatch) -> None:
     real, nothing = endings.settlement, bytes(64)
     patch.setattr(
-        group_leases,
+        leasing,
         "settlement",
         lambda group, lease, _, **how: real(group, lease, nothing, **how),
     )
@@ -137,26 +140,46 @@ def sign_no_page(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_acks_of_results(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupDesk, "take_acks", lambda *_: None)
+    patch.setattr(Coordinator, "take_acks", lambda *_: None)
 
 
 def forget_acks_at_a_start(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupStore, "_take_acks", lambda _self: None)
+    patch.setattr(reconcile, "_take_acks", lambda _found: iter(()))
 
 
 def take_keys_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_Line, "may_take", lambda *_: True)
 
 
-def bury_without_a_letter(patch: pytest.MonkeyPatch) -> None:
-    def bury(self: GroupStore, state: GroupState, lease_id: int, seq_no: int, _: bytes) -> None:
-        self.commit(state, "buried", lease_id, seq_no)
+def reject_without_a_letter(patch: pytest.MonkeyPatch) -> None:
+    def reject(self: DeadLetters, state: GroupState, lease_id: int, seq_no: int, _: bytes) -> None:
+        self._commit(records.Rejected(state.name, lease_id, seq_no))
 
-    patch.setattr(GroupStore, "bury", bury)
+    patch.setattr(DeadLetters, "reject", reject)
 
 
 def never_compare(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(MemberPipe, "_compare", lambda *_: None)
+    patch.setattr(Membership, "_compare", lambda *_: None)
+
+
+def keep_what_handlers_have(patch: pytest.MonkeyPatch) -> None:
+    real = MemberEvents.envelope
+
+    def envelope(self: MemberEvents, seq_no: int) -> EventEnvelope:
+        found = real(self, seq_no)
+        if 0 <= seq_no - self._base < len(self._events):
+            self._events[seq_no - self._base] = found
+        return found
+
+    patch.setattr(MemberEvents, "envelope", envelope)
+
+
+def stay_in_a_deleted_log(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Service, "is_deleted", lambda _self: False)
+
+
+def forget_failures_nobody_heard_of(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lease, "FAILED", STARTED)
 
 
 BREAKS: list[tuple[Break, str]] = [
@@ -173,7 +196,9 @@ BREAKS: list[tuple[Break, str]] = [
     (lease_what_is_leased, "two members"),
     (forget_acks_of_results, "own result"),
     (take_keys_at_once, "key order"),
-    (bury_without_a_letter, "dead letter"),
+    (reject_without_a_letter, "dead letter"),
+    (keep_what_handlers_have, "changed event"),
+    (stay_in_a_deleted_log, "another log"),
 ]
 RARE: list[tuple[Break, str]] = [
     (hold_whatever_is_said, "superseded delivery"),
@@ -181,6 +206,7 @@ RARE: list[tuple[Break, str]] = [
     (sign_no_page, "handled again"),
     (forget_acks_at_a_start, "not handled"),
     (never_compare, "key order"),
+    (forget_failures_nobody_heard_of, "handled again"),
 ]
 """They take several faults at the same time."""
 

@@ -6,23 +6,21 @@ turmoil nothing new is begun and nothing fails any more, until there is nothing 
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest import mock
 
 from eventlog.config import Retention
-from eventlog.local.client import conversations, member_pipe, outbox
+from eventlog.errors import LogDeleted
 from eventlog.local.groups.stored import read_dead_letters
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.local.wire.connection import Connection
 from eventlog.local.wire.table import Role
+from eventlog.testing import open_storage
 from tests.simulation.checker import HistoryChecker
 from tests.simulation.clients import Client, Producer, Subscriber, Ways
 from tests.simulation.group_checker import RESULT
@@ -53,18 +51,18 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, rng: random.Random) -> Plan:
-        """One by chance; a log with retention has no group, whose results would wait for room."""
+        """One by chance."""
         options: dict[str, Any] = {
             "segment_bytes": SEGMENT_BYTES,
             "durability": rng.choice(["memory", "memory", "memory", "disk", "sync"]),
         }
         members = rng.choice([0, 1, 2, 2, 3])
-        if members == 0 and rng.random() < 0.6:
-            keep = rng.random() < 0.5
+        if rng.random() < (0.3 if members else 0.6):
+            keep = rng.random() < (0.8 if members else 0.5)
             options["retention"] = Retention(max_bytes=2 * SEGMENT_BYTES, keep_unacked=keep)
             options["on_full"] = rng.choice(["wait", "error"])
         return cls(
-            steps=rng.choice([60, 120, 240]),
+            steps=rng.choice([60, 120, 240, 480]),
             fault_share=rng.choice([0.0, 0.02, 0.05, 0.1]),
             producers=rng.choice([1, 2, 3]),
             subscribers=rng.choice([1, 1, 2]),
@@ -97,7 +95,15 @@ class World:
         self.checker = HistoryChecker()
         self.step = 0
         self.now_ns = 0
-        self.writer = Writer(directory, self.rng, self.plan.options, self.note, lambda: self.now_ns)
+        self.wall_offset_ns = 0
+        self.writer = Writer(
+            directory,
+            self.rng,
+            self.plan.options,
+            self.note,
+            lambda: self.now_ns,
+            lambda: 10**18 + self.now_ns + self.wall_offset_ns,
+        )
         self.ways = Ways(directory, self.rng, self.note, self.open_link)
         if "retention" in self.plan.options:
             self.ways.paddings = (300, 900)
@@ -109,7 +115,8 @@ class World:
         entry = Entry(self.step, who, what, fields)
         self.history.append(entry)
         self.checker.note(entry)
-        if what == "protocol_error":
+        # A pipe that a child holds may still have what its member said before it was dismissed.
+        if what == "protocol_error" and any(one.name == fields["of"] for one in self.clients):
             self._blame("protocol error", f"{fields['of']}: {fields['error']}")
 
     def open_link(self, owner: str) -> Link | None:
@@ -163,6 +170,9 @@ class World:
         self.clients.remove(client)
         if isinstance(client, Member):
             self.writer.processes.discard(client.pid)
+            for pool in self.clients:
+                if isinstance(pool, Pool):
+                    pool.ended.append(client.membership.member_id)
         else:
             self._add(client.name.partition(".")[0])
 
@@ -186,6 +196,8 @@ class World:
         self._settle()
         if not self.violations:
             self._tell_the_end()
+        if not self.violations and self.rng.random() < 0.2:
+            self.remake()
 
     def take_step(self) -> bool:
         """Do one of the things that can be done; false if there is none."""
@@ -220,8 +232,12 @@ class World:
     def _own_actions(self) -> list[Action]:
         if self._members_wanted():
             return [lambda: self._add("member")]
+        if self.ways.held and self.rng.random() < 0.1:
+            return [lambda: self.ways.held.pop().hang_up(self.rng)]
         if self.writer.next_due() is not None or not self.writer.is_up:
             return [self._let_time_pass]
+        if self.ways.held:
+            return [lambda: self.ways.held.pop().hang_up(self.rng)]
         return []
 
     def _let_time_pass(self) -> None:
@@ -232,20 +248,31 @@ class World:
         self.writer.resume()
 
     def _fail(self) -> None:
-        kind = self.rng.choice(["writer", "pipe", "client", "member"])
-        if kind == "writer" and self.writer.is_up:
+        kind = self.rng.choice(["writer", "pipe", "client", "member", "member", "clock"])
+        if kind == "clock":
+            self._jump()
+        elif kind == "writer" and self.writer.is_up:
             self.rng.choice([self.writer.kill, self.writer.doom, self.writer.leave])()
         elif kind == "pipe" and self.writer.links:
             self.break_pipe(self.rng.choice(list(self.writer.links)))
         else:
             wanted = [one for one in self.clients if isinstance(one, Member) == (kind == "member")]
+            at_work = [one for one in wanted if isinstance(one, Member) and one.is_running]
             if wanted:
-                self.kill(self.rng.choice(wanted))
+                self.kill(self.rng.choice(at_work or wanted))
+
+    def _jump(self) -> None:
+        """Somebody sets the machine's clock: no event is deleted by that, and no backoff ends."""
+        self.counts["clock jumps"] += 1
+        self.wall_offset_ns = self.rng.choice([-1, 1]) * self.rng.choice([SECOND, 10**5 * SECOND])
 
     def kill(self, client: Client) -> None:
         """A client's process dies."""
         self.counts[f"{type(client).__name__.lower()}s killed"] += 1
+        self.ways.has_forked = self.rng.random() < 0.2
+        self.counts["pipes held by children"] += self.ways.has_forked
         client.die()
+        self.ways.has_forked = False
         self._replace(client)
 
     def break_pipe(self, link: Link) -> None:
@@ -289,12 +316,41 @@ class World:
                     keys[envelope.seq_no] = None if value.startswith(RESULT) else envelope.key
             self.note("end", "log", first=log.first_available, events=events)
             self.note("end", "keys", keys=keys)
-            letters = [letter.seq_no for letter in read_dead_letters(self.directory, GROUP)]
-            self.note("end", "letters", seq_nos=letters)
+            letters = read_dead_letters(self.directory, GROUP)
+            values = {one.seq_no: None if one.event is None else one.event[0] for one in letters}
+            self.note("end", "letters", values=values)
             self.note("end", "drained", at=log.position_of(GROUP))
             self._check_readers(log)
         finally:
             log.close()
+
+    def remake(self) -> None:
+        """Somebody deletes the directory and makes another log in its place: nobody writes there.
+
+        Producers append once more, and members go on; what only looks is not asked.
+        """
+        self.counts["logs remade"] += 1
+        shutil.move(self.directory, f"{self.directory}.deleted")
+        open_storage(self.directory, segment_bytes=SEGMENT_BYTES).close()
+        users = [one for one in self.clients if isinstance(one, Producer | Member)]
+        for client in users:
+            if isinstance(client, Producer):
+                client.append()
+        for _ in range(REST_STEPS_MAX):
+            actors = [self.writer, *users]
+            actions = [action for actor in actors for action in actor.actions()]
+            if not actions:
+                break
+            self.step += 1
+            self.rng.choice(actions)()
+        for client in users:
+            if not isinstance(client.told, LogDeleted):
+                text = f"{client.name} was told {client.told!r}, and the log is another one"
+                self._blame("another log", text)
+        log = LogReader(self.directory)
+        if log.last_seq_no:
+            self._blame("another log", f"{log.last_seq_no} events were stored in the new log")
+        log.close()
 
     def _check_readers(self, log: LogReader) -> None:
         for client in self.clients:
@@ -312,67 +368,24 @@ class World:
         self.writer.close()
 
 
-class _Thread:
-    """What a member's pipe takes for its second thread, which the simulation takes the place of."""
-
-    def __init__(self, **_: Any) -> None:
-        pass
-
-    def start(self) -> None:
-        pass
-
-    def join(self) -> None:
-        pass
-
-
-class _Condition:
-    """Nothing ever waits: whoever would is an action that is not offered yet."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def wait_for(self, _condition: Any, _timeout: float | None = None) -> None:
-        pass
-
-    def notify_all(self) -> None:
-        pass
-
-
-@contextmanager
-def one_world(rng: random.Random) -> Iterator[None]:
-    """Chance, threads and this process's number are the simulation's own."""
-    chance = SimpleNamespace(randbits=lambda bits: rng.getrandbits(bits) | 1 << bits - 1)
-    threads = SimpleNamespace(Thread=_Thread, Condition=_Condition, current_thread=lambda: None)
-    with ExitStack() as stack:
-        for module, name, value in (
-            (outbox, "secrets", chance),
-            (member_pipe, "secrets", chance),
-            (member_pipe, "threading", threads),
-            (conversations, "os", SimpleNamespace(getpid=lambda: 1)),
-        ):
-            stack.enter_context(mock.patch.object(module, name, value))
-        yield
-
-
 def simulate(seed: int) -> Result:
     """The history of a seed, judged."""
     base = MEMORY if os.access(MEMORY, os.W_OK) else tempfile.gettempdir()
     directory = tempfile.mkdtemp(prefix="eventlog-simulation-", dir=base)
     world = World(seed, os.path.join(directory, "log"))
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # what retention deletes is told each time
     try:
-        with one_world(world.rng):
-            try:
-                world.run()
-            finally:
-                world.close()
+        try:
+            world.run()
+        finally:
+            world.close()
     except Exception as error:
         tail = "\n".join(map(str, world.history[-30:]))
         error.add_note(f"seed {seed}, {world.plan}\n{tail}")
         raise
     finally:
+        logging.disable(disabled)
         shutil.rmtree(directory)
     for what, name in FAULTS.items():
         world.counts[name] = sum(one.what == what for one in world.history)

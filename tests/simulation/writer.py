@@ -1,18 +1,19 @@
-"""The simulated writer: the real actor over a real log, behind pipes that are queues of bytes."""
+"""The simulated writer: the real service over a real log, behind pipes that are queues of bytes."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from eventlog.errors import ProtocolError
 from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.sync_work import SyncWork
 from eventlog.local.wire.connection import Connection, frame
-from eventlog.local.wire.messages import PROTOCOL_VERSION, FromWriter, Hello, Welcome
+from eventlog.local.wire.messages import FromWriter
 from eventlog.local.writer.actor import Actor
+from eventlog.local.writer.service import Blocking, Service
 from eventlog.testing import Killed, KillingFiles, open_storage
 
 Action = Callable[[], None]
@@ -32,7 +33,7 @@ class Link:
     """Closed by the writer."""
 
     def say(self, message: FromWriter) -> None:
-        """See `writer.actor.Peer`."""
+        """See `wire.peer.Peer`."""
         if not self.is_gone:
             self.to_client += frame(message)
 
@@ -71,38 +72,50 @@ class Writer:
         options: dict[str, Any],
         note: Callable[..., None],
         clock: Callable[[], int],
+        wall_clock: Callable[[], int],
     ) -> None:
         self._directory = directory
         self._rng = rng
         self._options = options
         self._note = note
         self._clock = clock
+        self._wall_clock = wall_clock
         self.links: dict[Link, Connection] = {}
         self.is_up = False
         self.may_die = True
         self.log: WritableLog
-        self.actor: Actor
+        self.service: Service
         self.processes: set[int] = set()
         """The pids of members that live."""
+
+    @property
+    def actor(self) -> Actor:
+        """What each message does."""
+        return self.service.actor
 
     def start(self) -> bool:
         """Recover the log and serve it; false if it died doing so."""
         is_doomed = self.may_die and self._rng.random() < 0.3
         at = self._rng.randint(1, CALLS_UNTIL_DEATH) if is_doomed else None
         self._files = KillingFiles(at, torn=self._rng.random() < 0.5)
-        self._work: SyncWork | None = None
-        self._is_dirty = self._wants_spare = False
+        self._under_way: dict[Blocking, Action] = {}
+        """Work that a thread of the writer does, with its next call."""
+        self._is_dirty = self._is_syncing = self._wants_spare = False
         try:
-            self.log = open_storage(
-                self._directory, self._files, lambda: 10**18 + self._clock(), **self._options
+            self.log = open_storage(self._directory, self._files, self._wall_clock, **self._options)
+            self.log.control.writer_pid = 1  # the same in every process that simulates
+            self.service = Service(
+                self.log,
+                lambda: len(self.links),
+                self._note_dirty,
+                lambda: None,
+                self._note_spare,
+                self._clock,
             )
-            self.log.on_spare_wanted = self._note_spare
-            self.actor = Actor(self.log, lambda: len(self.links), self._note_dirty)
         except Killed as death:
             self._note("writer", "killed", at=str(death), starting=True)
             self._files.bury()
             return False
-        self.actor.groups._clock = self._clock
         self.is_up = True
         self._note("writer", "started", epoch=self.log.control.epoch, last=self.log.last_seq_no)
         return True
@@ -163,11 +176,11 @@ class Writer:
 
     def leases_of(self, link: Link) -> list[int] | None:
         """What the member has that speaks through this pipe; `None` if it is no member's."""
-        seat = self.actor.groups._seats.get(link)
-        if seat is None:
+        known = self.actor.groups.memberships._of.get(link)
+        if known is None:
             return None
-        leases = seat.state.leases.values()
-        return [one.lease_id for one in leases if one.member_id == seat.member_id]
+        leases = known.state.leases.values()
+        return [one.lease_id for one in leases if one.member_id == known.member_id]
 
     # --- what it may do next -----------------------------------------------------------------
 
@@ -180,13 +193,13 @@ class Writer:
             for link in self.links
             if link.to_writer or link.is_closed_by_client
         ]
-        if self._work is not None:
-            found.append(lambda: self._guarded(self._end_sync))
-        elif self._is_dirty and self.log.options.durability != "memory":
-            found.append(self._begin_sync)
+        works = [partial(self._go_on, work) for work in self._under_way]
+        found += [partial(self._guarded, work) for work in works]
+        if self._is_dirty and self.log.options.durability != "memory" and not self._is_syncing:
+            found.append(lambda: self._guarded(self._sync))
         if self._wants_spare:
             found.append(lambda: self._guarded(self._make_spare))
-        if any(pid not in self.processes for *_, pid, _ in self.actor.groups.absent()):
+        if any(one.pid not in self.processes for one in self.actor.groups.absent()):
             found.append(lambda: self._guarded(self._end_absent))
         return found
 
@@ -199,11 +212,9 @@ class Writer:
         connection = self.links[link]
         try:
             for message in connection.receive(piece_of(link.to_writer, self._rng)):
-                if isinstance(message, Hello):
-                    control = self.log.control
-                    link.say(Welcome(PROTOCOL_VERSION, 1, control.epoch, control.log_id))
-                else:
-                    self.actor.handle(link, message)  # type: ignore[arg-type]
+                if not self.service.hear(link, message):  # type: ignore[arg-type]
+                    self.kill("the log was deleted")
+                    return
         except ProtocolError as error:
             self._note("writer", "protocol_error", of=link.owner, error=str(error))
             self.drop(link)
@@ -220,31 +231,34 @@ class Writer:
         if at is not None:
             self._files._at = self._files.calls + 1
 
-    def _begin_sync(self) -> None:
+    def _sync(self) -> None:
         self._is_dirty = False
-        self._work = self.log.begin_sync()
+        self._is_syncing = True
+        self._begin(self._syncing())
 
-    def _end_sync(self) -> None:
-        work, self._work = self._work, None
-        assert work is not None
-        self.actor.groups.store.sync()
-        work.run()
-        self.log.finish_sync(work)
-        self.log.sync_positions()
-        self.actor.on_synced()
+    def _syncing(self) -> Blocking:
+        yield from self.service.syncing(with_positions=self.log.options.durability == "disk")
+        self._is_syncing = False
 
     def _make_spare(self) -> None:
         self._wants_spare = False
-        work = self.log.spare.begin()
-        if work is not None:
-            self.log.spare.finish(work.run())
-            self.actor.retry_waiting()
+        self._begin(self.service.making_spare())
+
+    def _begin(self, work: Blocking) -> None:
+        call = next(work, None)
+        if call is not None:
+            self._under_way[work] = call
+
+    def _go_on(self, work: Blocking) -> None:
+        """What a thread does, and what the loop does when the thread is through."""
+        self._under_way.pop(work)()
+        self._begin(work)
 
     def _end_absent(self) -> None:
         """Members of before the start whose processes have ended."""
-        for state, member_id, pid, _ in self.actor.groups.absent():
-            if pid not in self.processes:
-                self.actor.groups.end_member(state, member_id)
+        for absent in self.actor.groups.absent():
+            if absent.pid not in self.processes:
+                self.service.end_absent(absent)
 
     # --- time --------------------------------------------------------------------------------
 

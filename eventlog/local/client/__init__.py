@@ -21,10 +21,12 @@
 `member`           a process's part in a group
 `member_events`    the events that it works on, from the log or from letters
 `lease`            what it does with them, one by one
+`lease_holder`     what a lease needs of its member
 `held_events`      its numbers, as the member's threads share them
 `lease_timer`      a thread that says what is done while a handler runs
 `known_members`    a group's members, as their pages tell
-`member_pipe`      its pipe: leases asked for, given, taken back
+`membership`       what it says to the writer, and makes of the answers
+`member_pipe`      its pipe, and the thread that reads it
 `publishing`       a publisher without its tasks, or its thread
 `results`          what handlers return, on its way to a log
 =================  =====================================================================

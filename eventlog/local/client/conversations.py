@@ -17,7 +17,6 @@ whose caller was cancelled is recognised and passed over.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -69,8 +68,9 @@ Steps = Generator[Operation, Any, Result]
 class Channel:
     """The state of one pipe's conversation, which outlives the pipe."""
 
-    def __init__(self, path: str, log_id: bytes, frame_bytes_max: int) -> None:
+    def __init__(self, path: str, log_id: bytes, frame_bytes_max: int, pid: int) -> None:
         self.path = path
+        self._pid = pid
         self._log_id = log_id
         self._frame_bytes_max = frame_bytes_max
         self._connection = Connection(Role.CLIENT, frame_bytes_max)
@@ -94,7 +94,7 @@ class Channel:
         self.is_open = False
         yield OPEN_PIPE
         self._connection = Connection(Role.CLIENT, self._frame_bytes_max)
-        yield Send([frame(Hello(HELLO_MAGIC, version, os.getpid()))])
+        yield Send([frame(Hello(HELLO_MAGIC, version, self._pid))])
         said: list[Any] = []
         while not said:
             said = yield from self.receive()

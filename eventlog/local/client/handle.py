@@ -133,7 +133,9 @@ class LocalHandle:
     def new_channel(self) -> Channel:
         """A conversation with the log's writer, on a pipe of its own."""
         reader = self.reader
-        return Channel(self.path, reader.control.log_id, reader.options.frame_bytes_max)
+        return Channel(
+            self.path, reader.control.log_id, reader.options.frame_bytes_max, os.getpid()
+        )
 
     def new_outbox(self) -> Outbox:
         """A producer with a pipe of its own."""

@@ -18,21 +18,27 @@ import logging
 import threading
 from collections.abc import Collection, Iterator
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eventlog.api.group import Failure, Lease, described
 from eventlog.api.refusals import closed
 from eventlog.errors import EventLogError, EventsTruncated, StaleLease
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import key_hash
+from eventlog.local.client.conversations import Steps
 from eventlog.local.client.held_events import HeldEvents
+from eventlog.local.client.lease_holder import Holder
 from eventlog.local.groups.ranges import ranges_of
-from eventlog.local.groups.state import DONE, NOT_STARTED, RETURNED, STARTED
-from eventlog.local.storage.members import PAGE, MemberPage
+from eventlog.local.storage.members import (
+    DONE,
+    FAILED,
+    NOT_STARTED,
+    PAGE,
+    RETURNED,
+    STARTED,
+    MemberPage,
+)
 from eventlog.local.wire.group_messages import FailDelivery, Release, Settle
-
-if TYPE_CHECKING:
-    from eventlog.local.client.member import LocalMember
 
 logger = logging.getLogger("eventlog")
 DELAY_S_MAX: Final = 10.0**9
@@ -50,7 +56,7 @@ _IN_FLIGHT: Final = PAGE.word("in_flight")
 class LocalLease(Lease):
     """See `Lease`. `settle_if_due` may be called by another thread meanwhile."""
 
-    def __init__(self, member: LocalMember, held: HeldEvents) -> None:
+    def __init__(self, member: Holder, held: HeldEvents) -> None:
         self.member = member
         self.held = held
         self._pipe = member.pipe
@@ -243,12 +249,10 @@ class LocalLease(Lease):
     # --- failures ----------------------------------------------------------------------------
 
     def _failed(self, envelope: EventEnvelope, failure: Failure) -> None:
-        """Say it; the row in the page stays.
-
-        Should both the writer and this process die before the writer has heard it, the page says
-        that a delivery began.
-        """
+        """Say it, and have it in the page should both the writer and this process die now."""
         seq_no = envelope.seq_no or 0
+        if not self._is_over:
+            self._page.states[self._row_of(seq_no)] = FAILED
         is_last = failure.is_final or self._attempt_of(seq_no) >= self.member.max_deliveries
         letter = b""
         if is_last:
@@ -288,15 +292,18 @@ class LocalLease(Lease):
     def settle(self) -> None:
         """Say what is done, and store what was returned."""
         with self._settling:
-            self._settled_ns = monotonic_ns()
-            if self._returned:
-                self._store()
-                # Not before: the next event of such a key waits for the lock only while it is here.
-                self._returned_keys.clear()
-            if count := len(self._done):  # more may be added meanwhile, without the lock
-                ranges = tuple(ranges_of(self._done[:count]))
-                self._pipe.say_of(self.held, Settle, self.held.lease_id, ranges)
-                del self._done[:count]
+            self.member.carry_out(self._settle())
+
+    def _settle(self) -> Steps[None]:
+        self._settled_ns = monotonic_ns()
+        if self._returned:
+            yield from self._store()
+            # Not before: the next event of such a key waits for the lock only while it is here.
+            self._returned_keys.clear()
+        if count := len(self._done):  # more may be added meanwhile, without the lock
+            ranges = tuple(ranges_of(self._done[:count]))
+            self._pipe.say_of(self.held, Settle, self.held.lease_id, ranges)
+            del self._done[:count]
 
     def settle_if_due(self) -> None:
         """A handler may run for long; what was done before it is not to wait for that."""
@@ -306,7 +313,7 @@ class LocalLease(Lease):
             else:
                 self._settled_ns = monotonic_ns()
 
-    def _store(self) -> None:
+    def _store(self) -> Steps[None]:
         writer = self.member.results
         assert writer is not None
         returned, self._returned = self._returned, []
@@ -314,29 +321,28 @@ class LocalLease(Lease):
         words = self._page.words
         words[_HANDLED] += len(returned)  # first, as in `_say_failed`
         try:
-            writer.store(self.held.lease_id, ranges_of(numbers))
+            yield from writer.store(self.held.lease_id, ranges_of(numbers))
         except StaleLease:
-            self._page.words[_HANDLED] -= len(returned)
+            self._uncount(len(returned))
             self.held.make_stale()
         except EventLogError as error:
-            self._page.words[_HANDLED] -= len(returned)
-            self.refused(returned, error)
+            self._uncount(len(returned))
+            self._refused(returned, error)
         else:
-            self.stored(returned)
+            if not self._is_over:
+                for row, _ in returned:
+                    self._page.states[row] = DONE
             if not writer.acknowledges:
                 self._done += numbers
 
-    def stored(self, returned: list[tuple[int, EventEnvelope]]) -> None:
-        """The results of these events are stored."""
-        if not self._is_over:
-            for row, _ in returned:
-                self._page.states[row] = DONE
+    def _uncount(self, handled: int) -> None:
+        """These were not handled after all; a writer may have wiped the page since they counted."""
+        words = self._page.words
+        words[_HANDLED] = max(words[_HANDLED] - handled, 0)
 
-    def refused(self, returned: list[tuple[int, EventEnvelope]], error: EventLogError) -> None:
+    def _refused(self, returned: list[tuple[int, EventEnvelope]], error: EventLogError) -> None:
         """The output has refused the results of these events: their deliveries have failed."""
-        for row, envelope in returned:
-            if not self._is_over:
-                self._page.states[row] = STARTED  # it has failed, whoever dies next
+        for _, envelope in returned:
             attempt = self._attempt_of(envelope.seq_no or 0)
             self._failed(envelope, self.member.on_refused(envelope, attempt, error))
 

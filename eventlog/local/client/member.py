@@ -12,12 +12,14 @@ from eventlog.api.arguments import check_count
 from eventlog.api.group import BlockingMember, OnRefused, failed_by_refusal
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError
+from eventlog.local.client.conversations import Steps
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.lease import LocalLease
 from eventlog.local.client.lease_timer import SETTLE_S, SETTLE_SOON_S, LeaseTimer
 from eventlog.local.client.member_events import MemberEvents
 from eventlog.local.client.member_pipe import MemberPipe
 from eventlog.local.client.results import ResultWriter
+from eventlog.local.client.threads import BlockingPipe
 from eventlog.local.groups.acks import Acks
 from eventlog.system import absolute_path
 
@@ -44,6 +46,7 @@ class LocalMember(BlockingMember):
         """How long what is done may stay unsaid."""
         self._output: LocalHandle | None = None
         self.pipe = MemberPipe(handle, self.group, owner)
+        self._results_pipe: BlockingPipe | None = None
         self.results = None if output is None else self._results(output)
         self.events = MemberEvents(handle, self.group)
         self._timer = LeaseTimer(settle_s, handle.path)
@@ -62,7 +65,9 @@ class LocalMember(BlockingMember):
             log_id = self._handle.reader.control.log_id
             is_same = handle.reader.control.log_id == log_id
             acks = Acks(self.group, self.member_id, 0, []) if is_same else None
-            return ResultWriter(handle, UUID(bytes=log_id), self.group, acks)
+            outbox = handle.new_outbox()
+            self._results_pipe = handle.adopt(BlockingPipe(handle.path, outbox.channel))
+            return ResultWriter(handle, outbox, UUID(bytes=log_id), self.group, acks)
         except BaseException:
             self.pipe.close()
             raise
@@ -76,6 +81,14 @@ class LocalMember(BlockingMember):
     def path(self) -> str:
         """The log's."""
         return self._handle.path
+
+    def carry_out(self, settling: Steps[None]) -> None:
+        """Perform what settling asks for; without results, it only says something."""
+        if self._results_pipe is None:
+            assert next(settling, None) is None, "only results are stored"
+            return
+        with self._results_pipe.lock:
+            self._results_pipe.run(settling)
 
     @property
     def member_id(self) -> int:

@@ -14,7 +14,8 @@ from eventlog.errors import CorruptLog, EventLogError, EventsTruncated
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import key_hash, unpack_body
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.groups.stored import StoredLetters, envelope_of_letter, fitting_letter
+from eventlog.local.groups.letter_content import envelope_of_letter, fitting_letter
+from eventlog.local.groups.stored import StoredLetters
 from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
 
 LETTER_AROUND_BYTES: Final = 64

@@ -65,6 +65,7 @@ class Outbox:
         channel: Channel,
         options: LogOptions,
         map_ring: Callable[[int, int], Ring] | None = None,
+        randbits: Callable[[int], int] = secrets.randbits,
     ) -> None:
         self.channel = channel
         self._map_ring = map_ring
@@ -74,7 +75,7 @@ class Outbox:
         self._batch_bytes_max = options.batch_bytes_max
         self.builder = BatchBuilder(options.max_event_bytes, channel.path)
         self.open_batch = OutBatch()
-        self._producer_id = secrets.randbits(64) or 1
+        self._producer_id = randbits(64) or 1
         self._producer_seq = 0
         self.unsent: deque[OutBatch] = deque()
         self.in_flight: deque[OutBatch] = deque()

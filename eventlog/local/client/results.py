@@ -12,8 +12,9 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import FLAG_KEYED, PackedBatch
 from eventlog.event.results import add_results
 from eventlog.event.text_columns import KEY_HASH_BYTES
+from eventlog.local.client.conversations import Steps
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.threads import BlockingPipe
+from eventlog.local.client.outbox import Outbox
 from eventlog.local.groups.acks import Acks, pack_acks
 from eventlog.local.groups.ranges import Range
 
@@ -28,14 +29,14 @@ class ResultWriter:
     lease are done: both or neither are stored.
     """
 
-    def __init__(self, handle: LocalHandle, log_id: UUID, group: str, acks: Acks | None) -> None:
+    def __init__(
+        self, handle: LocalHandle, outbox: Outbox, log_id: UUID, group: str, acks: Acks | None
+    ) -> None:
         self._handle = handle
+        self._outbox = outbox
         self._log_id = log_id
         self._group = group
         self._acks = acks
-        self._outbox = handle.new_outbox()
-        self._pipe = BlockingPipe(handle.path, self._outbox.channel)
-        handle.pipes.add(self._pipe)
         self._builder = BatchBuilder(handle.options.max_event_bytes, handle.path)
 
     @property
@@ -79,7 +80,7 @@ class ResultWriter:
                 path=self._handle.path,
             )
 
-    def store(self, lease_id: int, ranges: list[Range]) -> None:
+    def store(self, lease_id: int, ranges: list[Range]) -> Steps[None]:
         """Store what was added, and that the events of these ranges are done.
 
         Raises:
@@ -93,8 +94,7 @@ class ResultWriter:
         if self._acks is not None:
             packed = _with_acks(packed, self._acks._replace(lease_id=lease_id, ranges=ranges))
         batch = self._outbox.add_packed(packed)
-        with self._pipe.lock:
-            self._pipe.run(self._outbox.deliver(0))
+        yield from self._outbox.deliver(0)
         batch.seq_no_of(0)
 
     def clear(self) -> None:

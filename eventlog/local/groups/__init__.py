@@ -1,41 +1,26 @@
-"""Groups: consumers that share one position among many members. Decisions; only `stored` does I/O.
+"""Groups: consumers that share one position among many members.
 
-=============  ==========================================================================
-`ranges`       sets of sequence numbers
-`order`        which events may be handed out next
-`state`        one group: position, leases, deliveries; changed by records only
-`endings`      what becomes of events whose member is gone, or that are deleted
-`acks`         acknowledgements that travel with a batch of results
-`losses`       what a group still says of events that a loss of power took
-`stored`       groups and dead letters, read without a writer
-=============  ==========================================================================
+================  =======================================================================
+`coordinator`     what members and pools are told, and when
+`membership`      which pipe is which member
+`leasing`         who gets which events, who shares them, and how each one ends
+`waiting`         who waits for a group, or to reject the events that it has exhausted
+`store`           the groups as they are kept: states, journal and positions
+`letters`         the life of a dead letter
+`journal`         the files of records, under the rules of their writer
+`reconcile`       what a start makes of journal, letters and batches; pure
+`records`         the records, one type for each; pure
+`state`           one group: position, leases, deliveries; changed by records only; pure
+`endings`         what becomes of events whose member is gone, or that are deleted; pure
+`order`           which events may be handed out next; pure
+`ranges`          sets of sequence numbers; pure
+`acks`            acknowledgements that travel with a batch of results; pure
+`letter_numbers`  which dead letters are listed, and which are retried; pure
+`letter_content`  what a dead letter says; pure
+`key_hashes`      reads the hashes that a group in key order goes by
+`stored`          groups and dead letters, read without a writer
+================  =======================================================================
 
-The writer owns the groups (`writer.group_desk`); members ask it for leases, read the events from
-their own maps, and settle them. `groups.stored` reads what is on the disk without a writer.
+The writer runs the coordinator; members ask it for leases, read the events from their own maps, and
+settle them. All that runs in a member or reads a directory needs no module above `reconcile` here.
 """
-
-from __future__ import annotations
-
-from eventlog.local.groups.ranges import ranges_of
-from eventlog.local.groups.stored import (
-    DeadLetter,
-    GroupReport,
-    MemberPages,
-    fitting_letter,
-    pack_letter,
-    read_dead_letters,
-    read_groups,
-)
-from eventlog.local.storage.members import pool_of
-
-__all__ = [
-    "DeadLetter",
-    "GroupReport",
-    "MemberPages",
-    "fitting_letter",
-    "pack_letter",
-    "pool_of",
-    "ranges_of",
-    "read_dead_letters",
-    "read_groups",
-]

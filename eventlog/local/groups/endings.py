@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from eventlog.local.groups import records
 from eventlog.local.groups.ranges import Range, RangeSet
-from eventlog.local.groups.state import DONE, NOT_STARTED, STARTED, GroupState, Lease
+from eventlog.local.groups.state import GroupState, Lease
+from eventlog.local.storage.members import DONE, FAILED, NOT_STARTED, STARTED
 
 
 def begun_in(lease: Lease, page: bytes) -> list[int]:
@@ -17,29 +18,31 @@ def begun_in(lease: Lease, page: bytes) -> list[int]:
 
 def settlement(
     group: GroupState, lease: Lease, page: bytes, *, is_excused: bool = False
-) -> list[tuple[Any, ...]]:
+) -> list[records.Failed | records.Done | records.GivenBack]:
     """The records by which a lease ends whose member is gone and has left that page.
 
     `is_excused`: the member's pool ended it by leaving, so that nothing has failed.
     """
     done, back = RangeSet(), RangeSet()
-    records: list[tuple[Any, ...]] = []
+    ends: list[records.Failed | records.Done | records.GivenBack] = []
     begun = [] if is_excused else begun_in(lease, page)
     for seq_no, state in _rows(lease, page):
         if seq_no not in lease.open:
             continue
-        if state == STARTED and not is_excused:
+        if state == FAILED:
+            ends.append(records.Failed(group.name, lease.lease_id, seq_no))
+        elif state == STARTED and not is_excused:
             if len(begun) == 1 or not group.is_last_delivery(seq_no):
-                records.append(("failed", lease.lease_id, seq_no))
+                ends.append(records.Failed(group.name, lease.lease_id, seq_no))
             else:
                 back.add(seq_no, seq_no)
         else:
             (done if state == DONE else back).add(seq_no, seq_no)
     if done:
-        records.append(("done", lease.lease_id, list(done)))
+        ends.append(records.Done(group.name, lease.lease_id, list(done)))
     if back:
-        records.append(("back", lease.lease_id, list(back)))
-    return records
+        ends.append(records.GivenBack(group.name, lease.lease_id, list(back)))
+    return ends
 
 
 def lost_before(group: GroupState, first_available: int, kept: RangeSet) -> list[Range]:
@@ -54,8 +57,8 @@ def lost_before(group: GroupState, first_available: int, kept: RangeSet) -> list
         if first <= behind:
             lost.add(first, min(last, behind))
     leased = [ranges for lease in group.leases.values() for ranges in lease.open]
-    condemned = [(seq_no, seq_no) for seq_no in group.condemned]
-    for first, last in (*group.done, *leased, *condemned, *kept):
+    exhausted = [(seq_no, seq_no) for seq_no in group.exhausted]
+    for first, last in (*group.done, *leased, *exhausted, *kept):
         lost.remove(first, last)
     return list(lost)
 

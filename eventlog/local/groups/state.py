@@ -4,14 +4,15 @@ Invariants:
 
 1. Every event up to `position` is done, except those in `again`; every one in `done` is above it.
 2. An event is in at most one lease. Leased, held and done are disjoint.
-3. The state changes by `apply` alone, whose records are in the journal before: replaying them gives
-   the same state, but for what only a running writer needs (waits for a backoff, suspects).
+3. The state changes by `apply` alone, whose records (see `records`) are in the journal before:
+   replaying them gives the same state, but for what only a running writer needs (waits for a
+   backoff, suspects).
 4. A suspect, which was in a worker's hands when that died, is leased alone.
 
 A delivery is counted when it has failed: `deliveries[n]` have begun and ended without success. That
 is exact although nothing is written when a handler begins, because the member marks its page first
 (see `storage.members`), and the page outlives it. When a worker dies with several events in its
-hands, nobody knows which one killed it: each of them has failed, but none is condemned for that. A
+hands, nobody knows which one killed it: each of them has failed, but none is exhausted by that. A
 shared death counts up to one below `max_deliveries`, so that the next delivery, alone, decides.
 """
 
@@ -19,19 +20,15 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from eventlog.local.groups import records
 from eventlog.local.groups.order import FreeOrder, HashesOf, KeyOrder, Order
 from eventlog.local.groups.ranges import Range, RangeSet, numbers_between
+from eventlog.local.groups.records import GroupRecord, Ordering, SnapshotLease, SnapshotMember
 
-Ordering = Literal["", "key"]
-NOT_STARTED: Final = 0
-STARTED: Final = 1
-DONE: Final = 2
-RETURNED: Final = 3
-"""What a member's page says of each event of its lease. `RETURNED`: the handler did its part, and
-the result is not stored yet; should the member die, no delivery has failed."""
 RECENT_MAX: Final = 16
 """Leases of a member that are through, remembered so that a repeated message does no harm."""
 
@@ -45,7 +42,7 @@ class Member:
     start: int
     """When the process started; with the pid it names one process (see `storage.identity`)."""
     slot: int
-    """Of its page."""
+    """The slot of its page."""
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
 
 
@@ -62,7 +59,7 @@ class Lease:
 
 
 class GroupState:
-    """See the module."""
+    """One group: its position, its members and leases, and how often its events have failed."""
 
     def __init__(self, name: str, hashes: HashesOf) -> None:
         self.name = name
@@ -74,8 +71,8 @@ class GroupState:
         self.again = RangeSet()
         """Dead letters, at or below the position, that are to be tried once more."""
         self.deliveries: dict[int, int] = {}
-        self.condemned: dict[int, int] = {}
-        """Events that used up their deliveries and are not buried yet, with their last member."""
+        self.exhausted: dict[int, int] = {}
+        """Events that used up their deliveries, until they are rejected; with their last member."""
         self.members: dict[int, Member] = {}
         self.leases: dict[int, Lease] = {}
         self.replayed_to = 0
@@ -118,20 +115,16 @@ class GroupState:
         """What may be taken, worked out anew from the rest of the state when need be."""
         if self._order is None:
             waiting = (seq_no for _, seq_no in self._delayed if not self.is_done(seq_no))
-            held = RangeSet((seq_no, seq_no) for seq_no in (*self.condemned, *waiting))
+            held = RangeSet((seq_no, seq_no) for seq_no in (*self.exhausted, *waiting))
             leased = [(lease.member_id, lease.open) for lease in self.leases.values()]
-            if self.ordering == "key":
-                self._order = KeyOrder(self.position + 1, leased, held, self._hashes)
-            else:
-                taken = RangeSet(held)
-                for _, ranges in leased:
-                    for first, last in ranges:
-                        taken.add(first, last)
-                self._order = FreeOrder(self.position + 1, taken)
             busy = RangeSet(held)
             for _, ranges in leased:
                 for first, last in ranges:
                     busy.add(first, last)
+            if self.ordering == "key":
+                self._order = KeyOrder(self.position + 1, leased, held, self._hashes)
+            else:
+                self._order = FreeOrder(self.position + 1, RangeSet(busy))
             self._order.skip_to(self.position + 1)
             self._order.add((n, n) for n in self.again.numbers() if n not in busy)
         # What is behind the position is never found as fresh; it comes again only if asked for.
@@ -197,34 +190,33 @@ class GroupState:
 
     # --- records -----------------------------------------------------------------------------
 
-    def apply(self, kind: str, *fields: Any) -> None:
-        """Change the state by a record of this group; each kind has its `_apply_` method."""
-        getattr(self, f"_apply_{kind}")(*fields)
+    def apply(self, record: GroupRecord) -> None:
+        """Change the state by a record of this group."""
+        _CHANGES[type(record)](self, record)
 
-    def _apply_options(self, ordering: Ordering, max_deliveries: int) -> None:
-        if ordering != self.ordering:
+    def _set_options(self, record: records.Options) -> None:
+        if record.ordering != self.ordering:
             self._order = None
-        self.ordering, self.max_deliveries = ordering, max_deliveries
+        self.ordering, self.max_deliveries = record.ordering, record.max_deliveries
 
-    def _apply_seek(self, position: int) -> None:
-        """Begin anew after `position`: what is leased now is nobody's any more."""
+    def _seek(self, record: records.Sought) -> None:
         self.suspects.clear()
-        self.position = position
+        self.position = record.position
         self.done, self.again = RangeSet(), RangeSet()
         self.deliveries.clear()
-        self.condemned.clear()
+        self.exhausted.clear()
         self.leases.clear()
         self._delayed.clear()
         self._order = None
 
-    def _apply_skip(self, position: int) -> None:
-        """Everything up to `position` is done, whoever has it, and whatever it was."""
+    def _skip(self, record: records.Skipped) -> None:
+        position = record.position
         if position > self.position:
             self.done.add(self.position + 1, position)
         self._advance()
         self.again.remove(1, position)
         self.deliveries = {n: times for n, times in self.deliveries.items() if n > position}
-        self.condemned = {n: who for n, who in self.condemned.items() if n > position}
+        self.exhausted = {n: who for n, who in self.exhausted.items() if n > position}
         self.suspects = {n for n in self.suspects if n > position}
         for lease in list(self.leases.values()):
             lease.open.remove(1, position)
@@ -232,18 +224,20 @@ class GroupState:
         self._delayed = sorted(one for one in self._delayed if one[1] > position)
         self._order = None
 
-    def _apply_member(self, member_id: int, pid: int, start: int, slot: int) -> None:
-        self.members[member_id] = Member(member_id, pid, start, slot)
+    def _add_member(self, record: records.Joined) -> None:
+        member = Member(record.member_id, record.pid, record.start, record.slot)
+        self.members[record.member_id] = member
 
-    def _apply_gone(self, member_id: int) -> None:
-        self.members.pop(member_id, None)
+    def _remove_member(self, record: records.Left) -> None:
+        self.members.pop(record.member_id, None)
 
-    def _apply_lease(self, lease_id: int, member_id: int, ranges: list[Range]) -> None:
-        given = tuple((first, last) for first, last in ranges)
-        self.leases[lease_id] = Lease(lease_id, member_id, given, RangeSet(given))
+    def _add_lease(self, record: records.Leased) -> None:
+        given = tuple(record.ranges)
+        lease = Lease(record.lease_id, record.member_id, given, RangeSet(given))
+        self.leases[record.lease_id] = lease
 
-    def _apply_done(self, lease_id: int, ranges: list[Range]) -> None:
-        """A `lease_id` of 0 says that retention deleted the events before anybody handled them."""
+    def _end_done(self, record: records.Done | records.ResultsStored) -> None:
+        lease_id, ranges = record.lease_id, record.ranges
         self._take_from(lease_id, ranges)
         if self._order is not None:
             (self.order.settle if lease_id else self.order.lose)(ranges)
@@ -251,57 +245,51 @@ class GroupState:
         if not lease_id:
             self._delayed = sorted(one for one in self._delayed if not self.is_done(one[1]))
 
-    def _apply_results(
-        self, lease_id: int, ranges: list[Range], first_result: int, last_result: int
-    ) -> None:
-        """Events are done, and their results stored in the same step; results are not for us."""
-        if first_result <= self.replayed_to:
+    def _store_results(self, record: records.ResultsStored) -> None:
+        if record.first_result <= self.replayed_to:
             return
-        self._apply_done(lease_id, ranges)
-        if last_result > self.position:
-            self.done.add(max(first_result, self.position + 1), last_result)
+        self._end_done(record)
+        if record.last_result > self.position:
+            self.done.add(max(record.first_result, self.position + 1), record.last_result)
         self._advance()
-        self.replayed_to = last_result
+        self.replayed_to = record.last_result
 
-    def _apply_back(self, lease_id: int, ranges: list[Range]) -> None:
-        self._take_from(lease_id, ranges)
+    def _give_back(self, record: records.GivenBack) -> None:
+        self._take_from(record.lease_id, record.ranges)
         if self._order is not None:
-            self.order.put_back(ranges)
+            self.order.put_back(record.ranges)
 
-    def _apply_failed(self, lease_id: int, seq_no: int) -> None:
-        """A delivery ended without success; the last one condemns the event.
-
-        The event is held: follow it with `delay` (perhaps until now), or bury it.
-        """
-        member_id = self.leases[lease_id].member_id
-        self._take_from(lease_id, [(seq_no, seq_no)])
+    def _fail(self, record: records.Failed) -> None:
+        """The event is held: follow it with `delay` (perhaps until now), or reject it."""
+        seq_no = record.seq_no
+        member_id = self.leases[record.lease_id].member_id
+        self._take_from(record.lease_id, [(seq_no, seq_no)])
         is_last = self.is_last_delivery(seq_no)
         self.deliveries[seq_no] = self.deliveries.get(seq_no, 0) + 1
         if is_last:
-            self.condemned[seq_no] = member_id
+            self.exhausted[seq_no] = member_id
         if self._order is not None:
             self.order.hold(seq_no)
 
-    def _apply_buried(self, lease_id: int, seq_no: int) -> None:
-        """The event is a dead letter now."""
-        if lease_id:
-            self._apply_done(lease_id, [(seq_no, seq_no)])
+    def _reject(self, record: records.Rejected) -> None:
+        seq_no = record.seq_no
+        if record.lease_id:
+            self._end_done(records.Done(self.name, record.lease_id, [(seq_no, seq_no)]))
             return
-        self.condemned.pop(seq_no, None)
+        self.exhausted.pop(seq_no, None)
         if self._order is not None:
             self.order.drop(seq_no)
         self._finish([(seq_no, seq_no)])
 
-    def _apply_again(self, seq_nos: list[int]) -> None:
-        """Dead letters are to be tried once more, as if for the first time."""
-        for seq_no in seq_nos:
+    def _hand_out_again(self, record: records.HandedOutAgain) -> None:
+        for seq_no in record.seq_nos:
             self.deliveries.pop(seq_no, None)
             if seq_no <= self.position:
                 self.again.add(seq_no, seq_no)
             else:
                 self.done.remove(seq_no, seq_no)
         if self._order is not None:
-            self.order.add((seq_no, seq_no) for seq_no in seq_nos)
+            self.order.add((seq_no, seq_no) for seq_no in record.seq_nos)
 
     def _take_from(self, lease_id: int, ranges: list[Range]) -> None:
         # A loss of power may leave an earlier lease of events in place of the one that is named.
@@ -373,45 +361,58 @@ class GroupState:
 
     # --- snapshots ---------------------------------------------------------------------------
 
-    def snapshot(self) -> tuple[Any, ...]:
-        """The fields of the record `state`, which stands for all those before it."""
-        return (
+    def snapshot(self) -> records.Snapshot:
+        """The record that stands for all those before it."""
+        return records.Snapshot(
+            self.name,
             self.ordering,
             self.max_deliveries,
             self.position,
             list(self.done),
             list(self.again),
             list(self.deliveries.items()),
-            list(self.condemned.items()),
-            [(m.member_id, m.pid, m.start, m.slot, list(m.recent)) for m in self.members.values()],
-            [(x.lease_id, x.member_id, x.given, list(x.open)) for x in self.leases.values()],
+            list(self.exhausted.items()),
+            [
+                SnapshotMember(one.member_id, one.pid, one.start, one.slot, list(one.recent))
+                for one in self.members.values()
+            ],
+            [
+                SnapshotLease(one.lease_id, one.member_id, list(one.given), list(one.open))
+                for one in self.leases.values()
+            ],
             self.replayed_to,
         )
 
-    def _apply_state(  # noqa: PLR0917 - the fields of a record, in their order
-        self,
-        ordering: Ordering,
-        max_deliveries: int,
-        position: int,
-        done: list[Range],
-        again: list[Range],
-        deliveries: list[tuple[int, int]],
-        condemned: list[tuple[int, int]],
-        members: list[tuple[int, int, int, int, list[int]]],
-        leases: list[tuple[int, int, list[Range], list[Range]]],
-        replayed_to: int,
-    ) -> None:
+    def _restore(self, record: records.Snapshot) -> None:
         self._order = None
-        self.ordering, self.max_deliveries = ordering, max_deliveries
-        self.position, self.replayed_to = position, replayed_to
-        self.done, self.again = RangeSet(done), RangeSet(again)
-        self.deliveries, self.condemned = dict(deliveries), dict(condemned)
+        self.ordering, self.max_deliveries = record.ordering, record.max_deliveries
+        self.position, self.replayed_to = record.position, record.replayed_to
+        self.done, self.again = RangeSet(record.done), RangeSet(record.again)
+        self.deliveries, self.exhausted = dict(record.deliveries), dict(record.exhausted)
         self.members = {}
-        for member_id, pid, start, slot, recent in members:
+        for member_id, pid, start, slot, recent in record.members:
             member = Member(member_id, pid, start, slot)
             member.recent.extend(recent)
             self.members[member_id] = member
         self.leases = {
-            lease_id: Lease(lease_id, member_id, tuple((a, b) for a, b in given), RangeSet(still))
-            for lease_id, member_id, given, still in leases
+            lease_id: Lease(lease_id, member_id, tuple(given), RangeSet(still))
+            for lease_id, member_id, given, still in record.leases
         }
+
+
+_CHANGES: Final[dict[type[GroupRecord], Callable[[GroupState, Any], None]]] = {
+    records.Options: GroupState._set_options,
+    records.Sought: GroupState._seek,
+    records.Skipped: GroupState._skip,
+    records.Joined: GroupState._add_member,
+    records.Left: GroupState._remove_member,
+    records.Leased: GroupState._add_lease,
+    records.Done: GroupState._end_done,
+    records.ResultsStored: GroupState._store_results,
+    records.GivenBack: GroupState._give_back,
+    records.Failed: GroupState._fail,
+    records.Rejected: GroupState._reject,
+    records.HandedOutAgain: GroupState._hand_out_again,
+    records.Snapshot: GroupState._restore,
+}
+"""What each record changes; `Forgotten` ends the state, and is for whoever has the groups."""

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import msgpack
+import msgspec
 
 from eventlog.checksum import crc32c
 from eventlog.config import KIB
@@ -47,6 +48,7 @@ _NONSENSE: Final = (
 """What comes of using a record that no writer wrote."""
 RESERVE_BYTES: Final = 64 * KIB
 Record = list[Any]
+"""A record as it is read; whoever appends may have a type for it (see `groups.records`)."""
 
 
 class Journal:
@@ -108,7 +110,7 @@ class Journal:
                 self._files.allocate(self._descriptor, end)
             self._reserved_to = end
 
-    def append(self, *records: Record) -> None:
+    def append(self, *records: object) -> None:
         """Add records; a crash may leave the first few of them.
 
         Raises:
@@ -119,7 +121,7 @@ class Journal:
             self._files.write(self._descriptor, [data], self.bytes)
         self.bytes += len(data)
 
-    def replace(self, records: Iterable[Record]) -> None:
+    def replace(self, records: Iterable[object]) -> None:
         """Have these records instead of all that there are."""
         with os_errors(self._directory, f"rewriting {os.path.basename(self._path)}"):
             descriptor = self._files.create(self._path + ".new")
@@ -237,9 +239,9 @@ def replaying(directory: str, name: str) -> Iterator[None]:
         ) from error
 
 
-def framed(record: Record) -> bytes:
+def framed(record: object) -> bytes:
     """The bytes of one record."""
-    packed: bytes = msgpack.packb(record)
+    packed = msgspec.msgpack.encode(record)
     return _FRAME.pack(len(packed), crc32c(packed)) + packed
 
 

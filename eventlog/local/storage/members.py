@@ -1,7 +1,7 @@
 """The members' pages: what each member of a group is doing, kept where its death cannot take it.
 
 The file `members` holds one page of 4096 bytes for each member of any group; after the header
-stands one byte for each event of the member's lease (see `groups.state`)::
+stands one byte for each event of the member's lease, from `NOT_STARTED` to `FAILED`::
 
     member page header (64 bytes)
         0    8  lease_id         the lease that the states belong to; 0 while they change
@@ -46,8 +46,17 @@ PAGE: Final = Layout(
     Field("retried", "Q", "events whose handler raised, to be tried again"),
     Field("in_flight", "Q", "handlers that run"),
 )
+NOT_STARTED: Final = 0
+STARTED: Final = 1
+DONE: Final = 2
+RETURNED: Final = 3
+"""The handler did its part, and the result is not stored yet: should the member die, no delivery
+has failed."""
+FAILED: Final = 4
+"""The handler raised, and the writer may not have heard of it: should the member die, this delivery
+has failed, whatever else had begun."""
 LEASE_EVENTS_MAX: Final = PAGE_BYTES - PAGE.size
-"""One byte for the state of each event of a lease; see `groups.state`."""
+"""One byte for the state of each event of a lease."""
 STATES_BESIDE_LEASE: Final = 512 - PAGE.size
 """So many of them lie in the sector of the lease's number: after a loss of power they are as old as
 that, and the others may be of an earlier lease."""

@@ -5,5 +5,6 @@
 `group_messages`  those of groups and their members
 `table`           all messages, and who may say which of them when
 `connection`      one end of a pipe: bytes in, messages out, in their order
+`peer`            the other end, as whoever answers sees it
 ================  ==================================================================
 """

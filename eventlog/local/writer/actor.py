@@ -21,7 +21,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -30,6 +29,7 @@ from eventlog.api.statistics import WriterStatistics, numbers_of
 from eventlog.config import MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
+from eventlog.local.groups.coordinator import Coordinator
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.messages import (
     FOLLOWS,
@@ -39,7 +39,6 @@ from eventlog.local.wire.messages import (
     AwaitSynced,
     Done,
     Forget,
-    FromWriter,
     Park,
     Request,
     Seek,
@@ -50,16 +49,7 @@ from eventlog.local.wire.messages import (
     Wake,
     failed,
 )
-from eventlog.local.writer.group_desk import GroupDesk
-
-
-class Peer(Protocol):
-    """A client as the actor sees it."""
-
-    is_gone: bool
-
-    def say(self, message: FromWriter) -> None:
-        """Send, or queue, an answer; never blocks."""
+from eventlog.local.wire.peer import Peer
 
 
 class Waiting:
@@ -106,6 +96,7 @@ class Actor:
         connections: Callable[[], int],
         on_dirty: Callable[[], None],
         on_due: Callable[[], None] = lambda: None,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.log = log
         self._connections = connections
@@ -118,9 +109,10 @@ class Actor:
         self._waiting: deque[tuple[Peer, Append]] = deque()
         self._refused: dict[Peer, tuple[int, int, EventLogError]] = {}
         """The last batch that was refused on each pipe: producer, its count, and why."""
-        self.groups = GroupDesk(log, on_due, self._on_group_moved)
+        self.groups = Coordinator(log, on_due, self._on_group_moved, clock)
         self.counters = self.groups.store.counters
-        self._started_s = time.monotonic()
+        self._clock = clock
+        self._started_ns = clock()
 
     def handle(self, peer: Peer, message: Request) -> None:
         """Carry out one message and say the answer, now or later.
@@ -176,7 +168,7 @@ class Actor:
     def statistics(self) -> WriterStatistics:
         """What was counted, and how many there are now of what comes and goes."""
         return self.counters.statistics(
-            uptime_s=time.monotonic() - self._started_s,
+            uptime_s=(self._clock() - self._started_ns) / 1e9,
             waiting=len(self._waiting),
             parked=len(self._parked),
             unsynced=len(self._unsynced) + len(self._awaiting_sync),

@@ -34,7 +34,7 @@ from eventlog.errors import (
     WriterUnavailable,
 )
 from eventlog.local import rendezvous
-from eventlog.local.groups.state import GroupState
+from eventlog.local.groups.membership import Absent
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.connection import Connection
 from eventlog.local.wire.messages import (
@@ -44,15 +44,13 @@ from eventlog.local.wire.messages import (
     Request,
     Stage,
     StandDown,
-    Welcome,
     failed,
 )
 from eventlog.local.wire.table import Role
-from eventlog.local.writer.actor import Actor
 from eventlog.local.writer.entrance import Entrance
 from eventlog.local.writer.pipe import Pipe
-from eventlog.local.writer.place import CHECKED, Place
 from eventlog.local.writer.processes import wait_member_end
+from eventlog.local.writer.service import Blocking, Service
 from eventlog.local.writer.staging import StagingArea
 
 logger = logging.getLogger("eventlog.writer")
@@ -60,6 +58,8 @@ logger = logging.getLogger("eventlog.writer")
 RECEIVE_BYTES: Final = 256 * 1024
 LEAVE_LOCK_S: Final = 0.3
 LOOK_AGAIN_S: Final = 0.01
+PLACE_LOOK_S: Final = 1.0
+"""How long those who only wait may not know that the log was deleted."""
 INLINE_SYNC_S_MAX: Final = 0.001
 """On a disk whose last sync took less, the next one is made in the loop: going to a thread and back
 costs as much again, and appends can be handled only after it anyway. When one turns out to be slow,
@@ -84,7 +84,6 @@ class Server:
         self._pipes: set[Pipe] = set()
         self.to_flush: dict[Pipe, None] = {}
         """In the order of the answers: whoever waits for an event comes before its producer."""
-        self.place = Place(log)
         self.staging = StagingArea()
         self.buffer = bytearray(RECEIVE_BYTES)
         self._dirty = trio.Event()
@@ -92,12 +91,16 @@ class Server:
         self._changed = trio.Event()
         self._due = trio.Event()
         self._spare_wanted = trio.Event()
-        log.on_spare_wanted = self._note_spare_wanted
-        self.actor = Actor(log, lambda: len(self._pipes), self._note_dirty, self._note_due)
+        self.service = Service(
+            log,
+            lambda: len(self._pipes),
+            self._note_dirty,
+            lambda: self._due.set(),  # noqa: PLW0108 - another event each time
+            lambda: self._spare_wanted.set(),  # noqa: PLW0108 - the same
+        )
+        self.actor = self.service.actor
         self.nursery: trio.Nursery
         self._leaving_lock: rendezvous.Lock | None = None
-        self._sync_s = math.inf
-        """How long the last sync took."""
 
     def __repr__(self) -> str:
         """The state in a line."""
@@ -117,8 +120,8 @@ class Server:
                 self.nursery.start_soon(self._expire_loop)
                 self.nursery.start_soon(self._resume_loop)
                 self.nursery.start_soon(self._watch_place)
-                for state, member_id, pid, start in self.actor.groups.absent():
-                    self.nursery.start_soon(self._await_member, state, member_id, pid, start)
+                for member in self.actor.groups.absent():
+                    self.nursery.start_soon(self._await_member, member)
                 if self._linger_s is not None:
                     self.nursery.start_soon(self._watch_idle, self._linger_s)
                 on_ready()
@@ -130,12 +133,6 @@ class Server:
     def _note_dirty(self) -> None:
         self._dirty.set()
         self._has_moved.set()
-
-    def _note_due(self) -> None:
-        self._due.set()
-
-    def _note_spare_wanted(self) -> None:
-        self._spare_wanted.set()
 
     def flush(self) -> None:
         """Send the answers of a step to everybody who got one."""
@@ -179,39 +176,23 @@ class Server:
                 self.flush()
 
     def _may_go_on(self) -> bool:
-        """Look before anything is stored; this writer ends if it may not.
-
-        The lock keeps other writers away. Should somebody have removed it while this process was
-        stopped, the epoch says that there is another one now.
-        """
-        if self.log.control.is_cut_off() or self.log.offsets.is_cut_off():
-            # One more look into them may be a SIGBUS.
-            reason = "the control file or the offset table was truncated"
-        elif self.log.is_superseded:
-            reason = "another writer has taken over"
-        elif self.log.failure is not None:
-            reason = f"nothing more can be stored safely ({self.log.failure})"
-        else:
+        """Look before anything is stored; this writer ends if it may not."""
+        reason = self.service.reason_to_end()
+        if reason is None:
             return True
         logger.error("%s, so this writer ends", reason)
         self.nursery.cancel_scope.cancel()
         return False
 
     def _answer(self, pipe: Pipe, message: Hello | Request) -> None:
-        if isinstance(message, Hello):
-            control = self.log.control
-            pipe.say(Welcome(message.version, control.writer_pid, control.epoch, control.log_id))
-        elif type(message) in CHECKED and self.place.is_deleted():
-            self._end_of_deleted()
-            pipe.say(failed(message.request_id, self.place.deleted()))
-        elif isinstance(message, AppendStaged):
-            self._answer(pipe, self.staging.take(pipe.raw, message))
-        elif isinstance(message, Stage):
+        if isinstance(message, AppendStaged):
+            message = self.staging.take(pipe.raw, message)
+        if isinstance(message, Stage):
             self._open_ring(pipe, message.request_id)
         elif isinstance(message, StandDown):
             self._stand_down(pipe, message.request_id)
-        else:
-            self.actor.handle(pipe, message)
+        elif not self.service.hear(pipe, message):
+            self._end_of_deleted()
 
     def _open_ring(self, pipe: Pipe, request_id: int) -> None:
         pipe.flush()  # the ring's descriptor travels with its answer, past nothing
@@ -236,13 +217,12 @@ class Server:
         pipe.say(failed(request_id, error))
 
     async def _watch_place(self) -> None:
-        await self.place.wait_deleted()
+        while not self.service.is_deleted():  # noqa: ASYNC110 - no event tells it
+            await trio.sleep(PLACE_LOOK_S)
         self._end_of_deleted()
 
     def _end_of_deleted(self) -> None:
-        error = self.place.deleted()
-        logger.error("%s", error)
-        self.log.refuse(error)
+        logger.error("%s", self.service.deleted())
         self.nursery.cancel_scope.cancel()
 
     # --- syncing and expiry ------------------------------------------------------------------
@@ -261,30 +241,21 @@ class Server:
             await self._sync(with_positions=durability == "disk")
 
     async def _sync(self, *, with_positions: bool) -> None:
-        work = self.log.begin_sync()
-
-        def run() -> None:
-            # First what groups did: the acknowledgements in batches past the synced mark are found
-            # again at the next start, those before it must be in the journal.
-            self.actor.groups.store.sync()
-            work.run()
-
-        started_s = time.perf_counter()
+        is_inline = self.service.sync_s < INLINE_SYNC_S_MAX and not with_positions
         try:
-            if self._sync_s < INLINE_SYNC_S_MAX and not with_positions:
-                run()
-            else:
-                await trio.to_thread.run_sync(run)
-            self._sync_s = time.perf_counter() - started_s
-            self.log.finish_sync(work)
-            self.actor.note_sync(self._sync_s)
-            if with_positions:
-                await trio.to_thread.run_sync(self.log.sync_positions)
+            await self._do(self.service.syncing(with_positions=with_positions), inline=is_inline)
         except EventLogError as error:
             self._end_after_failed_sync(error)
             return
-        self.actor.on_synced()
         self.flush()
+
+    async def _do(self, work: Blocking, *, inline: bool = False) -> None:
+        """Call what blocks on the disk in a thread, or here."""
+        for call in work:
+            if inline:
+                call()
+            else:
+                await trio.to_thread.run_sync(call)
 
     async def _sync_positions_loop(self) -> None:
         """With "sync", appends do not wait for positions, which follow within a second."""
@@ -309,14 +280,11 @@ class Server:
         while True:
             await self._spare_wanted.wait()
             self._spare_wanted = trio.Event()
-            work = self.log.spare.begin()
-            if work is not None:
-                # To its end, also when this writer ends: the file is somebody's until then.
-                self.log.spare.finish(await trio.to_thread.run_sync(work.run))
-                if not self._may_go_on():
-                    return
-                self.actor.retry_waiting()
-                self.flush()
+            # To its end, also when this writer ends: the file is somebody's until then.
+            await self._do(self.service.making_spare())
+            if not self._may_go_on():
+                return
+            self.flush()
 
     async def _expire_loop(self) -> None:
         if self.log.options.retention.max_age is None:
@@ -327,12 +295,7 @@ class Server:
             await trio.sleep(interval_s)
             if not self._may_go_on():
                 return
-            try:
-                self.log.retire()
-            except EventLogError as error:
-                logger.error("old events could not be deleted, which is tried again: %s", error)
-            self.actor.groups.on_retired()
-            self.actor.retry_waiting()
+            self.service.expire()
             self.flush()
 
     # --- groups ------------------------------------------------------------------------------
@@ -348,15 +311,15 @@ class Server:
             self.actor.groups.resume_due()
             self.flush()
 
-    async def _await_member(self, state: GroupState, member_id: int, pid: int, start: int) -> None:
+    async def _await_member(self, absent: Absent) -> None:
         """A member of before this writer's start keeps its lease as long as its process lives."""
-        member = state.members.get(member_id)
+        member = absent.state.members.get(absent.member_id)
         if member is not None:
             pages = self.actor.groups.store.pages
-            await wait_member_end(pid, start, partial(pages.is_held, member.slot))
-        if (state, member_id, pid, start) in self.actor.groups.absent():
-            self.actor.groups.end_member(state, member_id)
-            self.flush()
+            is_held = partial(pages.is_held, member.slot)
+            await wait_member_end(absent.pid, absent.start, is_held)
+        self.service.end_absent(absent)
+        self.flush()
 
     # --- the end -----------------------------------------------------------------------------
 

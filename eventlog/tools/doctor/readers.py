@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from eventlog.api.group import GroupReport
 from eventlog.api.positions import ConsumerState
 from eventlog.config import LogOptions
-from eventlog.local.groups.stored import GroupReport
 from eventlog.tools.doctor.findings import Finding, size
 
 SILENT: Final = timedelta(days=1)

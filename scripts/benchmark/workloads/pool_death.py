@@ -18,7 +18,7 @@ from benchmark.pools.log_pool import LogPool
 from benchmark.results import Figures, LimitGoal
 from benchmark.settings import Settings
 from benchmark.workloads.base import Column, Contender, Workload
-from eventlog.local.groups import read_groups
+from eventlog.local.groups.stored import read_groups
 
 DEATHS: Final = 20
 

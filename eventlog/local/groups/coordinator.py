@@ -1,9 +1,11 @@
 """What members and pools of groups are told, and when; no trio, no sockets.
 
-a member asks -----> leased at once, or kept in `_asking` until events are there
-a member is gone --> its page says what it had begun: counted, done, or given back
-nothing is left ---> the largest lease is revoked: its owner gives back what it has not begun
-used up ------------> condemned: a pool is told, and buries it
+::
+
+    messages ---> Coordinator --- memberships    which pipe is which member
+                       |------- leasing        who gets which events, and how each one ends
+                       |------- waiting        who waits for a group, or to reject its events
+                       '------- store          states, their journal, and the dead letters
 """
 
 from __future__ import annotations
@@ -12,13 +14,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventlog.api.positions import check_name, check_seq_no
 from eventlog.config import MAX_DELIVERIES_LIMIT
 from eventlog.errors import EventLogError, GroupMismatch, InvalidArgument, ProtocolError
+from eventlog.local.groups import records
 from eventlog.local.groups.acks import Acks, unpack_acks
+from eventlog.local.groups.leasing import Leasing, checked, failures_of
+from eventlog.local.groups.membership import Absent, Membership, Memberships
 from eventlog.local.groups.state import GroupState
+from eventlog.local.groups.store import GroupStore
+from eventlog.local.groups.waiting import Waiting
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.members import STATES_BESIDE_LEASE, pool_of
 from eventlog.local.wire.group_messages import (
@@ -41,21 +48,18 @@ from eventlog.local.wire.group_messages import (
     Settle,
 )
 from eventlog.local.wire.messages import Append, Done, Request
-from eventlog.local.writer.group_failures import end_failed
-from eventlog.local.writer.group_leases import GroupLeases, Seat, checked, failures_of
-from eventlog.local.writer.group_store import GroupStore
-from eventlog.local.writer.group_watches import GroupWatches
-
-if TYPE_CHECKING:
-    from eventlog.local.writer.actor import Peer
+from eventlog.local.wire.peer import Peer
 
 logger = logging.getLogger("eventlog.writer")
 TRY_AGAIN_NS = 1_000_000_000
 """How soon to try again what found no room."""
 
 
-class GroupDesk:
-    """The groups' side of the actor. `on_due` is called when an earlier wait was added."""
+class Coordinator:
+    """The groups' side of the actor.
+
+    `on_due` is called when an earlier wait was added, `on_position` when a group has moved.
+    """
 
     def __init__(
         self,
@@ -69,15 +73,32 @@ class GroupDesk:
         self._on_position = on_position
         self._clock = clock
         self.store = GroupStore(log)
-        self._seats: dict[Peer, Seat] = {}
-        self._watches = GroupWatches()
+        self.memberships = Memberships(self.store)
+        self._waiting = Waiting()
+        self._leasing = Leasing(log, self.store, self.memberships, self._moved)
         self._ending: list[tuple[GroupState, int]] = []
         """Members that are gone, and for whose end there was no room in the journal."""
-        self._leases = GroupLeases(log, self.store, self._seats, self._moved)
         self._first_seen = 0
         """The first event that was stored when groups were last held against retention."""
-        self._leaving: deque[int] = deque(maxlen=1024)
+        self._excused: deque[int] = deque(maxlen=1024)
         """Pools that end their own members; each pool is left once."""
+        self._handlers: dict[type, Callable[[Peer, Any], None]] = {
+            OpenGroup: self._open_group,
+            Join: self._join,
+            Lease: self._leasing.ask,
+            Settle: self._settle,
+            Release: self._release,
+            Nack: self._fail,
+            Bury: self._reject,
+            FailDelivery: self._fail,
+            Leave: self._leave,
+            AwaitCondemned: self._await_exhausted,
+            AwaitDrained: self._await_drained,
+            RetryDead: self._retry_dead,
+            DropDead: self._drop_dead,
+            Dismiss: self._dismiss,
+            Excuse: self._excuse,
+        }
 
     def handle(self, peer: Peer, message: Request) -> None:
         """Carry out a message that is about groups.
@@ -85,24 +106,7 @@ class GroupDesk:
         Raises:
             EventLogError: it is refused.
         """
-        handlers: dict[type, Callable[[Peer, Any], None]] = {
-            OpenGroup: self._open_group,
-            Join: self._join,
-            Lease: self._ask,
-            Settle: self._settle,
-            Release: self._release,
-            Nack: self._end_failed,
-            Bury: self._bury,
-            FailDelivery: self._end_failed,
-            Leave: self._leave,
-            AwaitCondemned: self._await_condemned,
-            AwaitDrained: self._await_drained,
-            RetryDead: self._retry_dead,
-            DropDead: self._drop_dead,
-            Dismiss: self._dismiss,
-            Excuse: self._excuse,
-        }
-        handlers[type(message)](peer, message)
+        self._handlers[type(message)](peer, message)
 
     # --- groups and members ------------------------------------------------------------------
 
@@ -117,13 +121,13 @@ class GroupDesk:
         return state
 
     def _open_group(self, peer: Peer, message: OpenGroup) -> None:
-        name = check_name(message.group)
-        if message.ordering not in ("", "key"):
-            raise ProtocolError(f"an ordering {message.ordering!r}")
+        name, ordering = check_name(message.group), message.ordering
+        if ordering not in ("", "key"):
+            raise ProtocolError(f"an ordering {ordering!r}")
         if not 1 <= message.max_deliveries <= MAX_DELIVERIES_LIMIT:
             raise ProtocolError(f"a group with {message.max_deliveries} deliveries")
         known = self.store.groups.get(name)
-        wanted = (message.ordering, message.max_deliveries)
+        wanted = (ordering, message.max_deliveries)
         if known and known.members and (known.ordering, known.max_deliveries) != wanted:
             raise GroupMismatch(
                 f"the group {name!r} of the log {self._log.directory} has members that work with"
@@ -136,66 +140,48 @@ class GroupDesk:
         offset = self._log.offsets.find(name)
         if offset is not None:
             position = offset.position
-        self.store.open_group(name, *wanted, min(position, self._log.last_seq_no))
+        position = min(position, self._log.last_seq_no)
+        self.store.open_group(name, "key" if ordering else "", message.max_deliveries, position)
         peer.say(Done(message.request_id))
 
     def _join(self, peer: Peer, message: Join) -> None:
         state = self._known(message.group)
-        if peer in self._seats:
-            raise ProtocolError("a pipe that joins twice")
-        if not 0 < message.pid < 2**31 or not 0 < message.member_id < 2**64:
-            raise ProtocolError("a member that is no process")
-        member = state.members.get(message.member_id)
-        if member is None:
-            slot = self.store.free_slot()
-            self.store.pages.make(slot)
-            fields = (message.member_id, message.pid, message.start, slot)
-            self.store.commit(state, "member", *fields)
-            member = state.members[message.member_id]
-        seat = Seat(state, message.member_id)
-        for other in [one for one, known in self._seats.items() if known == seat]:
-            # Its older pipe broke, and we have not seen the end of it yet.
-            self._leases.stop_asking(other, state)
-            del self._seats[other]
-        self._seats[peer] = seat
-        leases = [one for one in state.leases.values() if one.member_id == message.member_id]
+        member, older = self.memberships.join(peer, state, message)
+        if older is not None:
+            self._leasing.stop_asking(older, state)
+        leases = [one for one in state.leases.values() if one.member_id == member.member_id]
         lease_id, given = (leases[-1].lease_id, leases[-1].given) if leases else (0, ())
         failures = failures_of(state, list(given))
         peer.say(Joined(message.request_id, member.slot, lease_id, given, failures))
 
     def _leave(self, peer: Peer, message: Leave) -> None:
-        seat = self._seats.pop(peer, None)
-        if seat is not None:
-            self._leases.stop_asking(peer, seat.state)
-            self.end_member(seat.state, seat.member_id)
+        self._end_of(peer)
         peer.say(Done(message.request_id))
 
     def _dismiss(self, peer: Peer, message: Dismiss) -> None:
-        state = self._known(message.group)
-        seat = Seat(state, message.member_id)
-        for other in [one for one, known in self._seats.items() if known == seat]:
-            self._leases.stop_asking(other, state)
-            del self._seats[other]
-        self.end_member(state, message.member_id)
+        membership = Membership(self._known(message.group), message.member_id)
+        pipe = self.memberships.pipe_of(membership)
+        if pipe is not None:
+            self._end_of(pipe)
+        else:
+            self.end_member(*membership)
         peer.say(Done(message.request_id))
 
     def _excuse(self, peer: Peer, message: Excuse) -> None:
-        self._leaving.append(message.pool_id)
+        self._excused.append(message.pool_id)
         peer.say(Done(message.request_id))
-
-    def _seat(self, peer: Peer) -> Seat:
-        seat = self._seats.get(peer)
-        if seat is None:
-            raise ProtocolError("a peer that is no member speaks as one")
-        return seat
 
     def forget_peer(self, peer: Peer) -> None:
         """The pipe is closed: whoever it belonged to is gone."""
-        self._watches.forget_peer(peer)
-        seat = self._seats.pop(peer, None)
-        if seat is not None:
-            self._leases.stop_asking(peer, seat.state)
-            self.end_member(seat.state, seat.member_id)
+        self._waiting.forget_peer(peer)
+        self._end_of(peer)
+
+    def _end_of(self, peer: Peer) -> None:
+        """The member of that pipe, if it is one's, is no more."""
+        membership = self.memberships.leave(peer)
+        if membership is not None:
+            self._leasing.stop_asking(peer, membership.state)
+            self.end_member(*membership)
 
     def end_member(self, state: GroupState, member_id: int) -> None:
         """Give the leases of a member that is gone to others, as its page says."""
@@ -212,84 +198,71 @@ class GroupDesk:
             return
         page = self.store.pages.read(member.slot)
         states = page.states if self._log.is_same_boot else page.states[:STATES_BESIDE_LEASE]
-        is_excused = pool_of(member_id) in self._leaving
+        is_excused = pool_of(member_id) in self._excused
         for lease in [one for one in state.leases.values() if one.member_id == member_id]:
             is_of_lease = (page.lease_id, page.member_id) == (lease.lease_id, member_id)
             left = states if is_of_lease else b""
-            self._leases.end(state, lease, left, now_ns=self._clock(), is_excused=is_excused)
-        self.store.commit(state, "gone", member_id)
-        self._leases.pass_deleted(state)
+            self._leasing.end(state, lease, left, now_ns=self._clock(), is_excused=is_excused)
+        self.store.commit(records.Left(state.name, member_id))
+        self._leasing.pass_deleted(state)
         self.resume_due()
         self._changed(state)
 
-    def absent(self) -> list[tuple[GroupState, int, int, int]]:
-        """Members of before a restart that have not come back: group, id, pid and start."""
-        present = {(seat.state.name, seat.member_id) for seat in self._seats.values()}
-        return [
-            (state, member_id, state.members[member_id].pid, state.members[member_id].start)
-            for state, member_id in self.store.members()
-            if (state.name, member_id) not in present
-        ]
+    def absent(self) -> list[Absent]:
+        """Members of before a restart that have not come back."""
+        return self.memberships.absent()
 
-    # --- leases ------------------------------------------------------------------------------
-
-    def _ask(self, peer: Peer, message: Lease) -> None:
-        self._leases.ask(peer, self._seat(peer), message)
+    # --- what members say of their events ----------------------------------------------------
 
     def _settle(self, peer: Peer, message: Settle) -> None:
-        self._close_part(peer, "done", message)
-
-    def _release(self, peer: Peer, message: Release) -> None:
-        self._leases.is_shared(message.lease_id)
-        self._close_part(peer, "back", message)
-
-    def _close_part(self, peer: Peer, kind: str, message: Settle | Release) -> None:
-        seat = self._seat(peer)
-        ranges = checked(message.ranges)
-        if ranges:
-            self._leases.holds(seat.state, message.lease_id, seat.member_id, ranges)
-            # What was said before, by a pipe that was lost, is not said again.
-            still = seat.state.still_open(message.lease_id, ranges)
-            if still:
-                self.store.commit(seat.state, kind, message.lease_id, still)
-                self._changed(seat.state)
+        membership = self.memberships.of(peer)
+        if self._leasing.settle(membership, message.lease_id, checked(message.ranges)):
+            self._changed(membership.state)
         peer.say(Done(message.request_id))
 
-    def _end_failed(self, peer: Peer, said: FailDelivery | Nack) -> None:
+    def _release(self, peer: Peer, message: Release) -> None:
+        membership = self.memberships.of(peer)
+        if self._leasing.release(membership, message.lease_id, checked(message.ranges)):
+            self._changed(membership.state)
+        peer.say(Done(message.request_id))
+
+    def _fail(self, peer: Peer, said: FailDelivery | Nack) -> None:
         """A handler failed; members of earlier releases say `Nack`, and decide by themselves."""
         letter, is_final = b"", False
         if isinstance(said, FailDelivery):
             letter, is_final = said.letter, bool(said.is_final)
-        state, member_id = self._seat(peer)
-        if self._leases.holds(state, said.lease_id, member_id, [(said.seq_no, said.seq_no)]):
-            end = (said.lease_id, said.seq_no, letter, self._clock() + said.delay_ns)
-            if end_failed(self.store, state, *end, is_final=is_final):
+        membership, seq_no = self.memberships.of(peer), said.seq_no
+        state = membership.state
+        if self._leasing.holds(membership, said.lease_id, [(seq_no, seq_no)]):
+            if self._leasing.fail(state, said.lease_id, seq_no, letter, is_final=is_final):
+                state.delay(seq_no, self._clock() + said.delay_ns)
                 self._on_due()
             self._changed(state)
         peer.say(Done(said.request_id))
 
-    def _bury(self, peer: Peer, message: Bury) -> None:
+    def _reject(self, peer: Peer, message: Bury) -> None:
+        """An event is a dead letter, as its member says or a pool of one that is exhausted."""
         state, seq_no = self._known(message.group), message.seq_no
         if message.lease_id:
-            member_id = self._seat(peer).member_id
-            is_open = self._leases.holds(state, message.lease_id, member_id, [(seq_no, seq_no)])
+            membership = self.memberships.of(peer)._replace(state=state)
+            is_open = self._leasing.holds(membership, message.lease_id, [(seq_no, seq_no)])
         else:
-            is_open = seq_no in state.condemned
+            is_open = seq_no in state.exhausted
         if is_open:
-            self.store.bury(state, message.lease_id, seq_no, message.letter)
+            self.store.letters.reject(state, message.lease_id, seq_no, message.letter)
             self._changed(state)
         peer.say(Done(message.request_id))
 
-    # --- dead letters ------------------------------------------------------------------------
+    # --- waiting, and dead letters -----------------------------------------------------------
 
-    def _await_condemned(self, peer: Peer, message: AwaitCondemned) -> None:
+    def _await_exhausted(self, peer: Peer, message: AwaitCondemned) -> None:
         state = self._known(message.group)
-        self._watches.await_condemned(peer, state, message.pool_id, message.request_id)
+        self._waiting.await_exhausted(peer, state, message.pool_id, message.request_id)
 
     def _await_drained(self, peer: Peer, message: AwaitDrained) -> None:
         state = self._known(message.group)
-        self._leases.pass_deleted(state)
-        self._watches.await_drained(peer, state, message.seq_no, message.request_id)
+        self._leasing.pass_deleted(state)
+        self._waiting.await_drained(peer, state, message.seq_no, message.request_id)
 
     def _retry_dead(self, peer: Peer, message: RetryDead) -> None:
         state = self.store.groups.get(check_name(message.group))
@@ -301,12 +274,12 @@ class GroupDesk:
                 path=self._log.directory,
                 consumer=message.group,
             )
-        number = self.store.retry_dead(state, checked(message.ranges))
+        number = self.store.letters.retry(state, checked(message.ranges))
         peer.say(Counted(message.request_id, number))
-        self._leases.serve(state)
+        self._leasing.serve(state)
 
     def _drop_dead(self, peer: Peer, message: DropDead) -> None:
-        number = self.store.drop_dead(check_name(message.group), checked(message.ranges))
+        number = self.store.letters.drop(check_name(message.group), checked(message.ranges))
         peer.say(Counted(message.request_id, number))
 
     # --- results -----------------------------------------------------------------------------
@@ -323,9 +296,9 @@ class GroupDesk:
             return None
         before = 4 * message.count if message.flags & 1 else 0
         acks = unpack_acks(message.payload[before : before + message.acks_bytes])
-        state = self._known(acks.group)
+        membership = Membership(self._known(acks.group), acks.member_id)
         if acks.ranges:
-            self._leases.holds(state, acks.lease_id, acks.member_id, acks.ranges)
+            self._leasing.holds(membership, acks.lease_id, acks.ranges)
         self.store.reserve_results(message.acks_bytes)
         return acks
 
@@ -333,26 +306,24 @@ class GroupDesk:
         """The batch is stored, so the events are done, and the results are not for the group."""
         state = self._known(acks.group)
         if base_seq_no > state.replayed_to:
-            self.store.commit_results(state, acks, base_seq_no, last_seq_no)
+            self.store.commit_results(acks, base_seq_no, last_seq_no)
             self._changed(state)
 
     # --- positions ---------------------------------------------------------------------------
 
     def take_ack(self, consumer: str, seq_no: int) -> bool:
         """A consumer's position was acknowledged; whether the consumer is a group."""
-        state = self.store.groups.get(consumer)
-        if state is None:
-            return False
-        self.store.commit(state, "skip", seq_no)
-        self._changed(state)
-        return True
+        return self._set_position(records.Skipped(consumer, seq_no))
 
     def take_seek(self, consumer: str, position: int) -> bool:
         """A consumer's position was set; whether the consumer is a group."""
-        state = self.store.groups.get(consumer)
+        return self._set_position(records.Sought(consumer, min(position, self._log.last_seq_no)))
+
+    def _set_position(self, record: records.Skipped | records.Sought) -> bool:
+        state = self.store.groups.get(record.group)
         if state is None:
             return False
-        self.store.commit(state, "seek", min(position, self._log.last_seq_no))
+        self.store.commit(record)
         self._changed(state)
         return True
 
@@ -379,7 +350,7 @@ class GroupDesk:
     def on_published(self) -> None:
         """There are new events."""
         self.on_retired()
-        self._leases.serve_all()
+        self._leasing.serve_all()
 
     def on_retired(self) -> None:
         """Events were deleted, perhaps."""
@@ -388,7 +359,7 @@ class GroupDesk:
             return
         try:
             for state in list(self.store.groups.values()):
-                self._leases.pass_deleted(state)
+                self._leasing.pass_deleted(state)
             self._first_seen = first
         except EventLogError as error:
             logger.warning("groups that retention ran past are moved on later: %s", error)
@@ -408,12 +379,12 @@ class GroupDesk:
             self.end_member(*one)
         for state in self.store.groups.values():
             if state.resume_due(now):
-                self._leases.serve(state)
+                self._leasing.serve(state)
 
     def _changed(self, state: GroupState) -> None:
-        self._leases.serve(state)
+        self._leasing.serve(state)
         self._moved(state)
 
     def _moved(self, state: GroupState) -> None:
-        self._watches.on_change(state)
+        self._waiting.on_change(state)
         self._on_position()
