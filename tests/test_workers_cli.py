@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from eventlog import InvalidArgument, blocking
+from eventlog.cli.positions import moment_of
 from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups import pack_letter
@@ -26,7 +27,7 @@ from eventlog.testing import batch_of, open_storage
 from tests.commands import run_bytes
 from workers.cli import app
 from workers.cli.changes import changed, snapshot
-from workers.cli.show import Rate, bytes_of, moment_of
+from workers.cli.show import Rate, bytes_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {
@@ -475,8 +476,11 @@ def test_dead_letters_are_listed_and_chosen_by_group_time_and_text(
     # What a worker had logged before it died of one event is about others: it was found too, so
     # that retrying by an error ran an event again that ends workers.
     assert numbers("--match", "INFO t: so") == []
-    assert sorted(numbers("--match", "INFO t: so", "--anywhere")) == of_h
+    assert sorted(numbers("--match-logs", "INFO t: so")) == of_h
+    assert sorted(numbers("--match-logs", "File .*, line [0-9]+, in refuse_odd")) == of_g
+    assert numbers("--match-logs", "INFO t: so", "--match", "px") == []
     table = told(dead, "dead", "list", "log")
+    assert table.endswith("\n5 dead letters (g: 3, h: 2)\n")
     assert "ValueError: no size (in px) 3" in table
     assert "killed by SIGSEGV" in table
 
