@@ -9,10 +9,8 @@ import json
 import os
 import pty
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -21,7 +19,7 @@ from eventlog import EventEnvelope, InvalidArgument, blocking
 from eventlog.cli.positions import moment_of, position_of
 from eventlog.cli.where import CHARACTERS_MAX, where_of
 from tests.commands import COMMAND, ENVIRONMENT, out, run
-from tests.test_cli import log, stop
+from tests.test_cli import log
 
 __all__ = ["log"]
 
@@ -37,7 +35,7 @@ HEADERS: Final = [None, {"source": "x"}, {"source": "y", "content-type": "t"}, N
 
 
 @pytest.fixture
-def orders(log: str) -> Iterator[str]:
+def orders(log: str) -> str:
     """A log of five events, each stored at a time of its own."""
     with blocking.open(log) as opened:
         for event, key, headers in zip(ORDERS, KEYS, HEADERS, strict=True):
@@ -140,7 +138,7 @@ WRONG: Final = [
     (("tail", "--until", "soon"), "'soon' is no position"),
     (("tail", "--where", "event.a = 2"), "\n  event.a = 2\n          ^\n"),
     (("tail", "--format", "{event.}"), "{event.} is no field"),
-    (("tail", "--format", "{nothing.a}"), "'nothing'"),
+    (("tail", "-n", "0", "--format", "{nothing.a}"), "'nothing'"),  # and without an event
     (("tail", "--format", "{seq_no!x}"), "!x"),
     (("tail", "--format", "{seq_no:%H}"), "is no good"),
     (("export", "--from", "last-acknowledged"), "export has none"),
@@ -149,22 +147,12 @@ WRONG: Final = [
 ]
 
 
-@pytest.mark.parametrize(("words", "reason"), WRONG)
-def test_what_cannot_be_meant_is_exit_code_2_with_a_reason(
-    tmp_path: Path, words: tuple[str, ...], reason: str
-) -> None:
-    log = str(tmp_path / "log")
-    command, *options = words
-    out("append", log, "1")
-    done = run(command, log, *options)
-    stop(json.loads(out("status", log, "--json"))["writer_pid"])
-    assert (done.returncode, done.stdout) == (2, "")
-    assert reason in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_wrong_format_is_told_of_an_empty_log_too(orders: str) -> None:
-    assert run("tail", orders, "-n", "0", "--format", "{nothing}").returncode == 2
+def test_what_cannot_be_meant_is_exit_code_2_with_a_reason(orders: str) -> None:
+    for (command, *options), reason in WRONG:
+        done = run(command, orders, *options)
+        assert (done.returncode, done.stdout) == (2, ""), options
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 # --- how they look -----------------------------------------------------------------------------
@@ -225,6 +213,20 @@ def test_a_format_has_times_and_parts_of_events(orders: str) -> None:
     assert shown("{headers[content-type]} {headers.source} {cause.group}", 3) == "t y None"
     assert shown("{{{event}}} {event.a:03d}", 4) == "{text} None"
     assert shown("{event.__class__} {key.upper}", 5) == "None None"
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("tail", ["--key", "--where", "--since", "--until", "--format", "--full", "--from"]),
+        ("consumers", ["--max-lag"]),
+        ("export", ["--from 1d"]),
+        ("seek", ["15m"]),
+    ],
+)
+def test_the_help_has_an_example_of_each_option(command: str, options: list[str]) -> None:
+    examples = out(command, "--help").split("Example", 1)[1]
+    assert [option for option in options if option not in examples] == []
 
 
 # --- expressions -------------------------------------------------------------------------------

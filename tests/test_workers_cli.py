@@ -477,7 +477,7 @@ def test_dead_letters_are_listed_and_chosen_by_group_time_and_text(
     # that retrying by an error ran an event again that ends workers.
     assert numbers("--match", "INFO t: so") == []
     assert sorted(numbers("--match-logs", "INFO t: so")) == of_h
-    assert sorted(numbers("--match-logs", "File .*, line [0-9]+, in refuse_odd")) == of_g
+    assert sorted(numbers("--match-logs", "^Traceback .most recent")) == of_g
     assert numbers("--match-logs", "INFO t: so", "--match", "px") == []
     table = told(dead, "dead", "list", "log")
     assert table.endswith("\n5 dead letters (g: 3, h: 2)\n")
@@ -528,6 +528,40 @@ def test_dropping_forgets_what_was_chosen_and_nothing_else(
     assert told(dead, "dead", "drop", "log", "--all") == "dropped 1 dead letter\n"
     assert told(dead, "dead", "drop", "log", "--all") == "dropped 0 dead letters\n"
     assert [one["lag"] for one in rows(told(dead, "groups", "log", "--json"))] == [0, 0]
+
+
+@pytest.mark.parametrize(("command", "done"), [("retry", "retried"), ("drop", "dropped")])
+def test_a_dry_run_lists_what_is_meant_and_changes_nothing(
+    dead: Path, told: Callable[..., str], command: str, done: str
+) -> None:
+    meant = ("dead", command, "log", "--match", "px")
+    for _ in range(2):
+        listed = told(dead, *meant, "--dry-run")
+        assert [f"no size (in px) {number}" in listed for number in (1, 3, 5)] == [True] * 3
+        assert listed.endswith(f"\nwould be {done} 3 dead letters\n")
+        assert rows(told(dead, *meant, "--dry-run", "--json")) == [
+            {f"would_be_{done}": 3, "groups": {"g": 3}}
+        ]
+    assert told(dead, *meant) == f"{done} 3 dead letters\n"
+    assert told(dead, *meant, "--dry-run") == f"would be {done} 0 dead letters\n"
+
+
+def test_groups_beyond_a_limit_are_exit_code_1_with_a_line(
+    dead: Path, told: Callable[..., str], inside: Inside
+) -> None:
+    with blocking.open(dead / "log") as log:
+        log.append(7)
+    assert told(dead, "groups", "log", "--max-lag", "1", "--max-dead", "3") == told(
+        dead, "groups", "log"
+    )
+    done = inside(dead, "groups", "log", "--max-lag", "0", "--max-dead", "2", "--json")
+    assert done.returncode == 1
+    assert len(rows(done.stdout)) == 2
+    assert done.stderr.splitlines() == [
+        "group g is 1 event behind, more than 0",
+        "group g has 3 dead letters, more than 2",
+        "group h is 1 event behind, more than 0",
+    ]
 
 
 def test_members_at_work_do_not_hinder_a_retry(dead: Path, told: Callable[..., str]) -> None:

@@ -12,13 +12,20 @@ from eventlog.api.positions import ConsumerState
 from eventlog.cli.address import Log, check_there, readable
 from eventlog.cli.app import EPILOG, FAILED, app
 from eventlog.cli.positions import PLACES, position_of
-from eventlog.cli.printing import cell, complain, print_table, say
+from eventlog.cli.printing import cell, complain, counted, print_table, say
 from eventlog.cli.show import to_json
 from eventlog.cli.streams import utf8
 
 Consumer = Annotated[str, typer.Argument(help="The consumer's name.", callback=utf8)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
+SEEK_EXAMPLES = """
+[bold]Examples[/]
+
+  eventlog seek orders billing beginning
+
+  eventlog seek orders billing 15m             (events of the last quarter of an hour again)
+"""
 CONSUMERS_EXAMPLES = """
 [bold]Examples[/]
 
@@ -40,7 +47,7 @@ def ack(
         opened.ack(consumer, seq_no)
 
 
-@app.command(epilog="[bold]Example[/]\n\n  eventlog seek orders billing beginning\n\n" + EPILOG)
+@app.command(epilog=SEEK_EXAMPLES + "\n\n" + EPILOG)
 def seek(
     log: Log,
     consumer: Consumer,
@@ -83,7 +90,9 @@ def consumers(
     _print_consumers(states, as_json=as_json)
     late = [one for one in states if max_lag is not None and one.lag > max_lag]
     for one in late:
-        complain(f"consumer {one.name} is {one.lag:,} events behind, more than {max_lag:,}")
+        complain(
+            f"consumer {one.name} is {counted(one.lag, 'event')} behind, more than {max_lag:,}"
+        )
     if late:
         raise typer.Exit(FAILED)
 

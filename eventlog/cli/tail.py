@@ -44,7 +44,7 @@ TAIL_EXAMPLES = """
 
   eventlog tail orders --since 15m --key customer-7 --key customer-8
 
-  eventlog tail orders --since 2h --until 1h --where 'event.total > 100 and headers.from == "web"'
+  eventlog tail orders --since 2h --until 1h --where 'event.total > 100 and headers.source == "web"'
 
   eventlog tail orders --where 'startswith(key, "eu-") or event.items\\[0].sku in \\["a", "b"]'
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from eventlog import DeadLetter, blocking
 from eventlog.cli.address import Log, readable
 from eventlog.cli.positions import moment_of
-from eventlog.cli.printing import cell, clean, is_terminal, print_table, say
+from eventlog.cli.printing import cell, clean, counted, is_terminal, print_table, say
 from eventlog.cli.show import to_json
 from eventlog.cli.streams import utf8
 from workers.cli.app import EPILOG, FAILED, dead, fail_with
@@ -280,10 +280,9 @@ def _settle(
 
 def _counted(counts: dict[str, int]) -> str:
     """How many, in all and of each group."""
-    total = sum(counts.values())
     by = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
     ending = f" ({by})" if len(counts) > 1 else ""
-    return f"{total:,} dead letter{'' if total == 1 else 's'}{ending}"
+    return f"{counted(sum(counts.values()), 'dead letter')}{ending}"
 
 
 def _ask_writer(log: str, name: str, numbers: list[int], verb: Verb) -> int:

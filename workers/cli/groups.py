@@ -10,7 +10,7 @@ import typer
 
 from eventlog import GroupReport
 from eventlog.cli.address import Log, readable
-from eventlog.cli.printing import complain, print_table, say
+from eventlog.cli.printing import complain, counted, print_table, say
 from eventlog.cli.show import to_json
 from workers.cli.app import EPILOG, FAILED, app
 from workers.cli.show import groups_table
@@ -57,9 +57,11 @@ def groups(
 def _beyond(reports: list[GroupReport], max_lag: int | None, max_dead: int | None) -> Iterator[str]:
     for one in reports:
         if max_lag is not None and one.lag > max_lag:
-            yield f"group {one.name} is {one.lag:,} events behind, more than {max_lag:,}"
+            lag = counted(one.lag, "event")
+            yield f"group {one.name} is {lag} behind, more than {max_lag:,}"
         if max_dead is not None and one.dead_letters > max_dead:
-            yield f"group {one.name} has {one.dead_letters:,} dead letters, more than {max_dead:,}"
+            letters = counted(one.dead_letters, "dead letter")
+            yield f"group {one.name} has {letters}, more than {max_dead:,}"
 
 
 def _print_groups(reports: list[GroupReport], *, as_json: bool) -> None:
