@@ -286,7 +286,7 @@ def test_a_log_that_is_not_there_is_an_error_and_is_not_made(command: str, tmp_p
     [
         ("tail", "LOG", "--from", "sometime"),
         ("tail", "LOG", "--format", "{nothing}"),
-        ("tail", "LOG", "--format", "{event[a]}"),
+        ("tail", "LOG", "--format", "{event[}"),
         ("serve", "LOG", "--linger", "-1"),
         ("serve", "LOG", "--linger", "nan"),
         ("seek", "LOG", "c", "nowhere"),
