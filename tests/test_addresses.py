@@ -276,12 +276,15 @@ def test_groups_and_dead_letters_of_an_engine_are_listed_retried_and_dropped(
         assert lease is not None
         for _, envelope in lease:
             assert lease.begin(envelope)
-            lease.failed(envelope, Failure(error=f"ValueError: no size {envelope.event}"))
+            lease.failed(envelope, Failure(error=f"ValueError: no size {envelope.event}\n(in px)"))
         member.flush()
     listed = json.loads(run("groups", toy, "--json", program="workers").out)
     assert (listed["name"], listed["lag"], listed["dead_letters"]) == ("g", 0, 3)
     letters = run("dead", "list", toy, "--json", program="workers").out.splitlines()
     assert [json.loads(one)["seq_no"] for one in letters] == [1, 2, 3]
+    table = run("dead", "list", toy, program="workers").out
+    assert r"no size 2\n(in px)" in table  # whole in a pipe
+    assert table.endswith("\n3 dead letters\n")
     assert "ValueError: no size 2" in run("dead", "show", toy, "2", program="workers").out
     assert run("dead", "retry", toy, "2", program="workers").out == "retried 1 dead letter\n"
     assert run("dead", "drop", toy, "3", program="workers").out == "dropped 1 dead letter\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import random
 import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -327,6 +328,24 @@ def test_a_wrong_expression_shows_its_place(text: str, marked: str | None, reaso
         assert line[mark.index("^") :].startswith(marked)
     elif marked is not None:  # a sign of two columns, and an escape of four
         assert mark.index("^") == 2 + len('"日本" == key and ') + 2 + len(r"\x1b")
+
+
+def test_any_words_are_an_expression_or_wrong_at_a_place() -> None:
+    words = """event . a [ ] ( ) == != < in not and or null 1 -2 "x" key headers seq_no timestamp
+        stored_at len startswith , is + ** { } lambda : = for if else await yield * f'{key}' ü"""
+    chance = random.Random(20261128)
+    understood, wrong = 0, []
+    for _ in range(4000):
+        text = " ".join(chance.choices(words.split(), k=chance.randint(1, 7)))
+        try:
+            is_meant = where_of(text)
+        except InvalidArgument as error:
+            wrong.append(str(error))
+            continue
+        assert is_meant(ONE) in (True, False), text
+        understood += 1
+    assert understood > 40
+    assert [text for text in wrong if not text.endswith("^")] == []
 
 
 def test_a_long_expression_is_refused_before_it_is_read() -> None:
