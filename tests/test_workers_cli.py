@@ -598,6 +598,22 @@ def test_every_command_has_help_with_an_example(
     assert "Exit codes" in text
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("groups", ["--max-lag", "--max-dead"]),
+        ("dead list", ["--match", "--match-logs", "--since"]),
+        ("dead retry", ["--match", "--match-logs", "--dry-run"]),
+        ("dead drop", ["--match", "--dry-run"]),
+    ],
+)
+def test_the_help_has_an_example_of_each_option_that_chooses(
+    tmp_path: Path, command: str, options: list[str], told: Callable[..., str]
+) -> None:
+    examples = told(tmp_path, *command.split(), "--help").split("Example", 1)[1]
+    assert [option for option in options if f" {option} " not in f"{examples} "] == []
+
+
 def test_the_commands_are_those_that_are_tested_here(
     tmp_path: Path, told: Callable[..., str]
 ) -> None:

@@ -28,7 +28,7 @@ CONSTANTS: Final = {"null": None, "true": True, "false": False}
 """As JSON spells them; Python's own names are good too."""
 ALLOWED: Final = (
     "write comparisons, and, or, not, in, parentheses, numbers, 'texts', [lists], len(...),"
-    " startswith(..., ...), and fields such as key, headers.name and event.name"
+    " startswith(..., ...), and fields such as key, headers.name, event.name and event['from']"
 )
 
 Compare = Callable[[Any, Any], bool]

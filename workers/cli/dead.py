@@ -67,6 +67,8 @@ LIST_EXAMPLES = """
 
   workers dead list images --group resize --since 2h --match TimeoutError
 
+  workers dead list images --match-logs 'no space left'
+
   workers dead list images --json | jq -r '[.seq_no, .error] | @tsv'
 """
 SHOW_EXAMPLES = """
