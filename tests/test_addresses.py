@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,8 +80,33 @@ def test_events_are_appended_and_printed(run: Run, toy: str) -> None:
     assert (row["seq_no"], row["key"], row["event"]) == (20, "k", 20)
 
 
+def test_events_are_chosen_by_key_expression_number_and_time(run: Run, toy: str) -> None:
+    with blocking.open(toy) as log:
+        for number in range(1, 8):
+            log.append({"n": number}, key="odd" if number % 2 else "even")
+        fourth = next(iter(log.read(4, 5))).stored_at
+    assert fourth is not None
+    assert numbers(run("tail", toy, "--key", "odd", "-n", "2")) == [5, 7]
+    assert numbers(run("tail", toy, "--key", "even", "--where", "event.n > 2")) == [4, 6]
+    assert numbers(run("tail", toy, "--from", "2", "--until", "3")) == [2, 3]
+    since, until = fourth - timedelta(hours=1), fourth + timedelta(hours=1)
+    assert len(numbers(run("tail", toy, "--since", f"{since.isoformat()}"))) == 7
+    assert numbers(run("tail", toy, "--until", f"{since.isoformat()}")) == []
+    assert len(numbers(run("tail", toy, "--until", f"{until.isoformat()}"))) == 7
+    consumer = ("--consumer", "c", "--key", "even")
+    assert numbers(run("tail", toy, *consumer, "-f", "-n", "2")) == [2, 4]
+    assert json.loads(run("consumers", toy, "--json").out)["last_acked"] == 4
+    assert numbers(run("tail", toy, *consumer)) == [6]
+    assert json.loads(run("consumers", toy, "--json").out)["last_acked"] == 7
+    assert run("consumers", toy, "--max-lag", "0").code == 0
+    shown = run("tail", toy, "-n", "1", "--format", "{event.n} {key}")
+    assert shown.out == "7 odd\n"
+    assert len(run("export", toy, "--from", "1h").out.splitlines()) == 7
+
+
 def test_an_empty_log_has_nothing_to_print(run: Run, toy: str) -> None:
     assert run("tail", toy) == (0, "", "")
+    assert run("tail", toy, "--key", "k", "--until", "1h") == (0, "", "")
     assert run("consumers", toy) == (0, "no consumers\n", "")
     assert run("export", toy) == (0, "", "")
 
@@ -250,12 +276,15 @@ def test_groups_and_dead_letters_of_an_engine_are_listed_retried_and_dropped(
         assert lease is not None
         for _, envelope in lease:
             assert lease.begin(envelope)
-            lease.failed(envelope, Failure(error=f"ValueError: no size {envelope.event}"))
+            lease.failed(envelope, Failure(error=f"ValueError: no size {envelope.event}\n(in px)"))
         member.flush()
     listed = json.loads(run("groups", toy, "--json", program="workers").out)
     assert (listed["name"], listed["lag"], listed["dead_letters"]) == ("g", 0, 3)
     letters = run("dead", "list", toy, "--json", program="workers").out.splitlines()
     assert [json.loads(one)["seq_no"] for one in letters] == [1, 2, 3]
+    table = run("dead", "list", toy, program="workers").out
+    assert r"no size 2\n(in px)" in table  # whole in a pipe
+    assert table.endswith("\n3 dead letters\n")
     assert "ValueError: no size 2" in run("dead", "show", toy, "2", program="workers").out
     assert run("dead", "retry", toy, "2", program="workers").out == "retried 1 dead letter\n"
     assert run("dead", "drop", toy, "3", program="workers").out == "dropped 1 dead letter\n"

@@ -100,6 +100,8 @@ PURE: Final = {
     "local.client.out_batch": set[str](),
     "local.client.outbox": set[str](),
     "local.client.unsent": set[str](),
+    "cli.fields": set[str](),
+    "cli.where": set[str](),
     "tools.doctor.findings": set[str](),
     "tools.doctor.readers": set[str](),
     "tools.doctor.times": set[str](),

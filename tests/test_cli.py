@@ -286,7 +286,7 @@ def test_a_log_that_is_not_there_is_an_error_and_is_not_made(command: str, tmp_p
     [
         ("tail", "LOG", "--from", "sometime"),
         ("tail", "LOG", "--format", "{nothing}"),
-        ("tail", "LOG", "--format", "{event[a]}"),
+        ("tail", "LOG", "--format", "{event[}"),
         ("serve", "LOG", "--linger", "-1"),
         ("serve", "LOG", "--linger", "nan"),
         ("seek", "LOG", "c", "nowhere"),
@@ -374,7 +374,7 @@ def test_bench_gives_figures(tmp_path: Path) -> None:
 
 
 def test_a_position_on_the_command_line_means_what_the_library_means() -> None:
-    from eventlog.cli.show import position_of
+    from eventlog.cli.positions import position_of
 
     assert position_of("beginning") == SeekPosition.BEGINNING
     assert position_of("17") == SeekPosition.sequence(17)

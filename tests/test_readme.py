@@ -131,6 +131,18 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
         stop_writers(tmp_path)
 
 
+def test_the_commands_that_look_into_a_log_work(tmp_path: Path) -> None:
+    try:
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["tail"]], tmp_path)
+        assert done.returncode == 0, done.stderr
+        of_key, chosen = '1\t{"total": 120}\n2\t{"total": 80}\n', '1\t{"total": 120}\n'
+        appended = "1..2\n3\n"
+        assert done.stdout.startswith(appended + of_key + chosen)
+        assert " us-1 300\n" in done.stdout
+    finally:
+        stop_writers(tmp_path)
+
+
 def test_the_commands_that_keep_and_move_a_log_work(tmp_path: Path) -> None:
     try:
         done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["tools"]], tmp_path)

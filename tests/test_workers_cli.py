@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from eventlog import InvalidArgument, blocking
+from eventlog.cli.positions import moment_of
 from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.wire.group_messages import FailDelivery
@@ -26,7 +27,7 @@ from tests.commands import run_bytes
 from tests.groups.world import pack_letter
 from workers.cli import app
 from workers.cli.changes import changed, snapshot
-from workers.cli.show import Rate, bytes_of, moment_of
+from workers.cli.show import Rate, bytes_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {
@@ -475,8 +476,11 @@ def test_dead_letters_are_listed_and_chosen_by_group_time_and_text(
     # What a worker had logged before it died of one event is about others: it was found too, so
     # that retrying by an error ran an event again that ends workers.
     assert numbers("--match", "INFO t: so") == []
-    assert sorted(numbers("--match", "INFO t: so", "--anywhere")) == of_h
+    assert sorted(numbers("--match-logs", "INFO t: so")) == of_h
+    assert sorted(numbers("--match-logs", "^Traceback .most recent")) == of_g
+    assert numbers("--match-logs", "INFO t: so", "--match", "px") == []
     table = told(dead, "dead", "list", "log")
+    assert table.endswith("\n5 dead letters (g: 3, h: 2)\n")
     assert "ValueError: no size (in px) 3" in table
     assert "killed by SIGSEGV" in table
 
@@ -526,6 +530,40 @@ def test_dropping_forgets_what_was_chosen_and_nothing_else(
     assert [one["lag"] for one in rows(told(dead, "groups", "log", "--json"))] == [0, 0]
 
 
+@pytest.mark.parametrize(("command", "done"), [("retry", "retried"), ("drop", "dropped")])
+def test_a_dry_run_lists_what_is_meant_and_changes_nothing(
+    dead: Path, told: Callable[..., str], command: str, done: str
+) -> None:
+    meant = ("dead", command, "log", "--match", "px")
+    for _ in range(2):
+        listed = told(dead, *meant, "--dry-run")
+        assert [f"no size (in px) {number}" in listed for number in (1, 3, 5)] == [True] * 3
+        assert listed.endswith(f"\nwould be {done} 3 dead letters\n")
+        assert rows(told(dead, *meant, "--dry-run", "--json")) == [
+            {f"would_be_{done}": 3, "groups": {"g": 3}}
+        ]
+    assert told(dead, *meant) == f"{done} 3 dead letters\n"
+    assert told(dead, *meant, "--dry-run") == f"would be {done} 0 dead letters\n"
+
+
+def test_groups_beyond_a_limit_are_exit_code_1_with_a_line(
+    dead: Path, told: Callable[..., str], inside: Inside
+) -> None:
+    with blocking.open(dead / "log") as log:
+        log.append(7)
+    assert told(dead, "groups", "log", "--max-lag", "1", "--max-dead", "3") == told(
+        dead, "groups", "log"
+    )
+    done = inside(dead, "groups", "log", "--max-lag", "0", "--max-dead", "2", "--json")
+    assert done.returncode == 1
+    assert len(rows(done.stdout)) == 2
+    assert done.stderr.splitlines() == [
+        "group g is 1 event behind, more than 0",
+        "group g has 3 dead letters, more than 2",
+        "group h is 1 event behind, more than 0",
+    ]
+
+
 def test_members_at_work_do_not_hinder_a_retry(dead: Path, told: Callable[..., str]) -> None:
     """A handle of the group would have to know its options; dead letters are there without."""
     with (
@@ -558,6 +596,22 @@ def test_every_command_has_help_with_an_example(
     text = told(tmp_path, *command.split(), "--help")
     assert f"workers {command}" in text.split("Example", 1)[1]
     assert "Exit codes" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("groups", ["--max-lag", "--max-dead"]),
+        ("dead list", ["--match", "--match-logs", "--since"]),
+        ("dead retry", ["--match", "--match-logs", "--dry-run"]),
+        ("dead drop", ["--match", "--dry-run"]),
+    ],
+)
+def test_the_help_has_an_example_of_each_option_that_chooses(
+    tmp_path: Path, command: str, options: list[str], told: Callable[..., str]
+) -> None:
+    examples = told(tmp_path, *command.split(), "--help").split("Example", 1)[1]
+    assert [option for option in options if f" {option} " not in f"{examples} "] == []
 
 
 def test_the_commands_are_those_that_are_tested_here(

@@ -4,7 +4,8 @@
 `app`          the commands together, exit codes, errors in words
 `address`      a log by its directory or its engine's address, to be read
 `produce`      append
-`consume`      tail, ack, seek, consumers, forget
+`tail`         tail: the choice of events, and following
+`consume`      ack, seek, consumers, forget
 `inspect`      status, verify
 `transfer`     export, import
 `mirror`       mirror, compare
@@ -13,7 +14,11 @@
 `serve`        a writer in the foreground
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log
-`show`         envelopes and positions as text
+`positions`    text as positions and times: the one reader of them
+`fields`       the fields of an envelope by name
+`where`        the expression of `tail --where`
+`lines`        an envelope as a line; the template of `tail --format`
+`show`         payloads and reports as text
 `printing`     the one way to print: text of others is no markup, never raw
 `streams`      standard input and output in UTF-8, open or not
 =============  ==========================================================

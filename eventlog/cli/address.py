@@ -7,7 +7,7 @@ A log of another engine is opened as any program opens it. `readable` is the one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
 from itertools import islice
@@ -86,8 +86,13 @@ class Readable(ABC):
         """The first event that is stored, and the one after the last."""
 
     @abstractmethod
-    def stored_from(self, position: SeekPosition) -> Iterator[EventEnvelope]:
+    def stored_from(self, position: SeekPosition) -> Generator[EventEnvelope]:
         """What is stored now, from the position on."""
+
+    def number_at(self, position: SeekPosition) -> int | None:
+        """The number of the first event that is stored from the position on."""
+        with closing(self.stored_from(position)) as events:
+            return next((envelope.seq_no for envelope in events), None)
 
     @abstractmethod
     def batches(self, start: int, stop: int) -> Iterator[list[EventEnvelope]]:
@@ -123,7 +128,7 @@ class _StoredLog(Readable):
     def bounds(self) -> tuple[int, int]:
         return self._reader.first_available, self._reader.last_seq_no + 1
 
-    def stored_from(self, position: SeekPosition) -> Iterator[EventEnvelope]:
+    def stored_from(self, position: SeekPosition) -> Generator[EventEnvelope]:
         options = StreamOptions(follow=False, on_truncated="skip")
         feed = Feed(self._reader, "", position, options)
         try:
@@ -156,7 +161,7 @@ class _OpenedLog(Readable):
         stop = (status.last_seq_no or 0) + 1
         return status.first_seq_no or stop, stop
 
-    def stored_from(self, position: SeekPosition) -> Iterator[EventEnvelope]:
+    def stored_from(self, position: SeekPosition) -> Generator[EventEnvelope]:
         stream = self._log.subscribe("tail", position, follow=False, on_truncated="skip")
         with stream as events:
             yield from events

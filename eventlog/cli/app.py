@@ -41,13 +41,14 @@ WRONG_USE: Final = (
 COMMANDS: Final = {
     "backup": ["backup"],
     "bench": ["bench"],
-    "consume": ["tail", "ack", "seek", "forget", "consumers"],
+    "consume": ["ack", "seek", "forget", "consumers"],
     "demo": ["demo"],
     "doctor": ["doctor"],
     "inspect": ["status", "verify"],
     "mirror": ["mirror", "compare"],
     "produce": ["append"],
     "serve": ["serve"],
+    "tail": ["tail"],
     "transfer": ["export", "import"],
 }
 """The commands of each module, in the order of the help."""

@@ -73,6 +73,16 @@ def fail_with(message: str) -> None:
     complain(("error:", "bold red"), " " + message)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, of which there is one or several."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def is_terminal() -> bool:
+    """Whether somebody looks at the standard output."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def print_table(table: Table) -> None:
     """Print a table: folded into a terminal's width, whole in a pipe."""
     console = Console(highlight=False)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from eventlog import blocking
 from eventlog.api.engines import is_directory
+from eventlog.api.positions import SeekPosition
 from eventlog.cli.address import (
     Log,
     MadeLog,
@@ -27,6 +28,7 @@ from eventlog.cli.address import (
     readable,
 )
 from eventlog.cli.app import EPILOG, FAILED, app
+from eventlog.cli.positions import PLACES, position_of
 from eventlog.cli.printing import complain, say
 from eventlog.cli.show import to_json
 from eventlog.cli.streams import check_output, standard_input
@@ -66,6 +68,8 @@ EXPORT_EXAMPLES = """
 
   eventlog export orders --from 1000 --to 1999 | jq .event
 
+  eventlog export orders yesterday.jsonl --from 1d
+
   eventlog export orders --format msgpack | ssh elsewhere eventlog import orders
 
   eventlog export orders saved.jsonl --skip-damaged
@@ -84,9 +88,9 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
     log: Log,
     file: Annotated[str, typer.Argument(help="Where to; the standard output without it.")] = "-",
     form: Annotated[Format, typer.Option("--format", help="How to write events.")] = Format.JSONL,
-    first: Annotated[
-        int | None, typer.Option("--from", min=1, help="The number of the first event.")
-    ] = None,
+    start: Annotated[
+        str, typer.Option("--from", metavar="POSITION", help=f"The first event: {PLACES}")
+    ] = "beginning",
     last: Annotated[
         int | None, typer.Option("--to", min=1, help="The number of the last event.")
     ] = None,
@@ -103,8 +107,7 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
     check_there(log)
     if skip_damaged:
         check_directory(log, "export --skip-damaged")
-    if first is not None and last is not None and first > last:
-        raise InvalidArgument(f"--from {first} is after --to {last}")
+    position = _exported_from(start, last)
     if file == "-":
         check_output()
     if file == "-" and form == Format.MSGPACK and sys.stdout.isatty():
@@ -112,15 +115,33 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
     skipped: list[CorruptLog] = []
     with readable(absolute_path(log) if is_directory(log) else log) as reading:
         oldest, end = reading.bounds()
-        start, stop = first or oldest, min(last + 1 if last else end, end)
-        batches = _batches(reading, start, stop, skipped if skip_damaged else None)
+        first, stop = _first(reading, position, oldest, end), min(last + 1 if last else end, end)
+        batches = _batches(reading, first, stop, skipped if skip_damaged else None)
         with _output(file, force=force) as output:
-            shown = _shown(batches, max(stop - start, 0), is_quiet=_is_terminal(output))
+            shown = _shown(batches, max(stop - first, 0), is_quiet=_is_terminal(output))
             _write(output, shown, form)
     if skipped:
         for error in skipped:
             complain(f"left out: {error}")
         raise typer.Exit(FAILED)
+
+
+def _exported_from(start: str, last: int | None) -> SeekPosition:
+    position = position_of(start)
+    if position.kind == "last_acknowledged":
+        raise InvalidArgument("--from last-acknowledged is about a consumer, and export has none")
+    if position.kind == "sequence" and last is not None and position.value > last:
+        raise InvalidArgument(f"--from {start} is after --to {last}")
+    return position
+
+
+def _first(reading: Readable, position: SeekPosition, oldest: int, end: int) -> int:
+    """The number of the first event; `end` if there is none."""
+    if position.kind == "sequence":
+        return position.value or oldest
+    if position.kind == "beginning":
+        return oldest
+    return reading.number_at(position) or end
 
 
 def _batches(

@@ -8,6 +8,7 @@ over.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
@@ -16,11 +17,12 @@ from rich.table import Table
 
 from eventlog import DeadLetter, blocking
 from eventlog.cli.address import Log, readable
-from eventlog.cli.printing import cell, clean, print_table, say
+from eventlog.cli.positions import moment_of
+from eventlog.cli.printing import cell, clean, counted, is_terminal, print_table, say
 from eventlog.cli.show import to_json
 from eventlog.cli.streams import utf8
 from workers.cli.app import EPILOG, FAILED, dead, fail_with
-from workers.cli.show import letter_fields, letters_table, moment_of, time_text
+from workers.cli.show import letter_fields, letters_table, time_text
 
 __all__ = ["dead"]
 
@@ -39,13 +41,17 @@ Match = Annotated[
         help="Those in whose error this is found: a text, or a regular expression.",
     ),
 ]
-Anywhere = Annotated[
-    bool,
+MatchLogs = Annotated[
+    str | None,
     typer.Option(
-        "--anywhere",
-        help="Let --match look into tracebacks and the last log lines of workers, too; those may be"
-        " about other events.",
+        metavar="EXPR",
+        callback=utf8,
+        help="The same, in tracebacks and the last log lines of workers; those may be about other"
+        " events.",
     ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="List those that are meant, and change nothing.")
 ]
 Every = Annotated[bool, typer.Option("--all", help="All that the other options leave.")]
 Numbers = Annotated[
@@ -60,6 +66,8 @@ LIST_EXAMPLES = """
   workers dead list images
 
   workers dead list images --group resize --since 2h --match TimeoutError
+
+  workers dead list images --match-logs 'no space left'
 
   workers dead list images --json | jq -r '[.seq_no, .error] | @tsv'
 """
@@ -77,6 +85,10 @@ RETRY_EXAMPLES = """
 
   workers dead retry images --group resize --match 'Connection(Refused|Reset)Error'
 
+  workers dead retry images --match TimeoutError --dry-run
+
+  workers dead retry images --match-logs 'no space left' --since 2h
+
   workers dead retry images --all
 """
 DROP_EXAMPLES = """
@@ -87,6 +99,8 @@ DROP_EXAMPLES = """
   workers dead drop images --group resize --since 2026-01-31T12:00:00+00:00
 
   workers dead drop images --match 'killed by SIGSEGV' --json
+
+  workers dead drop images --group resize --since 3d --dry-run
 """
 
 
@@ -96,16 +110,17 @@ def list_letters(
     group: Group = None,
     since: Since = None,
     match: Match = None,
-    anywhere: Anywhere = False,
+    match_logs: MatchLogs = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per letter.")] = False,
 ) -> None:
-    """List dead letters, in the order in which they died."""
-    letters = _chosen(log, group=group, since=since, match=match, anywhere=anywhere)
+    """List dead letters, in the order in which they died, and say how many each group has."""
+    letters = _chosen(log, group=group, since=since, match=match, match_logs=match_logs)
     if as_json:
         _print_json(letters)
         return
     if letters:
-        print_table(letters_table(letters))
+        _print_table(letters)
+        say(_counted(Counter(letter.group for letter in letters)))
     else:
         say("no dead letters")
 
@@ -128,6 +143,11 @@ def show_letter(
         return
     for letter in letters:
         _print_letter(letter)
+
+
+def _print_table(letters: list[DeadLetter]) -> None:
+    """A pipe gets every error whole."""
+    print_table(letters_table(letters, whole=not is_terminal()))
 
 
 def _print_json(letters: Iterable[DeadLetter]) -> None:
@@ -158,17 +178,18 @@ def retry(  # noqa: PLR0917 - typer calls it by name; these are options of a com
     group: Group = None,
     since: Since = None,
     match: Match = None,
-    anywhere: Anywhere = False,
+    match_logs: MatchLogs = None,
     every: Every = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Hand dead letters out again, as if for the first time, and say how many.
 
     Doing it twice is harmless: what is no dead letter any more is passed over.
     """
-    _check_says_which(seq_nos, group, since, match, every=every)
-    letters = _chosen(log, seq_nos, group=group, since=since, match=match, anywhere=anywhere)
-    _settle(log, letters, "retried", as_json=as_json)
+    _check_says_which(seq_nos, group, since, match, match_logs, every=every)
+    letters = _chosen(log, seq_nos, group=group, since=since, match=match, match_logs=match_logs)
+    _settle(log, letters, "retried", dry_run=dry_run, as_json=as_json)
 
 
 @dead.command("drop", epilog=DROP_EXAMPLES + "\n\n" + EPILOG)
@@ -178,20 +199,23 @@ def drop(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
     group: Group = None,
     since: Since = None,
     match: Match = None,
-    anywhere: Anywhere = False,
+    match_logs: MatchLogs = None,
     every: Every = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Forget dead letters for good, and say how many; the events stay in the log."""
-    _check_says_which(seq_nos, group, since, match, every=every)
-    letters = _chosen(log, seq_nos, group=group, since=since, match=match, anywhere=anywhere)
-    _settle(log, letters, "dropped", as_json=as_json)
+    _check_says_which(seq_nos, group, since, match, match_logs, every=every)
+    letters = _chosen(log, seq_nos, group=group, since=since, match=match, match_logs=match_logs)
+    _settle(log, letters, "dropped", dry_run=dry_run, as_json=as_json)
 
 
 def _check_says_which(*choices: object, every: bool) -> None:
     """Nobody means all of them by leaving something out."""
     if not any(choices) and not every:
-        raise typer.BadParameter("say which: SEQ, --group, --since, --match, or --all")
+        raise typer.BadParameter(
+            "say which: SEQ, --group, --since, --match, --match-logs, or --all"
+        )
 
 
 def _chosen(
@@ -201,7 +225,7 @@ def _chosen(
     group: str | None = None,
     since: str | None = None,
     match: str | None = None,
-    anywhere: bool = False,
+    match_logs: str | None = None,
 ) -> list[DeadLetter]:
     """The dead letters that every given option means.
 
@@ -217,14 +241,17 @@ def _chosen(
         for letter in letters
         if (numbers is None or letter.seq_no in numbers)
         and (earliest is None or letter.failed_at >= earliest)
-        and (match is None or _is_found(match, letter, anywhere=anywhere))
+        and (match is None or _is_found(match, letter.error))
+        and (match_logs is None or _is_found(match_logs, _beside_error(letter)))
     ]
 
 
-def _is_found(match: str, letter: DeadLetter, *, anywhere: bool) -> bool:
+def _beside_error(letter: DeadLetter) -> str:
+    return "\n".join([letter.traceback or "", *letter.log_lines])
+
+
+def _is_found(match: str, text: str) -> bool:
     """Errors are full of brackets: who copies a piece of one means it as it stands."""
-    beside = [letter.traceback or "", *letter.log_lines] if anywhere else []
-    text = "\n".join([letter.error, *beside])
     if match in text:
         return True
     try:
@@ -233,21 +260,31 @@ def _is_found(match: str, letter: DeadLetter, *, anywhere: bool) -> bool:
         return False
 
 
-def _settle(log: str, letters: list[DeadLetter], verb: Verb, *, as_json: bool) -> None:
-    """Retry or drop them, group by group, and say how many."""
+def _settle(
+    log: str, letters: list[DeadLetter], verb: Verb, *, dry_run: bool, as_json: bool
+) -> None:
+    """Retry or drop them, group by group, and say how many; or say which that would be."""
     by_group: dict[str, list[int]] = {}
     for letter in letters:
         by_group.setdefault(letter.group, []).append(letter.seq_no)
-    counts: dict[str, int] = {}
-    for name, numbers in by_group.items():
-        counts[name] = _ask_writer(log, name, numbers, verb)
-    total = sum(counts.values())
+    if dry_run:
+        counts = {name: len(numbers) for name, numbers in by_group.items()}
+    else:
+        counts = {name: _ask_writer(log, name, each, verb) for name, each in by_group.items()}
     if as_json:
-        say(to_json({verb: total, "groups": counts}))
+        name = f"would_be_{verb}" if dry_run else verb
+        say(to_json({name: sum(counts.values()), "groups": counts}))
         return
+    if dry_run and letters:
+        _print_table(letters)
+    say(f"{'would be ' * dry_run}{verb} {_counted(counts)}")
+
+
+def _counted(counts: dict[str, int]) -> str:
+    """How many, in all and of each group."""
     by = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
     ending = f" ({by})" if len(counts) > 1 else ""
-    say(f"{verb} {total:,} dead letter{'' if total == 1 else 's'}{ending}")
+    return f"{counted(sum(counts.values()), 'dead letter')}{ending}"
 
 
 def _ask_writer(log: str, name: str, numbers: list[int], verb: Verb) -> int:

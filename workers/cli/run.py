@@ -12,7 +12,7 @@ import typer
 
 from eventlog import EventLogError
 from eventlog.cli.address import Log, check_there
-from eventlog.cli.show import position_of
+from eventlog.cli.positions import PLACES, position_of
 from eventlog.cli.streams import utf8
 from eventlog.system import absolute_path
 from workers.cli.app import app
@@ -108,7 +108,7 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
         typer.Option(
             "--from",
             metavar="POSITION",
-            help="Where a group begins that is new: beginning, latest, a number, or a time.",
+            help=f"Where a group begins that is new: {PLACES}",
         ),
     ] = "last-acknowledged",
     lease: Annotated[

@@ -1,24 +1,23 @@
-"""Statistics, groups and dead letters as text, and text as sizes and times. Pure, but for `now`."""
+"""Statistics, groups and dead letters as text, and text as sizes. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from rich.table import Table
 
 from eventlog import DeadLetter, GroupReport, InvalidArgument
 from eventlog.cli.printing import cell
-from eventlog.cli.show import aware, plain_event
+from eventlog.cli.show import plain_event
 from workers.stats import PoolStats
 
 RATE_S: Final = 5.0
 """The rate is that of the last so many seconds."""
 UNITS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def bytes_of(text: str) -> int:
@@ -32,24 +31,6 @@ def bytes_of(text: str) -> int:
         raise InvalidArgument(f"{text!r} is no size: give bytes, or such as 500M, 1.5GiB or 500MB")
     unit = 1000 if match[3] == "B" else 1024
     return int(float(match[1]) * unit ** UNITS[match[2]])
-
-
-def moment_of(text: str, now: datetime | None = None) -> datetime:
-    """A time: an ISO time, here if it names no zone, or how long ago: `90s`, `15m`, `2h`, `7d`.
-
-    Raises:
-        InvalidArgument: it is none.
-    """
-    try:
-        if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
-            ago = timedelta(seconds=int(match[1]) * SECONDS[match[2]])
-            return (now or datetime.now(UTC)) - ago
-        return aware(datetime.fromisoformat(text))
-    except (ValueError, OverflowError):
-        raise InvalidArgument(
-            f"{text!r} is no time: give one such as 2026-01-31T12:00:00+00:00, or how long ago,"
-            " such as 15m, 2h or 7d"
-        ) from None
 
 
 class Rate:
@@ -133,8 +114,8 @@ def time_text(moment: datetime) -> str:
     return moment.astimezone().isoformat(" ", "seconds")
 
 
-def letters_table(letters: list[DeadLetter]) -> Table:
-    """Dead letters, each in a line."""
+def letters_table(letters: list[DeadLetter], *, whole: bool) -> Table:
+    """Dead letters, each in a line; their errors whole, or the first line of each."""
     table = Table("group")
     table.add_column("event", justify="right")
     for name in ("key", "deliveries", "failed at", "error"):
@@ -147,6 +128,6 @@ def letters_table(letters: list[DeadLetter]) -> Table:
             cell("-" if letter.key is None else letter.key),
             str(letter.deliveries),
             time_text(letter.failed_at),
-            cell(first + (" ..." if more else "")),
+            cell(letter.error if whole else first + (" ..." if more else "")),
         )
     return table

@@ -1,0 +1,259 @@
+"""`tail`: the last events of a log, or those of a range of numbers or times, and what follows.
+
+Every event in the range is passed, and those that `--key` and `--where` choose are printed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from typing import Annotated, Final
+
+import typer
+
+from eventlog import blocking
+from eventlog.api.positions import SeekPosition, check_name
+from eventlog.cli.address import Log, Readable, check_there, readable
+from eventlog.cli.app import EPILOG, app
+from eventlog.cli.lines import Line, line_for
+from eventlog.cli.positions import PLACES, moment_of, position_of
+from eventlog.cli.streams import check_output, utf8
+from eventlog.cli.where import where_of
+from eventlog.errors import InvalidArgument
+from eventlog.event.envelope import EventEnvelope
+
+Chosen = Callable[[EventEnvelope], bool]
+Passed = Iterator[tuple[int, EventEnvelope | None]]
+"""Every event that is passed: its number, and itself if it is to be printed."""
+
+COUNT_DEFAULT: Final = 10
+LOOK_BACK: Final = 512
+"""So many events are searched first for the last ones that are chosen, then twice as many."""
+ACK_EVERY: Final = 100
+
+TAIL_EXAMPLES = """
+[bold]Examples[/]
+
+  eventlog tail orders                         (the last 10 events)
+
+  eventlog tail orders -n 100 --json | jq .event
+
+  eventlog tail orders -f --from latest
+
+  eventlog tail orders --since 15m --key customer-7 --key customer-8
+
+  eventlog tail orders --since 2h --until 1h --where 'event.total > 100 and headers.source == "web"'
+
+  eventlog tail orders --where 'startswith(key, "eu-") or event.items\\[0].sku in \\["a", "b"]'
+
+  eventlog tail orders --from 2026-01-31T12:00:00+00:00 --format '{seq_no} {key} {event}'
+
+  eventlog tail orders --format '{stored_at:%H:%M:%S} {event.total}'
+
+  eventlog tail orders -n 1 --full             (whole on a terminal, too)
+
+  eventlog tail orders -f --consumer billing --from last-acknowledged
+
+[bold]Expressions of --where[/]
+
+  The fields are seq_no, id, timestamp, stored_at, key, headers, cause and event. Names after a dot
+  or in brackets look into them, as event.a, headers\\["content-type"] and event\\[0]; what is not
+  there is null. There are == != < <= > >=, in, and, or, not, parentheses, numbers, "texts",
+  \\[lists], true, false, null, len(...) and startswith(VALUE, TEXT). A time is compared with a text
+  such as "2026-01-31T12:00" or "15m".
+"""
+
+
+@app.command(epilog=TAIL_EXAMPLES + "\n\n" + EPILOG)
+def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
+    log: Log,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Wait for new events.")] = False,
+    count: Annotated[
+        int | None,
+        typer.Option("-n", min=0, help="At most so many: the last ones, or the first of --from."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="POSITION", help=f"The first one: last-acknowledged, {PLACES}"
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Those since a time, or since 15m, 2h or 3d ago."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION",
+            help="Those from before a time (or 15m, 2h, 3d ago), or up to a number.",
+        ),
+    ] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="Those of this key; may be given several times.", callback=utf8),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPR", help="Those for which this is true: see below.", callback=utf8
+        ),
+    ] = None,
+    consumer: Annotated[
+        str | None,
+        typer.Option(
+            help="Acknowledge what is printed or passed over, as this consumer.", callback=utf8
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    template: Annotated[
+        str | None,
+        typer.Option("--format", help="A line, such as '{seq_no} {stored_at:%H:%M} {event.a}'."),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Whole events on a terminal, too; a pipe gets them so.")
+    ] = False,
+) -> None:
+    """Print events: the last ones, or those from a position on; -f goes on with new ones.
+
+    A terminal gets number, time, key and event, cut to its width; a pipe gets number, tab and
+    event, whole. Nothing is acknowledged without --consumer. A directory needs a writer only for -f
+    and --consumer.
+    """
+    check_there(log)
+    check_output()
+    if consumer is not None:
+        check_name(consumer)
+    if follow and until is not None:
+        raise InvalidArgument("--until ends at a place and -f never ends: give one of them")
+    chosen = _chosen(keys, where)
+    line = line_for(as_json=as_json, template=template, full=full)
+    asked = _asked(start, since, consumer)
+    stop = None if until is None else _stop(log, until)
+    position = asked or _start_of_last(log, COUNT_DEFAULT if count is None else count, chosen, stop)
+    limit = count if asked else None
+    if follow or consumer:
+        with blocking.open(log) as opened:
+            stream = opened.subscribe(
+                consumer or "tail", position, follow=follow, on_truncated="skip"
+            )
+            with stream as events:
+                passed = _passed(events, chosen, limit, stop)
+                _print_and_ack(opened, passed, line, consumer, at_once=follow)
+        return
+    with readable(log) as reading:
+        for _, envelope in _passed(reading.stored_from(position), chosen, limit, stop):
+            if envelope is not None:
+                _print(line(envelope))
+
+
+def _chosen(keys: list[str] | None, where: str | None) -> Chosen | None:
+    """What `--key` and `--where` choose; `None` if that is every event."""
+    is_meant = None if where is None else where_of(where)
+    if not keys:
+        return is_meant
+    wanted = frozenset(keys)
+    if is_meant is None:
+        return lambda envelope: envelope.key in wanted
+    return lambda envelope: envelope.key in wanted and is_meant(envelope)
+
+
+def _asked(start: str | None, since: str | None, consumer: str | None) -> SeekPosition | None:
+    """Where to begin, if an option says it."""
+    if start is not None and since is not None:
+        raise InvalidArgument("--from and --since both say where to begin: give one of them")
+    if since is not None:
+        return SeekPosition.timestamp(moment_of(since))
+    if start == "last-acknowledged" and consumer is None:
+        raise InvalidArgument("--from last-acknowledged needs --consumer: whose position?")
+    if start is not None:
+        return position_of(start)
+    return None if consumer is None else SeekPosition.LAST_ACKNOWLEDGED
+
+
+def _stop(log: str, until: str) -> int | None:
+    """The number after the last event; `None` if all that are stored are meant."""
+    position = position_of(until)
+    if position.kind == "sequence":
+        return position.value + 1
+    if position.kind != "timestamp":
+        raise InvalidArgument(f"--until takes a number, a time, or how long ago, not {until}")
+    with readable(log) as reading:
+        return reading.number_at(position)
+
+
+def _start_of_last(log: str, count: int, chosen: Chosen | None, stop: int | None) -> SeekPosition:
+    """Where the last `count` events begin, of those that are chosen."""
+    with readable(log) as reading:
+        first, end = reading.bounds()
+        stop = end if stop is None else min(stop, end)
+        if chosen is None:
+            return SeekPosition.sequence(max(stop - count, first))
+        return SeekPosition.sequence(_look_back(reading, count, chosen, first, stop))
+
+
+def _look_back(reading: Readable, count: int, chosen: Chosen, first: int, stop: int) -> int:
+    """The number of the `count`th last event that is chosen, or of the first one that there is."""
+    number, window = stop, LOOK_BACK
+    while count > 0 and stop > first:
+        start = max(stop - window, first)
+        found: deque[int] = deque(maxlen=count)
+        with closing(reading.stored_from(SeekPosition.sequence(start))) as events:
+            passed = _passed(events, chosen, None, stop)
+            found.extend(seq_no for seq_no, envelope in passed if envelope is not None)
+        number = found[0] if found else number
+        count -= len(found)
+        stop, window = start, 2 * window
+    return number
+
+
+def _passed(
+    events: Iterable[EventEnvelope], chosen: Chosen | None, limit: int | None, stop: int | None
+) -> Passed:
+    """The events before `stop`, until `limit` of them are chosen, without waiting for one more."""
+    left = limit
+    if left == 0:
+        return
+    for envelope in events:
+        seq_no = envelope.seq_no or 0
+        if stop is not None and seq_no >= stop:
+            return
+        is_chosen = chosen is None or chosen(envelope)
+        yield seq_no, envelope if is_chosen else None
+        if is_chosen and left is not None:
+            left -= 1
+            if left == 0:
+                return
+
+
+def _print_and_ack(
+    log: blocking.EventLog, passed: Passed, line: Line, consumer: str | None, *, at_once: bool
+) -> None:
+    """Print, and acknowledge what has been passed: with each line, or in groups."""
+    done = acked = 0
+    try:
+        for seq_no, envelope in passed:
+            if envelope is not None:
+                _print(line(envelope))
+                if at_once:
+                    sys.stdout.flush()
+            done = seq_no
+            is_due = (at_once and envelope is not None) or done - acked >= ACK_EVERY
+            if consumer and is_due:
+                acked = _ack_passed(log, consumer, done)
+    finally:
+        if consumer and done != acked:
+            _ack_passed(log, consumer, done)
+
+
+def _ack_passed(log: blocking.EventLog, consumer: str, seq_no: int) -> int:
+    """Acknowledge, after the lines have left this process."""
+    sys.stdout.flush()
+    log.ack(consumer, seq_no)
+    return seq_no
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
