@@ -64,6 +64,7 @@ class Choice(Workload):
         Column("arrives_ms", "arrives ms", 2),
         Column("killed_ms", "killed ms", 0),
     )
+    goals = ()
 
     @contextmanager
     def opened(self, settings: Settings) -> Iterator[Sequence[Contender]]:
