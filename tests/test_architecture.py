@@ -84,6 +84,7 @@ PURE: Final = {
     "event.many_events": set[str](),
     "event.batch_builder": {"time.time_ns"},
     "event.record_batch": set[str](),
+    "event.filters": set[str](),
     "local.storage.format": set[str](),
     "local.storage.layout": set[str](),
     "local.storage.missing": set[str](),

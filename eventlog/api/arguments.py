@@ -17,6 +17,8 @@ from eventlog.api.refusals import no_consumer
 from eventlog.config import MAX_DELIVERIES_LIMIT, MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import EventEnvelope, timestamp_ns_of
+from eventlog.event.filters import EventFilter
+from eventlog.event.texts import check_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,22 +30,34 @@ class Bounds:
     stop: int | None = None
     since_ns: int | None = None
     until_ns: int | None = None
+    filter: EventFilter | None = None
+    """The events wanted of these; `None` if all are."""
 
     @classmethod
     def of(
-        cls, start: object, stop: object, since: datetime | None, until: datetime | None
+        cls,
+        start: object,
+        stop: object,
+        since: datetime | None,
+        until: datetime | None,
+        key: object = None,
     ) -> Bounds:
         """The arguments of `read`, checked.
 
         Raises:
             InvalidArgument, InvalidArgumentType: they are of the wrong kind, or do not go together.
         """
+        wanted = None if key is None else EventFilter(keys=[check_key(key)])
         if since is None and until is None:
-            if start is None:
+            if start is None and key is None:
                 raise InvalidArgumentType(
-                    "read needs start, since or until; give start=0 for all that is stored"
+                    "read needs start, since, until or key; give start=0 for all that is stored"
                 )
-            return cls(start=_check_start(start), stop=None if stop is None else check_seq_no(stop))
+            return cls(
+                start=0 if start is None else _check_start(start),
+                stop=None if stop is None else check_seq_no(stop),
+                filter=wanted,
+            )
         if start is not None or stop is not None:
             raise InvalidArgument(
                 "read takes numbers (start, stop) or times (since, until); give one kind"
@@ -51,6 +65,7 @@ class Bounds:
         return cls(
             since_ns=None if since is None else timestamp_ns_of(since),
             until_ns=None if until is None else timestamp_ns_of(until),
+            filter=wanted,
         )
 
     def numbers(

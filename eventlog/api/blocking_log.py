@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from types import TracebackType
@@ -183,6 +183,9 @@ class EventLog(ABC):
         spin: float = 0.0,
         verify: bool = True,
         durable_only: bool = False,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[EventStream]:
         """The stream of events from `position` on; see `eventlog.EventLog.subscribe`."""
         options = StreamOptions(
@@ -192,6 +195,9 @@ class EventLog(ABC):
             spin=spin,
             verify=verify,
             durable_only=durable_only,
+            keys=keys,
+            key_prefix=key_prefix,
+            headers=headers,
         )
         return self._subscribe(check_name(consumer), check_position(position), options)
 
@@ -204,6 +210,9 @@ class EventLog(ABC):
         spin: float = 0.0,
         verify: bool = True,
         durable_only: bool = False,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[EventStream]:
         """An endless stream without a consumer; see `eventlog.EventLog.follow`."""
         options = StreamOptions(
@@ -212,6 +221,9 @@ class EventLog(ABC):
             spin=spin,
             verify=verify,
             durable_only=durable_only,
+            keys=keys,
+            key_prefix=key_prefix,
+            headers=headers,
         )
         return self._subscribe(None, check_follow(position), options)
 
@@ -228,6 +240,7 @@ class EventLog(ABC):
         *,
         since: datetime | None = None,
         until: datetime | None = None,
+        key: str | None = None,
     ) -> Iterator[EventEnvelope]:
         """The events from number `start` to before `stop`, or of times; see `eventlog.EventLog`.
 
@@ -235,7 +248,7 @@ class EventLog(ABC):
             InvalidArgument, InvalidArgumentType: a bound is none, or numbers and times are mixed.
             (from the iterator) EventsTruncated: retention deleted event `start`.
         """
-        return self._read(Bounds.of(start, stop, since, until))
+        return self._read(Bounds.of(start, stop, since, until, key))
 
     @abstractmethod
     def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:

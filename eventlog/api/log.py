@@ -6,7 +6,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+)
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
@@ -207,6 +214,9 @@ class EventLog(LogOfGroups):
         spin: float = 0.0,
         verify: bool = True,
         durable_only: bool = False,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[EventStream]:
         """The stream of events from `position` on, which is resolved when the block is entered.
 
@@ -222,6 +232,13 @@ class EventLog(LogOfGroups):
         saves a wake-up. `verify=False` believes the checksums. `durable_only`: only events that are
         on the disk.
 
+        `keys`: only events with one of these keys; `key_prefix`: with a key that begins so;
+        `headers`: with all these headers. All that is given must hold. A directory skips batches
+        unread whose key hashes say that no key is wanted, and decodes no other payloads; on a
+        server, events are read and then refused. `lag` counts all events. When the stream reaches
+        the last stored event, and the consumer has acknowledged all that it was given, and all
+        before the stream's begin, its position moves there, past what the filter left out.
+
         Raises:
             InvalidName, InvalidArgument, InvalidArgumentType: at the call.
             (when entered) InvalidArgument: `durable_only` where nothing is ever on the disk.
@@ -236,6 +253,9 @@ class EventLog(LogOfGroups):
             spin=spin,
             verify=verify,
             durable_only=durable_only,
+            keys=keys,
+            key_prefix=key_prefix,
+            headers=headers,
         )
         return self._subscribe(check_name(consumer), check_position(position), options)
 
@@ -248,11 +268,14 @@ class EventLog(LogOfGroups):
         spin: float = 0.0,
         verify: bool = True,
         durable_only: bool = False,
+        keys: Collection[str] | None = None,
+        key_prefix: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[EventStream]:
         """An endless stream without a consumer, for readers that keep their position themselves.
 
         They go on with `SeekPosition.sequence(n + 1)` after event n. The options are those of
-        `subscribe`.
+        `subscribe`, with its filters.
 
         Raises:
             InvalidArgument: `LAST_ACKNOWLEDGED`, which needs a consumer.
@@ -266,6 +289,9 @@ class EventLog(LogOfGroups):
             spin=spin,
             verify=verify,
             durable_only=durable_only,
+            keys=keys,
+            key_prefix=key_prefix,
+            headers=headers,
         )
         return self._subscribe(None, check_follow(position), options)
 
@@ -282,6 +308,7 @@ class EventLog(LogOfGroups):
         *,
         since: datetime | None = None,
         until: datetime | None = None,
+        key: str | None = None,
     ) -> EventRange:
         """The events from number `start` to before `stop`, or of times; no consumer.
 
@@ -293,12 +320,14 @@ class EventLog(LogOfGroups):
         first event stored at or after `since`, to before the first one stored at or after `until`.
         One of them is enough.
 
+        `key`: only events of this key; it is enough alone, for all of them that are stored.
+
         Raises:
             InvalidArgument, InvalidArgumentType: a bound is none, or numbers and times are mixed.
             LogClosed: the handle is not open.
             (from the range) EventsTruncated: retention deleted event `start`.
         """
-        return self._read(Bounds.of(start, stop, since, until))
+        return self._read(Bounds.of(start, stop, since, until, key))
 
     @abstractmethod
     def _read(self, bounds: Bounds) -> EventRange:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog.event.filters import EventFilter
 from eventlog.event.record_batch import Decode, decoder_for
 
 OnTruncated = Literal["error", "skip"]
@@ -27,8 +29,13 @@ class StreamOptions:
     spin: float = 0.0
     verify: bool = True
     durable_only: bool = False
+    keys: Collection[str] | None = None
+    key_prefix: str | None = None
+    headers: Mapping[str, str] | None = None
     decode: Decode = field(init=False)
     """What turns the body of a batch into its columns."""
+    filter: EventFilter | None = field(init=False)
+    """Which events are wanted, by keys, prefix and headers; `None` if all are."""
 
     def __post_init__(self) -> None:
         """Check everything."""
@@ -43,3 +50,5 @@ class StreamOptions:
         if not 0 <= self.spin <= SPIN_S_MAX:
             raise InvalidArgument(f"spin={self.spin}; give seconds, 0 to {SPIN_S_MAX:.0f}")
         object.__setattr__(self, "decode", decoder_for(self.type))
+        wanted = EventFilter.of(self.keys, self.key_prefix, self.headers)
+        object.__setattr__(self, "filter", wanted)

@@ -12,7 +12,7 @@ from eventlog.api.log import EventLog, EventRange, EventStream
 from eventlog.event.envelope import EventEnvelope
 
 NextBatch = Callable[[], Awaitable[list[EventEnvelope] | None]]
-"""Waits for the next events; `None` at the end."""
+"""Waits for the next events; `None` at the end. A range gives none where its filter refuses all."""
 
 
 class StreamOfBatches(EventStream):
@@ -112,10 +112,10 @@ class _RangeIterator:
         return self
 
     async def __anext__(self) -> EventEnvelope:
-        for envelope in self._events:
-            return envelope
-        events = await self._next_batch()
-        if not events:
-            raise StopAsyncIteration
-        self._events = iter(events)
-        return next(self._events)
+        while True:
+            for envelope in self._events:
+                return envelope
+            events = await self._next_batch()
+            if events is None:
+                raise StopAsyncIteration
+            self._events = iter(events)

@@ -7,6 +7,7 @@
 `payload`         values as MessagePack
 `arrays`          values in memory, such as numpy's, as payloads
 `record_batch`    many events as one batch: what is appended, stored and read
+`filters`         which events a reader wants, by key and headers
 `batch_builder`   a batch in the making
 `texts`           what keys and headers may be
 `text_columns`    keys and headers as columns of a batch

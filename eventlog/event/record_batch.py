@@ -172,18 +172,32 @@ def unpack_body(
     was_collecting = gc.isenabled()
     gc.disable()
     try:
-        columns = decode(body)
-        if not isinstance(columns, list | tuple) or len(columns) not in (5, 6):
-            raise ValueError("the body is neither five columns nor six")
-        ids, timestamps, keys, headers, events, *rest = columns
-        keys, headers = text_column(keys), text_column(headers)
-        _check_columns(ids, timestamps, keys, headers, events, count)
-        causes = causes_of(rest[0], count) if rest else None
-        columns = Columns(base_seq_no, ids, timestamps, keys, headers, stored_ns, causes=causes)
-        return envelopes_of(events, columns)
+        return envelopes_of(*columns_of(body, count, base_seq_no, decode, stored_ns))
     finally:
         if was_collecting:
             gc.enable()
+
+
+def columns_of(
+    body: bytes | memoryview,
+    count: int,
+    base_seq_no: int,
+    decode: Decode = decode_any,
+    stored_ns: int | None = None,
+) -> tuple[list[Any], Columns]:
+    """The payloads of one batch, and all else that it has of its events.
+
+    Raises:
+        msgspec.ValidationError, RecursionError, ValueError: as `unpack_body`.
+    """
+    columns = decode(body)
+    if not isinstance(columns, list | tuple) or len(columns) not in (5, 6):
+        raise ValueError("the body is neither five columns nor six")
+    ids, timestamps, keys, headers, events, *rest = columns
+    keys, headers = text_column(keys), text_column(headers)
+    _check_columns(ids, timestamps, keys, headers, events, count)
+    causes = causes_of(rest[0], count) if rest else None
+    return events, Columns(base_seq_no, ids, timestamps, keys, headers, stored_ns, causes=causes)
 
 
 def _check_columns(

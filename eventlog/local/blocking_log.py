@@ -166,11 +166,11 @@ class BlockingLocalEventLog(EventLog):
     def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
         numbers = self._handle.unless_closed(self._handle.numbers_of, bounds)
         return self._events_of(
-            self._handle.unless_closed(read_range, self._handle.reader, *numbers)
+            self._handle.unless_closed(read_range, self._handle.reader, *numbers, bounds.filter)
         )
 
     def _events_of(self, batches: Iterator[list[EventEnvelope]]) -> Iterator[EventEnvelope]:
-        while events := self._handle.unless_closed(next, batches, None):
+        while (events := self._handle.unless_closed(next, batches, None)) is not None:
             yield from events
 
     def ack(self, consumer: str, seq_no: int) -> None:

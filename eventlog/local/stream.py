@@ -37,7 +37,8 @@ def read_from(
             handle = await log._ready()
             await anyio.lowlevel.checkpoint()
             if batches is None:
-                batches = read_range(handle.reader, *(numbers or handle.numbers_of(bounds)))
+                start, stop = numbers or handle.numbers_of(bounds)
+                batches = read_range(handle.reader, start, stop, bounds.filter)
             return next(batches, None)
 
         return next_batch

@@ -140,7 +140,7 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
             stream.close()
 
     def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
-        batches = batches_between(self.log, *self.log.numbers_of(bounds))
+        batches = batches_between(self.log, *self.log.numbers_of(bounds), bounds.filter)
         return chain.from_iterable(batches)
 
     def ack(self, consumer: str, seq_no: int) -> None:

@@ -9,6 +9,8 @@ from eventlog.api.refusals import closed, mixed_use, never_synced
 from eventlog.api.statistics import Counters, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.filters import EventFilter
+from eventlog.event.record_batch import decode_any
 from eventlog.memory.handle import MemoryHandle
 from eventlog.memory.model import MemoryLog
 
@@ -27,7 +29,11 @@ class MemoryFeed:
             raise never_synced(handle.log.path)
         self._handle = handle
         self._log = handle.log
-        self.next_seq_no = handle.log.resolve(position, consumer or "")
+        self._consumer = consumer
+        self._start = self.next_seq_no = handle.log.resolve(position, consumer or "")
+        self._handed = 0
+        """The last event that was handed out; 0 if none was."""
+        self._filter = options.filter
         self._end = None if options.follow else handle.log.last + 1
         self._skips = options.on_truncated == "skip"
         self._decode = options.decode
@@ -60,23 +66,42 @@ class MemoryFeed:
         if self._skips and self.next_seq_no < log.first_available:
             self.counters.skipped += log.first_available - self.next_seq_no
             self.next_seq_no = log.first_available
-        if self.is_finished:
-            return None
-        batch = log.batch_of(self.next_seq_no)
-        if batch is None:
-            return None
-        events = batch.envelopes(log.path, self._decode)[self.next_seq_no - batch.base_seq_no :]
-        if self._end is not None:
-            events = events[: self._end - self.next_seq_no]
-        self.next_seq_no += len(events)
-        self.counters.add_read(len(events), len(batch.packed.payload))
-        return events
+        while not self.is_finished and (batch := log.batch_of(self.next_seq_no)) is not None:
+            end = batch.last_seq_no + 1 if self._end is None else self._end
+            envelopes = batch.envelopes(log.path, self._decode, self._filter)
+            events = _between(envelopes, self.next_seq_no, end)
+            self.next_seq_no = min(batch.last_seq_no + 1, end)
+            self.counters.add_read(len(events), len(batch.packed.payload))
+            if events:
+                self._handed = events[-1].seq_no or 0
+                return events
+        self._ack_refused()
+        return None
+
+    def _ack_refused(self) -> None:
+        """Move the consumer to the end, past what its filter left out.
+
+        It must have acknowledged all that it was given, and all before the feed's begin.
+        """
+        if self._filter is None or self._consumer is None:
+            return
+        log, last = self._log, self.next_seq_no - 1
+        position = log.position_of(self._consumer)
+        behind = position if self._handed else max(position, log.first_available - 1)
+        if behind >= (self._handed or self._start - 1) and last > position:
+            log.ack(self._consumer, last)
 
 
-def batches_between(log: MemoryLog, start: int, stop: int) -> Iterator[list[EventEnvelope]]:
+def batches_between(
+    log: MemoryLog, start: int, stop: int, wanted: EventFilter | None
+) -> Iterator[list[EventEnvelope]]:
     """The events from `start`, or the first one stored, to before `stop`, which is there."""
     seq_no = start or log.first_available
-    while seq_no < stop:
-        events = (log.next_batch(seq_no) or [])[: stop - seq_no]
-        yield events
-        seq_no += len(events)
+    while seq_no < stop and (batch := log.batch_of(seq_no)) is not None:
+        yield _between(batch.envelopes(log.path, decode_any, wanted), seq_no, stop)
+        seq_no = batch.last_seq_no + 1
+
+
+def _between(envelopes: list[EventEnvelope], start: int, stop: int) -> list[EventEnvelope]:
+    """Those with numbers from `start` to before `stop`."""
+    return [one for one in envelopes if start <= (one.seq_no or 0) < stop]

@@ -41,6 +41,7 @@ from eventlog.config import (
 )
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.filters import EventFilter
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
 from eventlog.memory.feed import MemoryFeed, batches_between
@@ -164,15 +165,15 @@ class InMemoryEventLog(GroupsForLoops, EventLog):
 
     def _read(self, bounds: Bounds) -> EventRange:
         numbers = self.log.numbers_of(bounds)
-        return RangeOfBatches(lambda: self._reader(*numbers))
+        return RangeOfBatches(lambda: self._reader(*numbers, bounds.filter))
 
-    def _reader(self, start: int, stop: int) -> NextBatch:
+    def _reader(self, start: int, stop: int, wanted: EventFilter | None) -> NextBatch:
         batches: Iterator[list[EventEnvelope]] | None = None
 
         async def next_batch() -> list[EventEnvelope] | None:
             nonlocal batches
             if batches is None:
-                batches = batches_between(self.log, start, stop)
+                batches = batches_between(self.log, start, stop, wanted)
             return next(batches, None)
 
         return next_batch

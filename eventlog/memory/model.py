@@ -31,6 +31,7 @@ from eventlog.api.times import LogClock, first_at
 from eventlog.config import LogOptions
 from eventlog.errors import CorruptLog, SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope, datetime_of
+from eventlog.event.filters import EventFilter, unpack_matching
 from eventlog.event.record_batch import (
     Decode,
     PackedBatch,
@@ -56,11 +57,18 @@ class Batch(NamedTuple):
         """The number of its last event."""
         return self.base_seq_no + self.packed.count - 1
 
-    def envelopes(self, path: str, decode: Decode) -> list[EventEnvelope]:
-        """Its events, unpacked anew."""
+    def envelopes(
+        self, path: str, decode: Decode, wanted: EventFilter | None = None
+    ) -> list[EventEnvelope]:
+        """Its events, unpacked anew; only those that the filter wants, if there is one."""
         count, flags, acks_bytes, payload = self.packed
+        if wanted is not None and wanted.refuses(flags, memoryview(payload), count):
+            return []
         body = payload[areas_bytes(count, flags, acks_bytes) :]
         try:
+            if wanted is not None:
+                time_ns = self.append_time_ns
+                return unpack_matching(body, count, self.base_seq_no, wanted, decode, time_ns)
             return unpack_body(body, count, self.base_seq_no, decode, self.append_time_ns)
         except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, self.base_seq_no, path) from error

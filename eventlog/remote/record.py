@@ -10,6 +10,7 @@ import gc
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any, Final, cast
 
@@ -27,12 +28,14 @@ from eventlog.event.envelope import (
     Row,
     id_of,
 )
+from eventlog.event.filters import EventFilter, packed_columns
 from eventlog.event.many_events import Packing
 from eventlog.event.payload import PLAIN_OPTIONS, pack_plain
 from eventlog.event.record_batch import (
     FIVE_COLUMNS,
     Decode,
     areas_bytes,
+    columns_of,
     decoder_for,
     mismatch,
     text_column,
@@ -186,11 +189,15 @@ class ManyRecords(Packing[list[bytes]]):
 
 
 class Unpacker:
-    """What makes events of what a driver read; payloads are of one type (`None`: of any)."""
+    """What makes events of what a driver read; payloads are of one type (`None`: of any).
 
-    def __init__(self, kind: Any = None) -> None:
+    With a filter, of those records that it wants.
+    """
+
+    def __init__(self, kind: Any = None, wanted: EventFilter | None = None) -> None:
         self._decode = decoder_for(kind)
         self._unpack_page = page_unpacker(kind)
+        self._filter = wanted
 
     def envelopes_of(self, stored: Sequence[Stored], path: str) -> list[EventEnvelope]:
         """The events.
@@ -199,6 +206,8 @@ class Unpacker:
             EventTypeMismatch: a payload is not of the type.
             CorruptLog: a record is none.
         """
+        if self._filter is not None:
+            stored = [one for one in stored if is_wanted(one, self._filter)]
         was_collecting = gc.isenabled()
         gc.disable()  # once for all of them: see `unpack_body`
         try:
@@ -228,6 +237,17 @@ def readable(stored: Stored, path: str) -> EventEnvelope | None:
         return envelope_of(stored, path)
     except CorruptLog:
         return None
+
+
+def is_wanted(stored: Stored, wanted: EventFilter) -> bool:
+    """Whether a filter wants the event of the record; one that is none is met when it is unpacked.
+
+    Its payload stays packed: it may be of another type than the reader's.
+    """
+    with suppress(ValueError):
+        _, columns = columns_of(stored.record, 1, stored.seq_no, packed_columns)
+        return bool(wanted.rows(columns, 1))
+    return True
 
 
 def _envelope_of(stored: Stored, path: str, decode: Decode) -> EventEnvelope:

@@ -18,7 +18,7 @@ from eventlog.errors import CorruptLog, EventsTruncated, EventTypeMismatch
 from eventlog.event.envelope import EventEnvelope
 from eventlog.remote.driver import Reader, Stored, Unreachable
 from eventlog.remote.handle import CLOSE_S, RemoteHandle
-from eventlog.remote.record import ANY, Unpacker, bytes_in
+from eventlog.remote.record import Unpacker, bytes_in
 
 if TYPE_CHECKING:
     from eventlog.remote.log import RemoteEventLog
@@ -45,7 +45,10 @@ class RemoteStream(StreamOfBatches):
         self._end = end
         """The number before which a stream ends that does not follow."""
         self._options = options
-        self._unpacker = ANY if options.type is None else Unpacker(options.type)
+        self._unpacker = Unpacker(options.type, options.filter)
+        self._start = next_seq_no
+        self._handed = 0
+        """The last event that was handed out; 0 if none was."""
         self._reader: Reader | None = None
         self._mode: str | None = None
         self._is_closed = False
@@ -89,23 +92,53 @@ class RemoteStream(StreamOfBatches):
             raise closed("stream", self._handle.path)
 
     async def _next(self) -> list[EventEnvelope] | None:
-        if self._end is not None and self._next_seq_no >= self._end:
-            return None
-        try:
-            stored = await self._read()
-        except EventsTruncated as error:
-            first = error.first_available
-            if self._options.on_truncated != "skip" or first is None:
-                raise
-            self._counters.skipped += first - self._next_seq_no
-            self._next_seq_no = first
-            return await self._next()
-        self._handle.store.note_last(stored[-1].seq_no)
-        events, self._rest = self._decoded(stored)
-        self._next_seq_no += len(events)
-        self._last = stored[len(events) - 1]
-        self._counters.add_read(len(events), bytes_in(stored[: len(events)]))
-        return events
+        """The next events; of a stream with a filter, the first page that has some."""
+        while not self._is_finished:
+            if self._next_seq_no > self._handle.store.last:
+                await self._ack_refused()
+            try:
+                stored = await self._read()
+            except EventsTruncated as error:
+                first = error.first_available
+                if self._options.on_truncated != "skip" or first is None:
+                    raise
+                self._counters.skipped += first - self._next_seq_no
+                self._next_seq_no = first
+                continue
+            self._handle.store.note_last(stored[-1].seq_no)
+            events, self._rest = self._decoded(stored)
+            good = stored[: len(stored) - len(self._rest)]
+            self._last = good[-1]
+            self._next_seq_no = self._last.seq_no + 1
+            self._counters.add_read(len(events), bytes_in(good))
+            if events:
+                self._handed = events[-1].seq_no or 0
+                return events
+        await self._ack_refused()
+        return None
+
+    @property
+    def _is_finished(self) -> bool:
+        """Whether a stream that does not follow is at its end."""
+        return self._end is not None and self._next_seq_no >= self._end
+
+    async def _ack_refused(self) -> None:
+        """Move the consumer to the end, past what its filter left out.
+
+        It must have acknowledged all that it was given, and all before the stream's begin.
+        """
+        consumer, last = self._consumer, self._next_seq_no - 1
+        if self._options.filter is None or consumer is None:
+            return
+        if last < self._start or last == self._handed:  # none was left out
+            return
+        state = await self._handle.state()
+        if not self._is_finished and last < state.last:
+            return
+        position = await self._handle.position_of(consumer)
+        behind = position if self._handed else max(position, state.first - 1)
+        if behind >= (self._handed or self._start - 1) and last > position:
+            await self._log.ack(consumer, last)
 
     def _decoded(self, stored: list[Stored]) -> tuple[list[EventEnvelope], list[Stored]]:
         """The events before the first bad one, and the rest, which is met at the next call."""
@@ -187,6 +220,7 @@ class RemoteStream(StreamOfBatches):
 
 def read_from(log: RemoteEventLog, bounds: Bounds) -> Callable[[], NextBatch]:
     """What `RangeOfBatches` starts: the bounds are resolved at the first batch."""
+    unpacker = Unpacker(wanted=bounds.filter)
 
     def start() -> NextBatch:
         place: tuple[int, int] | None = None
@@ -202,7 +236,7 @@ def read_from(log: RemoteEventLog, bounds: Bounds) -> Callable[[], NextBatch]:
             if not stored:  # it was there when the range began
                 raise lost(handle.path, seq_no)
             place = stored[-1].seq_no + 1, stop
-            return ANY.envelopes_of(stored, handle.path)
+            return unpacker.envelopes_of(stored, handle.path)
 
         return next_batch
 

@@ -20,7 +20,7 @@ from eventlog.local.client.calls import PAUSE, Ask, Call
 from eventlog.local.client.requests import Requests
 from eventlog.local.storage.format import HEADER_BYTES
 from eventlog.local.storage.reader import LogReader, trimmed
-from eventlog.local.wire.messages import AwaitSynced, Park
+from eventlog.local.wire.messages import Ack, AwaitSynced, Park
 
 EVENTS_AT_ONCE: Final = 512
 """Small batches are handed to an iterating consumer together, so that one check for cancellation
@@ -44,13 +44,17 @@ class Feed:
         if options.durable_only and log.options.durability == "memory":
             raise never_synced(log.directory)
         self._log = log
+        self.consumer = consumer
         self.options = options
         self._reader = log.batches(
             log.resolve(position, consumer or ""),
             verify=options.verify,
             durable_only=options.durable_only,
         )
+        self._start = self._reader.next_seq_no
         self._end = None if options.follow else self._reader.last_readable + 1
+        self._handed = 0
+        """The last event that was handed out; 0 if none was."""
         self._mode: str | None = None
         self.counters = Counters(StreamStatistics)
         self._last: list[EventEnvelope] = []
@@ -93,12 +97,18 @@ class Feed:
     def next_batch(self) -> list[EventEnvelope] | None:
         """The events of the next batch; `None` if there is nothing yet, or nothing any more.
 
+        With a filter only those that it wants. An empty list says that it refused some, and that
+        there may be more.
+
         Raises:
             EventsTruncated, CorruptLog, LogDeleted: see `storage.reader`.
             EventTypeMismatch: the batch holds an event of another type; the feed stays before it.
         """
         if self.is_finished:
             return None
+        wanted = self.options.filter
+        if wanted is not None:
+            self._reader.pass_over(wanted)
         first = self._reader.next_seq_no
         try:
             batch = self._reader.next_batch()
@@ -111,22 +121,25 @@ class Feed:
         if batch is None:
             return None
         try:
-            envelopes = batch.envelopes(self._log.directory, self.options.decode)
+            envelopes = batch.envelopes(self._log.directory, self.options.decode, wanted)
         except EventTypeMismatch:
             self._reader.close()
             self._reader.next_seq_no = first
             raise
-        self._has_large = batch.header.length > LARGE_EVENT_BYTES * len(envelopes)
+        self._has_large = batch.header.length > LARGE_EVENT_BYTES * batch.header.count
         self._last = [] if self._has_large else envelopes
         end = batch.header.last_seq_no + 1 if self._end is None else self._end
-        events = trimmed(envelopes, batch.header.base_seq_no, first, end)
+        events = trimmed(envelopes, first, end)
+        if events:
+            self._handed = events[-1].seq_no or 0
         self.counters.add_read(len(events), batch.header.length - HEADER_BYTES)
         return events
 
     def next_events(self) -> list[EventEnvelope] | None:
         """As `next_batch`, with small batches put together."""
+        end = self._reader.next_seq_no + EVENTS_AT_ONCE
         events = self.next_batch()
-        while events is not None and len(events) < EVENTS_AT_ONCE and not self._has_large:
+        while events is not None and self._reader.next_seq_no < end and not self._has_large:
             try:
                 more = self.next_batch()
             except EventLogError:
@@ -135,6 +148,21 @@ class Feed:
                 break
             events = events + more
         return events
+
+    def number_to_ack(self) -> int | None:
+        """The last event that the filter left out, if the consumer is to be moved there.
+
+        For a feed that has come to the end. The consumer must have acknowledged all that it was
+        given, and all before the feed's begin: nobody here knows of what came before that.
+        """
+        if self.options.filter is None or not self.consumer:
+            return None
+        next_seq_no = self._reader.next_seq_no
+        last = (next_seq_no if self._end is None else min(next_seq_no, self._end)) - 1
+        position = self._log.position_of(self.consumer)
+        behind = position if self._handed else max(position, self._log.first_available - 1)
+        is_all_acked = behind >= (self._handed or self._start - 1)
+        return last if is_all_acked and last > position else None
 
     def close(self) -> None:
         """Unmap; may be called twice."""
@@ -149,14 +177,27 @@ def upcoming(
     while True:
         requests.check_open()
         events = read()
-        if events is not None or feed.is_finished:
+        if events:
             return events
+        if events is not None:  # the filter refused them all
+            yield PAUSE
+            continue
+        yield from _ack_refused(feed, requests)
+        if feed.is_finished:
+            return None
         if feed.options.spin and (yield from _spin(feed, requests)):
             continue
         # The writer answers at once if the number is published by now: looking again after it has
         # taken note is what makes a lost wake-up impossible.
         yield Ask(AwaitSynced if feed.options.durable_only else Park, (feed.next_seq_no,))
         feed.counters.wake_ups += 1
+
+
+def _ack_refused(feed: Feed, requests: Requests[Any]) -> Call[None]:
+    """Move the consumer to the end, past what its filter left out."""
+    number = feed.number_to_ack()
+    if number is not None and requests.handle.can_write:
+        yield Ask(Ack, (feed.consumer, number))
 
 
 def _spin(feed: Feed, requests: Requests[Any]) -> Call[bool]:

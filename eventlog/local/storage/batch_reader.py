@@ -9,15 +9,17 @@ between, or under a `memoryview` of a payload that was handed out uncopied, stil
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from eventlog.errors import CorruptLog
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.filters import EventFilter, unpack_matching
 from eventlog.event.record_batch import Decode, decode_any, mismatch, unpack_body
 from eventlog.local.storage.format import (
     FIRST_BATCH,
+    HEADER_BYTES,
     BatchHeader,
     aligned,
     batch_fault,
@@ -28,6 +30,9 @@ from eventlog.local.storage.segment import SegmentReader
 if TYPE_CHECKING:
     from eventlog.local.storage.reader import LogReader
 
+PASSED_AT_ONCE: Final = 256
+"""Batches that a filter may refuse unread between two looks at the size of their file."""
+
 
 class StoredBatch(NamedTuple):
     """One batch of a mapped segment, checked; valid until its `BatchReader` goes on."""
@@ -36,8 +41,10 @@ class StoredBatch(NamedTuple):
     segment: SegmentReader
     position: int
 
-    def envelopes(self, path: str, decode: Decode = decode_any) -> list[EventEnvelope]:
-        """The events, decoded.
+    def envelopes(
+        self, path: str, decode: Decode = decode_any, wanted: EventFilter | None = None
+    ) -> list[EventEnvelope]:
+        """The events, decoded; only those that the filter wants, if there is one.
 
         Raises:
             EventTypeMismatch: one is not of the decoder's type.
@@ -48,9 +55,10 @@ class StoredBatch(NamedTuple):
         try:
             # Not released here: what was decoded may still look at it.
             body = self.segment.view[start:end]
-            return unpack_body(
-                body, header.count, header.base_seq_no, decode, header.append_time_ns
-            )
+            count, base, stored_ns = header.count, header.base_seq_no, header.append_time_ns
+            if wanted is not None:
+                return unpack_matching(body, count, base, wanted, decode, stored_ns)
+            return unpack_body(body, count, base, decode, stored_ns)
         except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, header.base_seq_no, path) from error
         except ValueError as error:
@@ -114,6 +122,34 @@ class BatchReader:
                 continue  # still on the way from an index entry to the number asked for
             self.next_seq_no = header.last_seq_no + 1
             return batch
+
+    def pass_over(self, wanted: EventFilter) -> None:
+        """Go past batches that the filter refuses by header and key hashes, at most a few.
+
+        Nothing else of them is read: damage in there is not seen. What a header says is believed
+        if the batch behind it is where, and has the number that, it says. It stops where that is
+        not so, such as at the end of a segment: `next_batch` reads, and checks, that one.
+        """
+        segment = self._segment
+        if segment is None or segment.is_cut_off:
+            return
+        header = segment.header_at(self.position)
+        for _ in range(PASSED_AT_ONCE):
+            if header is None or header.base_seq_no > self.next_seq_no or not self._is_readable():
+                return
+            if batch_fault(segment.view, self.position, header, verify=False) is not None:
+                return
+            following = segment.header_at(aligned(self.position + header.length))
+            next_seq_no = header.last_seq_no + 1
+            if following is None or not following.length or following.base_seq_no != next_seq_no:
+                return
+            areas = segment.view[self.position + HEADER_BYTES : self.position + header.body_offset]
+            with areas:
+                if not wanted.refuses(header.flags, areas, header.count):
+                    return
+            self.position = aligned(self.position + header.length)
+            self.next_seq_no = max(self.next_seq_no, next_seq_no)
+            header = following
 
     def _is_readable(self) -> bool:
         if self.next_seq_no > self._known_readable:

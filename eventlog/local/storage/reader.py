@@ -29,6 +29,7 @@ from eventlog.api.refusals import truncated
 from eventlog.api.times import first_at
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound
 from eventlog.event.envelope import EventEnvelope, datetime_of
+from eventlog.event.filters import EventFilter
 from eventlog.local.storage.batch_reader import BatchReader
 from eventlog.local.storage.control import ControlPage, check_is_log
 from eventlog.local.storage.files import FILES, Files, os_errors
@@ -330,33 +331,44 @@ class LogReader:
         self.control.close()
 
 
-def read_range(log: LogReader, start: int, stop: int | None) -> Iterator[list[EventEnvelope]]:
+def read_range(
+    log: LogReader, start: int, stop: int | None, wanted: EventFilter | None = None
+) -> Iterator[list[EventEnvelope]]:
     """The events from `start` to before `stop`, or to the last one stored at the call, as lists.
+
+    With a filter only those that it wants. An empty list says that some were left out: whoever
+    shares a thread with others lets them run.
 
     Raises (from the iterator):
         EventsTruncated: `start` was deleted by retention.
     """
     end = log.last_seq_no + 1 if stop is None else min(stop, log.last_seq_no + 1)
-    return _batches_between(log, start or log.first_available, end)
+    return _batches_between(log, start or log.first_available, end, wanted)
 
 
-def _batches_between(log: LogReader, first: int, end: int) -> Iterator[list[EventEnvelope]]:
+def _batches_between(
+    log: LogReader, first: int, end: int, wanted: EventFilter | None
+) -> Iterator[list[EventEnvelope]]:
     reader = log.batches(first)
     try:
         while reader.next_seq_no < end:
+            if wanted is not None:
+                reader.pass_over(wanted)
             batch = reader.next_batch()
             if batch is None:
                 return
-            envelopes = batch.envelopes(log.directory)
-            yield trimmed(envelopes, batch.header.base_seq_no, first, end)
+            yield trimmed(batch.envelopes(log.directory, wanted=wanted), first, end)
     finally:
         reader.close()
 
 
-def trimmed(
-    envelopes: list[EventEnvelope], base_seq_no: int, first: int, end: int
-) -> list[EventEnvelope]:
+def trimmed(envelopes: list[EventEnvelope], first: int, end: int) -> list[EventEnvelope]:
     """The envelopes of a batch with numbers from `first` to before `end`."""
-    if base_seq_no >= first and base_seq_no + len(envelopes) <= end:
+    if not envelopes or (_number(envelopes[0]) >= first and _number(envelopes[-1]) < end):
         return envelopes
-    return envelopes[max(first - base_seq_no, 0) : max(end - base_seq_no, 0)]
+    return [one for one in envelopes if first <= _number(one) < end]
+
+
+def _number(envelope: EventEnvelope) -> int:
+    """The number of a stored event."""
+    return envelope.seq_no or 0

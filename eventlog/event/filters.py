@@ -1,0 +1,230 @@
+"""`EventFilter`: which events of a log a reader wants, by key and headers; and their unpacking.
+
+Three looks at a batch, each deeper than the one before. Most batches need only the first, most
+events only the second::
+
+    refuses          key hashes say that no key of the batch is wanted: nothing else of it is read
+    rows             keys and headers say which of its events are wanted
+    unpack_matching  the payloads of these are decoded, the others stay packed
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, cast
+
+import msgspec
+
+from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog.event.envelope import Columns, EventEnvelope, Row
+from eventlog.event.record_batch import (
+    FIVE_COLUMNS,
+    FLAG_KEYED,
+    Decode,
+    columns_of,
+    decode_any,
+    decoder_for,
+    unpack_body,
+)
+from eventlog.event.text_columns import KEY_HASH_BYTES, array_header
+from eventlog.event.texts import check_headers, check_key
+
+FOUND_BY_BYTES_MAX: Final = 4
+"""Up to so many keys are looked for one by one, as bytes; more are compared as numbers."""
+BEFORE_EVENTS: Final = FIVE_COLUMNS + b"\xc4\x00\xc4\x00\xc0\xc0"
+"""The columns of a body before its events, all empty: a decoder of bodies takes what follows."""
+_decode_packed: Final = decoder_for(msgspec.Raw)
+_PLACE: Final = re.compile(r"`\$\[4\]\[(\d+)\]")
+"""Where in a body msgspec found a payload of another type."""
+
+
+class EventFilter:
+    """Keys and headers that an event must have; all that is given must hold."""
+
+    __slots__ = ("_hashes", "_numbers", "headers", "key_prefix", "keys")
+
+    def __init__(
+        self,
+        *,
+        keys: Iterable[str] | None = None,
+        key_prefix: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.keys = None if keys is None else frozenset(keys)
+        """One of these is the event's key."""
+        self.key_prefix = key_prefix
+        """The event's key begins so."""
+        self.headers = None if headers is None else dict(headers)
+        """The event has all these headers, and perhaps others."""
+        possible = [key for key in self.keys or () if key.startswith(key_prefix or "")]
+        self._hashes = {_packed_hash(key) for key in possible}
+        self._numbers = {struct.unpack("=I", packed)[0] for packed in self._hashes}
+        """The same, as this machine reads four bytes of the area of hashes."""
+
+    @classmethod
+    def of(
+        cls, keys: object = None, key_prefix: object = None, headers: object = None
+    ) -> EventFilter | None:
+        """The filter of what a stream was asked for; `None` if it wants every event.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: an argument makes no sense.
+        """
+        if keys is None and key_prefix is None and headers is None:
+            return None
+        return cls(
+            keys=None if keys is None else _check_keys(keys),
+            key_prefix=None if key_prefix is None else _check_key_prefix(key_prefix),
+            headers=None if headers is None else _check_pairs(headers),
+        )
+
+    def __repr__(self) -> str:
+        """What it wants."""
+        given = {"keys": self.keys, "key_prefix": self.key_prefix, "headers": self.headers}
+        texts = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+        return f"EventFilter({', '.join(texts)})"
+
+    def refuses(self, flags: int, payload: memoryview, count: int) -> bool:
+        """Whether no event of a batch is wanted, by the area of key hashes before its body.
+
+        Events without a key have none, so a batch without that area has no key at all. `False` says
+        nothing: two keys may have one hash, and headers are looked at later.
+        """
+        if self.keys is None and self.key_prefix is None:
+            return False
+        if not flags & FLAG_KEYED:
+            return True
+        if self.keys is None:
+            return False
+        area = payload[: count * KEY_HASH_BYTES]
+        if len(self._hashes) > FOUND_BY_BYTES_MAX:
+            return self._numbers.isdisjoint(area.cast("I"))
+        return not any(_holds(bytes(area), packed) for packed in self._hashes)
+
+    def rows(self, columns: Columns, count: int) -> Sequence[int]:
+        """The rows of a batch of `count` events that are wanted, in order.
+
+        Raises:
+            CorruptLog: the producer has packed something else than keys or headers.
+        """
+        rows: Sequence[int] = range(count)
+        if self.keys is not None or self.key_prefix is not None:
+            keys, wanted, prefix = columns.keys or [], self.keys, self.key_prefix or ""
+            rows = [
+                row
+                for row, key in enumerate(keys)
+                if isinstance(key, str)
+                and (wanted is None or key in wanted)
+                and key.startswith(prefix)
+            ]
+        if self.headers is None:
+            return rows
+        headers, pairs = columns.headers or [None] * count, self.headers.items()
+        return [
+            row for row in rows if isinstance(one := headers[row], dict) and pairs <= one.items()
+        ]
+
+
+def unpack_matching(
+    body: bytes | memoryview,
+    count: int,
+    base_seq_no: int,
+    wanted: EventFilter,
+    decode: Decode = decode_any,
+    stored_ns: int | None = None,
+) -> list[EventEnvelope]:
+    """The envelopes of a batch that the filter wants; the payloads of others stay packed.
+
+    Raises:
+        msgspec.ValidationError, RecursionError, ValueError: as `unpack_body`, of these payloads.
+        CorruptLog: as `EventFilter.rows`.
+    """
+    was_collecting = gc.isenabled()
+    gc.disable()  # as in `unpack_body`
+    try:
+        payloads, columns = columns_of(body, count, base_seq_no, packed_columns, stored_ns)
+        rows = wanted.rows(columns, count)
+        if len(rows) == count:
+            return unpack_body(body, count, base_seq_no, decode, stored_ns)
+        events = decode_some(payloads, rows, decode)
+        envelopes = [
+            Row(event, base_seq_no + row, columns) for event, row in zip(events, rows, strict=True)
+        ]
+        return cast("list[EventEnvelope]", envelopes)
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
+def decode_some(payloads: list[Any], rows: Sequence[int], decode: Decode) -> list[Any]:
+    """The values of some rows of a batch whose payloads are packed.
+
+    Raises:
+        msgspec.ValidationError: one is not of the decoder's type; it names the row in the batch.
+        RecursionError, ValueError: as `unpack_body`.
+    """
+    if not rows:
+        return []
+    packed = b"".join([payloads[row] for row in rows])
+    try:
+        values: list[Any] = decode(BEFORE_EVENTS + array_header(len(rows)) + packed)[4]
+    except msgspec.ValidationError as error:
+        place = _PLACE.search(str(error))
+        if place is None:
+            raise
+        at = f"`$[4][{rows[int(place[1])]}]"
+        raise msgspec.ValidationError(_PLACE.sub(at, str(error), count=1)) from error
+    return values
+
+
+def packed_columns(body: bytes | memoryview) -> Any:
+    """The columns of a body, each payload as `msgspec.Raw`.
+
+    Raises:
+        ValueError: it has no columns.
+    """
+    try:
+        return _decode_packed(body)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _packed_hash(key: str) -> bytes:
+    return zlib.crc32(key.encode()).to_bytes(KEY_HASH_BYTES, "little")
+
+
+def _holds(area: bytes, packed: bytes) -> bool:
+    """Whether one of the hashes in the area is that one, and not the end of one and the next."""
+    place = area.find(packed)
+    while place % KEY_HASH_BYTES:
+        place = area.find(packed, place + 1)
+        if place < 0:
+            return False
+    return place >= 0
+
+
+def _check_keys(keys: object) -> Collection[str]:
+    if isinstance(keys, str | bytes) or not isinstance(keys, Collection):
+        raise InvalidArgumentType(f"keys={keys!r:.80}; give a set of keys, such as {{'account-7'}}")
+    if not keys:
+        raise InvalidArgument("keys is empty, and no event has one of no keys; give one or more")
+    return [check_key(key) for key in keys]
+
+
+def _check_key_prefix(prefix: object) -> str:
+    if not isinstance(prefix, str):
+        raise InvalidArgumentType(f"key_prefix={prefix!r:.80}; give a string")
+    return check_key(prefix)
+
+
+def _check_pairs(headers: Any) -> dict[str, str]:
+    found = check_headers(headers)
+    if not found:
+        raise InvalidArgument("headers is empty; give one or more pairs that an event must have")
+    return found
