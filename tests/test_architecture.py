@@ -64,6 +64,7 @@ inside its functions (see `test_engines_are_loaded_by_their_address_alone`)."""
 PURE: Final = {
     "api.arguments": set[str](),
     "api.batches": set[str](),
+    "api.latest": set[str](),
     "api.leaving": set[str](),
     "api.group": set[str](),
     "api.refusals": set[str](),

@@ -32,6 +32,8 @@ class Typed:
         return self.func(envelope.__replace__(event=event) if self._wants_envelope else event)
 
     def _converted(self, envelope: EventEnvelope) -> Any:
+        if envelope.is_deletion:
+            return None
         try:
             if self._kind is memoryview:
                 return memoryview(envelope.event)

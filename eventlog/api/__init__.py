@@ -10,6 +10,7 @@
 `statistics`         what a log, its streams, publishers and writer have counted
 `positions`          where a consumer is, and where a subscription starts
 `stream_options`     how a subscription reads
+`latest`             where the latest event of a key is looked for
 `arguments`          checks of arguments that several engines take
 `refusals`           the wording of what every engine refuses
 `engines`            which engine an address means, and which options it takes

@@ -13,6 +13,7 @@ from eventlog.api.arguments import Bounds, check_follow
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.group import BlockingMember as Member
 from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.latest import blocking_latest_of, filter_of_key
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.refusals import no_groups, no_statistics
@@ -28,6 +29,8 @@ from eventlog.config import (
 )
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
+from eventlog.event.payload import DELETION
+from eventlog.event.texts import check_key
 
 PUBLISHER_LINGER_S_DEFAULT = 0.002
 """Without an event loop nobody notices that a producer pauses, so a thread looks after it."""
@@ -253,6 +256,15 @@ class EventLog(ABC):
     @abstractmethod
     def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
         """The same, with all arguments checked."""
+
+    def latest(self, key: str) -> EventEnvelope | None:
+        """The last event of a key, or `None`; see `eventlog.EventLog.latest`."""
+        wanted = filter_of_key(key)
+        return blocking_latest_of(self._read, self.last_seq_no(), wanted)
+
+    def delete(self, key: str) -> int:
+        """Append an event that marks the key as deleted; see `eventlog.EventLog.delete`."""
+        return self.append(DELETION, key=check_key(key))
 
     @abstractmethod
     def ack(self, consumer: str, seq_no: int) -> None:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from eventlog.api.arguments import Bounds, check_follow
+from eventlog.api.latest import filter_of_key, latest_of
 from eventlog.api.log_of_groups import LogOfGroups
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.publisher import Publisher
@@ -34,6 +35,8 @@ from eventlog.config import (
 )
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
+from eventlog.event.payload import DELETION
+from eventlog.event.texts import check_key
 
 
 class EventStream(ABC):
@@ -332,6 +335,30 @@ class EventLog(LogOfGroups):
     @abstractmethod
     def _read(self, bounds: Bounds) -> EventRange:
         """The same, with all arguments checked."""
+
+    async def latest(self, key: str) -> EventEnvelope | None:
+        """The last event of a key; `None` if the key has none, or was deleted since.
+
+        It is looked for from the end backwards, so a key that nobody has used takes as long as
+        reading the whole log with a filter.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: the key is no valid text.
+        """
+        wanted = filter_of_key(key)
+        return await latest_of(self._read, await self.last_seq_no(), wanted)
+
+    async def delete(self, key: str) -> int:
+        """Append an event that marks the key as deleted: `latest` is `None` from then on.
+
+        Readers see it as any event, with `EventEnvelope.is_deletion`; its `event` is `None`, also
+        for who reads with a `type`. The earlier events of the key stay. Returns its number.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: the key is no valid text.
+            LogFull, WriterUnavailable: as `append`.
+        """
+        return await self.append(DELETION, key=check_key(key))
 
     @abstractmethod
     async def ack(self, consumer: str, seq_no: int) -> None:

@@ -27,6 +27,7 @@ from eventlog.event.cause import (
 from eventlog.event.envelope import ID_BYTES, TIMESTAMP_BYTES, Columns, Row, new_id
 from eventlog.event.payload import (
     BYTES,
+    DELETION,
     PLAIN_OPTIONS,
     PackedPayload,
     new_event_packer,
@@ -277,7 +278,7 @@ class BatchBuilder:
         self, envelope: Row, key: str | None, headers: Mapping[str, str] | None
     ) -> int:
         """An event with an id and a time of its own, and perhaps a cause."""
-        event = envelope.event
+        event = DELETION if envelope.is_deletion else envelope.event
         key = envelope.key if key is None else key
         headers = envelope.headers if headers is None else headers
         packed = event if type(event) is PackedPayload else self._packed(event)

@@ -13,6 +13,7 @@ batch's worth is made by one `map` in C, and nothing is converted until it is as
                        +-- keys         list or packed list, or None if no row has one
                        +-- headers      list or packed list, or None if no row has one
                        +-- causes       what gives the cause of a row, or None if no row has one
+                       +-- deletions    rows that mark their key as deleted
 
 Ids are UUIDs of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds and 74 random bits. Ids
 made by a batch share one random base: row i has the milliseconds of its own timestamp and the
@@ -24,7 +25,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from typing import Any, Final, cast, final
@@ -36,9 +37,9 @@ from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.cause import Cause, Causes, OneCause
 from eventlog.event.texts import check_headers, check_key
 
-__all__ = ["EventEnvelope"]
-
 ID_BYTES: Final = 16
+PACKED_DELETION: Final = b"\xc7\x00\x03"
+"""The payload of an event that marks its key as deleted (see `payload`)."""
 TIMESTAMP_BYTES: Final = 8
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -59,6 +60,7 @@ class Columns:
         "attempts",
         "base_seq_no",
         "causes",
+        "deletions",
         "ids",
         "packed_headers",
         "packed_keys",
@@ -86,6 +88,7 @@ class Columns:
         self.packed_headers = headers
         self.causes = causes
         self.attempts: dict[int, int] | None = None
+        self.deletions: Collection[int] = ()
 
     @property
     def keys(self) -> list[str | None] | None:
@@ -196,6 +199,13 @@ class _Fields:
         return 1 if attempts is None else attempts.get(self.seq_no or 0, 1)
 
     @property
+    def is_deletion(self) -> bool:
+        """Whether it marks its key as deleted (see `EventLog.delete`); its `event` is `None`."""
+        if type(self.event) is msgspec.Raw:
+            return bytes(self.event) == PACKED_DELETION
+        return self.event is None and self._row in self.columns.deletions
+
+    @property
     def _row(self) -> int:
         return (self.seq_no or 0) - self.columns.base_seq_no
 
@@ -205,7 +215,7 @@ class _Fields:
         id_bytes, stored_ns = columns.id_bytes(self._row), columns.stored_ns_of(self._row)
         return (
             *(id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event),
-            *(stored_ns, self.cause),
+            *(stored_ns, self.cause, self.is_deletion),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -395,6 +405,7 @@ def _rebuild(  # noqa: PLR0917 - pickles, also older ones, call it so
     event: Any,
     stored_ns: int | None = None,
     cause: Cause | None = None,
+    is_deletion: bool = False,
 ) -> EventEnvelope:
     columns = Columns(
         seq_no or 0,
@@ -405,4 +416,5 @@ def _rebuild(  # noqa: PLR0917 - pickles, also older ones, call it so
         stored_ns,
         causes=None if cause is None else OneCause(cause),
     )
+    columns.deletions = (0,) if is_deletion else ()
     return cast("EventEnvelope", Row(event, seq_no, columns))

@@ -13,7 +13,6 @@ Pure.
 from __future__ import annotations
 
 import gc
-import re
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,24 +23,20 @@ import msgspec
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import Columns, EventEnvelope, Row
 from eventlog.event.record_batch import (
-    FIVE_COLUMNS,
     FLAG_KEYED,
     Decode,
     columns_of,
     decode_any,
-    decoder_for,
+    decode_packed,
+    decode_some,
+    take_deletions,
     unpack_body,
 )
-from eventlog.event.text_columns import KEY_HASH_BYTES, array_header
+from eventlog.event.text_columns import KEY_HASH_BYTES
 from eventlog.event.texts import check_headers, check_key
 
 FOUND_BY_BYTES_MAX: Final = 4
 """Up to so many keys are looked for one by one, as bytes; more are compared as numbers."""
-BEFORE_EVENTS: Final = FIVE_COLUMNS + b"\xc4\x00\xc4\x00\xc0\xc0"
-"""The columns of a body before its events, all empty: a decoder of bodies takes what follows."""
-_decode_packed: Final = decoder_for(msgspec.Raw)
-_PLACE: Final = re.compile(r"`\$\[4\]\[(\d+)\]")
-"""Where in a body msgspec found a payload of another type."""
 
 
 class EventFilter:
@@ -153,6 +148,7 @@ def unpack_matching(
         if len(rows) == count:
             return unpack_body(body, count, base_seq_no, decode, stored_ns)
         events = decode_some(payloads, rows, decode)
+        columns.deletions = [rows[place] for place in take_deletions(events)]
         envelopes = [
             Row(event, base_seq_no + row, columns) for event, row in zip(events, rows, strict=True)
         ]
@@ -162,27 +158,6 @@ def unpack_matching(
             gc.enable()
 
 
-def decode_some(payloads: list[Any], rows: Sequence[int], decode: Decode) -> list[Any]:
-    """The values of some rows of a batch whose payloads are packed.
-
-    Raises:
-        msgspec.ValidationError: one is not of the decoder's type; it names the row in the batch.
-        RecursionError, ValueError: as `unpack_body`.
-    """
-    if not rows:
-        return []
-    packed = b"".join([payloads[row] for row in rows])
-    try:
-        values: list[Any] = decode(BEFORE_EVENTS + array_header(len(rows)) + packed)[4]
-    except msgspec.ValidationError as error:
-        place = _PLACE.search(str(error))
-        if place is None:
-            raise
-        at = f"`$[4][{rows[int(place[1])]}]"
-        raise msgspec.ValidationError(_PLACE.sub(at, str(error), count=1)) from error
-    return values
-
-
 def packed_columns(body: bytes | memoryview) -> Any:
     """The columns of a body, each payload as `msgspec.Raw`.
 
@@ -190,7 +165,7 @@ def packed_columns(body: bytes | memoryview) -> Any:
         ValueError: it has no columns.
     """
     try:
-        return _decode_packed(body)
+        return decode_packed(body)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from error
 

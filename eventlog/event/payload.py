@@ -1,8 +1,9 @@
 """Payloads as MessagePack: what a user's value becomes in a batch, and back.
 
 Beside MessagePack's own types, `datetime` (aware; the standard timestamp extension), `UUID`
-(extension type 1, 16 bytes) and arrays (extension type 2, see `arrays`) survive the trip. What else
-changes on its way, and how:
+(extension type 1, 16 bytes) and arrays (extension type 2, see `arrays`) survive the trip. Extension
+type 3, without data, is the payload of an event that marks its key as deleted. What else changes on
+its way, and how:
 
 =========================================  ====================================================
 given                                      read
@@ -47,6 +48,9 @@ from eventlog.event.arrays import ARRAY_EXTENSION, array_view, packed_array
 from eventlog.event.bad_values import type_name
 
 UUID_EXTENSION: Final = 1
+DELETION_EXTENSION: Final = 3
+DELETION: Final = msgpack.ExtType(DELETION_EXTENSION, b"")
+"""What is appended to mark a key as deleted, and what a decoder makes of it, this very object."""
 LEVELS_AROUND: Final = 4
 """Of the 1024 that MessagePack's libraries can nest, kept free around an event: a batch has two, a
 dead letter and an exported record one."""
@@ -72,6 +76,13 @@ PLAIN_OPTIONS: Final = (
 )
 """Nothing becomes something else in silence. Keys are strings only: with `OPT_NON_STR_KEYS`, one
 that is a UUID or a time would be stored as a string."""
+
+
+class Deletions:
+    """Whether decoders came upon `DELETION`: who looks before and after need not look at events."""
+
+    last: object = None
+    """Another object each time, whichever thread it was in."""
 
 
 class PackedPayload(bytes):
@@ -249,6 +260,9 @@ def unpack_extension(code: int, data: bytes | memoryview) -> Any:
     """The value of an extension: a UUID, an array, copied, or what nobody here knows."""
     if code == UUID_EXTENSION and len(data) == 16:
         return UUID(bytes=bytes(data))
+    if code == DELETION_EXTENSION and len(data) == 0:
+        Deletions.last = object()
+        return DELETION
     copied = bytes(data)
     return msgpack.ExtType(code, copied) if code != ARRAY_EXTENSION else _array_in(copied)
 

@@ -42,14 +42,21 @@ from eventlog.event.arrays import as_array
 from eventlog.event.cause import Column, causes_of
 from eventlog.event.envelope import (
     ID_BYTES,
+    PACKED_DELETION,
     TIMESTAMP_BYTES,
     Columns,
     EventEnvelope,
     TextColumn,
     envelopes_of,
 )
-from eventlog.event.payload import lend_extension, unpack, unpack_extension
-from eventlog.event.text_columns import KEY_HASH_BYTES, NIL, is_column_of
+from eventlog.event.payload import (
+    DELETION,
+    Deletions,
+    lend_extension,
+    unpack,
+    unpack_extension,
+)
+from eventlog.event.text_columns import KEY_HASH_BYTES, NIL, array_header, is_column_of
 
 FLAG_KEYED: Final = 1
 """The batch has an area of key hashes."""
@@ -59,6 +66,10 @@ FLAGS_KNOWN: Final = FLAG_KEYED | FLAG_CAUSED
 FIVE_COLUMNS: Final = b"\x95"
 """How a body begins: MessagePack's array of so many."""
 SIX_COLUMNS: Final = b"\x96"
+BEFORE_EVENTS: Final = FIVE_COLUMNS + b"\xc4\x00\xc4\x00\xc0\xc0"
+"""The columns of a body before its events, all empty: a decoder of bodies takes what follows."""
+_PLACE: Final = re.compile(r"`\$\[4\]\[(\d+)\]")
+"""Where in a body msgspec found a payload of another type."""
 
 
 class PackedBatch(NamedTuple):
@@ -112,9 +123,20 @@ def decoder_for(kind: Any) -> Decode:
     if kind is None:
         return decode_any
     try:
-        return _decoder_of(kind, lend_extension)
+        decode = _decoder_of(kind, lend_extension)
     except (TypeError, NameError) as error:
         raise InvalidArgumentType(f"type={kind!r} cannot be decoded to: {error}") from error
+
+    def decode_typed(body: bytes | memoryview) -> Any:
+        try:
+            return decode(body)
+        except msgspec.ValidationError:
+            columns = _around_deletions(body, decode)
+            if columns is None:
+                raise
+            return columns
+
+    return decode_typed
 
 
 def _decoder_of(kind: Any, extension: Callable[[int, memoryview], Any]) -> Decode:
@@ -125,6 +147,43 @@ def _decoder_of(kind: Any, extension: Callable[[int, memoryview], Any]) -> Decod
     return lambda body: (decode_caused if body[:1] == SIX_COLUMNS else decode)(body)
 
 
+def _around_deletions(body: bytes | memoryview, decode: Decode) -> list[Any] | None:
+    """The columns of a body with keys that were deleted, which no type has; `None` without any."""
+    columns = list(decode_packed(body))
+    payloads = columns[4]
+    marks = {row for row, packed in enumerate(payloads) if bytes(packed) == PACKED_DELETION}
+    if not marks:
+        return None
+    others = [row for row in range(len(payloads)) if row not in marks]
+    values = iter(decode_some(payloads, others, decode))
+    columns[4] = [DELETION if row in marks else next(values) for row in range(len(payloads))]
+    Deletions.last = object()
+    return columns
+
+
+def decode_some(payloads: Sequence[Any], rows: Sequence[int], decode: Decode) -> list[Any]:
+    """The values of some rows of a batch whose payloads are packed.
+
+    Raises:
+        msgspec.ValidationError: one is not of the decoder's type; it names the row in the batch.
+        RecursionError, ValueError: as `unpack_body`.
+    """
+    if not rows:
+        return []
+    packed = b"".join([payloads[row] for row in rows])
+    try:
+        values: list[Any] = decode(BEFORE_EVENTS + array_header(len(rows)) + packed)[4]
+    except msgspec.ValidationError as error:
+        place = _PLACE.search(str(error))
+        if place is None:
+            raise
+        at = f"`$[4][{rows[int(place[1])]}]"
+        raise msgspec.ValidationError(_PLACE.sub(at, str(error), count=1)) from error
+    return values
+
+
+decode_packed: Final = _decoder_of(msgspec.Raw, lend_extension)
+"""The columns of a body, each payload as `msgspec.Raw`."""
 _decode_any: Final = _decoder_of(Any, unpack_extension)
 
 
@@ -142,7 +201,7 @@ def decode_any(body: bytes | memoryview) -> Any:
 
 def mismatch(error: Exception, base_seq_no: int, path: str) -> EventTypeMismatch:
     """The error for a payload of another type; msgspec says where, as in "at `$[4][17].price`"."""
-    place = re.search(r"`\$\[4\]\[(\d+)\]", str(error))
+    place = _PLACE.search(str(error))
     seq_no = base_seq_no + int(place[1]) if place else base_seq_no
     return EventTypeMismatch(
         f"event {seq_no} of the log {path} is not of the type that was asked for: {error}; read it"
@@ -190,6 +249,7 @@ def columns_of(
     Raises:
         msgspec.ValidationError, RecursionError, ValueError: as `unpack_body`.
     """
+    last_deletion = Deletions.last
     columns = decode(body)
     if not isinstance(columns, list | tuple) or len(columns) not in (5, 6):
         raise ValueError("the body is neither five columns nor six")
@@ -197,7 +257,18 @@ def columns_of(
     keys, headers = text_column(keys), text_column(headers)
     _check_columns(ids, timestamps, keys, headers, events, count)
     causes = causes_of(rest[0], count) if rest else None
-    return events, Columns(base_seq_no, ids, timestamps, keys, headers, stored_ns, causes=causes)
+    made = Columns(base_seq_no, ids, timestamps, keys, headers, stored_ns, causes=causes)
+    if Deletions.last is not last_deletion:
+        made.deletions = take_deletions(events)
+    return events, made
+
+
+def take_deletions(events: list[Any]) -> list[int]:
+    """Put `None` in the place of each mark of a deleted key; the rows of these."""
+    rows = [row for row, event in enumerate(events) if event is DELETION]
+    for row in rows:
+        events[row] = None
+    return rows
 
 
 def _check_columns(

@@ -1,8 +1,8 @@
 """Many records at once, as envelopes: a page of them is unpacked by one C call.
 
 The envelopes of a page share its columns, as those of a local log's batch do. A page with a record
-that is not like most (it has a cause, is of another type, or nobody's of ours) gives `None`: then
-each record is unpacked by itself, which tells what is wrong with which one.
+that is not like most (it has a cause, is of another type, marks a key as deleted, or is nobody's of
+ours) gives `None`: then each record is unpacked by itself, which tells what is wrong with which.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from eventlog.event.envelope import (
     EventEnvelope,
     envelopes_of,
 )
-from eventlog.event.payload import lend_extension, unpack_extension
+from eventlog.event.payload import Deletions, lend_extension, unpack_extension
 from eventlog.event.record_batch import FIVE_COLUMNS
 from eventlog.remote.driver import Stored
 
@@ -74,7 +74,10 @@ def page_of(stored: Sequence[Stored], unpack: Unpack) -> list[EventEnvelope] | N
     try:
         if set(map(_first_byte, records)) != {_FIRST_BYTE}:
             return None
+        last_deletion = Deletions.last
         rows = unpack(b"".join((_ARRAY_32, len(records).to_bytes(4, "big"), *records)))
+        if Deletions.last is not last_deletion:
+            return None
         ids, timestamps, keys, headers, events = zip(*rows, strict=True)
         _check_all(ids, bytes, ID_BYTES)
         _check_all(timestamps, bytes, TIMESTAMP_BYTES)

@@ -30,7 +30,7 @@ from eventlog.event.envelope import (
 )
 from eventlog.event.filters import EventFilter, packed_columns
 from eventlog.event.many_events import Packing
-from eventlog.event.payload import PLAIN_OPTIONS, pack_plain
+from eventlog.event.payload import DELETION, PLAIN_OPTIONS, pack_plain
 from eventlog.event.record_batch import (
     FIVE_COLUMNS,
     Decode,
@@ -284,6 +284,7 @@ def _plain_envelope_of(stored: Stored, decode: Decode) -> EventEnvelope | None:
         and len(timestamps) == TIMESTAMP_BYTES
         and type(events) is list
         and len(events) == 1
+        and events[0] is not DELETION
         and headers is None
         and is_column_of(keys, 1)
     ):

@@ -342,6 +342,12 @@ class ThreadedEventLog(EventLog):
     def _read(self, bounds: Bounds) -> EventRange:
         return ThreadedRange(self._threads, self.blocking._read(bounds))
 
+    async def latest(self, key: str) -> EventEnvelope | None:
+        return await self._threads.run(self.blocking.latest, key)
+
+    async def delete(self, key: str) -> int:
+        return await self._threads.run(self.blocking.delete, key)
+
     async def ack(self, consumer: str, seq_no: int) -> None:
         await self._threads.run(self.blocking.ack, consumer, seq_no)
 

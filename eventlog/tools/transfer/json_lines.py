@@ -22,7 +22,8 @@ in the line                         in the log
                                     with `$`; an array as a key is a tuple
 `{"$timestamp": [s, ns]}`           a MessagePack timestamp outside of the years 1 to 9999
 `{"$array": ["<f8", [2], "AP8="]}`  an array: dtype, sizes, and its values in base64
-`{"$ext": [code, "AP8="]}`          any other extension type of MessagePack
+`{"$ext": [code, "AP8="]}`          any other extension type of MessagePack; `[3, ""]` as the event
+                                    marks the key as deleted
 ==================================  =======================================================
 """
 
@@ -45,7 +46,7 @@ from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
 from eventlog.event import arrays
 from eventlog.event.cause import packed_cause
 from eventlog.event.envelope import EventEnvelope, timestamp_ns_of
-from eventlog.event.payload import hashable, unpack_extension
+from eventlog.event.payload import DELETION, hashable, unpack_extension
 from eventlog.tools.transfer.records import check_fields, envelope_from
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
@@ -85,7 +86,7 @@ def fields_of(envelope: EventEnvelope) -> dict[str, Any]:
         fields["headers"] = envelope.headers
     if (cause := envelope.cause) is not None:
         fields["cause"] = packed_cause(cause) | {"log_id": str(cause.log_id)}
-    fields["event"] = to_plain(envelope.event)
+    fields["event"] = to_plain(DELETION if envelope.is_deletion else envelope.event)
     return fields
 
 

@@ -2,7 +2,8 @@
 
 The fields are those of `records`, in that order; `id` is 16 bytes, as is the `log_id` of a `cause`,
 and `timestamp` an integer, nanoseconds since 1970. `event` is the payload as the log stores it:
-times are MessagePack's timestamps, a UUID is extension type 1. Pure.
+times are MessagePack's timestamps, a UUID is extension type 1, and type 3, without data, says that
+the event marks its key as deleted. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgpack
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
 from eventlog.event.cause import packed_cause
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.payload import new_packer, unpack
+from eventlog.event.payload import DELETION, new_packer, unpack
 from eventlog.tools.transfer.records import check_fields, envelope_from
 
 RECORD_BYTES_MAX: Final = 1 << 30
@@ -38,7 +39,7 @@ def new_record_packer() -> Callable[[EventEnvelope], bytes]:
             fields["headers"] = envelope.headers
         if (cause := envelope.cause) is not None:
             fields["cause"] = packed_cause(cause)
-        fields["event"] = envelope.event
+        fields["event"] = DELETION if envelope.is_deletion else envelope.event
         return pack(fields)
 
     return pack_record
