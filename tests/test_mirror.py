@@ -116,8 +116,12 @@ def test_a_mirror_has_all_of_every_event(source: blocking.EventLog, target: Path
         "stored": 2303,
     }
     source.append("more")
-    assert copied(source.path, target) == "1 events copied, up to 2,304\n"
+    source.delete("k")
+    assert copied(source.path, target) == "2 events copied, up to 2,305\n"
     assert same(source.path, target)
+    with blocking.open(target) as log:
+        assert [one.is_deletion for one in log.read(-2)] == [False, True]
+        assert log.latest("k") is None
 
 
 def test_a_source_needs_no_writer(source: blocking.EventLog, target: Path) -> None:

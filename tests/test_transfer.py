@@ -21,7 +21,7 @@ from eventlog import Cause, EventEnvelope, blocking
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import InvalidEvent
 from eventlog.event.envelope import envelope_of
-from eventlog.event.payload import new_packer, unpack
+from eventlog.event.payload import DELETION, new_packer, unpack
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.testing import batch_of, open_storage
 from eventlog.tools.transfer.json_lines import envelope_of_line, from_plain, line_of, to_plain
@@ -141,6 +141,18 @@ def test_events_come_back_from_packed_bytes_in_any_pieces(
     assert reader.rest() == []
 
 
+def test_a_deleted_key_is_deleted_in_the_log_that_it_is_imported_to() -> None:
+    with blocking.open("memory:") as log, blocking.open("memory:") as other:
+        log.delete("k")
+        [envelope] = log.read(0)
+        assert json.loads(line_of(envelope))["event"] == {"$ext": [3, ""]}
+        other.append(envelope_of_line(line_of(envelope)))
+        other.append(envelope_of_record(new_record_packer()(envelope)))
+        assert [(one.key, one.event, one.is_deletion) for one in other.read(0)] == [
+            ("k", None, True)
+        ] * 2
+
+
 @given(values)
 def test_plain_values_are_what_json_knows(value: Any) -> None:
     text = json.dumps(to_plain(written(value)), allow_nan=False)
@@ -170,6 +182,7 @@ def test_what_json_has_stands_as_it_is() -> None:
         ({"$x": 1}, {"$map": [["$x", 1]]}),
         (msgpack.Timestamp(2**40, 5), {"$timestamp": [2**40, 5]}),
         (msgpack.ExtType(5, b"e"), {"$ext": [5, "ZQ=="]}),
+        (DELETION, {"$ext": [3, ""]}),
     ],
 )
 def test_the_documented_forms_are_these(value: Any, plain: Any) -> None:

@@ -18,8 +18,6 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-import msgspec
-
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import Columns, EventEnvelope, Row
 from eventlog.event.record_batch import (
@@ -27,8 +25,8 @@ from eventlog.event.record_batch import (
     Decode,
     columns_of,
     decode_any,
-    decode_packed,
     decode_some,
+    packed_columns,
     take_deletions,
     unpack_body,
 )
@@ -156,18 +154,6 @@ def unpack_matching(
     finally:
         if was_collecting:
             gc.enable()
-
-
-def packed_columns(body: bytes | memoryview) -> Any:
-    """The columns of a body, each payload as `msgspec.Raw`.
-
-    Raises:
-        ValueError: it has no columns.
-    """
-    try:
-        return decode_packed(body)
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from error
 
 
 def _packed_hash(key: str) -> bytes:

@@ -149,7 +149,7 @@ def _decoder_of(kind: Any, extension: Callable[[int, memoryview], Any]) -> Decod
 
 def _around_deletions(body: bytes | memoryview, decode: Decode) -> list[Any] | None:
     """The columns of a body with keys that were deleted, which no type has; `None` without any."""
-    columns = list(decode_packed(body))
+    columns = list(_decode_packed(body))
     payloads = columns[4]
     marks = {row for row, packed in enumerate(payloads) if bytes(packed) == PACKED_DELETION}
     if not marks:
@@ -182,8 +182,19 @@ def decode_some(payloads: Sequence[Any], rows: Sequence[int], decode: Decode) ->
     return values
 
 
-decode_packed: Final = _decoder_of(msgspec.Raw, lend_extension)
-"""The columns of a body, each payload as `msgspec.Raw`."""
+def packed_columns(body: bytes | memoryview) -> Any:
+    """The columns of a body, each payload as `msgspec.Raw`.
+
+    Raises:
+        ValueError: it has no columns.
+    """
+    try:
+        return _decode_packed(body)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
+
+
+_decode_packed: Final = _decoder_of(msgspec.Raw, lend_extension)
 _decode_any: Final = _decoder_of(Any, unpack_extension)
 
 

@@ -28,7 +28,7 @@ from eventlog.event.envelope import (
     Row,
     id_of,
 )
-from eventlog.event.filters import EventFilter, packed_columns
+from eventlog.event.filters import EventFilter
 from eventlog.event.many_events import Packing
 from eventlog.event.payload import DELETION, PLAIN_OPTIONS, pack_plain
 from eventlog.event.record_batch import (
@@ -38,6 +38,7 @@ from eventlog.event.record_batch import (
     columns_of,
     decoder_for,
     mismatch,
+    packed_columns,
     text_column,
     unpack_body,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import eventlog
 from eventlog import InvalidArgument, InvalidArgumentType, SeekPosition
+from eventlog.api.group import Failure
 from eventlog.api.latest import FIRST_EVENTS
 
 from .backends import needs
@@ -136,6 +138,39 @@ async def test_an_envelope_that_marks_a_key_marks_it_in_another_log(logs: Logs) 
         copied = (await other.read(0))[1]
         assert (copied.is_deletion, copied.event, copied.key) == (True, None, "a")
         assert await other.latest("a") is None
+
+
+@needs("members")
+async def test_groups_hand_out_that_a_key_was_deleted_and_again_after_a_failure(
+    logs: Logs,
+) -> None:
+    async with logs.open() as log, log.member("g") as member:
+        await log.append_many([1, None], keys=["a", "a"])
+        await log.delete("a")
+        taken: list[tuple[int | None, int, Any, bool]] = []
+        while len(taken) < 4:
+            lease = await member.lease(3)
+            assert lease is not None
+            for attempt, envelope in lease:
+                assert lease.begin(envelope)
+                taken.append((envelope.seq_no, attempt, envelope.event, envelope.is_deletion))
+                if envelope.is_deletion and attempt == 1:
+                    lease.failed(envelope, Failure(error="ValueError: boom", traceback=None))
+                else:
+                    lease.done(envelope)
+        assert sorted(taken) == [
+            *((1, 1, 1, False), (2, 1, None, False), (3, 1, None, True), (3, 2, None, True))
+        ]
+
+
+def test_a_pickled_envelope_still_marks_its_key() -> None:
+    with eventlog.blocking.open("memory:") as log:
+        log.append(None, key="a")
+        log.delete("a")
+        for envelope in log.read(0):
+            again = pickle.loads(pickle.dumps(envelope))
+            assert again == envelope
+            assert again.is_deletion == envelope.is_deletion == (envelope.seq_no == 2)
 
 
 async def test_keys_that_are_none_are_refused(logs: Logs) -> None:
