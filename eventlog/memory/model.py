@@ -62,7 +62,7 @@ class Batch(NamedTuple):
     ) -> list[EventEnvelope]:
         """Its events, unpacked anew; only those that the filter wants, if there is one."""
         count, flags, acks_bytes, payload = self.packed
-        if wanted is not None and wanted.refuses(flags, memoryview(payload), count):
+        if wanted is not None and wanted.refuses(flags, count, payload):
             return []
         body = payload[areas_bytes(count, flags, acks_bytes) :]
         try:

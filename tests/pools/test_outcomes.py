@@ -74,6 +74,20 @@ def test_an_envelope_keeps_all_but_its_events_type(log: blocking.EventLog) -> No
 
 
 @pytest.mark.parametrize("processes", [0, 1])
+def test_an_event_that_marks_its_key_as_deleted_is_of_every_type(
+    log: blocking.EventLog, processes: int
+) -> None:
+    log.append({"item": "pen", "amount": 1}, key="k")
+    log.delete("k")
+
+    def what(envelope: EventEnvelope) -> list[Any]:
+        return [type(envelope.event).__name__, envelope.is_deletion]
+
+    assert run(log, handler=what, type=Order, output=log.path, processes=processes) == []
+    assert sorted(results_of(log)) == [["NoneType", True], ["Order", False]]
+
+
+@pytest.mark.parametrize("processes", [0, 1])
 def test_what_is_not_of_the_type_is_a_dead_letter_at_once(
     log: blocking.EventLog, processes: int
 ) -> None:

@@ -9,15 +9,23 @@ between, or under a `memoryview` of a payload that was handed out uncopied, stil
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from eventlog.errors import CorruptLog
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter, unpack_matching
-from eventlog.event.record_batch import Decode, decode_any, mismatch, unpack_body
+from eventlog.event.record_batch import (
+    FLAGS_KNOWN,
+    Decode,
+    areas_bytes,
+    decode_any,
+    mismatch,
+    unpack_body,
+)
 from eventlog.local.storage.format import (
+    BATCH_HEADER,
     FIRST_BATCH,
     HEADER_BYTES,
     BatchHeader,
@@ -51,6 +59,10 @@ class StoredBatch(NamedTuple):
             CorruptLog: they cannot be; whoever produced the batch packed something else.
         """
         header = self.header
+        if wanted is not None and wanted.refuses(
+            header.flags, header.count, self.segment.view, self.position + HEADER_BYTES
+        ):
+            return []
         start, end = self.position + header.body_offset, self.position + header.length
         try:
             # Not released here: what was decoded may still look at it.
@@ -131,25 +143,28 @@ class BatchReader:
         not so, such as at the end of a segment: `next_batch` reads, and checks, that one.
         """
         segment = self._segment
-        if segment is None or segment.is_cut_off:
+        if wanted.keys is None or segment is None or segment.is_cut_off:
             return
-        header = segment.header_at(self.position)
+        view, last_place = segment.view, len(segment.view) - HEADER_BYTES
+        header: tuple[Any, ...] | None = segment.header_at(self.position)
         for _ in range(PASSED_AT_ONCE):
-            if header is None or header.base_seq_no > self.next_seq_no or not self._is_readable():
+            if header is None or not self._is_readable():
                 return
-            if batch_fault(segment.view, self.position, header, verify=False) is not None:
+            # As `batch_fault`, written out, and no more: this runs for every batch.
+            _, length, base, _, _, _, count, flags, header_bytes, _, acks_bytes, _ = header
+            following = aligned(self.position + length)
+            if base > self.next_seq_no or not count or not self.position < following <= last_place:
                 return
-            following = segment.header_at(aligned(self.position + header.length))
-            next_seq_no = header.last_seq_no + 1
-            if following is None or not following.length or following.base_seq_no != next_seq_no:
+            header = BATCH_HEADER.unpack_from(view, following)
+            if header[1] == 0 or header[2] != base + count:
                 return
-            areas = segment.view[self.position + HEADER_BYTES : self.position + header.body_offset]
-            with areas:
-                if not wanted.refuses(header.flags, areas, header.count):
-                    return
-            self.position = aligned(self.position + header.length)
-            self.next_seq_no = max(self.next_seq_no, next_seq_no)
-            header = following
+            areas = HEADER_BYTES + areas_bytes(count, flags, acks_bytes)
+            if header_bytes != HEADER_BYTES or flags & ~FLAGS_KNOWN or areas > length:
+                return
+            if not wanted.refuses(flags, count, view, self.position + HEADER_BYTES):
+                return
+            self.position = following
+            self.next_seq_no = max(self.next_seq_no, base + count)
 
     def _is_readable(self) -> bool:
         if self.next_seq_no > self._known_readable:
