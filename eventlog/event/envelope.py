@@ -38,8 +38,7 @@ from eventlog.event.cause import Cause, Causes, OneCause
 from eventlog.event.texts import check_headers, check_key
 
 ID_BYTES: Final = 16
-PACKED_DELETION: Final = b"\xc7\x00\x03"
-"""The payload of an event that marks its key as deleted (see `payload`)."""
+PACKED_DELETION: Final = b"\xc7\x00\x03"  # of an event that marks its key (see `payload`)
 TIMESTAMP_BYTES: Final = 8
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -252,6 +251,7 @@ class _Fields:
         del fields["stored_at"]
         replaced = EventEnvelope(**fields | changes)
         replaced.columns.stored_ns = self.columns.stored_ns_of(self._row)
+        replaced.columns.deletions = (0,) if self.is_deletion and "event" not in changes else ()
         return replaced
 
     def __reduce__(self) -> tuple[Any, ...]:

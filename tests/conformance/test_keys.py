@@ -171,6 +171,10 @@ def test_a_pickled_envelope_still_marks_its_key() -> None:
             again = pickle.loads(pickle.dumps(envelope))
             assert again == envelope
             assert again.is_deletion == envelope.is_deletion == (envelope.seq_no == 2)
+            other = envelope.__replace__(key="b")
+            assert (other.key, other.is_deletion) == ("b", envelope.is_deletion)
+            assert not envelope.__replace__(event="new", key="b").is_deletion
+            assert not envelope.__replace__(event="new").is_deletion
 
 
 async def test_keys_that_are_none_are_refused(logs: Logs) -> None:
