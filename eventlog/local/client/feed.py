@@ -129,7 +129,7 @@ class Feed:
         self._has_large = batch.header.length > LARGE_EVENT_BYTES * batch.header.count
         self._last = [] if self._has_large else envelopes
         end = batch.header.last_seq_no + 1 if self._end is None else self._end
-        events = trimmed(envelopes, first, end)
+        events = trimmed(envelopes, batch.header, first, end)
         if events:
             self._handed = events[-1].seq_no or 0
         self.counters.add_read(len(events), batch.header.length - HEADER_BYTES)

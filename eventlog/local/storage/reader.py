@@ -35,6 +35,7 @@ from eventlog.local.storage.control import ControlPage, check_is_log
 from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.format import (
     FIRST_BATCH,
+    BatchHeader,
     base_of_name,
     segment_name,
     unpack_batch_header,
@@ -357,18 +358,16 @@ def _batches_between(
             batch = reader.next_batch()
             if batch is None:
                 return
-            yield trimmed(batch.envelopes(log.directory, wanted=wanted), first, end)
+            envelopes = batch.envelopes(log.directory, wanted=wanted)
+            yield trimmed(envelopes, batch.header, first, end)
     finally:
         reader.close()
 
 
-def trimmed(envelopes: list[EventEnvelope], first: int, end: int) -> list[EventEnvelope]:
-    """The envelopes of a batch with numbers from `first` to before `end`."""
-    if not envelopes or (_number(envelopes[0]) >= first and _number(envelopes[-1]) < end):
+def trimmed(
+    envelopes: list[EventEnvelope], header: BatchHeader, first: int, end: int
+) -> list[EventEnvelope]:
+    """The envelopes of a batch, or some of them, with numbers from `first` to before `end`."""
+    if header.base_seq_no >= first and header.last_seq_no < end:
         return envelopes
-    return [one for one in envelopes if first <= _number(one) < end]
-
-
-def _number(envelope: EventEnvelope) -> int:
-    """The number of a stored event."""
-    return envelope.seq_no or 0
+    return [one for one in envelopes if first <= (one.seq_no or 0) < end]
