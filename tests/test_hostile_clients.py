@@ -132,6 +132,8 @@ def test_a_client_that_sends_byte_by_byte_gets_its_answer(log: blocking.EventLog
         heard = b""
         while frame(Appended(1, log.last_seq_no() or 0)) not in heard:
             heard += pipe.recv(1000)
+        (last,) = log.read(-1)
+    assert last.event == "slow"
 
 
 HALF_A_FRAME = """

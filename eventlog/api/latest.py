@@ -1,4 +1,4 @@
-"""Where the latest event of a key is looked for, from the end of a log backwards; pure."""
+"""The search for the latest event of a key, backwards from the end of a log. Pure."""
 
 from __future__ import annotations
 

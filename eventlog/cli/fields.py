@@ -39,7 +39,7 @@ FIELDS: Final[dict[str, Field]] = {
 
 
 def inside(value: Any, piece: Piece) -> Any:
-    """What a mapping has under a name, or a list at a place; `None` if there is no such thing.
+    """The value under a name of a mapping, or at a place of a list; `None` if there is none.
 
     It never asks an object for its attributes.
     """

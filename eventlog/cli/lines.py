@@ -25,7 +25,7 @@ _PIECE: Final = re.compile(r"\.([^.\[\]]+)|\[([^\[\]]+)\]")
 
 
 def line_for(*, as_json: bool, template: str | None, full: bool) -> Line:
-    """What makes a line of an envelope.
+    """The function that makes a line of an envelope.
 
     A terminal gets time and key too, cut to its width unless `full`; a pipe gets what it always
     got: the number, a tab, and the whole event.
@@ -113,7 +113,7 @@ class Template:
 
 
 def _getter(name: str, conversion: str | None) -> Callable[[EventEnvelope], Any]:
-    """What a field in braces stands for.
+    """The value of a field in braces.
 
     Raises:
         KeyError, ValueError: there is no such field, or no such conversion.
