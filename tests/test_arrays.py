@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from eventlog import EventTypeMismatch, InvalidEvent, SeekPosition, blocking
+from eventlog import EventEnvelope, EventTypeMismatch, InvalidEvent, SeekPosition, blocking
 from eventlog.event.arrays import (
     ARRAY_EXTENSION,
     array_data,
@@ -31,6 +31,7 @@ from eventlog.event.batch_builder import LARGE_BYTES, BatchBuilder
 from eventlog.event.many_events import pack_batches
 from eventlog.event.record_batch import PackedBatch, areas_bytes, decoder_for, unpack_body
 from eventlog.tools.transfer.json_lines import from_plain, to_plain
+from eventlog.tools.transfer.packed import envelope_of_record, new_record_packer
 from workers.blocking import Pool
 
 LIMIT = 1 << 24
@@ -89,7 +90,8 @@ def test_an_array_comes_back_with_its_dtype_and_sizes(
     assert type(untyped) is memoryview
     assert untyped.tobytes() == raw
     again = through_a_batch(untyped)
-    assert fields_of(again) == fields_of(untyped) == fields_of(from_plain(to_plain(untyped)))
+    imported = through_a_batch({"field": from_plain(to_plain(untyped))})["field"]
+    assert fields_of(again) == fields_of(untyped) == fields_of(imported)
 
 
 @pytest.mark.parametrize("code", "bBhHiIlLqQfd")
@@ -133,6 +135,13 @@ def test_a_list_of_arrays_and_views_is_packed_as_each_of_them_would_be() -> None
         one_by_one = [through_a_batch(event) for event in events]
         read = read_back(batch)
         assert list(map(fields_of, read)) == list(map(fields_of, one_by_one))
+
+
+def test_an_envelope_carries_an_array_as_append_does() -> None:
+    # A view in an envelope, as an import makes it, was stored as bytes.
+    for event in (memoryview(array("d", [1.5])), through_a_batch(array("B", b"xyz"))):
+        read = through_a_batch(EventEnvelope(event))
+        assert fields_of(read) == fields_of(event)
 
 
 def test_arrays_are_fields_of_dicts_structs_and_dataclasses() -> None:
@@ -234,6 +243,20 @@ def test_what_has_no_buffer_is_none() -> None:
     assert packed_array({"a": 1}) is None
     with pytest.raises(TypeError, match="no type"):
         as_array(Plain, memoryview(b"a"))
+
+
+def test_arrays_survive_a_packed_record() -> None:
+    event = {"frames": [array("h", [1, 2]), {"raw": array("B", b"xyz")}], "bytes": b"abc"}
+    builder = BatchBuilder(LIMIT)
+    builder.add(event)
+    batch = builder.build()
+    body = batch.payload[areas_bytes(batch.count, batch.flags, batch.acks_bytes) :]
+    (envelope,) = unpack_body(body, 1, 1)
+    again = envelope_of_record(new_record_packer()(envelope))
+    read = through_a_batch(again)
+    assert read["bytes"] == b"abc"
+    assert read["frames"][0].tolist() == [1, 2]
+    assert fields_of(read["frames"][1]["raw"]) == ("|u1", [3], b"xyz")
 
 
 def test_numpy_is_not_imported_and_not_needed(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ class BatchBuilder:
         if kind is bytes and len(event) >= LARGE_BYTES:
             return self._add_large(_BIN_32.pack(0xC6, len(event)), event, key, headers)
         if kind is memoryview and not is_plain_bytes(event):
-            return self._add_view(event, key, headers)
+            return self._add_array(self._array_of(event), key, headers)
         # As `_packed` and `_take`, written out: this runs for every event.
         try:
             if kind is bytes:  # msgpack is faster with these
@@ -172,6 +172,9 @@ class BatchBuilder:
 
     def _packed(self, event: Any, events: list[Any] | None = None) -> bytes:
         """One event, or the list `events` as if it was one."""
+        if type(event) is memoryview and not is_plain_bytes(event):
+            array = self._array_of(event)
+            return self._pack(msgpack.ExtType(ARRAY_EXTENSION, b"".join(array)))
         if self._is_plain:
             with suppress(*_REFUSALS):
                 return pack_plain(event, None, PLAIN_OPTIONS)
@@ -207,16 +210,14 @@ class BatchBuilder:
         size = self._add_texts(key, headers, len(packed))
         return self._take(packed, time.time_ns(), size)
 
-    def _add_view(
-        self, view: memoryview, key: str | None, headers: Mapping[str, str] | None
-    ) -> int:
-        """A view of other values than bytes, which the fast packer would store as bytes."""
+    def _array_of(self, view: memoryview) -> PackedArray:
+        """A view of other values than bytes, which the packers would store as bytes."""
         try:
             array = packed_array(view)
         except TypeError as error:
             raise self._invalid(error, "") from error
         assert array is not None, "a view is an array, or refused"
-        return self._add_array(array, key, headers)
+        return array
 
     def _add_texts(
         self, key: str | None, headers: Mapping[str, str] | None, payload_bytes: int

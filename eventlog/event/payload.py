@@ -173,6 +173,25 @@ def unpack(data: bytes | memoryview) -> Any:
         return _unpack_odd(data)
 
 
+def with_packed_arrays(value: Any) -> Any:
+    """The value with each array in it as an extension, which packers do not take for bytes."""
+    try:
+        return _pack_arrays(value)
+    except RecursionError:  # as deep as a value can be: no array is looked for
+        return value
+
+
+def _pack_arrays(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {key: _pack_arrays(inner) for key, inner in value.items()}
+    if kind is list:
+        return [_pack_arrays(inner) for inner in value]
+    if kind is memoryview and (packed := packed_array(value)) is not None:
+        return msgpack.ExtType(ARRAY_EXTENSION, b"".join(packed))
+    return value
+
+
 def _unpack_odd(data: bytes | memoryview) -> Any:
     """What the fast way refuses: times outside of `datetime`'s years, odd keys; or nonsense."""
     try:

@@ -19,7 +19,7 @@ from eventlog.event.envelope import (
     envelopes_of,
     new_id,
 )
-from eventlog.event.payload import new_packer, unpack
+from eventlog.event.payload import new_packer, unpack, with_packed_arrays
 from eventlog.local.groups.records import LetterStored
 
 ERROR_BYTES_LEAST: Final = 500
@@ -73,7 +73,7 @@ def fitting_letter(
 
 def _copy_of(envelope: EventEnvelope) -> dict[str, Any]:
     copy = {
-        "event": envelope.event,
+        "event": with_packed_arrays(envelope.event),
         "key": envelope.key,
         "headers": envelope.headers,
         "id": envelope.id.bytes,

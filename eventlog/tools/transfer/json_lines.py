@@ -46,7 +46,7 @@ from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
 from eventlog.event import arrays
 from eventlog.event.cause import packed_cause
 from eventlog.event.envelope import EventEnvelope, timestamp_ns_of
-from eventlog.event.payload import DELETION, hashable, unpack_extension
+from eventlog.event.payload import DELETION, hashable
 from eventlog.tools.transfer.records import check_fields, envelope_from
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
@@ -225,7 +225,7 @@ def _array_of(parts: Any) -> Any:
     dtype, sizes, text = parts
     data = arrays.array_data(_text(dtype), sizes, _bytes_of(text))
     arrays.check(data)
-    return unpack_extension(arrays.ARRAY_EXTENSION, data)
+    return msgpack.ExtType(arrays.ARRAY_EXTENSION, data)  # a view within a dict would be bytes
 
 
 _TAGS: Final[dict[str, Callable[[Any], Any]]] = {

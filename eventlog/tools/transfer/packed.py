@@ -16,7 +16,7 @@ import msgpack
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
 from eventlog.event.cause import packed_cause
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.payload import DELETION, new_packer, unpack
+from eventlog.event.payload import DELETION, new_packer, unpack, with_packed_arrays
 from eventlog.tools.transfer.records import check_fields, envelope_from
 
 RECORD_BYTES_MAX: Final = 1 << 30
@@ -39,7 +39,8 @@ def new_record_packer() -> Callable[[EventEnvelope], bytes]:
             fields["headers"] = envelope.headers
         if (cause := envelope.cause) is not None:
             fields["cause"] = packed_cause(cause)
-        fields["event"] = DELETION if envelope.is_deletion else envelope.event
+        event = DELETION if envelope.is_deletion else with_packed_arrays(envelope.event)
+        fields["event"] = event
         return pack(fields)
 
     return pack_record

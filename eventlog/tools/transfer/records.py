@@ -19,6 +19,7 @@ from typing import Any, Final
 from eventlog.errors import InvalidEvent
 from eventlog.event.cause import unpacked_cause
 from eventlog.event.envelope import ID_BYTES, EventEnvelope, envelope_of, new_id
+from eventlog.event.payload import with_packed_arrays
 from eventlog.event.texts import check_headers, check_key
 
 FIELDS: Final = ("seq_no", "id", "timestamp", "key", "headers", "cause", "event")
@@ -58,7 +59,7 @@ def envelope_from(record: dict[str, Any], id_bytes: bytes | None, ns: int | None
         raise InvalidEvent(f"its id has {len(id_bytes)} bytes instead of {ID_BYTES}")
     key, headers, cause = record.get("key"), record.get("headers"), record.get("cause")
     return envelope_of(
-        record["event"],
+        with_packed_arrays(record["event"]),
         id_bytes=id_bytes,
         timestamp_ns=ns,
         key=None if key is None else check_key(key),
