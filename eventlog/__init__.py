@@ -58,6 +58,7 @@ from eventlog.event.envelope import EventEnvelope
 
 if TYPE_CHECKING:
     from eventlog import blocking
+    from eventlog.api.event_stream import EventRange, EventStream
     from eventlog.api.group import (
         DeadLetter,
         Exhausted,
@@ -69,11 +70,7 @@ if TYPE_CHECKING:
         Member,
         MemberReport,
     )
-    from eventlog.api.log import (
-        EventLog,
-        EventRange,
-        EventStream,
-    )
+    from eventlog.api.log import EventLog
     from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
     from eventlog.api.statistics import (
         LogStatistics,
@@ -151,8 +148,8 @@ __all__ = [
 _LAZY = {
     "AppendHandle": "eventlog.api.publisher",
     "EventLog": "eventlog.api.log",
-    "EventRange": "eventlog.api.log",
-    "EventStream": "eventlog.api.log",
+    "EventRange": "eventlog.api.event_stream",
+    "EventStream": "eventlog.api.event_stream",
     "DeadLetter": "eventlog.api.group",
     "ExitReport": "eventlog.api.group",
     "Exhausted": "eventlog.api.group",

@@ -1,7 +1,8 @@
 """What a log is, whichever engine stores it: the ground that engines and users stand on.
 
 ===================  ====================================================================
-`log`                a log and its streams, for trio and asyncio
+`log`                a log, for trio and asyncio
+`event_stream`       what its readers hold: a stream, and a range of stored events
 `log_of_groups`      its part that is about groups
 `publisher`          its publishers
 `blocking_log`       the same without an event loop

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
     Collection,
-    Generator,
     Iterable,
     Mapping,
 )
@@ -20,12 +18,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from eventlog.api.arguments import Bounds, check_follow
+from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.latest import filter_of_key, latest_of
 from eventlog.api.log_of_groups import LogOfGroups
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.publisher import Publisher
 from eventlog.api.refusals import no_statistics
-from eventlog.api.statistics import LogStatistics, StreamStatistics
+from eventlog.api.statistics import LogStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
 from eventlog.config import (
@@ -37,59 +36,6 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
 from eventlog.event.payload import DELETION
 from eventlog.event.texts import check_key
-
-
-class EventStream(ABC):
-    """A subscription; `async for` over it, or over `batches()`, but not both."""
-
-    @abstractmethod
-    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
-        """Event by event."""
-
-    @abstractmethod
-    async def __anext__(self) -> EventEnvelope:
-        """The next event, waiting for it."""
-
-    @abstractmethod
-    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
-        """The same events as lists, as they were batched; `ack` the last of each."""
-
-    @abstractmethod
-    async def ack(self, event: EventEnvelope | int) -> None:
-        """Say that the stream's consumer has processed everything up to this event, or number.
-
-        The same as `EventLog.ack` with the consumer's name; it does not move the stream.
-
-        Raises:
-            InvalidArgument: the stream has no consumer (see `EventLog.follow`), or the envelope no
-                number.
-            InvalidArgumentType: it is neither an envelope nor a number.
-            SequenceOutOfRange: there is no such event yet.
-        """
-
-    def statistics(self) -> StreamStatistics:
-        """What it has done until now; also after its block.
-
-        Raises:
-            NotSupported: the engine counts nothing.
-        """
-        raise no_statistics()
-
-
-class EventRange(ABC):
-    """What `read` gives: `async for` over it, or `await` it for a list."""
-
-    @abstractmethod
-    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
-        """Event by event."""
-
-    async def to_list(self) -> list[EventEnvelope]:
-        """All of them."""
-        return [envelope async for envelope in self]
-
-    def __await__(self) -> Generator[Any, Any, list[EventEnvelope]]:
-        """The same as `to_list()`."""
-        return self.to_list().__await__()
 
 
 class EventLog(LogOfGroups):

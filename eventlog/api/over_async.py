@@ -28,10 +28,10 @@ from eventlog.api.blocking_log import (
     ManyHandle,
     Publisher,
 )
+from eventlog.api.event_stream import EventRange as AsyncEventRange
+from eventlog.api.event_stream import EventStream as AsyncEventStream
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
-from eventlog.api.log import EventRange as AsyncEventRange
-from eventlog.api.log import EventStream as AsyncEventStream
 from eventlog.api.over_async_groups import GroupOverAsync
 from eventlog.api.portal import Portal
 from eventlog.api.positions import ConsumerState, SeekPosition

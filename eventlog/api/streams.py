@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import anyio
 
 from eventlog.api.arguments import check_stream_ack
-from eventlog.api.log import EventLog, EventRange, EventStream
+from eventlog.api.event_stream import EventRange, EventStream
+from eventlog.api.log import EventLog
 from eventlog.event.envelope import EventEnvelope
 
 NextBatch = Callable[[], Awaitable[list[EventEnvelope] | None]]

@@ -21,8 +21,9 @@ import anyio.to_thread
 
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.group import DeadLetter, Group, GroupReport
-from eventlog.api.log import EventLog, EventRange, EventStream
+from eventlog.api.log import EventLog
 from eventlog.api.loops import LoopOwner
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.publisher import Publisher

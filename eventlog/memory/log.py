@@ -10,8 +10,9 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.log import EventLog, EventRange, EventStream
+from eventlog.api.log import EventLog
 from eventlog.api.loops import LoopOwner, call_in_this_loop
 from eventlog.api.positions import (
     ConsumerState,

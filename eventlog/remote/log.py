@@ -11,7 +11,8 @@ import anyio
 from eventlog.api import engines, forks
 from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.batches import ManyBatches
-from eventlog.api.log import EventLog, EventRange, EventStream
+from eventlog.api.event_stream import EventRange, EventStream
+from eventlog.api.log import EventLog
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,

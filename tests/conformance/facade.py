@@ -17,6 +17,7 @@ import anyio.to_thread
 import eventlog.blocking
 from eventlog import AppendHandle, EventLog, EventStream, LogStatus, ManyHandle, Publisher
 from eventlog.api.arguments import Bounds
+from eventlog.api.event_stream import EventRange
 from eventlog.api.group import (
     BlockingGroup,
     BlockingMember,
@@ -30,7 +31,6 @@ from eventlog.api.group import (
     MemberReport,
     OnRefused,
 )
-from eventlog.api.log import EventRange
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.stream_options import StreamOptions

@@ -1,0 +1,64 @@
+"""What a reader of a log holds, as every engine has it: a stream, and a range of stored events."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Generator
+from typing import Any
+
+from eventlog.api.refusals import no_statistics
+from eventlog.api.statistics import StreamStatistics
+from eventlog.event.envelope import EventEnvelope
+
+
+class EventStream(ABC):
+    """A subscription; `async for` over it, or over `batches()`, but not both."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
+        """Event by event."""
+
+    @abstractmethod
+    async def __anext__(self) -> EventEnvelope:
+        """The next event, waiting for it."""
+
+    @abstractmethod
+    def batches(self) -> AsyncIterator[list[EventEnvelope]]:
+        """The same events as lists, as they were batched; `ack` the last of each."""
+
+    @abstractmethod
+    async def ack(self, event: EventEnvelope | int) -> None:
+        """Say that the stream's consumer has processed everything up to this event, or number.
+
+        The same as `EventLog.ack` with the consumer's name; it does not move the stream.
+
+        Raises:
+            InvalidArgument: the stream has no consumer (see `EventLog.follow`), or the envelope no
+                number.
+            InvalidArgumentType: it is neither an envelope nor a number.
+            SequenceOutOfRange: there is no such event yet.
+        """
+
+    def statistics(self) -> StreamStatistics:
+        """What it has done until now; also after its block.
+
+        Raises:
+            NotSupported: the engine counts nothing.
+        """
+        raise no_statistics()
+
+
+class EventRange(ABC):
+    """What `read` gives: `async for` over it, or `await` it for a list."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[EventEnvelope]:
+        """Event by event."""
+
+    async def to_list(self) -> list[EventEnvelope]:
+        """All of them."""
+        return [envelope async for envelope in self]
+
+    def __await__(self) -> Generator[Any, Any, list[EventEnvelope]]:
+        """The same as `to_list()`."""
+        return self.to_list().__await__()
