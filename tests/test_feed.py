@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from eventlog import SeekPosition
+import eventlog
+from eventlog import SeekPosition, blocking
 from eventlog.api.stream_options import StreamOptions
 from eventlog.local.client.feed import EVENTS_AT_ONCE, Feed
 from eventlog.local.storage.reader import LogReader
@@ -52,3 +55,47 @@ def test_large_events_that_were_consumed_take_up_no_memory(tmp_path: Path) -> No
         tracemalloc.stop()
     feed.close()
     reader.close()
+
+
+@pytest.fixture
+def collections() -> Iterator[list[int]]:
+    """The generations that the garbage collector has gone through since the test began."""
+    found: list[int] = []
+
+    def note(phase: str, about: dict[str, int]) -> None:
+        if phase == "start":
+            found.append(about["generation"])
+
+    gc.callbacks.append(note)
+    yield found
+    gc.callbacks.remove(note)
+
+
+EVENTS = [{"a": [n]} for n in range(1000)]
+"""A batch that the collector walks, unless it is kept from it, as soon as it is decoded."""
+
+
+def test_the_garbage_collector_does_not_walk_the_batches_of_a_reader(
+    tmp_path: Path, collections: list[int]
+) -> None:
+    with blocking.open(tmp_path / "log") as log:
+        for _ in range(50):
+            log.append_many(EVENTS)
+        with log.subscribe("all", follow=False) as stream:
+            collections.clear()
+            assert sum(len(batch) for batch in stream.batches()) == 50_000
+            assert len(collections) < 5
+
+
+@pytest.mark.trio
+async def test_the_garbage_collector_does_not_walk_the_batches_of_an_event_loop(
+    tmp_path: Path, collections: list[int]
+) -> None:
+    async with eventlog.open(tmp_path / "log") as log:
+        for _ in range(50):
+            await log.append_many(EVENTS)
+        async with log.subscribe("all", follow=False) as stream:
+            collections.clear()
+            sizes = [len(batch) async for batch in stream.batches()]
+            assert sum(sizes) == 50_000
+            assert len(collections) < 5

@@ -73,7 +73,11 @@ class BlockingLocalStream(EventStream):
 
     def _next(self, read: Callable[[], list[EventEnvelope] | None]) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""
-        return self._requests.run(upcoming(self._feed, self._requests, read))
+        # What is there is not carried through a call's steps: the exception that ends them would be
+        # made while the last batch still lives, which makes the garbage collector walk the new one.
+        return self._requests.attempt(read) or self._requests.run(
+            upcoming(self._feed, self._requests, read)
+        )
 
     def statistics(self) -> StreamStatistics:
         is_open = not self._requests.is_closed and self._handle.is_open

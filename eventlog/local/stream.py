@@ -75,7 +75,9 @@ class LocalStream(StreamOfBatches):
     ) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""
         await anyio.lowlevel.checkpoint()
-        return await self._requests.run(upcoming(self._feed, self._requests, read))
+        self._requests.check_open()
+        # See the twin of this in `blocking_stream`.
+        return read() or await self._requests.run(upcoming(self._feed, self._requests, read))
 
     def statistics(self) -> StreamStatistics:
         is_open = not self._requests.is_closed and self._handle.is_open

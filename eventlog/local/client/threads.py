@@ -176,9 +176,17 @@ class BlockingRequests(Requests[BlockingPipe]):
         Raises:
             LogClosed: another thread closed what this one uses, whatever came of that.
         """
+        return self.attempt(lambda: self._run(call))
+
+    def attempt(self, step: Callable[[], T]) -> T:
+        """What `step` gives, which uses what this object may be asked to close.
+
+        Raises:
+            LogClosed: another thread closed it, whatever came of that.
+        """
         self.check_open()
         try:
-            return self._run(call)
+            return step()
         except Exception:
             self.check_open()
             raise

@@ -370,4 +370,10 @@ def trimmed(
     """The envelopes of a batch, or some of them, with numbers from `first` to before `end`."""
     if header.base_seq_no >= first and header.last_seq_no < end:
         return envelopes
-    return [one for one in envelopes if first <= (one.seq_no or 0) < end]
+    return _cut(envelopes, range(first, end))
+
+
+def _cut(envelopes: list[EventEnvelope], seq_nos: range) -> list[EventEnvelope]:
+    # In `trimmed`, what the comprehension shares with it would be an object at each call, for which
+    # the garbage collector walks the new batch (see `Feed._last`).
+    return [one for one in envelopes if one.seq_no in seq_nos]
