@@ -52,7 +52,9 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
     "demo": GROUND | {"blocking"},
-    "cli": GROUND | {"local", "blocking", "demo", "tools"},
+    "terminal": GROUND | {"tools"},
+    "monitor": GROUND | {"blocking", "terminal"},
+    "cli": GROUND | {"local", "blocking", "demo", "monitor", "terminal", "tools"},
     "__init__": GROUND | {"memory", "blocking"},
     "__main__": {"cli"},
 }
@@ -327,7 +329,7 @@ def test_the_command_line_of_pools_knows_no_engine(path: Path) -> None:
     So `workers groups` and `workers dead` do on any engine what they do with a directory.
     """
     of_log = {name for name in full_imports(path) if name.split(".")[0] == "eventlog"}
-    shared = {name for name in of_log if name.startswith("eventlog.cli.")}
+    shared = {name for name in of_log if name.startswith(("eventlog.cli.", "eventlog.terminal."))}
     assert of_log - shared <= {"eventlog", "eventlog.blocking", "eventlog.system"}
 
 

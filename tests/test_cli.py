@@ -34,6 +34,7 @@ COMMANDS = [
     "serve",
     "status",
     "tail",
+    "top",
     "verify",
 ]
 
@@ -374,7 +375,7 @@ def test_bench_gives_figures(tmp_path: Path) -> None:
 
 
 def test_a_position_on_the_command_line_means_what_the_library_means() -> None:
-    from eventlog.cli.positions import position_of
+    from eventlog.terminal.positions import position_of
 
     assert position_of("beginning") == SeekPosition.BEGINNING
     assert position_of("17") == SeekPosition.sequence(17)

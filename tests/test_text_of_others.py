@@ -26,10 +26,10 @@ from typer.main import get_command
 import eventlog.cli.app
 import workers.cli.app
 from eventlog import EventEnvelope, blocking
-from eventlog.cli.printing import clean
 from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.wire.group_messages import FailDelivery
+from eventlog.terminal.printing import clean
 from eventlog.tools.transfer.json_lines import envelope_of_line
 from tests.groups.world import pack_letter
 
@@ -153,6 +153,9 @@ WALK: Final[list[tuple[str, int, list[str]]]] = [
         [f"consumer {name} is 1 event behind" for name in TWINS],
     ),
     ("eventlog consumers log[/] --json", 0, TWINS),
+    ("eventlog top log[/] --once --interval 0.1", 0, TWINS),
+    ("eventlog top log[/] --once --interval 0.1 --json", 0, TWINS),
+    ("eventlog top no[/red]", 2, ["no[/red]"]),
     ("eventlog status log[/]", 0, [f"{SHOWN_FOLDER}/log[/]"]),
     ("eventlog status log[/] --json", 0, [r"d[bold]\u001b[31m/log[/]"]),
     ("eventlog status no[/red]", 2, ["no[/red]"]),
@@ -246,7 +249,7 @@ def test_commands_print_in_one_way_only(path: Path) -> None:
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             is_own_way = name in ("print", "typer.echo", "typer.secho", "sys.stderr.write")
-            assert not is_own_way, f"{path}:{node.lineno} prints; use eventlog.cli.printing"
+            assert not is_own_way, f"{path}:{node.lineno} prints; use eventlog.terminal.printing"
             assert not name.endswith(".print"), f"{path}:{node.lineno} prints on its own"
             assert not name.endswith("Text.from_markup"), f"{path}:{node.lineno} reads markup"
 

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from eventlog import InvalidArgument, blocking
-from eventlog.cli.positions import moment_of
 from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.wire.group_messages import FailDelivery
+from eventlog.terminal.positions import moment_of
 from eventlog.testing import batch_of, open_storage
 from tests.commands import run_bytes
 from tests.groups.world import pack_letter

@@ -12,14 +12,12 @@
 `backup`       backup
 `doctor`       doctor
 `serve`        a writer in the foreground
+`top`          what logs do now
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log
-`positions`    text as positions and times: the one reader of them
 `fields`       the fields of an envelope by name
 `where`        the expression of `tail --where`
 `lines`        an envelope as a line; the template of `tail --format`
-`show`         payloads and reports as text
-`printing`     the one way to print: text of others is no markup, never raw
 `streams`      standard input and output in UTF-8, open or not
 =============  ==========================================================
 """

@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperGroup
 
 import eventlog
-from eventlog.cli.printing import clean_lines, fail_with, say
 from eventlog.cli.streams import prepare_streams
 from eventlog.errors import (
     EventLogError,
@@ -25,6 +24,7 @@ from eventlog.errors import (
     NotALog,
     NotSupported,
 )
+from eventlog.terminal.printing import clean_lines, fail_with, say
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -49,6 +49,7 @@ COMMANDS: Final = {
     "produce": ["append"],
     "serve": ["serve"],
     "tail": ["tail"],
+    "top": ["top"],
     "transfer": ["export", "import"],
 }
 """The commands of each module, in the order of the help."""

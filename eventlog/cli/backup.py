@@ -14,9 +14,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from eventlog.cli.address import LogFiles, check_directory
 from eventlog.cli.app import EPILOG, app
-from eventlog.cli.printing import say
-from eventlog.cli.show import to_json
 from eventlog.local.storage.control import check_is_log
+from eventlog.terminal.printing import say
+from eventlog.terminal.show import to_json
 from eventlog.tools.backup import back_up
 
 EXAMPLES = """

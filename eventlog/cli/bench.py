@@ -13,9 +13,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from eventlog.cli.app import EPILOG, app
-from eventlog.cli.printing import print_table, say
-from eventlog.cli.show import to_json
 from eventlog.config import AskedOptions, Durability
+from eventlog.terminal.printing import print_table, say
+from eventlog.terminal.show import to_json
 
 EXAMPLES = """
 [bold]Examples[/]

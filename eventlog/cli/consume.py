@@ -11,10 +11,11 @@ from eventlog import blocking
 from eventlog.api.positions import ConsumerState
 from eventlog.cli.address import Log, check_there, readable
 from eventlog.cli.app import EPILOG, FAILED, app
-from eventlog.cli.positions import PLACES, position_of
-from eventlog.cli.printing import cell, complain, counted, print_table, say
-from eventlog.cli.show import to_json
 from eventlog.cli.streams import utf8
+from eventlog.monitor.preview import preview_seek
+from eventlog.terminal.positions import PLACES, position_of
+from eventlog.terminal.printing import cell, complain, counted, is_terminal, print_table, say
+from eventlog.terminal.show import to_json
 
 Consumer = Annotated[str, typer.Argument(help="The consumer's name.", callback=utf8)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
@@ -25,6 +26,8 @@ SEEK_EXAMPLES = """
   eventlog seek orders billing beginning
 
   eventlog seek orders billing 15m             (events of the last quarter of an hour again)
+
+  eventlog seek orders billing 40000 --dry-run
 """
 CONSUMERS_EXAMPLES = """
 [bold]Examples[/]
@@ -52,11 +55,19 @@ def seek(
     log: Log,
     consumer: Consumer,
     position: Annotated[str, typer.Argument(help=PLACES.capitalize())],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
 ) -> None:
-    """Set where a consumer's next subscription from its position starts."""
+    """Set where a consumer's next subscription from its position starts.
+
+    On a terminal it says from where to where, and how many events come again.
+    """
     check_there(log)
     target = position_of(position)
     with blocking.open(log) as opened:
+        if dry_run or is_terminal():
+            say(str(preview_seek(opened, consumer, target)))
+        if dry_run:
+            return
         opened.seek(consumer, target)
         last = opened.last_seq_no() or 0
     if target.kind == "sequence" and target.value > last + 1:

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from eventlog.cli.address import check_usable
 from eventlog.cli.app import EPILOG, FAILED, app
-from eventlog.cli.printing import cell, complain, print_table, say, say_styled
-from eventlog.cli.show import to_json
 from eventlog.demo.main_job import MainJob, Report, python_files, standard_library
 from eventlog.demo.shared import GROUP, PoolReport
+from eventlog.terminal.printing import cell, complain, print_table, say, say_styled
+from eventlog.terminal.show import to_json
 
 EXAMPLES = """
 [bold]Examples[/]

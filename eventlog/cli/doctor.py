@@ -10,9 +10,9 @@ import typer
 
 from eventlog.cli.address import LogFiles, check_directory
 from eventlog.cli.app import FAILED, app
-from eventlog.cli.printing import say, say_styled
-from eventlog.cli.show import to_json
 from eventlog.errors import LogInUse
+from eventlog.terminal.printing import say, say_styled
+from eventlog.terminal.show import to_json
 from eventlog.tools.doctor.examine import examine, mend
 from eventlog.tools.doctor.findings import Finding
 from eventlog.tools.repair import Repair

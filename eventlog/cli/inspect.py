@@ -15,8 +15,6 @@ from eventlog.api.engines import is_directory
 from eventlog.api.statistics import WriterStatistics
 from eventlog.cli.address import Log, LogFiles, check_directory, check_there
 from eventlog.cli.app import EPILOG, FAILED, app
-from eventlog.cli.printing import cell, print_table, say
-from eventlog.cli.show import to_json
 from eventlog.config import AskedOptions
 from eventlog.errors import CorruptLog, NotALog, NotSupported
 from eventlog.local.client.handle import LocalHandle
@@ -25,6 +23,8 @@ from eventlog.local.rendezvous import writers_locked_out
 from eventlog.local.storage.control import check_is_log
 from eventlog.local.storage.files import FILES
 from eventlog.local.storage.reader import LogReader
+from eventlog.terminal.printing import cell, print_table, say
+from eventlog.terminal.show import to_json
 from eventlog.tools.repair import Repair, repair_log, segments_in
 from eventlog.tools.verify import Verification, verify_log
 

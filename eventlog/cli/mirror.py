@@ -32,8 +32,6 @@ from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.cli.address import Log, check_there, check_usable
 from eventlog.cli.app import EPILOG, FAILED, app
-from eventlog.cli.printing import say
-from eventlog.cli.show import to_json
 from eventlog.cli.streams import utf8
 from eventlog.config import AskedOptions
 from eventlog.errors import InvalidArgument
@@ -42,6 +40,8 @@ from eventlog.local.client.feed import Feed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.launch import prepare
 from eventlog.system import absolute_path
+from eventlog.terminal.printing import say
+from eventlog.terminal.show import to_json
 from eventlog.tools.compare import first_difference
 from eventlog.tools.mirror import Mirror, alone
 

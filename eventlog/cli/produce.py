@@ -13,10 +13,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from eventlog import blocking
 from eventlog.cli.address import MadeLog, check_usable
 from eventlog.cli.app import EPILOG, app
-from eventlog.cli.printing import say
-from eventlog.cli.show import to_json
 from eventlog.cli.streams import input_lines, standard_input, utf8
 from eventlog.errors import EventTooLarge, InvalidArgument, InvalidEvent
+from eventlog.terminal.printing import say
+from eventlog.terminal.show import to_json
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ import typer
 
 from eventlog.cli.address import check_directory
 from eventlog.cli.app import EPILOG, app
-from eventlog.cli.printing import CleanFormatter
 from eventlog.config import AskedOptions, Durability
 from eventlog.errors import InvalidArgument
+from eventlog.terminal.printing import CleanFormatter
 
 EXAMPLES = """
 [bold]Examples[/]

@@ -28,9 +28,6 @@ from eventlog.cli.address import (
     readable,
 )
 from eventlog.cli.app import EPILOG, FAILED, app
-from eventlog.cli.positions import PLACES, position_of
-from eventlog.cli.printing import complain, say
-from eventlog.cli.show import to_json
 from eventlog.cli.streams import check_output, standard_input
 from eventlog.config import KIB, MAX_EVENT_BYTES_DEFAULT
 from eventlog.errors import (
@@ -44,6 +41,9 @@ from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.storage.reader import LogReader
 from eventlog.system import absolute_path
+from eventlog.terminal.positions import PLACES, position_of
+from eventlog.terminal.printing import complain, say
+from eventlog.terminal.show import to_json
 from eventlog.tools.transfer.json_lines import envelope_of_line, line_of
 from eventlog.tools.transfer.packed import RecordReader, envelope_of_record, new_record_packer
 

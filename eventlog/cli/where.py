@@ -17,10 +17,10 @@ from typing import Any, Final
 from rich.cells import cell_len
 
 from eventlog.cli.fields import FIELDS, TIMES, Field, Piece, inside
-from eventlog.cli.positions import moment_of
-from eventlog.cli.printing import clean
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
+from eventlog.terminal.positions import moment_of
+from eventlog.terminal.printing import clean
 
 CHARACTERS_MAX: Final = 2000
 DEPTH_MAX: Final = 30

@@ -17,8 +17,8 @@ from eventlog.cli.app import (
     WRONG_USE,
     QuietInAPipe,
 )
-from eventlog.cli.printing import complain, fail_with, say
 from eventlog.cli.streams import prepare_streams
+from eventlog.terminal.printing import complain, fail_with, say
 from workers.errors import InvalidHandler, PoolFailed
 
 __all__ = ["EPILOG", "FAILED", "app", "dead", "fail_with", "run"]

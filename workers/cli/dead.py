@@ -17,10 +17,10 @@ from rich.table import Table
 
 from eventlog import DeadLetter, blocking
 from eventlog.cli.address import Log, readable
-from eventlog.cli.positions import moment_of
-from eventlog.cli.printing import cell, clean, counted, is_terminal, print_table, say
-from eventlog.cli.show import to_json
 from eventlog.cli.streams import utf8
+from eventlog.terminal.positions import moment_of
+from eventlog.terminal.printing import cell, clean, counted, is_terminal, print_table, say
+from eventlog.terminal.show import to_json
 from workers.cli.app import EPILOG, FAILED, dead, fail_with
 from workers.cli.show import letter_fields, letters_table, time_text
 

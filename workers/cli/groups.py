@@ -10,8 +10,8 @@ import typer
 
 from eventlog import GroupReport
 from eventlog.cli.address import Log, readable
-from eventlog.cli.printing import complain, counted, print_table, say
-from eventlog.cli.show import to_json
+from eventlog.terminal.printing import complain, counted, print_table, say
+from eventlog.terminal.show import to_json
 from workers.cli.app import EPILOG, FAILED, app
 from workers.cli.show import groups_table
 

@@ -12,9 +12,9 @@ import typer
 
 from eventlog import EventLogError
 from eventlog.cli.address import Log, check_there
-from eventlog.cli.positions import PLACES, position_of
 from eventlog.cli.streams import utf8
 from eventlog.system import absolute_path
+from eventlog.terminal.positions import PLACES, position_of
 from workers.cli.app import app
 from workers.cli.show import bytes_of
 from workers.options import DEFAULTS

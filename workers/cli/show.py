@@ -11,8 +11,8 @@ from typing import Any, Final
 from rich.table import Table
 
 from eventlog import DeadLetter, GroupReport, InvalidArgument
-from eventlog.cli.printing import cell
-from eventlog.cli.show import plain_event
+from eventlog.terminal.printing import cell
+from eventlog.terminal.show import plain_event
 from workers.stats import PoolStats
 
 RATE_S: Final = 5.0

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.logging import RichHandler
 
-from eventlog.cli.printing import CleanFormatter, folded
-from eventlog.cli.show import to_json
+from eventlog.terminal.printing import CleanFormatter, folded
+from eventlog.terminal.show import to_json
 from workers.cli.show import stats_fields, stats_line, stats_table
 from workers.stats import PoolStats
 

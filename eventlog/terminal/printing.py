@@ -50,6 +50,13 @@ def say(text: str) -> None:
         sys.stdout.write(clean_lines(text) + "\n")
 
 
+def say_now(text: str) -> None:
+    """As `say`, for a reader who waits for each line."""
+    say(text)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def say_styled(*parts: str | tuple[str, str]) -> None:
     """Print one line, some parts of which have a style of their own."""
     _print_line(Console(highlight=False), parts)

@@ -1,0 +1,8 @@
+"""What commands and screens show to people, and read from them.
+
+===========  =================================================================
+`printing`   the one way to print: text of others is no markup, never raw
+`show`       payloads and reports as text
+`positions`  text as positions and times: the one reader of them
+===========  =================================================================
+"""
