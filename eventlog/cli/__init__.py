@@ -12,6 +12,7 @@
 `backup`       backup
 `doctor`       doctor
 `serve`        a writer in the foreground
+`metrics`      the option `--metrics`
 `top`          what logs do now
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log

@@ -10,6 +10,7 @@ import typer
 
 from eventlog.cli.address import check_directory
 from eventlog.cli.app import EPILOG, app
+from eventlog.cli.metrics import Metrics, metrics_at
 from eventlog.config import AskedOptions, Durability
 from eventlog.errors import InvalidArgument
 from eventlog.terminal.printing import CleanFormatter
@@ -20,6 +21,8 @@ EXAMPLES = """
   eventlog serve /var/lib/orders/log
 
   eventlog serve /var/lib/orders/log --durability sync
+
+  eventlog serve /var/lib/orders/log --metrics :9464
 """
 
 
@@ -35,6 +38,7 @@ def serve(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end of another serve, and follow it.")
     ] = False,
+    metrics: Metrics = None,
 ) -> None:
     """Be the writer of a log until SIGTERM or Ctrl-C, which end it in order.
 
@@ -58,4 +62,5 @@ def serve(
         asked.check_against(control.options, directory)
     finally:
         control.close()
-    writer.serve(directory, linger_s=linger, replaces=True, waits=wait)
+    with metrics_at(directory, metrics):
+        writer.serve(directory, linger_s=linger, replaces=True, waits=wait)

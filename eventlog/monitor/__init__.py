@@ -7,6 +7,7 @@
 `text`       views as lines, tables and JSON
 `preview`    what a seek would change
 `screen`     the terminal: needs textual
+`metrics`    metrics for Prometheus: needs prometheus-client
 ===========  ==================================================================
 
 It goes through the public interface alone, so that it shows a log of any engine. What an engine

@@ -12,6 +12,7 @@ import typer
 
 from eventlog import EventLogError
 from eventlog.cli.address import Log, check_there
+from eventlog.cli.metrics import Metrics, metrics_at
 from eventlog.cli.streams import utf8
 from eventlog.system import absolute_path
 from eventlog.terminal.positions import PLACES, position_of
@@ -31,6 +32,8 @@ EXAMPLES = """
   workers run images -g resize --handler tasks:resize --until-drained && echo all done
 
   workers run images -g resize --handler tasks:resize -n 1 --reload
+
+  workers run images -g resize --handler tasks:resize --metrics :9465
 """
 RUN_EPILOG = (
     "Exit codes: 0 stopped by a signal, or drained; 128 and the signal's number if one came before"
@@ -137,6 +140,7 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
     as_json: Annotated[
         bool, typer.Option("--json", help="The pool's figures, one JSON object per line.")
     ] = False,
+    metrics: Metrics = None,
 ) -> None:
     """Handle the events of a log in worker processes, until SIGTERM or Ctrl-C.
 
@@ -165,7 +169,10 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
         "stop_s": stop_timeout,
     }
     folder = reload_dir or (Path() if reload else None)
-    _work(log, options, until_drained=until_drained, folder=folder, as_json=as_json, lease_s=lease)
+    with metrics_at(log, metrics):
+        _work(
+            log, options, until_drained=until_drained, folder=folder, as_json=as_json, lease_s=lease
+        )
 
 
 def _work(

@@ -1,0 +1,38 @@
+"""The option `--metrics` of commands that stay: a log's metrics for Prometheus."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated
+
+import typer
+
+from eventlog.errors import NotSupported
+
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Serve the log's metrics for Prometheus there; :PORT is for this machine alone.",
+    ),
+]
+
+
+def metrics_at(log: str, place: str | None) -> AbstractContextManager[object]:
+    """Serve metrics of the log in its block, if there is a place to serve them at.
+
+    Raises:
+        InvalidArgument: the place is none, or something else is served there.
+        NotSupported: the library for it is not installed.
+    """
+    if place is None:
+        return nullcontext()
+    try:
+        from eventlog.monitor.metrics import serving_metrics
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        raise NotSupported(
+            "--metrics needs prometheus-client: pip install 'eventlog[metrics]'"
+        ) from error
+    return serving_metrics(log, place)
