@@ -52,6 +52,7 @@ from eventlog.errors import (
     UnsupportedFileSystem,
     WriterUnavailable,
     WrongEventLoop,
+    WrongExpectation,
 )
 from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
@@ -141,6 +142,7 @@ __all__ = [
     "WriterStatistics",
     "WriterUnavailable",
     "WrongEventLoop",
+    "WrongExpectation",
     "blocking",
     "open",
 ]

@@ -10,7 +10,7 @@ who has to act         errors
 the caller's code      `InvalidEvent`, `EventTooLarge`, `InvalidName`, `InvalidArgument`,
                        `InvalidArgumentType`, `InvalidConfig`, `SequenceOutOfRange`,
                        `LogClosed`, `ForkedHandle`, `WrongEventLoop`, `GroupMismatch`,
-                       `NotSupported`
+                       `NotSupported`, `WrongExpectation`
 whoever chose the path `LogNotFound`, `NotALog`, `PermissionDenied`, `UnsupportedFileSystem`
 whoever runs it        `LogFull`, `NotFlushed`, `WriterUnavailable`, `LogInUse`,
                        `LogDeleted`, `StorageFailed`, `UnknownFormat`, `CorruptLog`
@@ -53,6 +53,7 @@ __all__ = [
     "UnsupportedFileSystem",
     "WriterUnavailable",
     "WrongEventLoop",
+    "WrongExpectation",
 ]
 
 
@@ -154,6 +155,18 @@ class NotSupported(EventLogError, ValueError):
         super().__init__(message, **fields)
         self.engine = engine
         self.option = option
+
+
+class WrongExpectation(EventLogError):
+    """A conditional append was not stored: the log is not as `expect` or `expect_last` said.
+
+    `key`: the key whose last event is another one (`None`: the whole log's is); `last_seq_no`: the
+    number that it has, 0 without any. Read what is new, decide again, and append with that number.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.key = key
 
 
 # --- whoever chose the path ------------------------------------------------------------------

@@ -12,6 +12,7 @@
 `positions`          where a consumer is, and where a subscription starts
 `stream_options`     how a subscription reads
 `latest`             where the latest event of a key is looked for
+`expectation`        what a conditional append expects; pure
 `arguments`          checks of arguments that several engines take
 `refusals`           the wording of what every engine refuses
 `engines`            which engine an address means, and which options it takes

@@ -152,13 +152,25 @@ class EventLog(ABC):
 
     @abstractmethod
     def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect: int | None = None,
+        expect_last: int | None = None,
     ) -> int:
         """Append one event and return its sequence number; see `eventlog.EventLog.append`."""
 
     @abstractmethod
     def append_many(
-        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+        self,
+        events: Iterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+        expect: Mapping[str, int] | None = None,
+        expect_last: int | None = None,
     ) -> tuple[int, int]:
         """Append all the events, in order; the first and the last number.
 

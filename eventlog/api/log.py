@@ -88,7 +88,13 @@ class EventLog(LogOfGroups):
 
     @abstractmethod
     async def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect: int | None = None,
+        expect_last: int | None = None,
     ) -> int:
         """Append one event and return its sequence number.
 
@@ -97,8 +103,15 @@ class EventLog(LogOfGroups):
         and it has reached the durability that the log was made with. A cancelled append leaves the
         event stored or not, never half.
 
+        `expect`: it is stored only if the last event of its key that is stored has this number (0:
+        there is none). `expect_last`: the same for the whole log. Of concurrent appends that expect
+        the same, one is stored. Such an append is a batch of its own, so it takes as long as an
+        append alone.
+
         Raises:
             InvalidEvent, EventTooLarge, InvalidArgument: before anything is sent.
+            WrongExpectation: the last event is another one; nothing was stored.
+            NotSupported: the engine cannot append conditionally.
             LogFull: there is no room.
             WriterUnavailable: no writer could be reached or started.
         """
@@ -110,6 +123,8 @@ class EventLog(LogOfGroups):
         *,
         keys: Keys = None,
         headers: Headers = None,
+        expect: Mapping[str, int] | None = None,
+        expect_last: int | None = None,
     ) -> tuple[int, int]:
         """Append all the events, in order; the first and the last number.
 
@@ -124,9 +139,13 @@ class EventLog(LogOfGroups):
         stored, and no others. (Only with `WriterUnavailable`, and a `LogClosed` from elsewhere,
         batches after those may be, too: nobody is there to tell.)
 
+        `expect` has, for one key or more, the number of its last event: all are stored, as one
+        batch, or none, as `append` says. The keys may be others than those of the events.
+
         Raises:
             InvalidArgument: there are none, or fewer or more of them than keys or headers.
-            InvalidEvent, EventTooLarge: before anything is sent.
+            InvalidEvent, EventTooLarge: before anything is sent; conditional ones are one batch.
+            WrongExpectation, NotSupported: nothing was stored, as with `append`.
             LogFull, WriterUnavailable: this batch and those after it were not stored.
         """
 

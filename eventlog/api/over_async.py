@@ -103,16 +103,28 @@ class LogOverAsync(EventLog):
     # --- producing ---------------------------------------------------------------------------
 
     def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **expected: Any,
     ) -> int:
-        number: int = self._portal.call(self._log.append, event, key=key, headers=headers)
+        number: int = self._portal.call(
+            self._log.append, event, key=key, headers=headers, **expected
+        )
         return number
 
     def append_many(
-        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+        self,
+        events: Iterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+        **expected: Any,
     ) -> tuple[int, int]:
         numbers: tuple[int, int] = self._portal.call(
-            self._log.append_many, events, keys=keys, headers=headers
+            self._log.append_many, events, keys=keys, headers=headers, **expected
         )
         return numbers
 

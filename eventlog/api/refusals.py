@@ -10,6 +10,7 @@ from eventlog.errors import (
     LogFull,
     NotSupported,
     SequenceOutOfRange,
+    WrongExpectation,
 )
 
 
@@ -43,6 +44,29 @@ def full_by_retention(path: str, max_bytes: int | None, unacked: int) -> LogFull
         f" acknowledged event {unacked}; acknowledge, forget the consumer, or raise the limit",
         path=path,
         is_by_retention=True,
+    )
+
+
+def wrong_expectation(path: str, key: str, expected: int, found: int) -> WrongExpectation:
+    """The error for a conditional append that expects another last event of a key."""
+    return WrongExpectation(
+        f"nothing was appended to the log {path}: the last event of the key {key!r:.200} is"
+        f" {found or 'none'}, and {expected or 'none'} was expected; read what is new, and append"
+        f" with expect={found}",
+        path=path,
+        key=key,
+        last_seq_no=found,
+    )
+
+
+def wrong_last(path: str, expected: int | None, found: int) -> WrongExpectation:
+    """The error for a conditional append that expects another last event of the log."""
+    return WrongExpectation(
+        f"nothing was appended to the log {path}: its last event is {found or 'none'}, and"
+        f" {expected or 'none'} was expected; read what is new, and append with"
+        f" expect_last={found}",
+        path=path,
+        last_seq_no=found,
     )
 
 

@@ -11,6 +11,7 @@
 `batch_builder`   a batch in the making
 `texts`           what keys and headers may be
 `text_columns`    keys and headers as columns of a batch
+`packed_columns`  the same, found in a body without a look at its events
 `many_events`     the batches of one `append_many`
 `stored_batch`    events of one log on their way into another
 `bad_values`      where in an event a value is that cannot be stored

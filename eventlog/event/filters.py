@@ -1,9 +1,10 @@
 """`EventFilter`: which events of a log a reader wants, by key and headers; and their unpacking.
 
-Three looks at a batch, each deeper than the one before. Most batches need only the first, most
-events only the second::
+Four looks at a batch, each deeper than the one before. Most batches need only the first two, most
+events only the third::
 
     refuses          key hashes say that no key of the batch is wanted: nothing else of it is read
+    lacks            the wanted bytes stand nowhere in its packed keys or headers
     rows             keys and headers say which of its events are wanted
     unpack_matching  the payloads of these are decoded, the others stay packed
 
@@ -20,12 +21,15 @@ from typing import Any, Final, cast
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import Columns, EventEnvelope, Row
+from eventlog.event.packed_columns import columns_in
+from eventlog.event.payload import PLAIN_OPTIONS, pack_plain
 from eventlog.event.record_batch import (
     FLAG_KEYED,
     Decode,
     columns_of,
     decode_any,
     decode_some,
+    key_hash,
     packed_columns,
     take_deletions,
     unpack_body,
@@ -40,7 +44,7 @@ FOUND_BY_BYTES_MAX: Final = 4
 class EventFilter:
     """Keys and headers that an event must have; all that is given must hold."""
 
-    __slots__ = ("_hashes", "_numbers", "headers", "key_prefix", "keys")
+    __slots__ = ("_hashes", "_numbers", "_pairs", "headers", "key_hashes", "key_prefix", "keys")
 
     def __init__(
         self,
@@ -57,6 +61,9 @@ class EventFilter:
         """The event's key begins so."""
         self.headers = None if headers is None else dict(headers)
         """The event has all these headers, and perhaps others."""
+        self._pairs = [_packed_pair(*pair) for pair in (headers or {}).items()]
+        """Each name and its value, as they stand one after the other in packed headers."""
+        self.key_hashes = frozenset(map(key_hash, self.keys or ()))
         self._hashes = {_packed_hash(key) for key in self.keys or ()}
         self._numbers = {struct.unpack("=I", packed)[0] for packed in self._hashes}
         """The same, as this machine reads four bytes of the area of hashes."""
@@ -102,6 +109,22 @@ class EventFilter:
                 return False
         return True
 
+    def lacks(self, body: bytes | memoryview, count: int) -> bool:
+        """Whether no event of a body is wanted, by a search for bytes in its keys and headers.
+
+        `False` says nothing: the prefix of a key may stand in the middle of another one, and the
+        names and values that are wanted may be several events'.
+        """
+        if self.key_prefix is None and self.headers is None:
+            return False
+        try:
+            keys, headers = columns_in(body, count)
+        except ValueError:
+            return False  # whoever unpacks it says what is wrong
+        if self.key_prefix is not None and self.key_prefix.encode() not in keys:
+            return True
+        return any(pair not in headers for pair in self._pairs)
+
     def rows(self, columns: Columns, count: int) -> Sequence[int]:
         """The rows of a batch of `count` events that are wanted, in order.
 
@@ -145,6 +168,8 @@ def unpack_matching(
         msgspec.ValidationError, RecursionError, ValueError: as `unpack_body`, of these payloads.
         CorruptLog: as `EventFilter.rows`.
     """
+    if wanted.lacks(body, count):
+        return []
     was_collecting = gc.isenabled()
     gc.disable()  # as in `unpack_body`
     try:
@@ -161,6 +186,12 @@ def unpack_matching(
     finally:
         if was_collecting:
             gc.enable()
+
+
+def _packed_pair(name: str, value: str) -> bytes:
+    """The two as every producer packs them: in MessagePack's shortest form."""
+    packed: bytes = pack_plain({name: value}, None, PLAIN_OPTIONS)
+    return packed[1:]
 
 
 def _packed_hash(key: str) -> bytes:

@@ -12,7 +12,8 @@ The writer never looks into it. What it needs to know stands in the batch's head
     ids         bytes: 16 for each event, or 16 in all (row i's id is derived, see `envelope`)
     timestamps  bytes: 8 for each event, little-endian nanoseconds since 1970
     keys        array of str or nil, or nil if no event has a key
-    headers     array of map or nil, or nil if no event has headers
+    headers     array of map or nil, or nil if no event has headers; as all texts here, in
+                MessagePack's shortest form: filters look for their bytes
     events      array of payloads
     causes      array of four (see `cause`); left out if no event has a cause
 

@@ -15,6 +15,7 @@ from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.blocking_log import PUBLISHER_LINGER_S_DEFAULT, EventLog, EventStream, Publisher
 from eventlog.api.engines import open_log
+from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
@@ -33,6 +34,7 @@ from eventlog.config import (
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.event.record_batch import PackedBatch
 from eventlog.local.blocking_group import BlockingLocalGroup
 from eventlog.local.blocking_publisher import BlockingLocalPublisher
 from eventlog.local.blocking_stream import BlockingLocalStream
@@ -42,7 +44,6 @@ from eventlog.local.client.group import group_fields
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.threads import BlockingPipe, BlockingRequests
-from eventlog.local.storage.reader import read_range
 from eventlog.local.wire.group_messages import DropDead, RetryDead
 
 
@@ -87,21 +88,42 @@ class BlockingLocalEventLog(EventLog):
     # --- producing ---------------------------------------------------------------------------
 
     def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect: int | None = None,
+        expect_last: int | None = None,
     ) -> int:
         self._handle.check_open()
+        if expect is not None or expect_last is not None:
+            expected = Expectation.of_event(event, key, expect, expect_last)
+            return self._store([self._handle.packed(event, key, headers)], expected)[0]
         with self._outbox_lock:
             batch, row = self._outbox.add(event, key, headers)
         self._deliver(batch)
         return batch.seq_no_of(row)
 
     def append_many(
-        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+        self,
+        events: Iterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+        expect: Mapping[str, int] | None = None,
+        expect_last: int | None = None,
     ) -> tuple[int, int]:
         self._handle.check_open()
+        expected = Expectation.of_events(expect, expect_last)
         packed = self._handle.many_events(keys, headers).pack(events)
+        if expected is not None:
+            check_one_batch(packed, self.path)
+        return self._store(packed, expected)
+
+    def _store(self, packed: list[PackedBatch], expected: Expectation | None) -> tuple[int, int]:
         with self._outbox_lock:
-            many = self._outbox.add_many(packed)
+            many = self._outbox.add_many(packed, expected)
         try:
             for batch in many.batches:
                 self._deliver(batch)
@@ -166,7 +188,7 @@ class BlockingLocalEventLog(EventLog):
     def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
         numbers = self._handle.unless_closed(self._handle.numbers_of, bounds)
         return self._events_of(
-            self._handle.unless_closed(read_range, self._handle.reader, *numbers, bounds.filter)
+            self._handle.unless_closed(self._handle.read_range, *numbers, bounds.filter)
         )
 
     def _events_of(self, batches: Iterator[list[EventEnvelope]]) -> Iterator[EventEnvelope]:

@@ -22,6 +22,7 @@ import anyio.to_thread
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.event_stream import EventRange, EventStream
+from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, Group, GroupReport
 from eventlog.api.log import EventLog
 from eventlog.api.loops import LoopOwner
@@ -42,6 +43,7 @@ from eventlog.config import (
 )
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client import calls
 from eventlog.local.client.append_pipe import AppendPipe
 from eventlog.local.client.asynchronous import AsyncPipe, AsyncRequests
@@ -133,8 +135,18 @@ class LocalEventLog(EventLog):
     # --- producing ---------------------------------------------------------------------------
 
     async def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect: int | None = None,
+        expect_last: int | None = None,
     ) -> int:
+        if expect is not None or expect_last is not None:
+            expected = Expectation.of_event(event, key, expect, expect_last)
+            await self._ready()
+            return (await self._store([self._handle.packed(event, key, headers)], expected))[0]
         pipe = self._appends
         loop = self._handle.loop
         if pipe is None or loop is None or self._handle.generation != forks.generation:
@@ -151,9 +163,20 @@ class LocalEventLog(EventLog):
         *,
         keys: Keys = None,
         headers: Headers = None,
+        expect: Mapping[str, int] | None = None,
+        expect_last: int | None = None,
+    ) -> tuple[int, int]:
+        expected = Expectation.of_events(expect, expect_last)
+        packed = await (await self._ready()).many_events(keys, headers).pack_any(events)
+        if expected is not None:
+            check_one_batch(packed, self.path)
+        return await self._store(packed, expected)
+
+    async def _store(
+        self, packed: list[PackedBatch], expected: Expectation | None
     ) -> tuple[int, int]:
         pipe = await self._producer()
-        many = pipe.outbox.add_many(await self._handle.many_events(keys, headers).pack_any(events))
+        many = pipe.outbox.add_many(packed, expected)
         try:
             for batch in many.batches:
                 await pipe.deliver(batch)

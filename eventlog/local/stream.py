@@ -15,7 +15,6 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.asynchronous import AsyncRequests
 from eventlog.local.client.feed import Feed, upcoming
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.storage.reader import read_range
 
 if TYPE_CHECKING:
     from eventlog.local.log import LocalEventLog
@@ -38,7 +37,7 @@ def read_from(
             await anyio.lowlevel.checkpoint()
             if batches is None:
                 start, stop = numbers or handle.numbers_of(bounds)
-                batches = read_range(handle.reader, start, stop, bounds.filter)
+                batches = handle.read_range(start, stop, bounds.filter)
             return next(batches, None)
 
         return next_batch

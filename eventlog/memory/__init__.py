@@ -2,6 +2,7 @@
 
 =================  ==================================================
 `model`            the log itself; nothing in it waits
+`keys`             the last event of each key, for conditional appends
 `handle`           what both kinds of handle have
 `groups`           a group of it, pure: leases, deliveries, key order, dead letters
 `coordinator`      its groups, with the log, a clock and results

@@ -17,6 +17,7 @@ from eventlog.api.blocking_log import (
     ManyHandle,
     Publisher,
 )
+from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.positions import (
@@ -74,34 +75,58 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
             warn_of_wait(self.path, self.log.last_consumer())
         changed.wait()
 
-    def _append(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int:
+    def _append(
+        self,
+        packed: PackedBatch,
+        counters: Counters[PublisherStatistics],
+        expected: Expectation | None = None,
+    ) -> int:
         while True:
             seen = self.log.version
-            base = self.store(packed, counters)
+            base = self.store(packed, counters, expected)
             if base is not None:
                 return base
             self.wait_changed(seen, is_for_room=True)
 
     def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect: int | None = None,
+        expect_last: int | None = None,
     ) -> int:
-        return self._append(self.packed(event, key, headers), self.counters)
+        expected = Expectation.of_event(event, key, expect, expect_last)
+        return self._append(self.packed(event, key, headers), self.counters, expected)
 
     def append_many(
-        self, events: Iterable[Any], *, keys: Keys = None, headers: Headers = None
+        self,
+        events: Iterable[Any],
+        *,
+        keys: Keys = None,
+        headers: Headers = None,
+        expect: Mapping[str, int] | None = None,
+        expect_last: int | None = None,
     ) -> tuple[int, int]:
+        expected = Expectation.of_events(expect, expect_last)
         packed = self.many_events(keys, headers).pack(events)
-        return self.append_packed(packed, self.counters)
+        if expected is not None:
+            check_one_batch(packed, self.path)
+        return self.append_packed(packed, self.counters, expected)
 
     def append_packed(
-        self, packed: list[PackedBatch], counters: Counters[PublisherStatistics]
+        self,
+        packed: list[PackedBatch],
+        counters: Counters[PublisherStatistics],
+        expected: Expectation | None = None,
     ) -> tuple[int, int]:
-        """Store batch after batch, until one is refused."""
+        """Store batch after batch, until one is refused; if something is expected, it is one."""
         first = last = stored = 0
         count = sum(one.count for one in packed)
         for one in packed:
             try:
-                base = self._append(one, counters)
+                base = self._append(one, counters, expected)
             except EventLogError as error:
                 counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventlog.api import forks
+from eventlog.api.expectation import Expectation
 from eventlog.api.refusals import closed, not_opened
 from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import (
     InvalidArgumentType,
     LogFull,
+    WrongExpectation,
 )
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.many_events import Headers, Keys, ManyEvents
@@ -117,13 +119,21 @@ class MemoryHandle:
             options.max_event_bytes, options.batch_bytes_max, self.path, keys, headers
         )
 
-    def store(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int | None:
+    def store(
+        self,
+        packed: PackedBatch,
+        counters: Counters[PublisherStatistics],
+        expected: Expectation | None = None,
+    ) -> int | None:
         """Store a batch and count it; the first number, or `None` if it is to wait for room."""
         try:
-            base = self.log.append(packed)
+            base = self.log.append(packed, expected)
         except LogFull as error:
             if self.is_worth_waiting(error):
                 return None
+            counters.refused += packed.count
+            raise
+        except WrongExpectation:
             counters.refused += packed.count
             raise
         counters.add_batch(packed.count, len(packed.payload))

@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.event_stream import EventRange, EventStream
+from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog
 from eventlog.api.loops import LoopOwner, call_in_this_loop
@@ -95,19 +96,31 @@ class InMemoryEventLog(GroupsForLoops, EventLog):
                 warn_of_wait(self.path, self.log.last_consumer())
         await changed.wait()
 
-    async def _append(self, packed: PackedBatch, counters: Counters[PublisherStatistics]) -> int:
+    async def _append(
+        self,
+        packed: PackedBatch,
+        counters: Counters[PublisherStatistics],
+        expected: Expectation | None = None,
+    ) -> int:
         await checkpoint()
         while True:
             seen = self.log.version
-            base = self.store(packed, counters)
+            base = self.store(packed, counters, expected)
             if base is not None:
                 return base
             await self.wait_changed(seen, is_for_room=True)
 
     async def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect: int | None = None,
+        expect_last: int | None = None,
     ) -> int:
-        return await self._append(self.packed(event, key, headers), self.counters)
+        expected = Expectation.of_event(event, key, expect, expect_last)
+        return await self._append(self.packed(event, key, headers), self.counters, expected)
 
     async def append_many(
         self,
@@ -115,19 +128,27 @@ class InMemoryEventLog(GroupsForLoops, EventLog):
         *,
         keys: Keys = None,
         headers: Headers = None,
+        expect: Mapping[str, int] | None = None,
+        expect_last: int | None = None,
     ) -> tuple[int, int]:
+        expected = Expectation.of_events(expect, expect_last)
         packed = await self.many_events(keys, headers).pack_any(events)
-        return await self.append_packed(packed, self.counters)
+        if expected is not None:
+            check_one_batch(packed, self.path)
+        return await self.append_packed(packed, self.counters, expected)
 
     async def append_packed(
-        self, packed: list[PackedBatch], counters: Counters[PublisherStatistics]
+        self,
+        packed: list[PackedBatch],
+        counters: Counters[PublisherStatistics],
+        expected: Expectation | None = None,
     ) -> tuple[int, int]:
-        """Store batch after batch, until one is refused."""
+        """Store batch after batch, until one is refused; if something is expected, it is one."""
         first = last = stored = 0
         count = sum(one.count for one in packed)
         for one in packed:
             try:
-                base = await self._append(one, counters)
+                base = await self._append(one, counters, expected)
             except EventLogError as error:
                 counters.refused += count - stored - one.count  # those behind it
                 raise stored_before(error, stored) from error.__cause__

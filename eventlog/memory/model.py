@@ -23,6 +23,7 @@ from uuid import UUID
 import msgspec
 
 from eventlog.api.arguments import Bounds
+from eventlog.api.expectation import Expectation
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import full_by_retention, truncated
 from eventlog.api.statistics import Counters, WriterStatistics
@@ -41,6 +42,7 @@ from eventlog.event.record_batch import (
     unpack_body,
 )
 from eventlog.memory.coordinator import Groups
+from eventlog.memory.keys import LastOfKeys
 
 
 class Batch(NamedTuple):
@@ -106,6 +108,7 @@ class MemoryLog:
         self._lock = threading.RLock()
         self._waiting: list[Callable[[], object]] = []
         self.groups = Groups(self, self._lock)
+        self._keys = LastOfKeys()
         self.counters = Counters(WriterStatistics)
         self._made_s = time.monotonic()
 
@@ -138,22 +141,30 @@ class MemoryLog:
 
     # --- appending and retention -------------------------------------------------------------
 
-    def append(self, packed: PackedBatch) -> int:
-        """Store a batch; the number of its first event.
+    def append(self, packed: PackedBatch, expected: Expectation | None = None) -> int:
+        """Store a batch, if the log is as it expects; the number of its first event.
 
         Raises:
             LogFull: retention may not delete what would have to go.
+            WrongExpectation: the log is not as expected.
         """
         with self._lock:
+            if expected is not None:
+                expected.check(self.path, self.last, self.last_of)
             self.make_room(len(packed.payload))
             base_seq_no = self.last + 1
             newest = self._batches[-1].append_time_ns if self._batches else 0
             now, steady = self._clock.stamp(newest), self._clock.steady()
             self._batches.append(Batch(base_seq_no, now, steady, packed))
             self.last += packed.count
+            self._keys.note(base_seq_no, packed)
             self.counters.add_batch(packed.count, len(packed.payload))
             self._changed()
             return base_seq_no
+
+    def last_of(self, key: str) -> int:
+        """The number of the last event of a key that is stored; 0 without one."""
+        return self._keys.find(key, ((one.base_seq_no, one.packed) for one in self._batches))
 
     def make_room(self, size: int) -> None:
         """Delete whole batches until that many bytes fit the limits, as far as consumers allow it.
@@ -168,7 +179,8 @@ class MemoryLog:
                 if not self._is_too_large(size):
                     return
                 raise full_by_retention(self.path, retention.max_bytes, lowest + 1)
-            del self._batches[0]
+            oldest = self._batches.pop(0)
+            self._keys.forget(oldest.base_seq_no, oldest.packed)
             self.groups.pass_deleted()
 
     def _is_over(self, oldest: Batch, size: int) -> bool:

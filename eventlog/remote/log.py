@@ -12,6 +12,7 @@ from eventlog.api import engines, forks
 from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.batches import ManyBatches
 from eventlog.api.event_stream import EventRange, EventStream
+from eventlog.api.expectation import Expectation
 from eventlog.api.log import EventLog
 from eventlog.api.positions import (
     ConsumerState,
@@ -22,7 +23,13 @@ from eventlog.api.positions import (
 )
 from eventlog.api.publisher import Publisher
 from eventlog.api.publisher_block import publisher_block
-from eventlog.api.refusals import beyond_the_last, closed, never_synced, not_opened
+from eventlog.api.refusals import (
+    beyond_the_last,
+    closed,
+    never_synced,
+    not_opened,
+    not_supported,
+)
 from eventlog.api.statistics import LogStatistics, log_statistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
@@ -33,7 +40,7 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
 )
-from eventlog.errors import SequenceOutOfRange
+from eventlog.errors import NotSupported, SequenceOutOfRange
 from eventlog.event.envelope import datetime_of
 from eventlog.event.many_events import Headers, Keys
 from eventlog.remote.driver import Driver
@@ -117,10 +124,24 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
     # --- producing ---------------------------------------------------------------------------
 
     async def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        expect: int | None = None,
+        expect_last: int | None = None,
     ) -> int:
         handle = await self.ready()
+        expected = Expectation.of_event(event, key, expect, expect_last)
+        if expected is not None:
+            raise self._no_conditions(expected)
         return await handle.appends.append(event, key, headers)
+
+    def _no_conditions(self, expected: Expectation) -> NotSupported:
+        option = "expect" if expected.of_keys else "expect_last"
+        engine, _, _ = self.path.partition(":")
+        return not_supported(engine, option, self.path, "use a directory, or append without it")
 
     async def append_many(
         self,
@@ -128,8 +149,13 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
         *,
         keys: Keys = None,
         headers: Headers = None,
+        expect: Mapping[str, int] | None = None,
+        expect_last: int | None = None,
     ) -> tuple[int, int]:
         handle = await self.ready()
+        expected = Expectation.of_events(expect, expect_last)
+        if expected is not None:
+            raise self._no_conditions(expected)
         packed = await ManyRecords(handle.limits, self.path, keys, headers).pack_any(events)
         many = ManyBatches(in_a_row(packed))
         await deliver_all(handle.store, many.batches, MAX_IN_FLIGHT_DEFAULT)

@@ -35,6 +35,8 @@ Ability = Literal[
     "prompt retention",  # what is over the limit goes at once, a few events at a time
     "sync",  # an append can be acknowledged once it is on the disk
     "large events",  # of 16 MiB
+    "conditional appends",  # `expect=`
+    "conditional on the last event",  # `expect_last=`
 ]
 
 EVERY_FLAVOUR = frozenset({"trio", "asyncio", "blocking"})
@@ -89,6 +91,8 @@ _LACKS_ON_SERVERS: dict[Ability, str] = {
     "counts of the writer": _ON_SERVER,
     "bounds at the call": "a call that does not wait cannot ask a server",
     "segments": "a server stores each event by itself",
+    "conditional appends": "a server does not know the last event of a key",
+    "conditional on the last event": "it is refused, until it is built",
 }
 
 
@@ -135,6 +139,8 @@ BACKENDS = (
             "bounds at the call": "a call that does not wait cannot ask a server",
             "segments": "a server stores each event by itself",
             "private logs": "all handles of an address have one log",
+            "conditional appends": "its records have no keys that it knows",
+            "conditional on the last event": "it is refused, until it is built",
         },
         # The shell is tested here, and its colours with the engines that people use.
         flavours=frozenset({"trio", "blocking"}),

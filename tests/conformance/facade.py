@@ -301,9 +301,16 @@ class ThreadedEventLog(EventLog):
         return self.blocking.path
 
     async def append(
-        self, event: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        event: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **expected: Any,
     ) -> int:
-        return await self._threads.run(self.blocking.append, event, key=key, headers=headers)
+        return await self._threads.run(
+            self.blocking.append, event, key=key, headers=headers, **expected
+        )
 
     async def append_many(
         self,
@@ -311,9 +318,11 @@ class ThreadedEventLog(EventLog):
         *,
         keys: Keys = None,
         headers: Headers = None,
+        **expected: Any,
     ) -> tuple[int, int]:
+        some = cast("Iterable[Any]", events)
         return await self._threads.run(
-            self.blocking.append_many, cast("Iterable[Any]", events), keys=keys, headers=headers
+            self.blocking.append_many, some, keys=keys, headers=headers, **expected
         )
 
     def publisher(

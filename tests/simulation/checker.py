@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tests.simulation.expectation_checker import ExpectationChecker
 from tests.simulation.group_checker import GroupChecker
 from tests.simulation.history import Entry, Violation
 from tests.simulation.log_checker import LogChecker
@@ -11,10 +12,10 @@ from tests.simulation.position_checker import PositionChecker
 
 
 class HistoryChecker:
-    """The promises of the log, of positions and of groups."""
+    """The promises of the log, of positions, of groups and of conditional appends."""
 
     def __init__(self) -> None:
-        self._parts = (LogChecker(), PositionChecker(), GroupChecker())
+        self._parts = (LogChecker(), PositionChecker(), GroupChecker(), ExpectationChecker())
         self._others: list[Violation] = []
 
     def note(self, entry: Entry) -> None:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import count
 from typing import Any, Final, TypeVar
 
+from eventlog.api.expectation import Expectation
 from eventlog.api.positions import SeekPosition
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import AskedOptions
-from eventlog.errors import EventLogError, EventsTruncated, WriterUnavailable
+from eventlog.errors import (
+    EventLogError,
+    EventsTruncated,
+    WriterUnavailable,
+    WrongExpectation,
+)
 from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.filters import EventFilter
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.conversations import Channel
 from eventlog.local.client.feed import Feed
@@ -25,6 +33,8 @@ from tests.simulation.line import Line, OpenLink
 from tests.simulation.writer import Action, Link
 
 KEYS: Final = (None, "a", "a", "b", "c")
+CONTESTED: Final = ("k", "plumless", "buckeroo")
+"""Keys of conditional appends, mostly; the last two have one hash."""
 OPTIONS: Final = StreamOptions()
 PENDING_MAX: Final = 4
 EVENT_BYTES_MAX: Final = 1024
@@ -54,6 +64,8 @@ class Ways:
         """For batches, values and requests."""
         self.left: list[str] = []
         """Clients that have ended by themselves."""
+        self.has_conditions = False
+        """Some appends are conditional."""
         self.is_settling = False
         """Nothing new is begun any more."""
         self.paddings: tuple[int, ...] = (0, 0, 100, 700)
@@ -157,16 +169,45 @@ class Producer(Client):
 
     def append(self) -> None:
         """Put another batch on its way."""
-        if self.rng.random() < 0.03:
+        if self.ways.has_conditions and self.rng.random() < 0.4:
+            self._append_expecting()
+        elif self.rng.random() < 0.03:
             values = [self._value() for _ in range(OVERSIZE_EVENTS)]
-            packed = pack(values, self.ways.keys, EVENT_BYTES_MAX - 64)
+            self._put(pack(values, self.ways.keys, EVENT_BYTES_MAX - 64), values)
         else:
             values = [self._value() for _ in range(self.rng.choice([1, 1, 2, 3]))]
-            packed = pack(values, self.ways.keys, self.rng.choice(self.ways.paddings))
-        batch = self._outbox.add_packed(packed)
+            padding = self.rng.choice(self.ways.paddings)
+            self._put(pack(values, self.ways.keys, padding), values)
+
+    def _put(self, packed: PackedBatch, values: list[str], **more: Any) -> None:
+        expect = more.get("expect")
+        expected = None if expect is None else Expectation(None, expect)
+        [batch] = self._outbox.add_many([packed], expected).batches
         number = next(self.ways.serial)
         batch.on_done = lambda: self._on_done(number, batch)
-        self.note("append", batch=number, values=values)
+        self.note("append", batch=number, values=values, **more)
+
+    def _append_expecting(self) -> None:
+        """Append events of contested keys if nothing of one or two of them is new."""
+        keys = self.rng.sample(CONTESTED, self.rng.choice([1, 1, 2]))
+        expect = {key: self._last_of(key) for key in keys}
+        if self.rng.random() < 0.2:
+            expect[keys[0]] = max(expect[keys[0]] + self.rng.choice([-1, 1]), 0)
+        values = [self._value() for _ in range(self.rng.choice([1, 1, 2]))]
+        for value in values:
+            self.ways.keys[value] = self.rng.choice([*keys, *keys, *CONTESTED])
+        packed = pack(values, self.ways.keys, self.rng.choice(self.ways.paddings))
+        self._put(packed, values, expect=expect)
+
+    def _last_of(self, key: str) -> int:
+        """The number of the last event of a key, as it can be read now."""
+        last = 0
+        with suppress(EventsTruncated):  # just now
+            for events in self.handle.read_range(
+                0, self.handle.reader.last_seq_no + 1, EventFilter(keys=[key])
+            ):
+                last = max([last, *(one.seq_no or 0 for one in events)])
+        return last
 
     def _on_done(self, number: int, batch: OutBatch) -> None:
         self.told = batch.error
@@ -174,7 +215,8 @@ class Producer(Client):
 
     def _value(self) -> str:
         value = f"{self.name}.{next(self.ways.serial)}"
-        self.ways.keys[value] = self.rng.choice(KEYS)
+        contested = CONTESTED[:1] if self.ways.has_conditions else ()
+        self.ways.keys[value] = self.rng.choice([*KEYS, *contested])
         return value
 
 
@@ -190,6 +232,9 @@ def note_answer(client: Client, number: int, batch: OutBatch) -> None:
     """Tell what became of a batch; without a writer, nobody knows."""
     if batch.error is None:
         client.note("stored", batch=number, base=batch.base_seq_no)
+    elif isinstance(batch.error, WrongExpectation):
+        client.note("refused", batch=number, error="WrongExpectation")
+        client.note("wrong", batch=number, key=batch.error.key, last=batch.error.last_seq_no)
     elif not isinstance(batch.error, WriterUnavailable):
         client.note("refused", batch=number, error=type(batch.error).__name__)
 
@@ -237,9 +282,11 @@ class Subscriber(Client):
     def _requests_to_make(self) -> list[Action]:
         if self.ways.is_settling:
             # So that retention keeps nothing back on its account.
-            is_behind = self.handle.reader.position_of(self.name) < self._last_read
+            reader = self.handle.reader
+            done = min(max(self._last_read, self.next_seq_no - 1), reader.last_seq_no)
+            is_behind = reader.position_of(self.name) < done
             may_move = is_behind and not self._parking.is_idle
-            return [lambda: self._move(Ack, self._last_read)] if may_move else []
+            return [lambda: self._move(Ack, done)] if may_move else []
         found: list[Action] = [self._note_position]
         if self._last_read:
             found.append(lambda: self._move(Ack, self.rng.randint(1, self._last_read)))

@@ -48,6 +48,7 @@ class Plan(NamedTuple):
     ordering: str
     max_deliveries: int
     options: dict[str, Any]
+    has_conditions: bool = False
 
     @classmethod
     def of(cls, rng: random.Random) -> Plan:
@@ -88,7 +89,9 @@ class World:
 
     def __init__(self, seed: int, directory: str, plan: Plan | None = None) -> None:
         self.rng = random.Random(seed)
-        self.plan = plan or Plan.of(self.rng)
+        # From a generator of its own: the histories of all other seeds stay what they were.
+        has_conditions = random.Random(f"{seed} has conditions").random() < 0.4
+        self.plan = plan or Plan.of(self.rng)._replace(has_conditions=has_conditions)
         self.directory = directory
         self.history: list[Entry] = []
         self.counts: Counter[str] = Counter()
@@ -105,6 +108,7 @@ class World:
             lambda: 10**18 + self.now_ns + self.wall_offset_ns,
         )
         self.ways = Ways(directory, self.rng, self.note, self.open_link)
+        self.ways.has_conditions = self.plan.has_conditions
         if "retention" in self.plan.options:
             self.ways.paddings = (300, 900)
         self.clients: list[Client] = []
@@ -308,14 +312,17 @@ class World:
         try:
             events: dict[int, str] = {}
             keys: dict[int, str | None] = {}
+            key_of: dict[str, str | None] = {}
             for envelopes in read_range(log, 0, None):
                 for envelope in envelopes:
                     assert envelope.seq_no is not None
                     value = envelope.event[0]
                     events[envelope.seq_no] = value
+                    key_of[value] = envelope.key
                     keys[envelope.seq_no] = None if value.startswith(RESULT) else envelope.key
             self.note("end", "log", first=log.first_available, events=events)
             self.note("end", "keys", keys=keys)
+            self.note("end", "key_of", keys=self.ways.keys | key_of)
             letters = read_dead_letters(self.directory, GROUP)
             values = {one.seq_no: None if one.event is None else one.event[0] for one in letters}
             self.note("end", "letters", values=values)
@@ -330,6 +337,7 @@ class World:
         Producers append once more, and members go on; what only looks is not asked.
         """
         self.counts["logs remade"] += 1
+        self.ways.has_conditions = False  # nobody reads the log that is gone
         shutil.move(self.directory, f"{self.directory}.deleted")
         open_storage(self.directory, segment_bytes=SEGMENT_BYTES).close()
         users = [one for one in self.clients if isinstance(one, Producer | Member)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -100,7 +101,8 @@ class Writer:
         self._files = KillingFiles(at, torn=self._rng.random() < 0.5)
         self._under_way: dict[Blocking, Action] = {}
         """Work that a thread of the writer does, with its next call."""
-        self._is_dirty = self._is_syncing = self._wants_spare = False
+        self._is_dirty = self._is_syncing = self._wants_spare = self._wants_index = False
+        self._indexing: Iterator[None] | None = None
         try:
             self.log = open_storage(self._directory, self._files, self._wall_clock, **self._options)
             self.log.control.writer_pid = 1  # the same in every process that simulates
@@ -111,6 +113,7 @@ class Writer:
                 lambda: None,
                 self._note_spare,
                 self._clock,
+                on_index=self._note_index,
             )
         except Killed as death:
             self._note("writer", "killed", at=str(death), starting=True)
@@ -125,6 +128,9 @@ class Writer:
 
     def _note_spare(self) -> None:
         self._wants_spare = True
+
+    def _note_index(self) -> None:
+        self._wants_index = True
 
     def kill(self, at: str = "between two messages") -> None:
         """Its memory is lost, its files stay."""
@@ -150,9 +156,17 @@ class Writer:
 
     def _end_links(self) -> None:
         self.is_up = False
+        self._stop_indexing()
         for link in self.links:
             link.end(self._rng)
         self.links.clear()
+
+    def _stop_indexing(self) -> None:
+        """What it was making is left as it is."""
+        indexing, self._indexing = self._indexing, None
+        if isinstance(indexing, Generator):
+            with suppress(Killed):
+                indexing.close()
 
     def spare(self) -> None:
         """From now on it is not killed within a call."""
@@ -170,6 +184,7 @@ class Writer:
         """Give everything back."""
         if self.is_up:
             self.is_up = False
+            self._stop_indexing()
             self.log.abandon()
             self.actor.groups.store.close()
             self._files.bury()
@@ -199,6 +214,8 @@ class Writer:
             found.append(lambda: self._guarded(self._sync))
         if self._wants_spare:
             found.append(lambda: self._guarded(self._make_spare))
+        if self._wants_index or self._indexing is not None:
+            found.append(lambda: self._guarded(self._index))
         if any(one.pid not in self.processes for one in self.actor.groups.absent()):
             found.append(lambda: self._guarded(self._end_absent))
         return found
@@ -243,6 +260,14 @@ class Writer:
     def _make_spare(self) -> None:
         self._wants_spare = False
         self._begin(self.service.making_spare())
+
+    def _index(self) -> None:
+        """Another step of making indexes by key."""
+        if self._indexing is None:
+            self._wants_index = False
+            self._indexing = self.actor.indexing()
+        if next(self._indexing, self) is self:
+            self._indexing = None
 
     def _begin(self, work: Blocking) -> None:
         call = next(work, None)

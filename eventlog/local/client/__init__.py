@@ -7,6 +7,7 @@
 `calls`            what a handle asks for, call by call, for both shells
 `requests`         the pipes of what a handle, a group or a stream asks
 `out_batch`        a batch on its way; pure
+`expecting`        conditional appends, as they are said; pure
 `outbox`           events on their way: shared batches, numbers, repeats; pure
 `unsent`           bytes between one `send` on a pipe and the next; pure
 `staging`          the memory through which large batches go

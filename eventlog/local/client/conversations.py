@@ -76,6 +76,8 @@ class Channel:
         self._connection = Connection(Role.CLIENT, frame_bytes_max)
         self._request_id = 0
         self.is_open = False
+        self.epoch = 0
+        """Of the writer that was talked to last: another one has another."""
         self.descriptors: list[int] | None = None
         """Those received and not used yet; `None` while none can come."""
 
@@ -107,7 +109,7 @@ class Channel:
                 " again to use that one",
                 path=self.path,
             )
-        self.is_open = True
+        self.is_open, self.epoch = True, welcome.epoch
 
     def receive(self) -> Steps[list[Answer]]:
         """The messages that the next bytes complete, perhaps none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
@@ -15,14 +15,18 @@ from eventlog.api.refusals import closed, never_synced, not_opened
 from eventlog.api.status import LogStatus
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import SequenceOutOfRange
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.filters import EventFilter
 from eventlog.event.many_events import Headers, Keys, ManyEvents
+from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.conversations import Channel
 from eventlog.local.client.launch import prepare
 from eventlog.local.client.outbox import Outbox
 from eventlog.local.client.room import RoomNotice, notice_of
 from eventlog.local.client.staging import StagingRing
 from eventlog.local.storage.owner import is_owner
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.system import absolute_path
 
 if TYPE_CHECKING:
@@ -145,6 +149,12 @@ class LocalHandle:
         """What is to be called while an outbox's pipe is silent."""
         return notice_of(self.reader, outbox)
 
+    def packed(self, event: Any, key: str | None, headers: Mapping[str, str] | None) -> PackedBatch:
+        """A batch of one event."""
+        builder = BatchBuilder(self.options.max_event_bytes, self.path)
+        builder.add(event, key, headers)
+        return builder.build()
+
     def many_events(
         self, keys: Keys, headers: Headers, batch_bytes_max: int | None = None
     ) -> ManyEvents:
@@ -169,6 +179,13 @@ class LocalHandle:
         """Where a range begins, and before which event it ends."""
         reader = self.reader
         return bounds.numbers(reader.first_available, reader.last_seq_no, reader.find_time)
+
+    def read_range(
+        self, start: int, stop: int, wanted: EventFilter | None
+    ) -> Iterator[list[EventEnvelope]]:
+        """See `storage.reader`; who may write here makes the indexes by key that are missing."""
+        makes_index = wanted is not None and self.can_write
+        return read_range(self.reader, start, stop, wanted, makes_index=makes_index)
 
     def number_to_sync(self, seq_no: int | None) -> int | None:
         """The number to wait for until it is on the disk; `None` if it is there already.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventlog.api.batches import SentBatch
+from eventlog.api.expectation import Expectation
 from eventlog.errors import EventLogError
 from eventlog.event.record_batch import BatchParts
 
@@ -13,6 +14,7 @@ class OutBatch(SentBatch):
     """A batch from the moment its first event is added until the writer's answer."""
 
     __slots__ = (
+        "expected",
         "is_sealed",
         "on_done",
         "packed",
@@ -25,6 +27,8 @@ class OutBatch(SentBatch):
     def __init__(self) -> None:
         super().__init__()
         self.packed: BatchParts | None = None
+        self.expected: Expectation | None = None
+        """Of a conditional append."""
         self.producer_seq = 0
         self.request_id = 0
         self.place: int | None = None

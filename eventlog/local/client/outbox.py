@@ -23,12 +23,14 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from eventlog.api.batches import ManyBatches, copy_of
+from eventlog.api.expectation import Expectation
 from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.record_batch import BatchParts, PackedBatch
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
+from eventlog.local.client.expecting import check_fits, expecting, not_known
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.wire.connection import append_head, frame
 from eventlog.local.wire.messages import (
@@ -73,6 +75,7 @@ class Outbox:
         self._ring_request_id = 0
         """Of the request for a ring on this pipe; 0 if there was none."""
         self._batch_bytes_max = options.batch_bytes_max
+        self._frame_bytes_max = options.frame_bytes_max
         self.builder = BatchBuilder(options.max_event_bytes, channel.path)
         self.open_batch = OutBatch()
         self._producer_id = randbits(64) or 1
@@ -81,6 +84,8 @@ class Outbox:
         self.in_flight: deque[OutBatch] = deque()
         self._first_error: EventLogError | None = None
         self._counters = Counters(PublisherStatistics)
+        self._hang_up: tuple[OutBatch, int] | None = None
+        """The conditional batch that a writer hung up on, and the writer's epoch."""
         self._refused = 0
         """Events that got an error since the last `check_stored`."""
 
@@ -157,11 +162,22 @@ class Outbox:
         self._queue(batch, BatchParts(*packed[:3], [packed.payload]))
         return batch
 
-    def add_many(self, packed: Sequence[PackedBatch]) -> ManyBatches[OutBatch]:
-        """Queue the batches of one call: if one is refused, none behind it is stored."""
+    def add_many(
+        self, packed: Sequence[PackedBatch], expected: Expectation | None = None
+    ) -> ManyBatches[OutBatch]:
+        """Queue the batches of one call: if one is refused, none behind it is stored.
+
+        If something is expected there is one batch.
+
+        Raises:
+            EventTooLarge: one message cannot hold it with all the keys that are expected.
+        """
+        if expected is not None:
+            check_fits(packed[0], expected, self._frame_bytes_max, self.channel.path)
         batches: list[OutBatch] = []
         for one in packed:
             batches.append(self.add_packed(one, batches[-1] if batches else None))
+        batches[0].expected = expected
         return ManyBatches(batches)
 
     def withdraw(self, many: ManyBatches[OutBatch]) -> None:
@@ -188,6 +204,9 @@ class Outbox:
         size = batch.size = batch.packed.size
         if batch.before is not None:
             flags |= FOLLOWS
+        if batch.expected is not None:
+            message = expecting(batch.request_id, self._producer_id, batch, batch.expected)
+            return [append_head(message, size), *parts]
         is_large = size >= STAGED_BYTES_MIN and not acks_bytes
         if is_large and self._ring is not None:
             place = self._ring.put(parts, size)
@@ -284,6 +303,19 @@ class Outbox:
         self.in_flight.clear()
         self._refuse_followers()
 
+    def _check_is_known(self, first: OutBatch | None) -> None:
+        """Refuse a conditional batch that a writer has hung up on twice, and still lives.
+
+        A writer that was killed is another one when the batch is sent again.
+        """
+        hang_up = (first, self.channel.epoch) if first and first.expected else None
+        before, self._hang_up = self._hang_up, hang_up
+        if first is not None and hang_up is not None and hang_up == before:
+            self.unsent.remove(first)
+            self._refused += first.rows
+            self._counters.refused += first.rows
+            first.finish(None, not_known(self.channel.path))
+
     def close(self) -> None:
         """Give the ring back: it ends with its pipe."""
         ring, self._ring, self._ring_request_id = self._ring, None, 0
@@ -319,7 +351,9 @@ class Outbox:
                     self.take_answers(messages)
                     attempt = 0
             except PipeBroken as error:
+                first = next((one for one in self.in_flight if not one.is_done), None)
                 self.pipe_broke()
+                self._check_is_known(first)
                 gave_up = self.channel.gave_up(attempt, error)
                 attempt += 1
                 if gave_up is not None:

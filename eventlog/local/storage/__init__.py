@@ -11,6 +11,10 @@
 `offsets`      the offset table: consumers' positions
 `segment`      one segment, as its writer and its readers have it
 `index`        the file of its index
+`key_index`    the file of its index by key
+`key_runs`     its entries, in the making; pure
+`make_key_index` making it
+`last_of_keys` the last event of each key, for conditional appends
 `spare`        the file that becomes the next segment
 `start`        making a log, and opening it for its writer
 `restart`      what a start makes of the files that an earlier writer left
@@ -18,6 +22,7 @@
 `salvage`      what a failed sync left, put on the disk again
 `log`          the open log, as its writer has it
 `retention`    what it decides by: the ages of segments
+`refusals`     the wording of what it refuses; pure
 `sync_work`    what a sync of it has to cover
 `journal`      files of records: what groups did, and dead letters
 `members`      the pages of the groups' members

@@ -9,11 +9,12 @@ between, or under a `memoryview` of a payload that was handed out uncopied, stil
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from eventlog.errors import CorruptLog
+from eventlog.errors import CorruptLog, EventsTruncated
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter, unpack_matching
 from eventlog.event.record_batch import (
@@ -33,6 +34,7 @@ from eventlog.local.storage.format import (
     batch_fault,
     unpack_batch_header,
 )
+from eventlog.local.storage.key_index import Found, look_up
 from eventlog.local.storage.segment import SegmentReader
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 PASSED_AT_ONCE: Final = 256
 """Batches that a filter may refuse unread between two looks at the size of their file."""
+KEYS_BY_INDEX_MAX: Final = 256
+"""Streams of more keys look at each batch: most have one of them."""
 
 
 class StoredBatch(NamedTuple):
@@ -95,6 +99,8 @@ class BatchReader:
         self.next_seq_no = next_seq_no
         self.position = 0
         self._segment: SegmentReader | None = None
+        self._index: tuple[int, Found | None] | None = None
+        """The segment whose index by key was looked into last, and what it said."""
         self._known_readable = 0
         """Looked up when the reader gets there: events that were published stay so."""
 
@@ -136,6 +142,79 @@ class BatchReader:
             return batch
 
     def pass_over(self, wanted: EventFilter) -> None:
+        """Go past batches that the filter refuses, by an index or one by one, at most some."""
+        if wanted.keys is not None and not self._jump(wanted):
+            self._pass_refused(wanted)
+
+    def unindexed(self, wanted: EventFilter) -> int | None:
+        """The segment of the next event, if an index by key that is not there would help."""
+        if not _is_for_index(wanted) or not self._is_readable():
+            return None
+        base = self._log.full_segment_of(self.next_seq_no)
+        return base if base is not None and self._indexed(base, wanted) is None else None
+
+    def index_made(self) -> None:
+        """Look for the index again."""
+        self._index = None
+
+    def _indexed(self, base: int, wanted: EventFilter) -> Found | None:
+        """What the segment's index says of the wanted keys, if it has one."""
+        if self._index is None or self._index[0] != base:
+            log = self._log
+            self._index = base, look_up(log.directory, base, wanted.key_hashes, log.files)
+        return self._index[1]
+
+    def _jump(self, wanted: EventFilter) -> bool:
+        """Go to the next batch that may have a wanted key; false if no index tells which it is."""
+        if not _is_for_index(wanted):
+            return False
+        for _ in range(PASSED_AT_ONCE):
+            if not self._is_readable():
+                return True
+            base = self._log.full_segment_of(self.next_seq_no)
+            found = None if base is None else self._indexed(base, wanted)
+            if base is None or found is None or not found.is_whole_at(self.next_seq_no):
+                return False
+            if found.positions:
+                place = self._place_among(base, found.positions)
+                if place is None:
+                    return False
+                if place:
+                    self.position = place
+                    return True
+            self.close()
+            self.next_seq_no = min(found.extent.end_seq_no, self._known_readable + 1)
+        return True
+
+    def _place_among(self, base: int, positions: list[int]) -> int | None:
+        """Which of these batches is the one of the next event, or the first after it; 0: none is.
+
+        `None` if they are not what the index says.
+        """
+        if self._segment is None or self._segment.base_seq_no != base:
+            self.close()
+            try:
+                self._segment = self._log.open_segment(self.next_seq_no)
+            except EventsTruncated:
+                return None  # just now: `next_batch` says so
+        segment = self._segment
+        if segment.base_seq_no != base or segment.is_cut_off:
+            return None
+
+        def last_seq_no(position: int) -> int:
+            header = segment.header_at(position)
+            return header.last_seq_no if header else 0
+
+        rank = bisect_left(positions, self.next_seq_no, key=last_seq_no)
+        if rank == len(positions):
+            return 0
+        header = segment.header_at(positions[rank])
+        if header is None or not header.length:
+            return None
+        self.next_seq_no = max(self.next_seq_no, header.base_seq_no)
+        return positions[rank]
+
+    def _pass_refused(self, wanted: EventFilter) -> None:
         """Go past batches that the filter refuses by header and key hashes, at most a few.
 
         Nothing else of them is read: damage in there is not seen. What a header says is believed
@@ -143,7 +222,7 @@ class BatchReader:
         not so, such as at the end of a segment: `next_batch` reads, and checks, that one.
         """
         segment = self._segment
-        if wanted.keys is None or segment is None or segment.is_cut_off:
+        if segment is None or segment.is_cut_off:
             return
         view, last_place = segment.view, len(segment.view) - HEADER_BYTES
         header: tuple[Any, ...] | None = segment.header_at(self.position)
@@ -264,3 +343,8 @@ class BatchReader:
         if self._segment is not None:
             self._segment.close()
             self._segment = None
+
+
+def _is_for_index(wanted: EventFilter) -> bool:
+    """Whether the filter names few enough keys to be looked up in an index."""
+    return wanted.keys is not None and len(wanted.keys) <= KEYS_BY_INDEX_MAX

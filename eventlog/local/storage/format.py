@@ -198,6 +198,11 @@ def index_name(base_seq_no: int) -> str:
     return f"{base_seq_no:020d}.idx"
 
 
+def key_index_name(base_seq_no: int) -> str:
+    """The file name of that segment's index by key."""
+    return f"{base_seq_no:020d}.keys"
+
+
 def base_of_name(name: str) -> int | None:
     """The number in a segment's file name; `None` if it is no such name."""
     stem, dot, ending = name.partition(".")

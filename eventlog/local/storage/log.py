@@ -13,30 +13,28 @@ Rules:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 
 from eventlog.api.refusals import full_by_retention
 from eventlog.api.times import SLACK_NS, LogClock
-from eventlog.config import BATCH_EVENTS_LIMIT
-from eventlog.errors import EventLogError, EventTooLarge, LogFull, StorageFailed
+from eventlog.errors import EventLogError, LogFull
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.storage import producers as producers_file
 from eventlog.local.storage.control import ControlPage
-from eventlog.local.storage.files import Files, os_errors, replace_file, sync_errors
+from eventlog.local.storage.files import Files, replace_file, sync_errors
 from eventlog.local.storage.format import (
     FIRST_BATCH,
     HEADER_BYTES,
     IndexEntry,
-    index_name,
     pack_batch_header,
-    segment_name,
 )
+from eventlog.local.storage.last_of_keys import LastOfKeys
 from eventlog.local.storage.offsets import OffsetTable, beyond
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.recovery import Damage, SealedSegment, StoredAcks
-from eventlog.local.storage.retention import is_older, learn_ages
+from eventlog.local.storage.refusals import check_batch_fits, no_more_appends
+from eventlog.local.storage.retention import delete_segment, is_older, learn_ages
 from eventlog.local.storage.segment import SegmentWriter
 from eventlog.local.storage.spare import Spare
 from eventlog.local.storage.sync_work import SyncWork
@@ -87,6 +85,8 @@ class WritableLog:
         self._unsynced: list[SegmentWriter] = []
         self._failure: EventLogError | None = None
         self._has_new_names = False
+        self.keys: LastOfKeys | None = None
+        """Of the logs that are appended to with `expect=` alone."""
         self.spare = Spare(self.directory, self.options, files)
         """The next segment: without it a roll makes one itself, while the append waits."""
         self.on_spare_wanted: Callable[[], None] = lambda: None
@@ -130,13 +130,10 @@ class WritableLog:
         known = self.find(producer_id, producer_seq)
         if known is not None:
             return known
-        if batch.count > BATCH_EVENTS_LIMIT:
-            raise EventTooLarge(
-                f"a batch of {batch.count} events; the limit is {BATCH_EVENTS_LIMIT}",
-                path=self.directory,
-            )
         base_seq_no = self.control.high_water + 1
         length = HEADER_BYTES + len(batch.payload)
+        room = self.options.segment_bytes - FIRST_BATCH
+        check_batch_fits(self.directory, batch.count, length, room)
         segment = self._segment_for(length, base_seq_no, makes_room)
         now = self._clock.stamp(self._last_append_ns)
         if now < self._last_append_ns:
@@ -149,7 +146,10 @@ class WritableLog:
             producer_seq=producer_seq,
             epoch=self._epoch,
         )
-        segment.append(header, batch.payload, IndexEntry(base_seq_no, now, segment.position))
+        place = IndexEntry(base_seq_no, now, segment.position)
+        segment.append(header, batch.payload, place)
+        if self.keys is not None:
+            self.keys.note(batch, place, header)
         self._last_append_ns, self._last_append_steady_ns = now, self._clock.steady()
         if producer_id:
             self._producers.note(producer_id, producer_seq, base_seq_no)
@@ -162,25 +162,21 @@ class WritableLog:
         """The number of the first event of a batch that is stored already; else `None`."""
         return self._producers.find(producer_id, producer_seq) if producer_id else None
 
+    def keep_keys(self) -> LastOfKeys:
+        """What is known of keys: kept from the first conditional append on."""
+        if self.keys is None:
+            full = [segment.base_seq_no for segment in self._sealed]
+            self.keys = LastOfKeys(self.control, full, self._active, self.files)
+        return self.keys
+
     def _segment_for(self, length: int, base_seq_no: int, may_exceed: bool) -> SegmentWriter:
         """The segment that takes a batch of that length, a new one if need be."""
         if self._failure is not None:
-            raise StorageFailed(
-                f"the log {self.directory} takes no more appends: {self._failure}; its writer"
-                " ends and the next one starts from what the disk has",
-                path=self.directory,
-            )
+            raise no_more_appends(self.directory, self._failure)
         if self._active is not None and self._active.has_room(length):
             if not may_exceed:
                 self._make_room(0)  # the segment may be one that should not be there
             return self._active
-        room = self.options.segment_bytes - FIRST_BATCH
-        if length > room:
-            raise EventTooLarge(
-                f"a batch of {length} bytes does not fit a segment of the log {self.directory},"
-                f" which takes {room}",
-                path=self.directory,
-            )
         return self._roll(base_seq_no, may_exceed)
 
     def _step_back(
@@ -222,6 +218,8 @@ class WritableLog:
         with suppress(EventLogError):  # an older snapshot only means more to read at the next start
             self._save_producers()
         self._has_new_names = True
+        if self.keys is not None:
+            self.keys.roll(base_seq_no)
         self.retire()
         return fresh
 
@@ -366,13 +364,12 @@ class WritableLog:
             # On the disk too, with the synced mark: when the segments are gone, nothing else there
             # says which numbers the log has given.
             self.control.sync()
-        path = os.path.join(self.directory, segment_name(base_seq_no))
         is_synced = all(segment.base_seq_no != base_seq_no for segment in self._unsynced)
-        with os_errors(self.directory, "deleting a retired segment"):
-            if not (is_synced and self.spare.recycle(path)):
-                self.files.unlink(path)
-            self.files.unlink(os.path.join(self.directory, index_name(base_seq_no)))
+        spare = self.spare if is_synced else None
+        delete_segment(self.directory, base_seq_no, self.files, spare)
         del self._sealed[0]
+        if self.keys is not None:
+            self.keys.retire(base_seq_no)
         return True
 
     def _total_bytes(self) -> int:

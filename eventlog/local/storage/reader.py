@@ -27,7 +27,13 @@ from contextlib import closing, suppress
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import truncated
 from eventlog.api.times import first_at
-from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound
+from eventlog.errors import (
+    CorruptLog,
+    EventLogError,
+    EventsTruncated,
+    LogDeleted,
+    LogNotFound,
+)
 from eventlog.event.envelope import EventEnvelope, datetime_of
 from eventlog.event.filters import EventFilter
 from eventlog.local.storage.batch_reader import BatchReader
@@ -40,6 +46,7 @@ from eventlog.local.storage.format import (
     segment_name,
     unpack_batch_header,
 )
+from eventlog.local.storage.make_key_index import make_key_index
 from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.segment import SegmentReader, with_numbers
 
@@ -206,6 +213,13 @@ class LogReader:
         self._bases = sorted(base for base in map(base_of_name, names) if base is not None)
         return self._bases
 
+    def full_segment_of(self, seq_no: int) -> int | None:
+        """The number of the full segment that holds the event, by the names that are known."""
+        known = self._bases or self.segment_bases()
+        if not known or not known[0] <= seq_no < known[-1] or seq_no < self.first_available:
+            return None
+        return known[bisect_right(known, seq_no) - 1]
+
     def open_next(self, seq_no: int) -> SegmentReader:
         """As `open_segment`, for a walk that comes to the event: mostly a segment begins with it.
 
@@ -333,35 +347,52 @@ class LogReader:
 
 
 def read_range(
-    log: LogReader, start: int, stop: int | None, wanted: EventFilter | None = None
+    log: LogReader,
+    start: int,
+    stop: int | None,
+    wanted: EventFilter | None = None,
+    *,
+    makes_index: bool = False,
 ) -> Iterator[list[EventEnvelope]]:
     """The events from `start` to before `stop`, or to the last one stored at the call, as lists.
 
     With a filter only those that it wants. An empty list says that some were left out: whoever
-    shares a thread with others lets them run.
+    shares a thread with others lets them run. With `makes_index` it makes the indexes by key that
+    are missing, for itself and all that come after it.
 
     Raises (from the iterator):
         EventsTruncated: `start` was deleted by retention.
     """
     end = log.last_seq_no + 1 if stop is None else min(stop, log.last_seq_no + 1)
-    return _batches_between(log, start or log.first_available, end, wanted)
+    return _batches_between(log, start or log.first_available, end, wanted, makes_index)
 
 
 def _batches_between(
-    log: LogReader, first: int, end: int, wanted: EventFilter | None
+    log: LogReader, first: int, end: int, wanted: EventFilter | None, makes_index: bool
 ) -> Iterator[list[EventEnvelope]]:
     reader = log.batches(first)
     try:
         while reader.next_seq_no < end:
             if wanted is not None:
+                if makes_index and (base := reader.unindexed(wanted)) is not None:
+                    yield from _making_index(log, base)
+                    reader.index_made()
+                    makes_index = reader.unindexed(wanted) is None  # there may be no room for it
                 reader.pass_over(wanted)
-            batch = reader.next_batch()
+            batch = reader.next_batch() if reader.next_seq_no < end else None
             if batch is None:
                 return
             envelopes = batch.envelopes(log.directory, wanted=wanted)
             yield trimmed(envelopes, batch.header, first, end)
     finally:
         reader.close()
+
+
+def _making_index(log: LogReader, base: int) -> Iterator[list[EventEnvelope]]:
+    # What is wrong with the segment is told by whoever reads it.
+    with suppress(FileNotFoundError, EventLogError):
+        for _ in make_key_index(log.directory, base, log.files):
+            yield []
 
 
 def trimmed(

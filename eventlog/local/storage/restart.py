@@ -19,6 +19,7 @@ from eventlog.local.storage.format import (
     IndexEntry,
     base_of_name,
     index_name,
+    key_index_name,
     segment_name,
 )
 from eventlog.local.storage.index import is_due, write_index
@@ -120,10 +121,10 @@ class Restart:
             self._control.sync()
         self._drop(retired)
         kept = bases[len(retired) :]
-        owned = {index_name(base) for base in kept}
+        owned = {name for base in kept for name in (index_name(base), key_index_name(base))}
         with os_errors(self._directory, "removing leftovers"):
             for name in names:
-                is_orphan = name.endswith(".idx") and name not in owned
+                is_orphan = name.endswith((".idx", ".keys")) and name not in owned
                 if name.endswith(".new") or is_orphan:
                     self._files.unlink(os.path.join(self._directory, name))
         return kept
@@ -142,7 +143,7 @@ class Restart:
         self._dropped.update(bases)
         with os_errors(self._directory, "removing a segment"):
             for base in bases:
-                for name in (segment_name(base), index_name(base)):
+                for name in (segment_name(base), index_name(base), key_index_name(base)):
                     self._files.unlink(os.path.join(self._directory, name))
 
     def _read_producers(self) -> tuple[ProducerTable, int]:

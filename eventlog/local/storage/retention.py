@@ -1,10 +1,15 @@
-"""What retention decides by: the ages of segments."""
+"""What retention decides by, the ages of segments; and how it deletes one."""
 
 from __future__ import annotations
 
+import os
+
 from eventlog.api.times import LogClock, believable
 from eventlog.config import Retention
+from eventlog.local.storage.files import Files, os_errors
+from eventlog.local.storage.format import index_name, key_index_name, segment_name
 from eventlog.local.storage.recovery import SealedSegment
+from eventlog.local.storage.spare import Spare
 
 
 def is_older(segment: SealedSegment, retention: Retention, clock: LogClock) -> bool:
@@ -26,3 +31,15 @@ def learn_ages(sealed: list[SealedSegment], clock: LogClock, *, is_trusted: bool
     times = believable([segment.newest_ns for segment in unknown], now)
     for segment, newest_ns in zip(unknown, times, strict=True):
         segment.steady_ns = newest_ns - clock.offset
+
+
+def delete_segment(
+    directory: str, base_seq_no: int, files: Files, spare: Spare | None = None
+) -> None:
+    """Delete a segment and its indexes; its file becomes the spare one if that is wanted."""
+    path = os.path.join(directory, segment_name(base_seq_no))
+    with os_errors(directory, "deleting a retired segment"):
+        if spare is None or not spare.recycle(path):
+            files.unlink(path)
+        for name in (index_name(base_seq_no), key_index_name(base_seq_no)):
+            files.unlink(os.path.join(directory, name))

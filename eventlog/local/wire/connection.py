@@ -18,7 +18,15 @@ from typing import Any, Final, Union
 import msgspec
 
 from eventlog.errors import ProtocolError
-from eventlog.local.wire.messages import HELLO_MAGIC, VERSIONS, Append, Hello, Message, Welcome
+from eventlog.local.wire.messages import (
+    HELLO_MAGIC,
+    VERSIONS,
+    Append,
+    AppendIf,
+    Hello,
+    Message,
+    Welcome,
+)
 from eventlog.local.wire.table import MAY_SAY, Role, State
 
 _LENGTH: Final = struct.Struct("<I")
@@ -41,7 +49,7 @@ def frame(message: Message) -> bytes:
     return _LENGTH.pack(len(packed)) + packed
 
 
-def append_head(message: Append, payload_bytes: int) -> bytes:
+def append_head(message: Append | AppendIf, payload_bytes: int) -> bytes:
     """What comes before the payload, of that size, of a batch: so it need not be put together.
 
     The message's own payload is empty: its two bytes give way to the header of a "bin 32".

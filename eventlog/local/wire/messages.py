@@ -14,7 +14,7 @@ import msgpack
 from msgspec import Meta, Raw, Struct
 
 from eventlog import errors
-from eventlog.errors import EventLogError, LogFull, ProtocolError
+from eventlog.errors import EventLogError, LogFull, ProtocolError, WrongExpectation
 
 PROTOCOL_VERSION: Final = 1
 MEMBER_VERSION: Final = 2
@@ -129,6 +129,27 @@ class Append(Request, tag=2):
     count: Number
     flags: Zero
     acks_bytes: Zero
+    payload: Payload
+
+
+class AppendIf(Request, tag=28):
+    """Store a record batch, unless the log is not as expected: `WrongExpectation` then.
+
+    `base_seq_no` is the number that the first event is to get, 0 for any; `last_seq_nos` has the
+    number of the last event of each key that is named, 0 for none. A batch that is stored already
+    is answered as it was, however the log is by now.
+    """
+
+    answer = Appended
+    may_be_unknown = True
+    acks_bytes: ClassVar[int] = 0
+
+    producer_id: Number
+    producer_seq: Number
+    count: Number
+    flags: Zero
+    base_seq_no: Zero
+    last_seq_nos: Annotated[dict[str, Number], Meta(examples=[{"key": 2}])]
     payload: Payload
 
 
@@ -257,6 +278,8 @@ def error_of(message: Failed) -> EventLogError:
     known = {"path", "consumer", "seq_no", "first_available", "last_seq_no"}
     if kind is LogFull:
         known.add("is_by_retention")
+    if kind is WrongExpectation:
+        known.add("key")
     try:
         text, fields = _unpacked(message.message), _unpacked(message.fields)
         return kind(str(text), **{name: fields[name] for name in known.intersection(fields)})

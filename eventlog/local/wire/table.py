@@ -30,6 +30,7 @@ number  from a client   answered by       and
 25      Excuse          Done
 26      FailDelivery    Done
 27      Statistics      StatisticsReport  may be unknown
+28      AppendIf        Appended          may be unknown
 ======  ==============  ================  ==============
 
 ======  ================

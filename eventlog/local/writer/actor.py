@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 
 from msgspec.structs import replace
@@ -36,6 +36,7 @@ from eventlog.local.wire.messages import (
     Ack,
     Append,
     Appended,
+    AppendIf,
     AwaitSynced,
     Done,
     Forget,
@@ -50,6 +51,7 @@ from eventlog.local.wire.messages import (
     failed,
 )
 from eventlog.local.wire.peer import Peer
+from eventlog.local.writer.expecting import AnyAppend, Entry, Expecting
 
 
 class Waiting:
@@ -87,7 +89,7 @@ class Actor:
     """The log's owner.
 
     `on_dirty` is called whenever something is to be synced, `on_due` when the next backoff of a
-    group may end earlier than before.
+    group may end earlier than before, `on_index` when an index by key is to be made.
     """
 
     def __init__(
@@ -97,6 +99,8 @@ class Actor:
         on_dirty: Callable[[], None],
         on_due: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = time.monotonic_ns,
+        *,
+        on_index: Callable[[], None] = lambda: None,
     ) -> None:
         self.log = log
         self._connections = connections
@@ -106,9 +110,10 @@ class Actor:
         self._parked = Waiting()
         self._awaiting_sync = Waiting()
         self._unsynced: deque[tuple[int, Peer, Appended]] = deque()
-        self._waiting: deque[tuple[Peer, Append]] = deque()
+        self._waiting: deque[tuple[Peer, AnyAppend]] = deque()
         self._refused: dict[Peer, tuple[int, int, EventLogError]] = {}
         """The last batch that was refused on each pipe: producer, its count, and why."""
+        self.expecting = Expecting(log, on_index)
         self.groups = Coordinator(log, on_due, self._on_group_moved, clock)
         self.counters = self.groups.store.counters
         self._clock = clock
@@ -128,13 +133,13 @@ class Actor:
             self._refuse(peer, message, error)
 
     def _refuse(self, peer: Peer, message: Request, error: EventLogError) -> None:
-        if isinstance(message, Append):
+        if isinstance(message, AnyAppend):
             self._refused[peer] = message.producer_id, message.producer_seq, error
         peer.say(failed(message.request_id, error))
 
     def _carry_out(self, peer: Peer, message: Request) -> None:
         match message:
-            case Append():
+            case Append() | AppendIf():
                 self._take(peer, message)
             case Park():
                 self._park(peer, message)
@@ -169,7 +174,7 @@ class Actor:
         """What was counted, and how many there are now of what comes and goes."""
         return self.counters.statistics(
             uptime_s=(self._clock() - self._started_ns) / 1e9,
-            waiting=len(self._waiting),
+            waiting=len(self._waiting) + len(self.expecting),
             parked=len(self._parked),
             unsynced=len(self._unsynced) + len(self._awaiting_sync),
             in_flight=sum(state.in_flight for state in self.groups.store.groups.values()),
@@ -190,23 +195,32 @@ class Actor:
 
     # --- appends -----------------------------------------------------------------------------
 
-    def _take(self, peer: Peer, message: Append) -> None:
+    def _take(self, peer: Peer, message: AnyAppend) -> None:
         _check_append(message)
+        if self.expecting.holds(peer):
+            self.expecting.defer(peer, message)
+        else:
+            self._append_in_turn(peer, message)
+
+    def _append_in_turn(self, peer: Peer, message: AnyAppend) -> None:
         if self._waiting and not message.acks_bytes:
             self._wait_for_room(peer, message)
         else:
             self._append(peer, message)  # what it acknowledges may be what the others wait for
 
-    def _append(self, peer: Peer, message: Append) -> None:
+    def _append(self, peer: Peer, message: AnyAppend) -> None:
         # One that is stored already is only to be answered again, whosever its events are by now.
         is_known = self.log.find(message.producer_id, message.producer_seq) is not None
         if message.flags & FOLLOWS:
             message = replace(message, flags=message.flags & ~FOLLOWS)
             if not is_known:
                 self._check_not_behind_refused(peer, message)
+        fresh = None if is_known else message
+        if isinstance(fresh, AppendIf) and not self.expecting.admits(peer, fresh):
+            return
         batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
         try:
-            acks = None if is_known else self.groups.acks_of(message)
+            acks = self.groups.acks_of(fresh) if isinstance(fresh, Append) else None
             base_seq_no = self.log.append(
                 batch,
                 message.producer_id,
@@ -222,6 +236,8 @@ class Actor:
                 raise
             self._wait_for_room(peer, message)
             return
+        if isinstance(fresh, AppendIf):
+            self.expecting.stored(fresh, batch, base_seq_no)
         answer = Appended(message.request_id, base_seq_no)
         last_seq_no = base_seq_no + message.count - 1
         if is_known:
@@ -238,12 +254,12 @@ class Actor:
         self._on_dirty()
         self.groups.on_published()
 
-    def _check_not_behind_refused(self, peer: Peer, message: Append) -> None:
+    def _check_not_behind_refused(self, peer: Peer, message: AnyAppend) -> None:
         *before, error = self._refused.get(peer, (0, 0, None))
         if error is not None and before == [message.producer_id, message.producer_seq - 1]:
             raise error
 
-    def _wait_for_room(self, peer: Peer, message: Append) -> None:
+    def _wait_for_room(self, peer: Peer, message: AnyAppend) -> None:
         if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
             raise ProtocolError(f"more than {MAX_IN_FLIGHT_LIMIT} batches in flight")
         # Until then its bytes may lie where the next message is received.
@@ -261,13 +277,29 @@ class Actor:
             self._append_waiting(*waiting.popleft())
         self._waiting = deque([*still, *self._waiting, *waiting])
 
-    def _append_waiting(self, peer: Peer, message: Append) -> None:
+    def _append_waiting(self, peer: Peer, message: AnyAppend) -> None:
         if peer.is_gone:
             return  # it will repeat the batch on its next connection, if it lives
         try:
-            self._append(peer, message)
+            if self.expecting.holds(peer):
+                self.expecting.defer(peer, message)
+            else:
+                self._append(peer, message)
         except EventLogError as error:
             self._refuse(peer, message, error)
+
+    def indexing(self) -> Iterator[None]:
+        """Make indexes by key, step by step, and store what waited for one."""
+
+        def resume(entry: Entry, error: EventLogError | None) -> None:
+            try:
+                if error is not None:
+                    raise error
+                self._append_in_turn(*entry)
+            except EventLogError as refusal:
+                self._refuse(*entry, refusal)
+
+        yield from self.expecting.working(resume)
 
     def note_sync(self, seconds: float) -> None:
         """Count a sync that took so long."""
@@ -326,13 +358,14 @@ class Actor:
     def forget_peer(self, peer: Peer) -> None:
         """Drop what a peer that is gone was waiting for."""
         self._refused.pop(peer, None)
+        self.expecting.forget_peer(peer)
         self._parked.forget(peer)
         self._awaiting_sync.forget(peer)
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not peer)
         self.groups.forget_peer(peer)
 
 
-def _check_append(message: Append) -> None:
+def _check_append(message: AnyAppend) -> None:
     """Refuse what no client of ours sends, before it reaches the log."""
     before_body = areas_bytes(message.count, message.flags, message.acks_bytes)
     if message.count < 1 or before_body >= len(message.payload):

@@ -4,6 +4,7 @@ nursery
 |-- entrance         one task for each pipe: bytes -> Connection -> Actor -> answers
 |-- spare            makes the next segment ready when the active one is half full
 |-- sync             waits until something is to be synced; one sync covers all that came
+|-- index            waits until an index by key is to be made, and makes it in short steps
 |-- expire           sleeps until the oldest segment is too old (only with `max_age`)
 |-- place            looks once a second whether the log was deleted, and ends the loop if so
 |-- resume           sleeps until the next backoff of a group is over
@@ -91,12 +92,14 @@ class Server:
         self._changed = trio.Event()
         self._due = trio.Event()
         self._spare_wanted = trio.Event()
+        self._index_wanted = trio.Event()
         self.service = Service(
             log,
             lambda: len(self._pipes),
             self._note_dirty,
             lambda: self._due.set(),  # noqa: PLW0108 - another event each time
             lambda: self._spare_wanted.set(),  # noqa: PLW0108 - the same
+            on_index=lambda: self._index_wanted.set(),  # noqa: PLW0108 - the same
         )
         self.actor = self.service.actor
         self.nursery: trio.Nursery
@@ -117,6 +120,7 @@ class Server:
                 self.nursery.start_soon(self._sync_loop)
                 self.nursery.start_soon(self._sync_positions_loop)
                 self.nursery.start_soon(self._spare_loop)
+                self.nursery.start_soon(self._index_loop)
                 self.nursery.start_soon(self._expire_loop)
                 self.nursery.start_soon(self._resume_loop)
                 self.nursery.start_soon(self._watch_place)
@@ -282,6 +286,17 @@ class Server:
             self._spare_wanted = trio.Event()
             # To its end, also when this writer ends: the file is somebody's until then.
             await self._do(self.service.making_spare())
+            if not self._may_go_on():
+                return
+            self.flush()
+
+    async def _index_loop(self) -> None:
+        while True:
+            await self._index_wanted.wait()
+            self._index_wanted = trio.Event()
+            for _ in self.service.indexing():
+                self.flush()
+                await trio.lowlevel.checkpoint()
             if not self._may_go_on():
                 return
             self.flush()

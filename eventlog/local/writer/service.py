@@ -6,6 +6,7 @@ No trio, no sockets. What blocks on the disk is yielded, so that the loop may ca
 `hear`                 a message: whose log this is, whether it is there still, then the `actor`
 `syncing`              what groups did, then the batches; answers when both are on the disk
 `making_spare`         the next segment; what waited for room is appended then
+`indexing`             indexes by key; what waited for one is appended then
 `expire`               old segments go; so do groups and appends that they held up
 `end_absent`           a member of before the start whose process has ended
 =====================  ========================================================================
@@ -16,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from eventlog.errors import EventLogError, LogDeleted
@@ -26,6 +27,7 @@ from eventlog.local.wire.group_messages import Bury, Dismiss, DropDead, Join, Op
 from eventlog.local.wire.messages import (
     Ack,
     Append,
+    AppendIf,
     Forget,
     Hello,
     Request,
@@ -39,9 +41,24 @@ from eventlog.local.writer.actor import Actor
 
 logger = logging.getLogger("eventlog.writer")
 LASTING: Final = frozenset(
-    {Append, Ack, Seek, Forget, Status, OpenGroup, Join, Bury, RetryDead, DropDead, Dismiss}
+    {
+        Append,
+        AppendIf,
+        Ack,
+        Seek,
+        Forget,
+        Status,
+        OpenGroup,
+        Join,
+        Bury,
+        RetryDead,
+        DropDead,
+        Dismiss,
+    }
 )
 """Requests that are refused at once when the log was deleted: each has to last."""
+INDEXING_NS: Final = 4_000_000
+"""How long indexes are made before others have their turn."""
 Blocking = Generator[Callable[[], None], None, None]
 """Steps of which each yields what blocks on the disk, and goes on when that is done."""
 
@@ -50,7 +67,8 @@ class Service:
     """The schedule of one log's writer.
 
     `on_dirty` is called when something is to be synced, `on_spare` when a segment is to be made,
-    `on_due` when the next backoff of a group may end earlier than before.
+    `on_due` when the next backoff of a group may end earlier than before, `on_index` when an index
+    by key is to be made.
     """
 
     def __init__(
@@ -61,10 +79,12 @@ class Service:
         on_due: Callable[[], None],
         on_spare: Callable[[], None],
         clock: Callable[[], int] = time.monotonic_ns,
+        *,
+        on_index: Callable[[], None] = lambda: None,
     ) -> None:
         self.log = log
         log.on_spare_wanted = on_spare
-        self.actor = Actor(log, connections, on_dirty, on_due, clock)
+        self.actor = Actor(log, connections, on_dirty, on_due, clock, on_index=on_index)
         self._clock = clock
         self.sync_s = math.inf
         """How long the last sync took."""
@@ -164,6 +184,19 @@ class Service:
         self.log.spare.finish(*made)
         if self.reason_to_end() is None:
             self.actor.retry_waiting()
+
+    def indexing(self) -> Iterator[None]:
+        """Make indexes by key, as long as this writer may store; others have their turn in between.
+
+        In the loop and not in a thread, since each append changes what this looks at.
+        """
+        end_ns = self._clock() + INDEXING_NS
+        for _ in self.actor.indexing():
+            if self._clock() >= end_ns:
+                yield
+                if self.reason_to_end() is not None:
+                    return
+                end_ns = self._clock() + INDEXING_NS
 
     def expire(self) -> None:
         """Delete segments that are too old, and whatever they held up goes on."""

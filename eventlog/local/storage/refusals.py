@@ -1,0 +1,44 @@
+"""The wording of what the storage of a log refuses. Pure."""
+
+from __future__ import annotations
+
+from eventlog.config import BATCH_EVENTS_LIMIT
+from eventlog.errors import CorruptLog, EventLogError, EventTooLarge, StorageFailed
+
+
+def check_batch_fits(directory: str, count: int, length: int, room: int) -> None:
+    """Pass if a batch of so many events and bytes has room in a segment.
+
+    Raises:
+        EventTooLarge: it has not.
+    """
+    if count > BATCH_EVENTS_LIMIT:
+        raise EventTooLarge(
+            f"a batch of {count} events; the limit is {BATCH_EVENTS_LIMIT}", path=directory
+        )
+    if length > room:
+        raise EventTooLarge(
+            f"a batch of {length} bytes does not fit a segment of the log {directory}, which takes"
+            f" {room}",
+            path=directory,
+        )
+
+
+def no_more_appends(directory: str, failure: EventLogError) -> StorageFailed:
+    """The error of a writer whose sync failed."""
+    return StorageFailed(
+        f"the log {directory} takes no more appends: {failure}; its writer ends and the next one"
+        " starts from what the disk has",
+        path=directory,
+    )
+
+
+def unreadable_key(directory: str, base_seq_no: int, position: int, fault: str) -> CorruptLog:
+    """The error for a batch that may hold the last event of a key, and cannot be read."""
+    return CorruptLog(
+        f"nothing was appended to the log {directory}: which event is the last one of the key is"
+        f" not known, as {fault} stands at offset {position} of segment {base_seq_no}; run"
+        " `eventlog verify`, or restore a backup",
+        path=directory,
+        seq_no=base_seq_no,
+    )
