@@ -109,8 +109,8 @@ PURE: Final = {
     "local.client.out_batch": set[str](),
     "local.client.outbox": set[str](),
     "local.client.unsent": set[str](),
-    "cli.fields": set[str](),
-    "cli.where": set[str](),
+    "terminal.fields": set[str](),
+    "terminal.where": set[str](),
     "tools.doctor.findings": set[str](),
     "tools.doctor.readers": set[str](),
     "tools.doctor.times": set[str](),
@@ -282,6 +282,8 @@ def test_event_loops_stay_in_the_shells() -> None:
         *("jetstream.appends", "jetstream.connection", "jetstream.crossing", "jetstream.link"),
         *("jetstream.document", "jetstream.watch"),
         *("kafka.client", "kafka.sender", "kafka.reading", "kafka.journal", "kafka.group"),
+        *("monitor.page.board", "monitor.page.browsing"),
+        *("monitor.page.routes", "monitor.page.serving"),
     }
     for name in MODULES:
         found = {top_of(one) for one in imports_of(name)} & loops

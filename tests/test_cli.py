@@ -35,6 +35,7 @@ COMMANDS = [
     "status",
     "tail",
     "top",
+    "ui",
     "verify",
 ]
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 import pytest
 
 from eventlog import EventEnvelope, InvalidArgument, blocking
-from eventlog.cli.where import CHARACTERS_MAX, where_of
 from eventlog.terminal.positions import moment_of, position_of
+from eventlog.terminal.where import CHARACTERS_MAX, where_of
 from tests.commands import COMMAND, ENVIRONMENT, out, run
 from tests.test_cli import log
 

@@ -197,7 +197,7 @@ WALK: Final[list[tuple[str, int, list[str]]]] = [
     ("workers dead drop log[/] 1", 0, ["dropped 0"]),
     (f"workers dead list --{RED}[/red]", 2, [r"\x1b[31m[/red]"]),
 ]
-NOT_WALKED: Final = {"bench", "demo", "serve", "run"}
+NOT_WALKED: Final = {"bench", "demo", "serve", "run", "ui"}
 """They print nothing that others wrote, or have a test of their own here."""
 
 

@@ -14,10 +14,9 @@
 `serve`        a writer in the foreground
 `metrics`      the option `--metrics`
 `top`          what logs do now
+`ui`           the same as a page
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log
-`fields`       the fields of an envelope by name
-`where`        the expression of `tail --where`
 `lines`        an envelope as a line; the template of `tail --format`
 `streams`      standard input and output in UTF-8, open or not
 =============  ==========================================================

@@ -50,6 +50,7 @@ COMMANDS: Final = {
     "serve": ["serve"],
     "tail": ["tail"],
     "top": ["top"],
+    "ui": ["ui"],
     "transfer": ["export", "import"],
 }
 """The commands of each module, in the order of the help."""

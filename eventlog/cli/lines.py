@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from eventlog.cli.fields import FIELDS, Piece, inside
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
+from eventlog.terminal.fields import FIELDS, Piece, inside
 from eventlog.terminal.printing import clean, is_terminal
 from eventlog.terminal.show import event_text, to_json
 from eventlog.tools.transfer.json_lines import fields_of

@@ -19,10 +19,10 @@ from eventlog.cli.address import Log, Readable, check_there, readable
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.lines import Line, line_for
 from eventlog.cli.streams import check_output, utf8
-from eventlog.cli.where import where_of
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
 from eventlog.terminal.positions import PLACES, moment_of, position_of
+from eventlog.terminal.where import where_of
 
 Chosen = Callable[[EventEnvelope], bool]
 Passed = Iterator[tuple[int, EventEnvelope | None]]

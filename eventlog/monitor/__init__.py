@@ -7,6 +7,7 @@
 `text`       views as lines, tables and JSON
 `preview`    what a seek would change
 `screen`     the terminal: needs textual
+`page`       the page of `eventlog ui`: needs starlette and anycorn
 `metrics`    metrics for Prometheus: needs prometheus-client
 ===========  ==================================================================
 

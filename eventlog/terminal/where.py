@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from rich.cells import cell_len
 
-from eventlog.cli.fields import FIELDS, TIMES, Field, Piece, inside
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
+from eventlog.terminal.fields import FIELDS, TIMES, Field, Piece, inside
 from eventlog.terminal.positions import moment_of
 from eventlog.terminal.printing import clean
 

@@ -1,0 +1,56 @@
+"""`ui`: what logs do now, and their events, as a page on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from eventlog.cli.address import check_there
+from eventlog.cli.app import EPILOG, app
+from eventlog.errors import NotSupported
+from eventlog.terminal.printing import say_now
+
+Logs = Annotated[list[str], typer.Argument(help="The logs: directories, or addresses of engines.")]
+
+EXAMPLES = """
+[bold]Examples[/]
+
+  eventlog ui orders                           (needs eventlog\\[ui]; prints the page's address)
+
+  eventlog ui orders nats://host:4222/images --port 8080
+
+  ssh -L 8080:127.0.0.1:8080 server eventlog ui orders --port 8080
+"""
+
+
+@app.command(epilog=EXAMPLES + "\n\n" + EPILOG)
+def ui(
+    logs: Logs,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 0,
+    interval: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Between two looks.")
+    ] = 1.0,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Show logs as a page: rates, lag, groups, dead letters, and a browser of events.
+
+    It is served on this machine alone, until Ctrl-C; its address has a token that nobody else
+    knows. It seeks, acknowledges, retries and drops, each after it has shown what that changes.
+    """
+    try:
+        from eventlog.monitor.page import serving
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "anycorn"):
+            raise
+        raise NotSupported(
+            "`eventlog ui` needs starlette and anycorn: pip install 'eventlog[ui]'"
+        ) from error
+
+    def tell(address: str) -> None:
+        say_now(address)
+        if open_browser:
+            typer.launch(address)
+
+    with serving.listen(port) as listener:
+        serving.show([check_there(log) for log in logs], listener, interval, tell)
