@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,10 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.make_key_index import make_key_index
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.testing import open_storage
+from eventlog.tools.backup import back_up
+from eventlog.tools.doctor.content import name_findings
+from eventlog.tools.repair import repair_log
+from eventlog.tools.verify import verify_log
 
 SEGMENT_BYTES = 4096
 COLLIDING = ("plumless", "buckeroo")
@@ -225,6 +230,64 @@ def test_damage_in_an_indexed_segment_is_told_and_not_passed(directory: str) -> 
     assert not found.extent.is_whole
     with pytest.raises(CorruptLog):
         read(directory, EventFilter(keys=["theirs"]))
+
+
+# --- tools -----------------------------------------------------------------------------------
+
+
+def test_tools_know_an_index_by_key(directory: str, tmp_path: Path) -> None:
+    """A damaged one is noted, and removed by a repair; a backup does without."""
+    log = open_storage(directory, durability="memory", segment_bytes=SEGMENT_BYTES)
+    rows = fill(log, random.Random(4), 100)
+    log.close()
+    first, second, *_ = make_all(directory)
+    reader = LogReader(directory)
+    assert verify_log(reader).notes == []
+    assert list(name_findings(directory)) == []
+    path = Path(directory, key_index_name(second))
+    path.write_bytes(path.read_bytes()[:-1])
+    [note] = verify_log(reader).notes
+    reader.close()
+    assert f"the index by key of segment {second}" in note
+    assert verify_log_is_whole(directory)
+    report = repair_log(directory)
+    assert [f"segment {second} is too short" in one for one in report.done] == [True]
+    assert report.kept == [path.name + ".damaged"]
+    assert not path.exists()
+    assert Path(directory, key_index_name(first)).exists()
+    copy = str(tmp_path / "copy")
+    back_up(directory, copy)
+    assert not list(Path(copy).glob("*.keys"))
+    wanted = EventFilter(keys=["a"])
+    assert read(copy, wanted, makes_index=True) == [row for row in rows if row[1] == "a"]
+
+
+def verify_log_is_whole(directory: str) -> bool:
+    reader = LogReader(directory)
+    try:
+        return verify_log(reader).is_whole
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("name", ["orderly", "killed", "causes", "groups"])
+def test_logs_of_earlier_releases_are_read_by_key_and_appended_to_conditionally(
+    name: str, tmp_path: Path
+) -> None:
+    directory = str(tmp_path / "log")
+    shutil.copytree(Path(__file__).parent / "golden" / "v1" / name, directory)
+    log = open_storage(directory)
+    keys = log.keep_keys()
+    rows = [
+        (one.seq_no or 0, one.key)
+        for events in read_range(LogReader(directory), 0, None)
+        for one in events
+    ]
+    for key in {key for _, key in rows if key is not None} | {"nobody's"}:
+        expected = [row for row in rows if row[1] == key]
+        assert last_of(keys, key) == max((number for number, _ in expected), default=0)
+        assert read(directory, EventFilter(keys=[key]), makes_index=True) == expected
+    log.close()
 
 
 # --- the entries -----------------------------------------------------------------------------
