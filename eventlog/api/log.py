@@ -203,9 +203,10 @@ class EventLog(LogOfGroups):
         `keys`: only events with one of these keys; `key_prefix`: with a key that begins so;
         `headers`: with all these headers. All that is given must hold. A directory skips batches
         unread whose key hashes, keys and headers say that nothing is wanted, and decodes no other
-        payloads; on a server, events are read and then refused. `lag` counts all events. When the stream reaches
-        the last stored event, and the consumer has acknowledged all that it was given, and all
-        before the stream's begin, its position moves there, past what the filter left out.
+        payloads; on a server, events are read and then refused. `lag` counts all events. When the
+        stream reaches the last stored event, and the consumer has acknowledged all that it was
+        given, and all before the stream's begin, its position moves there, past what the filter
+        left out.
 
         Raises:
             InvalidName, InvalidArgument, InvalidArgumentType: at the call.
