@@ -4,13 +4,16 @@ from types import ModuleType
 
 import pytest
 
-from eventlog.local.storage import control, format, members, offsets  # noqa: A004 - its name
+from eventlog.local.storage import control, format, key_index, members, offsets  # noqa: A004
 from eventlog.local.storage.layout import Field, Layout
 
 LAYOUTS: list[tuple[ModuleType, Layout]] = [
     (format, format.SEGMENT_HEADER),
     (format, format.BATCH_HEADER),
     (format, format.INDEX_ENTRY),
+    (key_index, key_index.HEADER),
+    (key_index, key_index.SLOT),
+    (key_index, key_index.ENTRY),
     (control, control.CONTROL),
     (offsets, offsets.HEADER),
     (offsets, offsets.SLOT),

@@ -202,10 +202,11 @@ class EventLog(LogOfGroups):
 
         `keys`: only events with one of these keys; `key_prefix`: with a key that begins so;
         `headers`: with all these headers. All that is given must hold. A directory skips batches
-        unread whose key hashes say that no key is wanted, and decodes no other payloads; on a
-        server, events are read and then refused. `lag` counts all events. When the stream reaches
-        the last stored event, and the consumer has acknowledged all that it was given, and all
-        before the stream's begin, its position moves there, past what the filter left out.
+        unread whose key hashes, keys and headers say that nothing is wanted, and decodes no other
+        payloads; on a server, events are read and then refused. `lag` counts all events. When the
+        stream reaches the last stored event, and the consumer has acknowledged all that it was
+        given, and all before the stream's begin, its position moves there, past what the filter
+        left out.
 
         Raises:
             InvalidName, InvalidArgument, InvalidArgumentType: at the call.
@@ -288,7 +289,8 @@ class EventLog(LogOfGroups):
         first event stored at or after `since`, to before the first one stored at or after `until`.
         One of them is enough.
 
-        `key`: only events of this key; it is enough alone, for all of them that are stored.
+        `key`: only events of this key; it is enough alone, for all of them that are stored. A
+        directory has indexes by key, which the first such read makes if it may write there.
 
         Raises:
             InvalidArgument, InvalidArgumentType: a bound is none, or numbers and times are mixed.
@@ -304,8 +306,8 @@ class EventLog(LogOfGroups):
     async def latest(self, key: str) -> EventEnvelope | None:
         """The last event of a key; `None` if the key has none, or was deleted since.
 
-        It is looked for from the end backwards, so a key that nobody has used takes as long as
-        reading the whole log with a filter.
+        It is looked for from the end backwards: in a directory by indexes, which the first call
+        makes if it may; on a server, a key that nobody has used takes as long as the whole log.
 
         Raises:
             InvalidArgument, InvalidArgumentType: the key is no valid text.

@@ -25,7 +25,8 @@ from eventlog.local.storage.files import FILES
 from eventlog.local.storage.reader import LogReader
 from eventlog.terminal.printing import cell, print_table, say
 from eventlog.terminal.show import to_json
-from eventlog.tools.repair import Repair, repair_log, segments_in
+from eventlog.tools.repair import Repair, repair_log
+from eventlog.tools.survey import segments_in
 from eventlog.tools.verify import Verification, verify_log
 
 AsJson = Annotated[bool, typer.Option("--json", help="Say it as JSON.")]

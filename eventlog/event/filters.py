@@ -17,26 +17,38 @@ import gc
 import struct
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
+
+import msgspec
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import Columns, EventEnvelope, Row
-from eventlog.event.packed_columns import columns_in
+from eventlog.event.packed_columns import columns_in, payloads_at
 from eventlog.event.payload import PLAIN_OPTIONS, pack_plain
 from eventlog.event.record_batch import (
+    FIVE_COLUMNS,
     FLAG_KEYED,
     Decode,
+    check_columns,
     columns_of,
     decode_any,
     decode_some,
     key_hash,
     packed_columns,
     take_deletions,
+    text_column,
     unpack_body,
 )
 from eventlog.event.text_columns import KEY_HASH_BYTES
 from eventlog.event.texts import check_headers, check_key
 
+SMALL_BYTES: Final = 4096
+"""A body up to this size is searched as a whole, which takes less than finding its columns."""
+LOOKED_INTO_FROM: Final = 16
+"""Events of a batch from which on finding its columns takes less than unpacking them."""
+FEW_ROWS: Final = 4
+"""Up to so many payloads of a large batch are found one by one."""
 FOUND_BY_BYTES_MAX: Final = 4
 """Up to so many keys are looked for one by one, as bytes; more are compared as numbers."""
 
@@ -44,7 +56,16 @@ FOUND_BY_BYTES_MAX: Final = 4
 class EventFilter:
     """Keys and headers that an event must have; all that is given must hold."""
 
-    __slots__ = ("_hashes", "_numbers", "_pairs", "headers", "key_hashes", "key_prefix", "keys")
+    __slots__ = (
+        "_hashes",
+        "_numbers",
+        "_pairs",
+        "_prefix",
+        "headers",
+        "key_hashes",
+        "key_prefix",
+        "keys",
+    )
 
     def __init__(
         self,
@@ -61,6 +82,7 @@ class EventFilter:
         """The event's key begins so."""
         self.headers = None if headers is None else dict(headers)
         """The event has all these headers, and perhaps others."""
+        self._prefix = (key_prefix or "").encode()
         self._pairs = [_packed_pair(*pair) for pair in (headers or {}).items()]
         """Each name and its value, as they stand one after the other in packed headers."""
         self.key_hashes = frozenset(map(key_hash, self.keys or ()))
@@ -117,13 +139,14 @@ class EventFilter:
         """
         if self.key_prefix is None and self.headers is None:
             return False
-        try:
-            keys, headers = columns_in(body, count)
-        except ValueError:
-            return False  # whoever unpacks it says what is wrong
-        if self.key_prefix is not None and self.key_prefix.encode() not in keys:
-            return True
-        return any(pair not in headers for pair in self._pairs)
+        if len(body) <= SMALL_BYTES:
+            keys = headers = bytes(body)  # whatever stands nowhere in it stands in no key
+        else:
+            try:
+                _, _, keys, headers, _ = columns_in(body, count)
+            except ValueError:
+                return False  # whoever unpacks it says what is wrong
+        return self._prefix not in keys or any(pair not in headers for pair in self._pairs)
 
     def rows(self, columns: Columns, count: int) -> Sequence[int]:
         """The rows of a batch of `count` events that are wanted, in order.
@@ -132,19 +155,13 @@ class EventFilter:
             CorruptLog: the producer has packed something else than keys or headers.
         """
         rows: Sequence[int] = range(count)
+        keys = [] if columns.keys is None else columns.keys
         if self.keys is not None:
-            wanted = self.keys
-            rows = [
-                row
-                for row, key in enumerate(columns.keys or ())
-                if type(key) is str and key in wanted
-            ]
+            rows = _rows_with(keys, self.keys)
         elif self.key_prefix is not None:
             prefix = self.key_prefix
             rows = [
-                row
-                for row, key in enumerate(columns.keys or ())
-                if type(key) is str and key.startswith(prefix)
+                row for row, key in enumerate(keys) if type(key) is str and key.startswith(prefix)
             ]
         if self.headers is None:
             return rows
@@ -168,24 +185,64 @@ def unpack_matching(
         msgspec.ValidationError, RecursionError, ValueError: as `unpack_body`, of these payloads.
         CorruptLog: as `EventFilter.rows`.
     """
-    if wanted.lacks(body, count):
-        return []
     was_collecting = gc.isenabled()
     gc.disable()  # as in `unpack_body`
     try:
+        if count >= LOOKED_INTO_FROM and body[:1] == FIVE_COLUMNS:
+            found = _found_in_packed(body, count, base_seq_no, wanted, decode, stored_ns)
+            if found is not None:
+                return found
         payloads, columns = columns_of(body, count, base_seq_no, packed_columns, stored_ns)
         rows = wanted.rows(columns, count)
         if len(rows) == count:
             return unpack_body(body, count, base_seq_no, decode, stored_ns)
-        events = decode_some(payloads, rows, decode)
-        columns.deletions = [rows[place] for place in take_deletions(events)]
-        envelopes = [
-            Row(event, base_seq_no + row, columns) for event, row in zip(events, rows, strict=True)
-        ]
-        return cast("list[EventEnvelope]", envelopes)
+        return _envelopes([payloads[row] for row in rows], rows, columns, decode)
     finally:
         if was_collecting:
             gc.enable()
+
+
+def _found_in_packed(
+    body: bytes | memoryview,
+    count: int,
+    base_seq_no: int,
+    wanted: EventFilter,
+    decode: Decode,
+    stored_ns: int | None,
+) -> list[EventEnvelope] | None:
+    """What is wanted, if that is little of much, and so found without unpacking all payloads."""
+    ids, timestamps, keys, headers, events = columns_in(body, count)
+    texts = text_column(msgspec.Raw(keys)), text_column(msgspec.Raw(headers))
+    check_columns(ids, timestamps, *texts, count)
+    columns = Columns(base_seq_no, ids, timestamps, *texts, stored_ns)
+    rows = wanted.rows(columns, count)
+    if len(rows) > FEW_ROWS:
+        return None
+    return _envelopes(payloads_at(body, events, rows), rows, columns, decode)
+
+
+def _envelopes(
+    payloads: list[Any], rows: Sequence[int], columns: Columns, decode: Decode
+) -> list[EventEnvelope]:
+    events = decode_some(payloads, rows, decode)
+    columns.deletions = [rows[place] for place in take_deletions(events)]
+    base_seq_no = columns.base_seq_no
+    envelopes = [
+        Row(event, base_seq_no + row, columns) for event, row in zip(events, rows, strict=True)
+    ]
+    return cast("list[EventEnvelope]", envelopes)
+
+
+def _rows_with(keys: Sequence[object], wanted: frozenset[str]) -> list[int]:
+    """The rows with one of the keys."""
+    if len(wanted) != 1:
+        return [row for row, key in enumerate(keys) if type(key) is str and key in wanted]
+    [key], rows, row = wanted, [], -1
+    with suppress(ValueError):  # there are no more
+        while True:
+            row = keys.index(key, row + 1)
+            rows.append(row)
+    return rows
 
 
 def _packed_pair(name: str, value: str) -> bytes:

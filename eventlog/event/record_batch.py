@@ -156,14 +156,14 @@ def _around_deletions(body: bytes | memoryview, decode: Decode) -> list[Any] | N
     if not marks:
         return None
     others = [row for row in range(len(payloads)) if row not in marks]
-    values = iter(decode_some(payloads, others, decode))
+    values = iter(decode_some([payloads[row] for row in others], others, decode))
     columns[4] = [DELETION if row in marks else next(values) for row in range(len(payloads))]
     Deletions.last = object()
     return columns
 
 
 def decode_some(payloads: Sequence[Any], rows: Sequence[int], decode: Decode) -> list[Any]:
-    """The values of some rows of a batch whose payloads are packed.
+    """The values of packed payloads, which stand in these rows of a batch.
 
     Raises:
         msgspec.ValidationError: one is not of the decoder's type; it names the row in the batch.
@@ -171,7 +171,7 @@ def decode_some(payloads: Sequence[Any], rows: Sequence[int], decode: Decode) ->
     """
     if not rows:
         return []
-    packed = b"".join([payloads[row] for row in rows])
+    packed = b"".join(payloads)
     try:
         values: list[Any] = decode(BEFORE_EVENTS + array_header(len(rows)) + packed)[4]
     except msgspec.ValidationError as error:
@@ -267,7 +267,9 @@ def columns_of(
         raise ValueError("the body is neither five columns nor six")
     ids, timestamps, keys, headers, events, *rest = columns
     keys, headers = text_column(keys), text_column(headers)
-    _check_columns(ids, timestamps, keys, headers, events, count)
+    if not isinstance(events, list) or len(events) != count:
+        raise ValueError(f"the body does not hold {count} events")
+    check_columns(ids, timestamps, keys, headers, count)
     causes = causes_of(rest[0], count) if rest else None
     made = Columns(base_seq_no, ids, timestamps, keys, headers, stored_ns, causes=causes)
     if Deletions.last is not last_deletion:
@@ -283,17 +285,16 @@ def take_deletions(events: list[Any]) -> list[int]:
     return rows
 
 
-def _check_columns(
-    ids: object,
-    timestamps: object,
-    keys: TextColumn,
-    headers: TextColumn,
-    events: object,
-    count: int,
+def check_columns(
+    ids: object, timestamps: object, keys: TextColumn, headers: TextColumn, count: int
 ) -> None:
-    """Columns of other lengths would make an index error of whoever asks for a key, much later."""
-    if not isinstance(events, list) or len(events) != count:
-        raise ValueError(f"the body does not hold {count} events")
+    """Pass if these are columns of `count` events.
+
+    Of another length, they would make an index error of whoever asks for a key, much later.
+
+    Raises:
+        ValueError: they are not.
+    """
     if not isinstance(ids, bytes) or len(ids) not in (ID_BYTES, ID_BYTES * count):
         raise ValueError("the ids have another length")
     if not isinstance(timestamps, bytes) or len(timestamps) != TIMESTAMP_BYTES * count:

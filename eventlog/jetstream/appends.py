@@ -9,10 +9,12 @@ could be stored before it.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
+from eventlog.api.refusals import wrong_last
 from eventlog.errors import EventTooLarge, LogFull
 from eventlog.jetstream.link import ANSWER_S, IS_FULL, TOO_LARGE, Link, Refused, answer_of
 from eventlog.remote.driver import OutOfTurn, Unreachable
@@ -21,6 +23,9 @@ BATCH_EVENTS_MAX: Final = 1000
 """The server's own limit for an atomic batch."""
 IN_BATCH_AGAIN: Final = 10201
 """A message of the batch is stored already."""
+EXPECTED_LAST: Final = "Nats-Expected-Last-Sequence"
+WRONG_LAST: Final = re.compile(r"wrong last sequence: (\d+)")
+"""What the server says of a last event with another number."""
 PRODUCERS_KEPT: Final = 65_536
 """The least recently used one is forgotten."""
 
@@ -42,11 +47,18 @@ class Appends:
         self._subject = subject
         self._producers: dict[int, _Producer] = {}
 
-    async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
-        """Store the records; the number of the first one.
+    async def append(
+        self,
+        producer_id: int,
+        producer_seq: int,
+        records: Sequence[bytes],
+        expect_last: int | None = None,
+    ) -> int:
+        """Store the records, if the last event has the expected number; that of the first one.
 
         Raises:
             NoAnswerer: the stream is not there.
+            WrongExpectation: the last event has another number.
             OutOfTurn, Unreachable, LogFull, EventTooLarge.
         """
         producer = self._producers.pop(producer_id, None) or _Producer()
@@ -56,24 +68,35 @@ class Appends:
         async with producer.turn:
             if producer_seq > producer.stored + 1:
                 raise OutOfTurn
-            first = await self.store(f"{producer_id:x}-{producer_seq}", records)
+            first = await self.store(f"{producer_id:x}-{producer_seq}", records, expect_last)
             producer.stored = max(producer.stored, producer_seq)
             return first
 
-    async def store(self, name: str, records: Sequence[bytes]) -> int:
-        """Store records whose ids begin with `name`; again, it is the number of the first time."""
+    async def store(
+        self, name: str, records: Sequence[bytes], expect_last: int | None = None
+    ) -> int:
+        """Store records whose ids begin with `name`; again, it is the number of the first time.
+
+        Of a batch, also one of a single record, the server looks for the ids before it looks at
+        what is expected; of a message alone, after it.
+        """
         try:
-            if len(records) == 1:
+            if len(records) == 1 and expect_last is None:
                 return await self._send_one(f"{name}-0", records[0])
-            return await self._send_batch(name, records) - len(records) + 1
+            return await self._send_batch(name, records, expect_last) - len(records) + 1
         except Refused as refused:
+            found = WRONG_LAST.search(str(refused))
+            if expect_last is not None and found is not None:
+                raise wrong_last(self._link.address.path, expect_last, int(found[1])) from None
             raise self._meaning(refused) from None
 
     async def _send_one(self, message_id: str, record: bytes) -> int:
         answer = await self._link.call(self._subject, record, {"Nats-Msg-Id": message_id})
         return int(answer_of(answer)["seq"])
 
-    async def _send_batch(self, name: str, records: Sequence[bytes]) -> int:
+    async def _send_batch(
+        self, name: str, records: Sequence[bytes], expect_last: int | None
+    ) -> int:
         """The number of the last one."""
         batch, last = secrets.token_hex(8), len(records) - 1
         with await self._link.inbox(self._subject) as inbox:
@@ -83,6 +106,8 @@ class Appends:
                     "Nats-Batch-Id": batch,
                     "Nats-Batch-Sequence": str(place + 1),
                 }
+                if place == 0 and expect_last is not None:
+                    headers[EXPECTED_LAST] = str(expect_last)
                 if place < last:
                     await inbox.tell(record, headers)
                 else:

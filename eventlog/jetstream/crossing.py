@@ -130,11 +130,16 @@ class CrossingDriver:
         if thread is not None:
             thread.stop()
 
-    async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
+    async def append(
+        self,
+        producer_id: int,
+        producer_seq: int,
+        records: Sequence[bytes],
+        expect_last: int | None = None,
+    ) -> int:
         """See `Driver`."""
-        return int(
-            await self._call(lambda: self._driver.append(producer_id, producer_seq, records))
-        )
+        arguments = producer_id, producer_seq, records, expect_last
+        return int(await self._call(lambda: self._driver.append(*arguments)))
 
     async def state(self) -> State:
         """See `Driver`."""

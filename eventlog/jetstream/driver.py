@@ -155,10 +155,16 @@ class JetStreamDriver:
 
     # --- events ------------------------------------------------------------------------------
 
-    async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
+    async def append(
+        self,
+        producer_id: int,
+        producer_seq: int,
+        records: Sequence[bytes],
+        expect_last: int | None = None,
+    ) -> int:
         """See `Driver`."""
         try:
-            return await self._appends.append(producer_id, producer_seq, records)
+            return await self._appends.append(producer_id, producer_seq, records, expect_last)
         except NoAnswerer:
             await self._events.state()
             raise Unreachable(f"the server of {self.path} stores nothing now") from None

@@ -101,8 +101,16 @@ class KafkaDriver:
 
     # --- events ------------------------------------------------------------------------------
 
-    async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
+    async def append(
+        self,
+        producer_id: int,
+        producer_seq: int,
+        records: Sequence[bytes],
+        expect_last: int | None = None,
+    ) -> int:
         """See `Driver`."""
+        if expect_last is not None:
+            raise not_supported("kafka", "expect_last", self.path)
         assert self._sender is not None
         batch = self._sender.submit(producer_id, producer_seq, records)
         return await self._sender.stored(batch) + 1

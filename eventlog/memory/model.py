@@ -67,6 +67,8 @@ class Batch(NamedTuple):
         if wanted is not None and wanted.refuses(flags, count, payload):
             return []
         body = payload[areas_bytes(count, flags, acks_bytes) :]
+        if wanted is not None and wanted.lacks(body, count):
+            return []
         try:
             if wanted is not None:
                 time_ns = self.append_time_ns

@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.refusals import beyond_the_last, group_mismatch, not_supported
+from eventlog.api.refusals import beyond_the_last, group_mismatch, not_supported, wrong_last
 from eventlog.config import LEASE_S_DEFAULT, MIB, AskedOptions, GroupOrdering, LogOptions
 from eventlog.errors import LogFull, NotALog, StorageFailed, UnknownFormat
 from eventlog.redis.address import parse
@@ -102,10 +102,19 @@ class RedisDriver:
 
     # --- events ------------------------------------------------------------------------------
 
-    async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
+    async def append(
+        self,
+        producer_id: int,
+        producer_seq: int,
+        records: Sequence[bytes],
+        expect_last: int | None = None,
+    ) -> int:
         """Store records in order; the number of the first one."""
         keys = [*self.keys(), self._address.name_of(f"producer:{producer_id:x}")]
-        answer = await self.run("append", keys, producer_seq, *records)
+        expected = "" if expect_last is None else expect_last
+        answer = await self.run("append", keys, producer_seq, expected, *records)
+        if answer[0] == "OTHER":
+            raise wrong_last(self.path, expect_last, int(answer[1]))
         if answer[0] == "EARLY":
             raise OutOfTurn
         return int(answer[1])

@@ -109,16 +109,24 @@ class Driver(Protocol):
 
     # --- events ------------------------------------------------------------------------------
 
-    async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
+    async def append(
+        self,
+        producer_id: int,
+        producer_seq: int,
+        records: Sequence[bytes],
+        expect_last: int | None = None,
+    ) -> int:
         """Store records (at most `atomic_events_max`) in order; the number of the first one.
 
         A batch that this producer has stored under this `producer_seq` is not stored again; the
         answer is that of the first time. A producer counts from 1, without gaps, and may have
         several batches on their way at once: they are stored in the order of their numbers, and
         their calls begin in that order (up to the first wait of each). After a batch that was not
-        stored, and after a cancelled one, the shell makes another producer.
+        stored, and after a cancelled one, the shell makes another producer. With `expect_last` the
+        records are stored only if the last event, of all, has that number.
 
         Raises:
+            WrongExpectation: it has another one; NotSupported: the server cannot do that.
             Unreachable; EventTooLarge; LogDeleted: the stream is gone or another one.
             LogFull: `is_by_retention` if an `ack` makes room; the shell then tries again, or not.
             OutOfTurn: one of a smaller number is not stored.

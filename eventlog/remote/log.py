@@ -12,7 +12,7 @@ from eventlog.api import engines, forks
 from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.batches import ManyBatches
 from eventlog.api.event_stream import EventRange, EventStream
-from eventlog.api.expectation import Expectation
+from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.log import EventLog
 from eventlog.api.positions import (
     ConsumerState,
@@ -40,13 +40,14 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
 )
-from eventlog.errors import NotSupported, SequenceOutOfRange
+from eventlog.errors import SequenceOutOfRange
 from eventlog.event.envelope import datetime_of
 from eventlog.event.many_events import Headers, Keys
 from eventlog.remote.driver import Driver
 from eventlog.remote.group import GroupsOfRemote
 from eventlog.remote.handle import RemoteHandle, open_handle
 from eventlog.remote.pipeline import deliver_all, in_a_row
+from eventlog.remote.producing import Batch, Producer, deliver
 from eventlog.remote.publisher import RemotePublisher
 from eventlog.remote.record import ManyRecords
 from eventlog.remote.stream import RemoteStream, read_from
@@ -135,13 +136,9 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
         handle = await self.ready()
         expected = Expectation.of_event(event, key, expect, expect_last)
         if expected is not None:
-            raise self._no_conditions(expected)
+            each = ManyRecords(handle.limits, self.path, [key], [headers])
+            return (await self._append_expecting(each.pack([event]), expected))[0]
         return await handle.appends.append(event, key, headers)
-
-    def _no_conditions(self, expected: Expectation) -> NotSupported:
-        option = "expect" if expected.of_keys else "expect_last"
-        engine, _, _ = self.path.partition(":")
-        return not_supported(engine, option, self.path, "use a directory, or append without it")
 
     async def append_many(
         self,
@@ -154,12 +151,24 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
     ) -> tuple[int, int]:
         handle = await self.ready()
         expected = Expectation.of_events(expect, expect_last)
-        if expected is not None:
-            raise self._no_conditions(expected)
         packed = await ManyRecords(handle.limits, self.path, keys, headers).pack_any(events)
+        if expected is not None:
+            return await self._append_expecting(packed, expected)
         many = ManyBatches(in_a_row(packed))
         await deliver_all(handle.store, many.batches, MAX_IN_FLIGHT_DEFAULT)
         return many.result()
+
+    async def _append_expecting(
+        self, packed: list[list[bytes]], expected: Expectation
+    ) -> tuple[int, int]:
+        """Store one batch, of one producer, if the log ends where it is expected to."""
+        if expected.of_keys:
+            engine, _, _ = self.path.partition(":")
+            raise not_supported(engine, "expect", self.path, "use a directory, or expect_last=")
+        check_one_batch(packed, self.path)
+        batch = Batch(packed[0], expected.last)
+        await deliver((await self.ready()).store, batch, Producer())
+        return ManyBatches([batch]).result()
 
     def publisher(
         self,

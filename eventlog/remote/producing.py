@@ -31,12 +31,14 @@ from eventlog.remote.record import Limits, RecordBuilder, bytes_of
 class Batch(SentBatch):
     """Records that are stored together."""
 
-    __slots__ = ("producer", "producer_seq", "records", "turn")
+    __slots__ = ("expect_last", "producer", "producer_seq", "records", "turn")
 
-    def __init__(self, records: list[bytes] | None = None) -> None:
+    def __init__(self, records: list[bytes] | None = None, expect_last: int | None = None) -> None:
         super().__init__()
         self.records = records or []
         self.rows = len(self.records)
+        self.expect_last = expect_last
+        """Of a conditional append: the number that the last event must have."""
         self.producer: Producer | None = None
         self.producer_seq = 0
         self.turn: anyio.Lock | None = None
@@ -86,8 +88,9 @@ class Store:
     async def send(self, batch: Batch) -> int:
         """Send a batch that has its producer, once; the number of its first event."""
         assert batch.producer is not None
-        producer_id, seq, records = batch.producer.producer_id, batch.producer_seq, batch.records
-        base = await self.calls.until_closed(lambda: self.driver.append(producer_id, seq, records))
+        numbers, records = (batch.producer.producer_id, batch.producer_seq), batch.records
+        more = {} if batch.expect_last is None else {"expect_last": batch.expect_last}
+        base = await self.calls.until_closed(lambda: self.driver.append(*numbers, records, **more))
         self.note_last(base + len(records) - 1)
         return base
 

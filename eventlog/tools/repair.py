@@ -9,7 +9,7 @@ control page          made again: what is readable stays, the rest comes from th
 segment header        made again from the file's name and the first batch that is whole
 offset table          header made again; rows that are no consumer's any more are freed
 journals              headers made again; what follows a damaged record is kept aside
-indexes               made again from the batches
+indexes               made again from the batches; those by key are removed
 the tail              cut after the last whole batch, as the writer's next start would
 ====================  =========================================================================
 
@@ -34,14 +34,14 @@ from eventlog.errors import CorruptLog, EventLogError, LogNotFound, NotALog, Unk
 from eventlog.local.storage import control as page
 from eventlog.local.storage import offsets
 from eventlog.local.storage.control import CONTROL, EPOCH_MAX, ControlPage
-from eventlog.local.storage.files import Files, os_errors
+from eventlog.local.storage.files import os_errors
 from eventlog.local.storage.format import (
     FIRST_BATCH,
     OTHER_VERSION,
     SEGMENT_HEADER,
     BatchHeader,
-    base_of_name,
     index_name,
+    key_index_name,
     pack_segment_header,
     segment_header_fault,
     segment_name,
@@ -70,8 +70,10 @@ from eventlog.tools.survey import (
     later_records,
     lease_ids,
     read_whole,
+    segments_in,
     survey,
     wrong_indexes,
+    wrong_key_indexes,
 )
 
 
@@ -103,15 +105,6 @@ def repair_log(directory: str, files: KeepingFiles | None = None) -> Repair:
         files.drop_unneeded()
         work.report.kept = sorted(map(os.path.basename, files.copies.values()))
     return work.report
-
-
-def segments_in(directory: str, files: Files) -> list[int]:
-    """The numbers of the segments, by their names; none if there is no such directory."""
-    try:
-        names = files.names(directory)
-    except OSError:
-        return []
-    return sorted(base for base in map(base_of_name, names) if base is not None)
 
 
 class _Work:
@@ -362,6 +355,7 @@ class _Work:
         log = LogReader(self._directory, self._files)
         try:
             wrong = wrong_indexes(log)
+            self._drop_key_indexes(wrong_key_indexes(log))
             kinds = {fault.kind for fault in survey(log)}
             high_water = log.last_seq_no
         finally:
@@ -386,6 +380,12 @@ class _Work:
             self.report.lost.append(
                 f"the events {last + 1} to {high_water}, the last ones, are gone ({tail.reason})"
             )
+
+    def _drop_key_indexes(self, wrong: dict[int, str]) -> None:
+        with os_errors(self._directory, "removing an index by key"):
+            for base, text in wrong.items():
+                self._files.unlink(self._path(key_index_name(base)))
+                self.report.done.append(f"{text}: removed it, it is made again when it is needed")
 
     def _run_recovery(self) -> int:
         """The number of the last event afterwards."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from eventlog.checksum import crc32c
@@ -18,10 +19,12 @@ from eventlog.local.storage.files import FILES, Files, os_errors, used_bytes
 from eventlog.local.storage.format import (
     FIRST_BATCH,
     INDEX_ENTRY,
+    base_of_name,
     index_name,
     unpack_index_entry,
 )
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
+from eventlog.local.storage.key_index import index_fault
 from eventlog.local.storage.missing import ahead, ahead_remedy, missing_files
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.recovery import Damage, whole_batches
@@ -37,7 +40,7 @@ class Fault(NamedTuple):
     text: str
     is_problem: bool
     kind: str
-    """tail, marks, index, positions, ahead, journal or missing."""
+    """tail, marks, index, keys, positions, ahead, journal or missing."""
     do: str | None = None
     """What to do about it, where a repair does nothing; `{log}` stands for the path."""
 
@@ -66,7 +69,8 @@ class Tail(NamedTuple):
 def survey(log: LogReader) -> list[Fault]:
     """Everything that is wrong with a log but for its events."""
     is_served = log.control.running_writer is not None
-    faults = [*_index_faults(log), *_position_faults(log), *_journal_faults(log), *_missing(log)]
+    indexes = [*_index_faults(log), *_key_index_faults(log)]
+    faults = [*indexes, *_position_faults(log), *_journal_faults(log), *_missing(log)]
     if is_served:  # which may be in the middle of a batch or record
         return [fault for fault in faults if fault.is_problem or fault.kind != "journal"]
     return [*_tail_faults(log), *faults]
@@ -170,6 +174,32 @@ def _index_faults(log: LogReader) -> Iterator[Fault]:
     """An index that is missing or wrong only makes a seek longer: a note."""
     for text in wrong_indexes(log).values():
         yield Fault(text, False, "index")
+
+
+def wrong_key_indexes(log: LogReader) -> dict[int, str]:
+    """What is wrong with the indexes by key that are there, by the number of their segment."""
+    found: dict[int, str] = {}
+    for base in log.segment_bases():
+        with suppress(OSError):  # whoever reads the events says so
+            fault = index_fault(log.directory, base, log.files)
+            if fault is not None:
+                found[base] = f"the index by key of segment {base} {fault}"
+    return found
+
+
+def _key_index_faults(log: LogReader) -> Iterator[Fault]:
+    """Without it, who asks for a key walks the segment, or makes it again: a note."""
+    for text in wrong_key_indexes(log).values():
+        yield Fault(text, False, "keys")
+
+
+def segments_in(directory: str, files: Files) -> list[int]:
+    """The numbers of the segments, by their names; none if there is no such directory."""
+    try:
+        names = files.names(directory)
+    except OSError:
+        return []
+    return sorted(base for base in map(base_of_name, names) if base is not None)
 
 
 # --- positions ----------------------------------------------------------------------------------

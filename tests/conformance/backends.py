@@ -92,7 +92,6 @@ _LACKS_ON_SERVERS: dict[Ability, str] = {
     "bounds at the call": "a call that does not wait cannot ask a server",
     "segments": "a server stores each event by itself",
     "conditional appends": "a server does not know the last event of a key",
-    "conditional on the last event": "it is refused, until it is built",
 }
 
 
@@ -140,7 +139,6 @@ BACKENDS = (
             "segments": "a server stores each event by itself",
             "private logs": "all handles of an address have one log",
             "conditional appends": "its records have no keys that it knows",
-            "conditional on the last event": "it is refused, until it is built",
         },
         # The shell is tested here, and its colours with the engines that people use.
         flavours=frozenset({"trio", "blocking"}),
@@ -180,6 +178,7 @@ BACKENDS = (
         lacks={
             **_LACKS_ON_SERVERS,
             "waiting for room": "a topic deletes what is over its limit, whoever needs it",
+            "conditional on the last event": "a broker appends whatever comes",
             "prompt retention": "a broker deletes whole segments of a MiB and more, after a while",
         },
         slow=EVERY_FLAVOUR,  # a broker takes a second for a test

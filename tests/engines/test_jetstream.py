@@ -29,8 +29,11 @@ from eventlog.errors import (
     NotSupported,
     PermissionDenied,
     WriterUnavailable,
+    WrongExpectation,
 )
 from eventlog.jetstream.address import parse
+from eventlog.remote.log import RemoteEventLog
+from eventlog.remote.record import RecordBuilder
 from tests import servers
 from tests.engines.cutting import cutting
 
@@ -176,6 +179,24 @@ async def test_positions_survive_a_kill_of_the_server(server: servers.Server) ->
         await log.ack("billing", 2)
         [state] = await log.consumers()
     assert (state.name, state.last_acked, state.lag) == ("billing", 3, 2)
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["one", "batch"])
+async def test_a_repeated_conditional_batch_gets_its_first_answer(address: str, count: int) -> None:
+    async with eventlog.open(address) as log, eventlog.open(address) as other:
+        assert isinstance(log, RemoteEventLog)
+        assert isinstance(other, RemoteEventLog)
+        records = RecordBuilder((await log.ready()).limits, address)
+        batch = [records.pack(number) for number in range(count)]
+        driver = (await log.ready()).driver
+        assert await driver.append(7, 1, batch, 0) == 1
+        assert await log.append("other") == count + 1
+        # Another handle knows of no batch of the producer, and asks the server.
+        assert await (await other.ready()).driver.append(7, 1, batch, 0) == 1
+        with pytest.raises(WrongExpectation) as caught:
+            await driver.append(8, 1, batch, count)
+        assert (caught.value.key, caught.value.last_seq_no) == (None, count + 1)
+        assert await numbers(log) == [*range(count), "other"]
 
 
 @pytest.mark.slow

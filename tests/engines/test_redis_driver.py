@@ -19,6 +19,7 @@ from eventlog.errors import (
     NotALog,
     NotSupported,
     PermissionDenied,
+    WrongExpectation,
 )
 from eventlog.redis.driver import RedisDriver
 from eventlog.remote.driver import Opened, OutOfTurn, Unreachable
@@ -85,6 +86,17 @@ async def test_a_batch_is_refused_while_the_one_before_it_is_not_stored(address:
         await driver.append(7, 1, [b"first"])
         await driver.append(7, 2, [b"second"])
         assert await records(driver) == [b"first", b"second"]
+
+
+async def test_a_repeated_conditional_batch_gets_its_first_answer(address: str) -> None:
+    async with opened(address) as driver:
+        assert await driver.append(7, 1, [b"a", b"b"], 0) == 1
+        assert await driver.append(8, 1, [b"c"]) == 3
+        assert await driver.append(7, 1, [b"a", b"b"], 0) == 1
+        with pytest.raises(WrongExpectation) as caught:
+            await driver.append(9, 1, [b"d"], 2)
+        assert (caught.value.key, caught.value.last_seq_no) == (None, 3)
+        assert await records(driver) == [b"a", b"b", b"c"]
 
 
 async def test_a_reader_gets_what_is_stored_and_waits_for_what_is_not(address: str) -> None:

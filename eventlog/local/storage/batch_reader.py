@@ -143,7 +143,7 @@ class BatchReader:
 
     def pass_over(self, wanted: EventFilter) -> None:
         """Go past batches that the filter refuses, by an index or one by one, at most some."""
-        if wanted.keys is not None and not self._jump(wanted):
+        if not self._jump(wanted):
             self._pass_refused(wanted)
 
     def unindexed(self, wanted: EventFilter) -> int | None:
@@ -187,35 +187,31 @@ class BatchReader:
         return True
 
     def _place_among(self, base: int, positions: list[int]) -> int | None:
-        """Which of these batches is the one of the next event, or the first after it; 0: none is.
+        """Where of these the next batch to look at is; 0: at none of them any more.
 
-        `None` if they are not what the index says.
+        `None` if the batch there is not what it was when it was indexed: it is damaged.
         """
-        if self._segment is None or self._segment.base_seq_no != base:
+        segment = self._segment
+        if segment is None or segment.base_seq_no != base:
             self.close()
             try:
-                self._segment = self._log.open_segment(self.next_seq_no)
+                segment = self._log.open_segment(self.next_seq_no)
             except EventsTruncated:
                 return None  # just now: `next_batch` says so
-        segment = self._segment
+            self._enter(segment)
         if segment.base_seq_no != base or segment.is_cut_off:
             return None
-
-        def last_seq_no(position: int) -> int:
-            header = segment.header_at(position)
-            return header.last_seq_no if header else 0
-
-        rank = bisect_left(positions, self.next_seq_no, key=last_seq_no)
-        if rank == len(positions):
-            return 0
-        header = segment.header_at(positions[rank])
-        if header is None or not header.length:
-            return None
-        self.next_seq_no = max(self.next_seq_no, header.base_seq_no)
-        return positions[rank]
+        for rank in range(bisect_left(positions, self.position), len(positions)):
+            header = segment.header_at(positions[rank])
+            if header is None or not header.length:
+                return None
+            if header.last_seq_no >= self.next_seq_no:  # else it is before a range's begin
+                self.next_seq_no = max(self.next_seq_no, header.base_seq_no)
+                return positions[rank]
+        return 0
 
     def _pass_refused(self, wanted: EventFilter) -> None:
-        """Go past batches that the filter refuses by header and key hashes, at most a few.
+        """Go past batches that the filter refuses by key hashes, or bytes, at most a few.
 
         Nothing else of them is read: damage in there is not seen. What a header says is believed
         if the batch behind it is where, and has the number that, it says. It stops where that is
@@ -240,7 +236,10 @@ class BatchReader:
             areas = HEADER_BYTES + areas_bytes(count, flags, acks_bytes)
             if header_bytes != HEADER_BYTES or flags & ~FLAGS_KNOWN or areas > length:
                 return
-            if not wanted.refuses(flags, count, view, self.position + HEADER_BYTES):
+            place = self.position
+            if not wanted.refuses(flags, count, view, place + HEADER_BYTES) and not wanted.lacks(
+                view[place + areas : place + length], count
+            ):
                 return
             self.position = following
             self.next_seq_no = max(self.next_seq_no, base + count)

@@ -1,5 +1,7 @@
--- KEYS: stream, log, consumers, producer. ARGV: log id, channel, the batch's number, then the records.
--- Answers the number of the first event; EARLY if a batch of a smaller number is not stored.
+-- KEYS: stream, log, consumers, producer. ARGV: log id, channel, the batch's number, the number that
+-- the last event must have (or nothing), then the records.
+-- Answers the number of the first event; EARLY if a batch of a smaller number is not stored; OTHER and
+-- the last number if that is another one.
 local REMEMBERED, FORGET_MS = 64, 24 * 60 * 60 * 1000
 local log = find_log(KEYS[2], ARGV[1])
 if not log then return { 'GONE' } end
@@ -13,7 +15,8 @@ if batch <= known then
   return { 'FORGOTTEN' }
 end
 if batch > known + 1 then return { 'EARLY' } end
-local first, answer = store(KEYS[1], KEYS[2], KEYS[3], log, { unpack(ARGV, 4) })
+if ARGV[4] ~= '' and tonumber(ARGV[4]) ~= log.last then return { 'OTHER', whole(log.last) } end
+local first, answer = store(KEYS[1], KEYS[2], KEYS[3], log, { unpack(ARGV, 5) })
 if not first then return answer end
 redis.call('RPUSH', KEYS[4], ARGV[3] .. ':' .. whole(first))
 if batch % REMEMBERED == 1 then

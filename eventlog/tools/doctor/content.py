@@ -10,7 +10,7 @@ from typing import Final
 from eventlog.errors import CorruptLog
 from eventlog.local import rendezvous
 from eventlog.local.storage import control, journal, members, offsets, producers, spare
-from eventlog.local.storage.format import VERSION, base_of_name, index_name
+from eventlog.local.storage.format import VERSION, base_of_name, index_name, key_index_name
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
 from eventlog.tools.doctor.findings import Finding, size
@@ -77,6 +77,9 @@ def _survey_findings(log: LogReader) -> Iterator[Finding]:
     for fault in faults:
         if fault.kind == "ahead":
             yield Finding(level="warning", about="consumers", what=fault.text, do=fault.do)
+        elif fault.kind == "keys":
+            what = f"{fault.text}; it is made again when it is needed"
+            yield Finding(level="note", about="files", what=what, do=REPAIR, remedy="repair")
         elif fault.kind == "missing":
             do = "before the next writer starts, which makes an empty one"
             yield Finding(level="problem", about="files", what=fault.text, do=do)
@@ -97,7 +100,8 @@ def _survey_findings(log: LogReader) -> Iterator[Finding]:
 def name_findings(directory: str) -> Iterator[Finding]:
     """Files that are no part of a log."""
     names = sorted(os.listdir(directory))
-    owned = {index_name(base) for base in map(base_of_name, names) if base is not None}
+    bases = [base for base in map(base_of_name, names) if base is not None]
+    owned = {*map(index_name, bases), *map(key_index_name, bases)}
     kept = [name for name in names if is_kept_copy(name)]
     if kept:
         total = sum(os.path.getsize(os.path.join(directory, name)) for name in kept)
@@ -110,7 +114,7 @@ def name_findings(directory: str) -> Iterator[Finding]:
     for name in names:
         if name in KNOWN or name in kept or name in owned or base_of_name(name) is not None:
             continue
-        if name.endswith((".new", ".idx")):
+        if name.endswith((".new", ".idx", ".keys")):
             what = f"{name} was left by a writer that died; the next one removes it"
             yield Finding(level="note", about="files", what=what)
         else:

@@ -32,7 +32,8 @@ from eventlog.tools.doctor.place import (
 )
 from eventlog.tools.doctor.readers import consumer_findings, group_findings
 from eventlog.tools.doctor.service import said_findings, service_findings, service_of
-from eventlog.tools.repair import Repair, repair_log, segments_in
+from eventlog.tools.repair import Repair, repair_log
+from eventlog.tools.survey import segments_in
 
 
 def examine(directory: str) -> list[Finding]:

@@ -12,6 +12,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from eventlog.api.positions import SeekPosition
+from eventlog.api.refusals import wrong_last
 from eventlog.config import AskedOptions
 from eventlog.memory.handle import find_log
 from eventlog.memory.model import MemoryLog
@@ -54,12 +55,20 @@ class ToyDriver(ModelledGroups):
     async def aclose(self) -> None:
         """Nothing is to be given back."""
 
-    async def append(self, producer_id: int, producer_seq: int, records: Sequence[bytes]) -> int:
+    async def append(
+        self,
+        producer_id: int,
+        producer_seq: int,
+        records: Sequence[bytes],
+        expect_last: int | None = None,
+    ) -> int:
         with self.log.groups.changing():
             answers = self._answers[producer_id]
             if producer_seq > len(answers) + 1:
                 raise OutOfTurn
             if producer_seq == len(answers) + 1:
+                if expect_last not in (None, self.log.last):
+                    raise wrong_last(self.path, expect_last, self.log.last)
                 answers.append(store(self.log, records))
             return answers[producer_seq - 1]
 
