@@ -4,7 +4,13 @@ from types import ModuleType
 
 import pytest
 
-from eventlog.local.storage import control, format, members, offsets  # noqa: A004 - its name
+from eventlog.local.storage import (
+    changed_options,
+    control,
+    format,  # noqa: A004 - its name
+    members,
+    offsets,
+)
 from eventlog.local.storage.layout import Field, Layout
 
 LAYOUTS: list[tuple[ModuleType, Layout]] = [
@@ -12,6 +18,7 @@ LAYOUTS: list[tuple[ModuleType, Layout]] = [
     (format, format.BATCH_HEADER),
     (format, format.INDEX_ENTRY),
     (control, control.CONTROL),
+    (changed_options, changed_options.CHANGES),
     (offsets, offsets.HEADER),
     (offsets, offsets.SLOT),
     (members, members.PAGE),

@@ -11,11 +11,15 @@
 `mirror`       mirror, compare
 `backup`       backup
 `doctor`       doctor
+`listing`      ls
 `serve`        a writer in the foreground
+`operate`      create, delete, stop, restart
+`configure`    config, trim
 `metrics`      the option `--metrics`
 `top`          what logs do now
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log
+`log_options`  options of a log, given and shown
 `fields`       the fields of an envelope by name
 `where`        the expression of `tail --where`
 `lines`        an envelope as a line; the template of `tail --format`

@@ -4,5 +4,6 @@
 `printing`   the one way to print: text of others is no markup, never raw
 `show`       payloads and reports as text
 `positions`  text as positions and times: the one reader of them
+`sizes`      text as sizes, spans of time, and yes or no
 ===========  =================================================================
 """
