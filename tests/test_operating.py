@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,7 @@ from eventlog.config import AskedOptions
 from eventlog.local import rendezvous
 from eventlog.local.client import launch
 from eventlog.local.client.handle import LocalHandle
-from tests.commands import out, run
+from tests.commands import COMMAND, ENVIRONMENT, out, run, run_bytes
 from tests.test_locks import HANGS_S, end, first_line, serve
 
 EVENTS = [b"x" * 500] * 100
@@ -267,6 +271,26 @@ def test_restart_replaces_the_writer_and_clients_lose_nothing(path: str) -> None
         assert [next(stream).event for _ in numbers] == numbers
 
 
+def test_the_end_of_a_writer_takes_nothing_from_members_that_live(path: str) -> None:
+    """Each orderly end gave their events to others, and counted those begun as failed."""
+    with blocking.open(path) as log:
+        log.append_many(list(range(10)))
+        with log.member("g", max_deliveries=1) as member:
+            lease = member.lease(10)
+            assert lease is not None
+            ((_, first), *rest) = lease
+            assert lease.begin(first)
+            for command in ("restart", "stop", "restart"):
+                out(command, path)
+            lease.done(first)
+            for _, envelope in rest:
+                assert lease.begin(envelope)
+                lease.done(envelope)
+            member.flush()
+        (report,) = log.groups()
+        assert (report.position, report.redeliveries, report.dead_letters) == (10, 0, 0)
+
+
 def test_restart_starts_a_writer_where_none_serves(path: str) -> None:
     out("create", path)
     assert "started a writer" in out("restart", path)
@@ -315,3 +339,56 @@ def test_trim_says_what_it_deleted_and_what_holds_it_back(path: str) -> None:
     with blocking.open(path) as log:
         assert log.status().first_seq_no == gone["first_available"]
         assert log.append(b"next") == 71
+
+
+# --- ls --------------------------------------------------------------------------------------
+
+
+def listed(*arguments: str, folder: str = ".") -> dict[str, dict[str, Any]]:
+    done = run_bytes("ls", *arguments, "--json", folder=folder)
+    assert done.returncode == 0
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return {row["path"]: row for row in rows}
+
+
+def test_ls_lists_the_logs_below_a_folder_and_who_serves_them(path: str, tmp_path: Path) -> None:
+    (tmp_path / "control").write_text("a file of somebody else")
+    idle = str(tmp_path / "deep" / "down" / "idle")
+    out("create", idle)
+    with blocking.open(path) as log:
+        log.append_many([1, 2, 3])
+        found = listed(str(tmp_path))
+        assert {*found} == {path, idle}
+        assert (found[path]["is_served"], found[path]["writer_pid"]) == (True, writer_of(path))
+        assert (found[path]["first_seq_no"], found[path]["last_seq_no"]) == (1, 3)
+        assert (found[idle]["is_served"], found[idle]["last_seq_no"]) == (False, None)
+        assert {*listed(str(tmp_path / "deep"))} == {idle}
+        # Without a folder, what is served elsewhere too.
+        assert path in listed(folder=str(tmp_path / "deep"))
+    assert out("ls", str(tmp_path / "deep" / "down" / "idle")).count("idle") == 1
+    (tmp_path / "empty").mkdir()
+    assert out("ls", str(tmp_path / "empty")) == "no logs\n"
+
+
+@pytest.mark.real_starts
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_ls_shows_served_logs_to_a_user_who_may_not_open_them() -> None:
+    place = tempfile.mkdtemp(prefix="listing-")
+    os.chmod(place, 0o755)
+    path = os.path.join(place, "log")
+    with blocking.open(path) as log:
+        log.append(1)
+        done = subprocess.run(
+            [*COMMAND, "ls", place, "--json"],
+            env=ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1"},
+            cwd="/",
+            capture_output=True,
+            check=True,
+            timeout=HANGS_S,
+            user=65534,
+        )
+    end_writer(path)
+    shutil.rmtree(place)
+    row = json.loads(done.stdout)
+    assert (row["path"], row["is_served"], row["last_seq_no"]) == (path, True, None)
+    assert row["problem"] == "you may not open it: it belongs to the user root (id 0)"

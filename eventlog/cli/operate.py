@@ -27,7 +27,8 @@ from eventlog.errors import InvalidArgument, WriterUnavailable
 from eventlog.local import rendezvous
 from eventlog.local.client.launch import prepare, start_writer
 from eventlog.local.storage.control import ControlPage, check_is_log, is_log
-from eventlog.local.writer.succession import end_writer
+from eventlog.local.storage.owner import check_owner
+from eventlog.local.writer.succession import end_writer, is_of_clients
 from eventlog.terminal.printing import complain, counted, fail_with, say
 from eventlog.terminal.show import to_json
 from eventlog.terminal.sizes import bytes_of
@@ -194,29 +195,42 @@ def restart(log: LogFiles) -> None:
     """
     directory = check_directory(log, "restart")
     check_is_log(directory)
-    before, lock = end_writer(directory)
-    now = _writer_of(directory, lock)
+    before, now = _restarted(directory)
     if before is None:
         say(f"started a writer of {log}, process {now}")
     else:
         say(f"stopped the writer of {log}, process {before}; process {now} is its writer now")
 
 
-def _writer_of(directory: str, lock: rendezvous.Lock) -> int:
-    """The process that serves the log: a new one, unless there is one already."""
+def _restarted(directory: str) -> tuple[int | None, int]:
+    """The process that served the log, and the one that does now."""
+    check_owner(directory)
+    lock = rendezvous.lock_directory(directory)
     try:
-        pipe = rendezvous.connect(directory)  # a supervisor, or a client, was faster
-        if pipe is None:
-            start_writer(directory, lock.descriptor)
+        before, is_told = _look(directory)
+        if is_told:
+            lock.release()
+            _, lock = end_writer(directory)
+        # Perhaps its supervisor was faster.
+        if not is_told or _look(directory)[0] is None:
+            start_writer(directory, lock.descriptor, replaces=True)
     except BaseException:
         lock.hand_over()  # a writer that was started, and not waited for, still needs it
         raise
     lock.release()
-    pipe = pipe or rendezvous.connect(directory)
-    if pipe is None:
+    now, _ = _look(directory)
+    if now is None:
         raise WriterUnavailable(
             f"the new writer of {directory} ended at once; see {rendezvous.LOG_NAME} there",
             path=directory,
         )
+    return before, now
+
+
+def _look(directory: str) -> tuple[int | None, bool]:
+    """The process that serves the log, and whether it was told to, as by `eventlog serve`."""
+    pipe = rendezvous.connect(directory)
+    if pipe is None:
+        return None, False
     with pipe:
-        return rendezvous.peer_of(pipe)[0]
+        return rendezvous.peer_of(pipe)[0], not is_of_clients(pipe)

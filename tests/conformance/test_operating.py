@@ -36,6 +36,14 @@ async def filled(log: EventLog) -> int:
     return last + PLENTY
 
 
+@needs("counts of the writer")
+async def test_the_rate_of_now_is_that_of_the_last_five_seconds(logs: Logs) -> None:
+    async with logs.open() as log:
+        assert (await log.status()).events_per_s == 0.0
+        await log.append_many([1] * 100)
+        assert (await log.status()).events_per_s == 20.0
+
+
 # --- options ---------------------------------------------------------------------------------
 
 

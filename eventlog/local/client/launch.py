@@ -139,14 +139,16 @@ def _deleted(directory: str) -> LogDeleted:
     )
 
 
-def start_writer(directory: str, lock: int) -> None:
+def start_writer(directory: str, lock: int, *, replaces: bool = False) -> None:
     """Start a writer in the background and wait until it serves, or is killed.
+
+    One that `replaces` lets the writer that clients started leave, once it is ready itself.
 
     Raises:
         EventLogError: what it said instead.
     """
     try:
-        start = _WriterStart(directory, lock)
+        start = _WriterStart(directory, lock, ["--replaces"] * replaces)
     except (CannotStart, OSError) as error:
         raise _not_started(directory, str(error)) from error
     with start:
@@ -183,7 +185,7 @@ def _not_started(directory: str, reason: str) -> WriterUnavailable:
 class _WriterStart:
     """A writer on its way: what it answers, and what it prints instead."""
 
-    def __init__(self, directory: str, lock: int) -> None:
+    def __init__(self, directory: str, lock: int, options: list[str]) -> None:
         self.is_alive = False
         """It runs Python."""
         self.was_killed = False
@@ -199,7 +201,7 @@ class _WriterStart:
             os.close(self._channel)
             os.close(channel)
             raise
-        options = ["--detach", "--lock", str(lock), "--answer", str(channel)]
+        options = [*options, "--detach", "--lock", str(lock), "--answer", str(channel)]
         try:
             self._pid = spawn.start(
                 "eventlog.local.writer.__main__",

@@ -163,8 +163,11 @@ class Server:
             logger.exception("dropped a peer after an error of ours")
         finally:
             self._pipes.discard(pipe)
-            self.actor.forget_peer(pipe)
-            self.flush()  # what it had goes to others at once
+            # When this writer ends, nobody has left: members keep what they have, and go on with
+            # it at the next writer, which also finds out who is gone.
+            if not self.nursery.cancel_scope.cancel_called:
+                self.actor.forget_peer(pipe)
+                self.flush()  # what it had goes to others at once
             with trio.CancelScope(shield=True):
                 await pipe.aclose()
             self._note_change()

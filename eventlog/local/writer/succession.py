@@ -75,7 +75,7 @@ def become_writer(
                 if replaces and _stands_down(other, directory):
                     return _follow(directory)
                 held.release()
-                if replaces and _is_of_clients(other):
+                if replaces and is_of_clients(other):
                     _end_older(other, directory)
                 elif not waits:
                     raise _already_served(other, directory)
@@ -111,14 +111,14 @@ def end_writer(directory: str) -> tuple[int | None, Lock]:
                     _lock_of_writer(directory).release()
                     return ended, held
                 held.release()
-                is_of_clients = _is_of_clients(other)
+                is_told = not is_of_clients(other)
                 if not pid:
                     raise _out_of_sight(directory)
                 _end_older(other, directory)
         except BaseException:
             held.release()
             raise
-        if not is_of_clients:
+        if is_told:
             return ended, rendezvous.lock_directory(directory)
     raise WriterUnavailable(
         f"programs of an earlier release start a writer of the log {directory} as often as one is"
@@ -171,7 +171,7 @@ def _stands_down(pipe: socket.socket, directory: str) -> bool:
     return False
 
 
-def _is_of_clients(pipe: socket.socket) -> bool:
+def is_of_clients(pipe: socket.socket) -> bool:
     """Whether the writer at the other end, which does not leave when asked, was not told to serve.
 
     Its command line says so; the process of another PID namespace has none that could be seen.
