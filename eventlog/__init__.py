@@ -21,7 +21,7 @@ import os
 from typing import TYPE_CHECKING
 
 from eventlog.api.positions import ConsumerState, SeekPosition
-from eventlog.config import AskedOptions, Durability, GroupOrdering, OnFull, Retention
+from eventlog.config import AskedOptions, Durability, GroupOrdering, LogOptions, OnFull, Retention
 from eventlog.errors import (
     CorruptLog,
     EventLogError,
@@ -40,6 +40,7 @@ from eventlog.errors import (
     LogFull,
     LogInUse,
     LogNotFound,
+    NotAcknowledged,
     NotALog,
     NotFlushed,
     NotSupported,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
         MemberReport,
     )
     from eventlog.api.log import EventLog
+    from eventlog.api.operated import Trimmed
     from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
     from eventlog.api.statistics import (
         LogStatistics,
@@ -118,12 +120,14 @@ __all__ = [
     "LogFull",
     "LogInUse",
     "LogNotFound",
+    "LogOptions",
     "LogStatistics",
     "LogStatus",
     "ManyHandle",
     "Member",
     "MemberReport",
     "NotALog",
+    "NotAcknowledged",
     "NotFlushed",
     "NotSupported",
     "OnFull",
@@ -137,6 +141,7 @@ __all__ = [
     "StaleLease",
     "StorageFailed",
     "StreamStatistics",
+    "Trimmed",
     "UnknownFormat",
     "UnsupportedFileSystem",
     "WriterStatistics",
@@ -163,6 +168,7 @@ _LAZY = {
     "Member": "eventlog.api.group",
     "MemberReport": "eventlog.api.group",
     "LogStatus": "eventlog.api.status",
+    "Trimmed": "eventlog.api.operated",
     "ManyHandle": "eventlog.api.publisher",
     "Publisher": "eventlog.api.publisher",
     "PublisherStatistics": "eventlog.api.statistics",
@@ -182,6 +188,7 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     max_event_bytes: int | None = None,
     retry_s: float | None = None,
     lease_s: float | None = None,
+    start_writer: bool = True,
     user: str | None = None,
     password: str | None = None,
     token: str | None = None,
@@ -204,7 +211,9 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     `lease_s`: a member of a group, opened through this handle, of which the server hears nothing
     for so many seconds is dead, and others get its events; 30 by default. `user`,
     `password` and `token` (of NATS) go before what the address or the environment says, and are in
-    no path, `repr` or error. All of these are options of this handle, not of the log.
+    no path, `repr` or error. `start_writer=False` is for a directory whose writer somebody else
+    runs: this handle starts none. Reading needs none; what needs one is `WriterUnavailable` while
+    none serves the log. All of these are options of this handle, not of the log.
 
     Raises:
         WrongEventLoop: neither trio nor asyncio is running.
@@ -224,6 +233,7 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
         max_event_bytes=max_event_bytes,
         retry_s=retry_s,
         lease_s=lease_s,
+        start_writer=None if start_writer is True else start_writer,
         user=user,
         password=password,
         token=token,

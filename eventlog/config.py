@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
@@ -184,6 +185,17 @@ class LogOptions:
         """The largest frame that the two ends of a pipe accept."""
         return self.segment_bytes + FRAME_OVERHEAD_BYTES
 
+    def changed(self, asked: AskedOptions) -> LogOptions:
+        """The options after a change of those that are given.
+
+        Raises:
+            InvalidConfig: one of them is fixed when the log is made.
+        """
+        for name in asked.given:
+            if name not in CHANGEABLE:
+                raise InvalidConfig(f"{name} of a log stays as it was made; make another log")
+        return replace(self, **{name: getattr(asked, name) for name in asked.given})
+
     def to_dict(self) -> dict[str, Any]:
         """The stored form."""
         return {
@@ -227,6 +239,8 @@ class AskedOptions:
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     """User, password and token for a server; they go before the address, and are shown nowhere."""
+    start_writer: bool | None = None
+    """`False`: this handle starts no writer; not stored with the log."""
 
     def __post_init__(self) -> None:
         """Check each value by itself.
@@ -252,6 +266,8 @@ class AskedOptions:
                 raise InvalidConfig(f"max_event_bytes={self.max_event_bytes}; give 1 or more")
         _check_seconds("retry_s", self.retry_s, 0)
         _check_seconds("lease_s", self.lease_s, LEASE_S_MIN)
+        if self.start_writer is not None and not isinstance(self.start_writer, bool):
+            raise InvalidArgumentType("start_writer is True or False")
         for name in CREDENTIALS:
             _check_credential(name, getattr(self, name))
 
@@ -260,30 +276,65 @@ class AskedOptions:
         """The names of the options that were given."""
         return [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Those that were given and that the log has, as a message carries them."""
+        given = {name: getattr(self, name) for name in self.given if name not in _OF_HANDLES}
+        if self.retention is not None:
+            given["retention"] = self.retention.to_dict()
+        return given
+
+    @classmethod
+    def from_dict(cls, said: dict[str, Any]) -> AskedOptions:
+        """The inverse of `to_dict`.
+
+        Raises:
+            InvalidConfig: no log can have them.
+        """
+        try:
+            kept = said.get("retention")
+            asked = said if kept is None else {**said, "retention": Retention.from_dict(kept)}
+            return cls(**asked)
+        except (ArithmeticError, LookupError, TypeError) as error:
+            raise InvalidConfig(f"options that no log can have: {error}") from error
+
     def of_handles(self) -> dict[str, Any]:
         """Those that were given and that each handle has for itself."""
         return {name: getattr(self, name) for name in self.given if name in _OF_HANDLES}
 
-    def check_against(self, stored: LogOptions, path: str) -> None:
+    def check_against(
+        self, stored: LogOptions, path: str, changed: Collection[str] = ()
+    ) -> list[str]:
         """Refuse options that contradict the ones that the log at `path` was made with.
+
+        Those that were `changed` since are none of the caller's fault; he gets a sentence for each.
 
         Raises:
             InvalidConfig: naming the option, the stored value and the one asked for.
         """
+        differing: list[str] = []
         for name in self.given:
-            if name in _OF_HANDLES:
+            asked, has = getattr(self, name), getattr(stored, name, None)
+            if name in _OF_HANDLES or asked == has:
                 continue
-            asked, has = getattr(self, name), getattr(stored, name)
-            if asked != has:
+            if name not in changed:
+                way = ", or change it with `log.configure`" * (name in CHANGEABLE)
                 raise InvalidConfig(
                     f"the log {path} was made with {name}={has!r}, and {name}={asked!r} was asked"
-                    f" for; open it without {name}, or with the value that it has",
+                    f" for; open it without {name}, or with the value that it has{way}",
                     path=path,
                 )
+            differing.append(
+                f"the log {path} was configured with {name}={has!r} since it was made, and"
+                f" {name}={asked!r}, which was asked for, changes nothing; leave it out, or use"
+                " `log.configure`"
+            )
+        return differing
 
 
+CHANGEABLE: Final = ("retention", "on_full")
+"""Options of a log that can be changed after it is made."""
 CREDENTIALS: Final = ("user", "password", "token")
-_OF_HANDLES: Final = frozenset({"retry_s", "lease_s", *CREDENTIALS})
+_OF_HANDLES: Final = frozenset({"retry_s", "lease_s", "start_writer", *CREDENTIALS})
 """Options that are not the log's, so that each handle may have other ones."""
 
 

@@ -13,7 +13,8 @@ the caller's code      `InvalidEvent`, `EventTooLarge`, `InvalidName`, `InvalidA
                        `NotSupported`, `WrongExpectation`
 whoever chose the path `LogNotFound`, `NotALog`, `PermissionDenied`, `UnsupportedFileSystem`
 whoever runs it        `LogFull`, `NotFlushed`, `WriterUnavailable`, `LogInUse`,
-                       `LogDeleted`, `StorageFailed`, `UnknownFormat`, `CorruptLog`
+                       `LogDeleted`, `StorageFailed`, `UnknownFormat`, `CorruptLog`,
+                       `NotAcknowledged`
 the consumer           `EventsTruncated`, `EventTypeMismatch`, `StaleLease`
 a peer on a pipe       `ProtocolError`
 =====================  ==================================================================
@@ -42,6 +43,7 @@ __all__ = [
     "LogInUse",
     "LogNotFound",
     "NotALog",
+    "NotAcknowledged",
     "NotFlushed",
     "NotSupported",
     "PermissionDenied",
@@ -216,6 +218,13 @@ class NotFlushed(EventLogError):
 
 class WriterUnavailable(EventLogError):
     """No writer serves the log and none could be started; the message quotes the writer's error."""
+
+
+class NotAcknowledged(EventLogError):
+    """A trim would delete events that `consumer` has not acknowledged, from `seq_no` on.
+
+    Nothing was deleted; `force` deletes them.
+    """
 
 
 class LogInUse(EventLogError):

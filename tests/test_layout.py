@@ -4,7 +4,14 @@ from types import ModuleType
 
 import pytest
 
-from eventlog.local.storage import control, format, key_index, members, offsets  # noqa: A004
+from eventlog.local.storage import (
+    changed_options,
+    control,
+    format,  # noqa: A004 - its name
+    key_index,
+    members,
+    offsets,
+)
 from eventlog.local.storage.layout import Field, Layout
 
 LAYOUTS: list[tuple[ModuleType, Layout]] = [
@@ -15,6 +22,7 @@ LAYOUTS: list[tuple[ModuleType, Layout]] = [
     (key_index, key_index.SLOT),
     (key_index, key_index.ENTRY),
     (control, control.CONTROL),
+    (changed_options, changed_options.CHANGES),
     (offsets, offsets.HEADER),
     (offsets, offsets.SLOT),
     (members, members.PAGE),

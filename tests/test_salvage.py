@@ -18,8 +18,8 @@ from eventlog import blocking
 from eventlog.errors import EventLogError, StorageFailed
 from eventlog.local import rendezvous
 from eventlog.local.groups.stored import read_dead_letters
-from eventlog.local.storage.control import ControlPage, boot_word
-from eventlog.local.storage.identity import boot_id
+from eventlog.local.storage.control import ControlPage
+from eventlog.local.storage.identity import boot_id, boot_word
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.salvage import doubtful

@@ -36,6 +36,7 @@ words = st.text(max_size=20)
 fields = st.dictionaries(st.text(max_size=5), numbers | st.text(max_size=5), max_size=3)
 strategies: dict[type, st.SearchStrategy[Any]] = {
     int: numbers,
+    bool: st.booleans(),
     str: words,
     bytes: st.binary(max_size=40),
     memoryview: st.binary(max_size=40),

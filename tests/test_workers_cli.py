@@ -22,12 +22,13 @@ from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.wire.group_messages import FailDelivery
 from eventlog.terminal.positions import moment_of
+from eventlog.terminal.sizes import bytes_of
 from eventlog.testing import batch_of, open_storage
 from tests.commands import run_bytes
 from tests.groups.world import pack_letter
 from workers.cli import app
 from workers.cli.changes import changed, snapshot
-from workers.cli.show import Rate, bytes_of
+from workers.cli.show import Rate
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {

@@ -4,6 +4,7 @@
 `log`                a log, for trio and asyncio
 `event_stream`       what its readers hold: a stream, and a range of stored events
 `log_of_groups`      its part that is about groups
+`operated`           its part that is about options and what is kept
 `publisher`          its publishers
 `blocking_log`       the same without an event loop
 `group`              groups, members, leases, dead letters and reports, in both colours

@@ -15,6 +15,7 @@ from eventlog.api.group import BlockingMember as Member
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.latest import blocking_latest_of, filter_of_key
 from eventlog.api.log import EventLog as AsyncEventLog
+from eventlog.api.operated import OperatedBlockingLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.refusals import no_groups, no_statistics
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
@@ -125,7 +126,7 @@ class EventStream(ABC):
         raise no_statistics()
 
 
-class EventLog(ABC):
+class EventLog(OperatedBlockingLog):
     """See `eventlog.EventLog`: every method promises the same, and waits by blocking its thread."""
 
     @property

@@ -21,6 +21,7 @@ from eventlog.api.arguments import Bounds, check_follow
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.latest import filter_of_key, latest_of
 from eventlog.api.log_of_groups import LogOfGroups
+from eventlog.api.operated import OperatedLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.publisher import Publisher
 from eventlog.api.refusals import no_statistics
@@ -38,7 +39,7 @@ from eventlog.event.payload import DELETION
 from eventlog.event.texts import check_key
 
 
-class EventLog(LogOfGroups):
+class EventLog(OperatedLog, LogOfGroups):
     """A persistent, ordered, replayable log; `async with` opens it, else calls are `LogClosed`."""
 
     @property

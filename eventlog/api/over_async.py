@@ -32,6 +32,7 @@ from eventlog.api.event_stream import EventRange as AsyncEventRange
 from eventlog.api.event_stream import EventStream as AsyncEventStream
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
+from eventlog.api.operated import Trimmed
 from eventlog.api.over_async_groups import GroupOverAsync
 from eventlog.api.portal import Portal
 from eventlog.api.positions import ConsumerState, SeekPosition
@@ -47,7 +48,9 @@ from eventlog.config import (
     MAX_DELIVERIES_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
+    AskedOptions,
     GroupOrdering,
+    LogOptions,
 )
 from eventlog.errors import LogClosed
 from eventlog.event.envelope import EventEnvelope
@@ -205,6 +208,16 @@ class LogOverAsync(EventLog):
     def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         number: int = self._portal.call(self._log.drop_dead, group, seq_nos)
         return number
+
+    # --- operating ---------------------------------------------------------------------------
+
+    def _configure(self, asked: AskedOptions) -> LogOptions:
+        options: LogOptions = self._portal.call(self._log._configure, asked)
+        return options
+
+    def _trim(self, position: SeekPosition, *, force: bool) -> Trimmed:
+        trimmed: Trimmed = self._portal.call(self._log._trim, position, force=force)
+        return trimmed
 
     # --- looking -----------------------------------------------------------------------------
 

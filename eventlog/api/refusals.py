@@ -8,6 +8,7 @@ from eventlog.errors import (
     InvalidArgument,
     LogClosed,
     LogFull,
+    NotAcknowledged,
     NotSupported,
     SequenceOutOfRange,
     WrongExpectation,
@@ -145,6 +146,27 @@ def group_mismatch(
         f" max_deliveries={max_deliveries}; give the same, or wait until they have left",
         path=path,
         consumer=name,
+    )
+
+
+def no_operation(what: str, path: str) -> NotSupported:
+    """The error of an engine that cannot do something to its logs."""
+    return NotSupported(
+        f"the engine of the log {path} has no `{what}`; use the tools of its server",
+        path=path,
+        option=what,
+    )
+
+
+def not_acknowledged(path: str, consumer: str, seq_no: int, last: int) -> NotAcknowledged:
+    """The error for a trim that would delete what a consumer has not acknowledged."""
+    return NotAcknowledged(
+        f"the events up to {last} of the log {path} cannot go: the consumer {consumer!r} has not"
+        f" acknowledged event {seq_no}; acknowledge, forget the consumer, or force it. Nothing is"
+        " deleted",
+        path=path,
+        consumer=consumer,
+        seq_no=seq_no,
     )
 
 

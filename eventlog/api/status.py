@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from eventlog.config import Durability
+
+RATE_S: Final = 5.0
+"""A rate of now is that of the last so many seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,5 +32,7 @@ class LogStatus:
     durability: Durability
     max_event_bytes: int
     """The largest event that it takes: payload, key and headers, packed."""
+    events_per_s: float | None
+    """Stored in each of the last five seconds; `None` on a server, whose clock is another one."""
     connections: int
     """Pipes to the writer, from all processes; this call's own is one of them."""

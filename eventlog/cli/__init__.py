@@ -11,12 +11,16 @@
 `mirror`       mirror, compare
 `backup`       backup
 `doctor`       doctor
+`listing`      ls
 `serve`        a writer in the foreground
+`operate`      create, delete, stop, restart
+`configure`    config, trim
 `metrics`      the option `--metrics`
 `top`          what logs do now
 `ui`           the same as a page
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log
+`log_options`  options of a log, given and shown
 `lines`        an envelope as a line; the template of `tail --format`
 `streams`      standard input and output in UTF-8, open or not
 =============  ==========================================================

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
+from eventlog.api.waiting import warn_of_options
 from eventlog.cli.address import check_directory
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.metrics import Metrics, metrics_at
@@ -59,7 +60,7 @@ def serve(
     prepare(directory, asked)
     control = ControlPage(directory)
     try:
-        asked.check_against(control.options, directory)
+        warn_of_options(asked.check_against(control.options, directory, control.changed_options))
     finally:
         control.close()
     with metrics_at(directory, metrics):

@@ -224,3 +224,9 @@ class Client:
     def delete_before(self, topic: str, offset: int) -> None:
         """Have the broker delete what is before an offset, some time."""
         self._admin.delete_records([TopicPartition(topic, PARTITION, offset)])
+
+    async def deleted_before(self, topic: str, offset: int) -> None:
+        """Have the broker delete what is before an offset, now."""
+        partition = TopicPartition(topic, PARTITION, offset)
+        asked = self._admin.delete_records([partition], request_timeout=CALL_S)
+        await self.answer(asked[partition])

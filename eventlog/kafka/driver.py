@@ -153,6 +153,10 @@ class KafkaDriver:
             found = await self._client.offset(self._topic, OffsetSpec.latest())
         return found + 1
 
+    async def trim(self, before: int) -> None:
+        """See `DriverThatTrims`."""
+        await self._client.deleted_before(self._topic, before - 1)
+
     # --- consumers ---------------------------------------------------------------------------
 
     @property

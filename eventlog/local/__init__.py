@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from eventlog.config import AskedOptions
 
 NAME = "local"
-OPTIONS = frozenset({"durability", "retention", "on_full", "segment_bytes", "max_event_bytes"})
+OPTIONS = frozenset(
+    {
+        *("durability", "retention", "on_full", "segment_bytes", "max_event_bytes"),
+        "start_writer",
+    }
+)
 
 
 def open_log(address: str, asked: AskedOptions) -> EventLog:

@@ -19,6 +19,7 @@ from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
+from eventlog.api.operated import Trimmed
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.statistics import LogStatistics
 from eventlog.api.status import LogStatus
@@ -30,6 +31,7 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     GroupOrdering,
+    LogOptions,
 )
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
@@ -79,7 +81,7 @@ class BlockingLocalEventLog(EventLog):
         return self._handle.path
 
     def for_event_loop(self) -> AsyncEventLog:
-        return open_log(self.path, AskedOptions())
+        return open_log(self.path, AskedOptions(**self._handle.asked.of_handles()))
 
     def close(self) -> None:
         if self._handle.generation == forks.generation:
@@ -234,6 +236,14 @@ class BlockingLocalEventLog(EventLog):
 
     def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return self._requests.run(calls.end_dead(DropDead, group, seq_nos))
+
+    # --- operating ---------------------------------------------------------------------------
+
+    def _configure(self, asked: AskedOptions) -> LogOptions:
+        return self._requests.run(calls.configure(self._handle, asked))
+
+    def _trim(self, position: SeekPosition, *, force: bool) -> Trimmed:
+        return self._requests.run(calls.trim(self._handle, position, force=force))
 
     # --- looking -----------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, Group, GroupReport
 from eventlog.api.log import EventLog
 from eventlog.api.loops import LoopOwner
+from eventlog.api.operated import Trimmed
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.publisher import Publisher
 from eventlog.api.publisher_block import publisher_block
@@ -40,6 +41,7 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     GroupOrdering,
+    LogOptions,
 )
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys, stored_before
@@ -81,6 +83,9 @@ class LocalEventLog(EventLog):
     @property
     def path(self) -> str:
         return self._handle.path
+
+    def opening(self) -> tuple[str, dict[str, Any]]:
+        return self.path, self._handle.asked.of_handles()
 
     async def open(self) -> None:
         self._opening = opening = self._opening or anyio.Lock()
@@ -274,6 +279,14 @@ class LocalEventLog(EventLog):
 
     async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return await self._run(calls.end_dead(DropDead, group, seq_nos))
+
+    # --- operating ---------------------------------------------------------------------------
+
+    async def _configure(self, asked: AskedOptions) -> LogOptions:
+        return await self._run(calls.configure(self._handle, asked))
+
+    async def _trim(self, position: SeekPosition, *, force: bool) -> Trimmed:
+        return await self._run(calls.trim(self._handle, position, force=force))
 
     # --- looking -----------------------------------------------------------------------------
 

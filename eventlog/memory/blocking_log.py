@@ -20,6 +20,7 @@ from eventlog.api.blocking_log import (
 from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
+from eventlog.api.operated import Trimmed
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -43,6 +44,7 @@ from eventlog.config import (
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
+    LogOptions,
 )
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
@@ -191,6 +193,12 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
 
     def forget(self, consumer: str) -> None:
         self.log.forget(check_name(consumer))
+
+    def _configure(self, asked: AskedOptions) -> LogOptions:
+        return self.log.configure(asked)
+
+    def _trim(self, position: SeekPosition, *, force: bool) -> Trimmed:
+        return self.log.trim(position, force=force)
 
     def status(self) -> LogStatus:
         return self.log.status()

@@ -10,6 +10,7 @@ from eventlog.api import forks
 from eventlog.api.expectation import Expectation
 from eventlog.api.refusals import closed, not_opened
 from eventlog.api.statistics import Counters, PublisherStatistics
+from eventlog.api.waiting import warn_of_options
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import (
     InvalidArgumentType,
@@ -35,7 +36,7 @@ def find_log(prefix: str, name: str, asked: AskedOptions) -> MemoryLog:
         if path not in _named:
             _named[path] = MemoryLog(path, LogOptions.of(asked))
         log = _named[path]
-    asked.check_against(log.options, path)
+    warn_of_options(asked.check_against(log.options, path, log.changed_options))
     return log
 
 

@@ -15,6 +15,7 @@ from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog
 from eventlog.api.loops import LoopOwner, call_in_this_loop
+from eventlog.api.operated import Trimmed
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -40,6 +41,7 @@ from eventlog.config import (
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
+    LogOptions,
 )
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
@@ -223,6 +225,12 @@ class InMemoryEventLog(GroupsForLoops, EventLog):
 
     async def forget(self, consumer: str) -> None:
         self.log.forget(check_name(consumer))
+
+    async def _configure(self, asked: AskedOptions) -> LogOptions:
+        return self.log.configure(asked)
+
+    async def _trim(self, position: SeekPosition, *, force: bool) -> Trimmed:
+        return self.log.trim(position, force=force)
 
     async def status(self) -> LogStatus:
         return self.log.status()

@@ -17,6 +17,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 from uuid import UUID
 
@@ -24,13 +25,14 @@ import msgspec
 
 from eventlog.api.arguments import Bounds
 from eventlog.api.expectation import Expectation
+from eventlog.api.operated import Trimmed
 from eventlog.api.positions import ConsumerState, SeekPosition
-from eventlog.api.refusals import full_by_retention, truncated
+from eventlog.api.refusals import full_by_retention, not_acknowledged, truncated
 from eventlog.api.statistics import Counters, WriterStatistics
-from eventlog.api.status import LogStatus
+from eventlog.api.status import RATE_S, LogStatus
 from eventlog.api.times import LogClock, first_at
-from eventlog.config import LogOptions
-from eventlog.errors import CorruptLog, SequenceOutOfRange
+from eventlog.config import AskedOptions, LogOptions
+from eventlog.errors import CorruptLog, LogFull, SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope, datetime_of
 from eventlog.event.filters import EventFilter, unpack_matching
 from eventlog.event.record_batch import (
@@ -100,6 +102,8 @@ class MemoryLog:
         self.path = path
         self.log_id = UUID(bytes=os.urandom(16))
         self.options = options
+        self.changed_options = set[str]()
+        """Names of those that were changed since the log was made."""
         self.last = 0
         self.handles = 0
         self.version = 0
@@ -200,6 +204,39 @@ class MemoryLog:
     def bytes(self) -> int:
         """The size of all that is stored."""
         return sum(len(batch.packed.payload) for batch in self._batches)
+
+    # --- operating ---------------------------------------------------------------------------
+
+    def configure(self, asked: AskedOptions) -> LogOptions:
+        """Change the options that are given."""
+        with self._lock:
+            if asked.given:
+                self.options = self.options.changed(asked)
+                self.changed_options.update(asked.given)
+                with suppress(LogFull):
+                    self.make_room(0)
+                self._changed()
+            return self.options
+
+    def trim(self, position: SeekPosition, *, force: bool) -> Trimmed:
+        """Delete whole batches before the position.
+
+        Raises:
+            NotAcknowledged: a consumer still needs one of them.
+        """
+        with self._lock:
+            before, first = self.resolve(position, ""), self.first_available
+            goes = [batch for batch in self._batches if batch.last_seq_no < before]
+            behind = self.last_consumer()
+            if goes and not force and behind is not None and behind[1] <= goes[-1].last_seq_no:
+                raise not_acknowledged(self.path, *behind, goes[-1].last_seq_no)
+            del self._batches[: len(goes)]
+            if goes:
+                self.groups.pass_deleted()
+                self._changed()
+            return Trimmed(
+                deleted=self.first_available - first, first_available=self.first_available
+            )
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -340,6 +377,10 @@ class MemoryLog:
                 connections=self.handles,
             )
 
+    def _events_per_s(self) -> float:
+        since = self._clock.now() - int(RATE_S * 1e9)
+        return (self.last + 1 - self.find_time(since)) / RATE_S
+
     def status(self) -> LogStatus:
         """The log at this moment."""
         with self._lock:
@@ -353,6 +394,7 @@ class MemoryLog:
                 bytes=self.bytes,
                 segments=len(self._batches),
                 durability=self.options.durability,
+                events_per_s=self._events_per_s(),
                 connections=self.handles,
                 max_event_bytes=self.options.max_event_bytes,
             )

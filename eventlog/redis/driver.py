@@ -30,7 +30,7 @@ ATOMIC_BYTES_MAX: Final = 1 * MIB
 RECORD_BYTES_MAX: Final = 64 * MIB
 """The server's own limit for one value, proto-max-bulk-len, is 512 MiB unless it is set."""
 
-LOG_SCRIPTS: Final = frozenset({"append", "state", "find_time"})
+LOG_SCRIPTS: Final = frozenset({"append", "state", "find_time", "trim"})
 """They do not need lua/groups.lua."""
 
 
@@ -181,6 +181,11 @@ class RedisDriver:
         """The first event stored at or after that time; one past the last if there is none."""
         answer = await self.run("find_time", self.keys(), -(-time_ns // 1000))
         return int(answer[1])
+
+    async def trim(self, before: int) -> None:
+        """Delete the events before that one, a part of them in each step."""
+        while before > 1 and int((await self.run("trim", self.keys(), before))[1]):
+            pass
 
     # --- consumers ---------------------------------------------------------------------------
 

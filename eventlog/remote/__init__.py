@@ -19,6 +19,7 @@ number is the server's own.
 `pipeline`      batches of one producer, several on their way at once
 `publisher`     publishers
 `stream`        streams and ranges
+`trimming`      deleting the oldest events, where the driver can
 `group`         groups
 `group_state`   what a server knows of a group, where the driver keeps that; pure
 `numbers`       sets of sequence numbers; pure

@@ -170,6 +170,13 @@ class Driver(Protocol):
         """Remove a consumer, and the group of its name."""
 
 
+class DriverThatTrims(Driver, Protocol):
+    """A driver that can delete the oldest events."""
+
+    async def trim(self, before: int) -> None:
+        """Delete the events before that one, which is there or the next one to come."""
+
+
 # --- groups ----------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from eventlog.api.batches import ManyBatches
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.log import EventLog
+from eventlog.api.operated import Trimmed
 from eventlog.api.positions import (
     ConsumerState,
     SeekPosition,
@@ -27,6 +28,7 @@ from eventlog.api.refusals import (
     beyond_the_last,
     closed,
     never_synced,
+    no_operation,
     not_opened,
     not_supported,
 )
@@ -39,6 +41,7 @@ from eventlog.config import (
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
+    LogOptions,
 )
 from eventlog.errors import SequenceOutOfRange
 from eventlog.event.envelope import datetime_of
@@ -51,6 +54,7 @@ from eventlog.remote.producing import Batch, Producer, deliver
 from eventlog.remote.publisher import RemotePublisher
 from eventlog.remote.record import ManyRecords
 from eventlog.remote.stream import RemoteStream, read_from
+from eventlog.remote.trimming import trim
 
 
 class RemoteEventLog(GroupsOfRemote, EventLog):
@@ -260,6 +264,16 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
             for name, one in sorted(found.items())
         ]
 
+    # --- operating ---------------------------------------------------------------------------
+
+    async def _configure(self, asked: AskedOptions) -> LogOptions:
+        if asked.given:
+            raise no_operation("configure", self.path)
+        return (await self.ready()).options
+
+    async def _trim(self, position: SeekPosition, *, force: bool) -> Trimmed:
+        return await trim(await self.ready(), position, force=force)
+
     # --- the log itself ----------------------------------------------------------------------
 
     async def synced(self, seq_no: int | None = None) -> None:
@@ -300,6 +314,7 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
             bytes=state.bytes,
             segments=1,
             durability=durability,
+            events_per_s=None,
             connections=1,
             max_event_bytes=handle.options.max_event_bytes,
         )

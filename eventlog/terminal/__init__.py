@@ -6,5 +6,6 @@
 `positions`  text as positions and times: the one reader of them
 `fields`     the fields of an envelope by name; pure
 `where`      expressions over them: `tail --where`; pure
+`sizes`      text as sizes, spans of time, and yes or no
 ===========  =================================================================
 """

@@ -37,6 +37,8 @@ Ability = Literal[
     "large events",  # of 16 MiB
     "conditional appends",  # `expect=`
     "conditional on the last event",  # `expect_last=`
+    "changed options",  # `configure` changes retention and what a full log does
+    "trimming",  # the oldest events can be deleted by their numbers
 ]
 
 EVERY_FLAVOUR = frozenset({"trio", "asyncio", "blocking"})
@@ -92,6 +94,7 @@ _LACKS_ON_SERVERS: dict[Ability, str] = {
     "bounds at the call": "a call that does not wait cannot ask a server",
     "segments": "a server stores each event by itself",
     "conditional appends": "a server does not know the last event of a key",
+    "changed options": "a stream is set with the tools of its server",
 }
 
 
@@ -137,6 +140,8 @@ BACKENDS = (
             "counts of the writer": _ON_SERVER,
             "bounds at the call": "a call that does not wait cannot ask a server",
             "segments": "a server stores each event by itself",
+            "changed options": "a stream is set with the tools of its server",
+            "trimming": "its driver has no such call",
             "private logs": "all handles of an address have one log",
             "conditional appends": "its records have no keys that it knows",
         },
@@ -168,6 +173,7 @@ BACKENDS = (
             "waiting for room": "a stream deletes what is over its limit, whoever needs it",
             "sync": "a client cannot tell what the server syncs",
             "large events": "a message is at most 1 MiB, unless the server is set otherwise",
+            "trimming": "its streams deny it, so that nobody deletes an event by mistake",
         },
         slow=EVERY_FLAVOUR,
         ignores=frozenset({"segment_bytes"}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
@@ -31,6 +32,7 @@ from eventlog.api.group import (
     MemberReport,
     OnRefused,
 )
+from eventlog.api.operated import Trimmed
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
@@ -38,6 +40,7 @@ from eventlog.config import (
     FLUSH_S_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
     PUBLISHER_BATCH_BYTES_DEFAULT,
+    LogOptions,
 )
 from eventlog.errors import LogClosed
 from eventlog.event.envelope import EventEnvelope
@@ -389,6 +392,12 @@ class ThreadedEventLog(EventLog):
 
     async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return await self._threads.run(self.blocking.drop_dead, group, seq_nos)
+
+    async def configure(self, **options: Any) -> LogOptions:
+        return await self._threads.run(self.blocking.configure, **options)
+
+    async def trim(self, before: int | datetime, *, force: bool = False) -> Trimmed:
+        return await self._threads.run(self.blocking.trim, before, force=force)
 
     async def synced(self, seq_no: int | None = None) -> None:
         await self._threads.run(self.blocking.synced, seq_no)

@@ -16,8 +16,8 @@ from eventlog.cli.metrics import Metrics, metrics_at
 from eventlog.cli.streams import utf8
 from eventlog.system import absolute_path
 from eventlog.terminal.positions import PLACES, position_of
+from eventlog.terminal.sizes import bytes_of
 from workers.cli.app import app
-from workers.cli.show import bytes_of
 from workers.options import DEFAULTS
 
 EXAMPLES = """

@@ -1,36 +1,21 @@
-"""Statistics, groups and dead letters as text, and text as sizes. Pure."""
+"""Statistics, groups and dead letters as text. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import deque
 from datetime import datetime
 from typing import Any, Final
 
 from rich.table import Table
 
-from eventlog import DeadLetter, GroupReport, InvalidArgument
+from eventlog import DeadLetter, GroupReport
 from eventlog.terminal.printing import cell
 from eventlog.terminal.show import plain_event
 from workers.stats import PoolStats
 
 RATE_S: Final = 5.0
 """The rate is that of the last so many seconds."""
-UNITS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-
-
-def bytes_of(text: str) -> int:
-    """A size: `500000000`, `500M` and `500MiB` (of 1024), `500MB` (of 1000).
-
-    Raises:
-        InvalidArgument: it is none.
-    """
-    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*([KMGT]?)(I?B)?", text.strip().upper())
-    if match is None or float(match[1]) == 0:
-        raise InvalidArgument(f"{text!r} is no size: give bytes, or such as 500M, 1.5GiB or 500MB")
-    unit = 1000 if match[3] == "B" else 1024
-    return int(float(match[1]) * unit ** UNITS[match[2]])
 
 
 class Rate:

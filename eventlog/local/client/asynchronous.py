@@ -28,7 +28,7 @@ from eventlog.local.client.conversations import (
     Steps,
 )
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.launch import find_or_start
+from eventlog.local.client.launch import find_for
 from eventlog.local.client.requests import Requests
 from eventlog.local.client.staging import drop_descriptors, received
 from eventlog.local.client.unsent import Unsent
@@ -100,7 +100,7 @@ class AsyncPipe:
         lock, found, is_abandoned = threading.Lock(), list[socket.socket](), threading.Event()
 
         def find() -> None:
-            pipe = find_or_start(self._path)
+            pipe = find_for(self.channel)
             with lock:
                 if is_abandoned.is_set():
                     pipe.close()
@@ -188,7 +188,7 @@ class AsyncPipe:
 
     def close(self) -> None:
         """Close the pipe for good: who still waits in it gets `LogClosed`."""
-        self._is_closed = True
+        self._is_closed = self.channel.is_closed = True
         self._hang_up()
 
     def _hang_up(self) -> None:

@@ -12,11 +12,13 @@ gets. A shell (`asynchronous`, `threads`) performs:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final, NamedTuple, TypeVar
 
 from eventlog.api.arguments import check_numbers
 from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.operated import Trimmed
 from eventlog.api.positions import SeekPosition, check_name, check_seq_no
 from eventlog.api.statistics import (
     LogStatistics,
@@ -25,6 +27,8 @@ from eventlog.api.statistics import (
     statistics_of,
 )
 from eventlog.api.status import LogStatus
+from eventlog.config import AskedOptions, LogOptions
+from eventlog.errors import WriterUnavailable
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups.ranges import ranges_of
 from eventlog.local.groups.stored import read_dead_letters, read_groups
@@ -32,11 +36,13 @@ from eventlog.local.wire.group_messages import DropDead, RetryDead
 from eventlog.local.wire.messages import (
     Ack,
     AwaitSynced,
+    Configure,
     Forget,
     Request,
     Seek,
     Statistics,
     Status,
+    Trim,
 )
 
 RANGES_AT_ONCE: Final = 1024
@@ -66,8 +72,8 @@ Call = Generator[Ask | Work | Pause, Any, Result]
 
 
 def reach_writer(handle: LocalHandle) -> Call[int]:
-    """How many are connected; a log that only can be read has no writer to ask."""
-    if not handle.can_write:
+    """How many are connected; 0 if there is no writer to ask, and none is started."""
+    if not handle.may_ask:
         return 0
     report = yield Ask(Status)
     connections: int = report.connections
@@ -81,7 +87,7 @@ def status(handle: LocalHandle) -> Call[LogStatus]:
 
 def statistics(handle: LocalHandle, own: PublisherStatistics) -> Call[LogStatistics]:
     """What the handle's own appends have counted, and what the writer has."""
-    report = (yield Ask(Statistics)) if handle.can_write else None
+    report = (yield Ask(Statistics)) if handle.may_ask else None
     return log_statistics(own, None if report is None else statistics_of(report.numbers))
 
 
@@ -107,6 +113,35 @@ def seek(handle: LocalHandle, consumer: str, position: SeekPosition) -> Call[Non
 def forget(consumer: str) -> Call[None]:
     """Remove a consumer."""
     yield Ask(Forget, (check_name(consumer),))
+
+
+def configure(handle: LocalHandle, asked: AskedOptions) -> Call[LogOptions]:
+    """Change the options that are given; those of the log then."""
+    if asked.given:
+        _known((yield Ask(Configure, (asked.to_dict(),))), handle, "configure")
+    return handle.reader.control.look_at_options()
+
+
+def trim(handle: LocalHandle, position: SeekPosition, *, force: bool) -> Call[Trimmed]:
+    """Delete what is before the position."""
+    before = yield Work(handle.reader.resolve, (position, ""))
+    answer = _known((yield Ask(Trim, (before, force))), handle, "trim")
+    return Trimmed(deleted=answer.deleted, first_available=answer.first_available)
+
+
+def _known(answer: Any, handle: LocalHandle, what: str) -> Any:
+    """The answer of a writer that knows what was asked.
+
+    Raises:
+        WriterUnavailable: it is of an earlier release.
+    """
+    if answer is None:
+        raise WriterUnavailable(
+            f"the writer of the log {handle.path} is of an earlier release, which has no `{what}`;"
+            f" let another one start: eventlog restart {shlex.quote(handle.path)}",
+            path=handle.path,
+        )
+    return answer
 
 
 def groups(handle: LocalHandle) -> Call[list[GroupReport]]:

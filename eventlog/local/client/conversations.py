@@ -68,8 +68,22 @@ Steps = Generator[Operation, Any, Result]
 class Channel:
     """The state of one pipe's conversation, which outlives the pipe."""
 
-    def __init__(self, path: str, log_id: bytes, frame_bytes_max: int, pid: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        log_id: bytes,
+        frame_bytes_max: int,
+        pid: int,
+        *,
+        starts_writer: bool = True,
+    ) -> None:
         self.path = path
+        self.starts_writer = starts_writer
+        """Whether a writer is started if none serves the log."""
+        self.was_open = False
+        """A writer has welcomed this channel before."""
+        self.is_closed = False
+        """Closed for good, while another thread may look for a writer."""
         self._pid = pid
         self._log_id = log_id
         self._frame_bytes_max = frame_bytes_max
@@ -109,7 +123,8 @@ class Channel:
                 " again to use that one",
                 path=self.path,
             )
-        self.is_open, self.epoch = True, welcome.epoch
+        self.is_open = self.was_open = True
+        self.epoch = welcome.epoch
 
     def receive(self) -> Steps[list[Answer]]:
         """The messages that the next bytes complete, perhaps none."""

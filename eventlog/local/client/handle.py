@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -12,7 +13,8 @@ from eventlog.api import forks
 from eventlog.api.arguments import Bounds
 from eventlog.api.positions import SeekPosition, check_name, check_position, check_seq_no
 from eventlog.api.refusals import closed, never_synced, not_opened
-from eventlog.api.status import LogStatus
+from eventlog.api.status import RATE_S, LogStatus
+from eventlog.api.waiting import warn_of_options
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import SequenceOutOfRange
 from eventlog.event.batch_builder import BatchBuilder
@@ -73,7 +75,10 @@ class LocalHandle:
         prepare(self.path, self.asked)
         reader = LogReader(self.path)
         try:
-            self.asked.check_against(reader.options, self.path)
+            control = reader.control
+            warn_of_options(
+                self.asked.check_against(control.options, self.path, control.changed_options)
+            )
         except BaseException:
             reader.close()
             raise
@@ -129,6 +134,17 @@ class LocalHandle:
         """
         return is_owner(self.path) and os.access(self.path, os.W_OK)
 
+    @property
+    def starts_writer(self) -> bool:
+        """Whether this handle starts a writer when none serves the log."""
+        return self.asked.start_writer is not False
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether there is, or this handle starts, a writer that answers it."""
+        is_there = self.starts_writer or self.reader.control.running_writer is not None
+        return is_there and self.can_write
+
     def adopt(self, pipe: Pipe) -> Pipe:
         """The pipe, which is closed with the handle from now on."""
         self.pipes.add(pipe)
@@ -138,7 +154,11 @@ class LocalHandle:
         """A conversation with the log's writer, on a pipe of its own."""
         reader = self.reader
         return Channel(
-            self.path, reader.control.log_id, reader.options.frame_bytes_max, os.getpid()
+            self.path,
+            reader.control.log_id,
+            reader.options.frame_bytes_max,
+            os.getpid(),
+            starts_writer=self.starts_writer,
         )
 
     def new_outbox(self) -> Outbox:
@@ -224,6 +244,7 @@ class LocalHandle:
             segments=len(reader.segment_bases()),
             durability=reader.options.durability,
             synced_seq_no=min(control.synced, last) or None,
+            events_per_s=reader.events_since(time.time_ns() - int(RATE_S * 1e9)) / RATE_S,
             connections=connections,
             max_event_bytes=reader.options.max_event_bytes,
         )

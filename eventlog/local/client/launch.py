@@ -19,16 +19,22 @@ from typing import Any, Final, Self
 import msgpack
 
 from eventlog import errors, spawn
+from eventlog.api.refusals import closed
 from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, LogDeleted, LogNotFound, WriterUnavailable
 from eventlog.local import rendezvous
 from eventlog.local.client.adoption import await_adopted
+from eventlog.local.client.conversations import Channel
 from eventlog.local.storage.control import is_log
 from eventlog.local.storage.owner import check_owner
 from eventlog.local.storage.start import make_directory, make_log
 from eventlog.spawn import CannotStart
 from eventlog.system import hold_standard_descriptors
 
+AWAIT_WRITER_S: Final = 10.0
+"""How long a handle that starts no writer waits for the next one after the end of the last: longer
+than a supervisor's pause and a start."""
+LOOK_AGAIN_S: Final = 0.02
 STARTS_MAX: Final = 5
 """A writer that is killed while it starts is started again so often, by each who needs it."""
 READ_BYTES: Final = 64 * 1024
@@ -51,6 +57,37 @@ def prepare(directory: str, asked: AskedOptions, first_seq_no: int = 1) -> None:
         make_log(directory, asked, first_seq_no=first_seq_no)
     finally:
         lock.release()
+
+
+def find_for(channel: Channel) -> socket.socket:
+    """A pipe to the log's writer for this conversation; started if need be, unless it says no.
+
+    Raises:
+        WriterUnavailable: none could be started, or this channel starts none.
+        LogDeleted, PermissionDenied: as `find_or_start`.
+    """
+    if channel.starts_writer:
+        return find_or_start(channel.path)
+    return await_adopted(_find_running(channel))
+
+
+def _find_running(channel: Channel) -> socket.socket:
+    """A pipe to the writer that somebody else runs; one that has just ended has a follower soon."""
+    directory = channel.path
+    end_s = time.monotonic() + (AWAIT_WRITER_S if channel.was_open else 0.0)
+    while (pipe := rendezvous.connect(directory)) is None:
+        if channel.is_closed:
+            raise closed("handle", directory)
+        if not is_log(directory):
+            raise _deleted(directory)
+        if time.monotonic() >= end_s:
+            raise WriterUnavailable(
+                f"no writer serves the log {directory}, and this handle starts none"
+                f" (start_writer=False); run: eventlog serve {shlex.quote(directory)}",
+                path=directory,
+            )
+        time.sleep(LOOK_AGAIN_S)  # whoever starts it does not know who waits
+    return pipe
 
 
 def find_or_start(directory: str) -> socket.socket:
@@ -102,14 +139,16 @@ def _deleted(directory: str) -> LogDeleted:
     )
 
 
-def start_writer(directory: str, lock: int) -> None:
+def start_writer(directory: str, lock: int, *, replaces: bool = False) -> None:
     """Start a writer in the background and wait until it serves, or is killed.
+
+    One that `replaces` lets the writer that clients started leave, once it is ready itself.
 
     Raises:
         EventLogError: what it said instead.
     """
     try:
-        start = _WriterStart(directory, lock)
+        start = _WriterStart(directory, lock, ["--replaces"] * replaces)
     except (CannotStart, OSError) as error:
         raise _not_started(directory, str(error)) from error
     with start:
@@ -146,7 +185,7 @@ def _not_started(directory: str, reason: str) -> WriterUnavailable:
 class _WriterStart:
     """A writer on its way: what it answers, and what it prints instead."""
 
-    def __init__(self, directory: str, lock: int) -> None:
+    def __init__(self, directory: str, lock: int, options: list[str]) -> None:
         self.is_alive = False
         """It runs Python."""
         self.was_killed = False
@@ -162,7 +201,7 @@ class _WriterStart:
             os.close(self._channel)
             os.close(channel)
             raise
-        options = ["--detach", "--lock", str(lock), "--answer", str(channel)]
+        options = [*options, "--detach", "--lock", str(lock), "--answer", str(channel)]
         try:
             self._pid = spawn.start(
                 "eventlog.local.writer.__main__",

@@ -23,7 +23,7 @@ from eventlog.errors import EventLogError, WriterUnavailable
 from eventlog.local.client.conversations import ATTEMPTS_MAX, OpenPipe, Operation, PipeBroken, Send
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.held_events import HeldEvents
-from eventlog.local.client.launch import find_or_start
+from eventlog.local.client.launch import find_for
 from eventlog.local.client.membership import Membership
 from eventlog.local.storage.identity import process_start
 from eventlog.local.storage.members import MemberPage
@@ -44,8 +44,9 @@ class MemberPipe:
     def __init__(self, handle: LocalHandle, group: str, owner: int) -> None:
         self._handle = handle
         self.member_id = (owner << 32) | (secrets.randbits(32) or 1)
+        self._channel = handle.new_channel()
         self._membership = Membership(
-            handle.new_channel(),
+            self._channel,
             group,
             self.member_id,
             self._send,
@@ -194,7 +195,7 @@ class MemberPipe:
             if self._are_answered_by(end) and self._socket is not None:
                 self._membership.say(Leave)
                 self._are_answered_by(end)
-            self._is_closed = True
+            self._is_closed = self._channel.is_closed = True
             self.changed.notify_all()
             pipe = self._socket
             if pipe is not None:
@@ -234,7 +235,7 @@ class MemberPipe:
 
     def _be_member(self) -> None:
         """Be the member on a fresh pipe, as long as it lasts."""
-        pipe = find_or_start(self._handle.path)
+        pipe = find_for(self._channel)
         with self.changed:
             self._socket = pipe
             if self._is_closed:

@@ -8,6 +8,7 @@ from typing import Final
 
 from eventlog.api.statistics import WriterStatistics, statistics_of
 from eventlog.errors import EventLogError, WriterUnavailable
+from eventlog.local.client.conversations import Channel
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.threads import BlockingPipe, OutOfTime
 from eventlog.local.rendezvous import connect
@@ -30,8 +31,8 @@ def running_statistics(handle: LocalHandle) -> WriterStatistics | None:
         pipe.close()
 
 
-def _find_running(path: str) -> socket.socket:
-    found = connect(path)
+def _find_running(channel: Channel) -> socket.socket:
+    found = connect(channel.path)
     if found is None:
-        raise WriterUnavailable(f"nobody serves the log {path}", path=path)
+        raise WriterUnavailable(f"nobody serves the log {channel.path}", path=channel.path)
     return found

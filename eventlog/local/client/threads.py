@@ -26,7 +26,7 @@ from eventlog.local.client.conversations import (
     Steps,
 )
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.launch import find_or_start
+from eventlog.local.client.launch import find_for
 from eventlog.local.client.requests import Requests
 from eventlog.local.client.staging import drop_descriptors, received
 from eventlog.local.client.unsent import Unsent
@@ -46,7 +46,7 @@ class BlockingPipe:
         path: str,
         channel: Channel,
         on_slow: Callable[[], None] | None = None,
-        find: Callable[[str], socket.socket] = find_or_start,
+        find: Callable[[Channel], socket.socket] = find_for,
     ) -> None:
         self._path = path
         self.channel = channel
@@ -100,7 +100,7 @@ class BlockingPipe:
     def _open(self) -> None:
         self._hang_up()
         if not self._is_closed:
-            pipe = self._find(self._path)
+            pipe = self._find(self.channel)
             if self._on_slow is not None:
                 pipe.settimeout(SLOW_S)
             self._socket = pipe
@@ -160,7 +160,7 @@ class BlockingPipe:
 
     def close(self) -> None:
         """Close the pipe for good: a thread that still waits in it gets `LogClosed`."""
-        self._is_closed = True
+        self._is_closed = self.channel.is_closed = True
         self._hang_up()
 
 

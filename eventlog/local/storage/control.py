@@ -22,7 +22,8 @@
       160    8  times_from       number of the event at which stored times last went back; 0: none
       168    8  clock_offset     wall clock less the one since boot, ns; 0: not known
 
-What stands before offset 64 is written once, when the log is made. Each of the others is one
+What stands before offset 64 is written when the log is made; only its options change later (see
+`changed_options`). Each of the others is one
 aligned 8-byte word with one owner, the writer, stored and loaded whole by every processor that
 Python runs on. (`struct` with a byte order copies byte by byte: words are only ever touched through
 a `memoryview` of type "Q".)
@@ -33,6 +34,7 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgpack
@@ -40,9 +42,15 @@ import msgpack
 from eventlog.checksum import crc32c
 from eventlog.config import LogOptions
 from eventlog.errors import CorruptLog, LogNotFound, NotALog, UnknownFormat
+from eventlog.local.storage.changed_options import (
+    CHANGES_OFFSET,
+    Change,
+    pack_change,
+    unpack_change,
+)
 from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors
 from eventlog.local.storage.format import BYTE_ORDER, VERSION
-from eventlog.local.storage.identity import boot_id, is_same_process
+from eventlog.local.storage.identity import boot_id, boot_word, is_same_process
 from eventlog.local.storage.layout import Field, Layout
 
 PAGE_BYTES: Final = 4096
@@ -82,6 +90,17 @@ CONTROL: Final = Layout(
 )
 _IDENTITY_BYTES: Final = CONTROL.offset("crc")
 _CRC: Final = struct.Struct("<I")
+_IDENTITY_END: Final = _IDENTITY_BYTES + _CRC.size
+
+
+def _head_with(head: bytes, options: LogOptions) -> bytes:
+    """The beginning of a page whose options are these."""
+    packed = msgpack.packb(options.to_dict())
+    fresh = bytearray(head)
+    _CRC.pack_into(fresh, CONTROL.offset("options_bytes"), len(packed))
+    _CRC.pack_into(fresh, CONTROL.offset("options_crc"), crc32c(packed))
+    _CRC.pack_into(fresh, _IDENTITY_BYTES, crc32c(fresh[:_IDENTITY_BYTES]))
+    return bytes(fresh)
 
 
 def new_control_page(
@@ -163,8 +182,11 @@ class ControlPage:
         self._view = memoryview(self._map)
         self._words = files.words(self._descriptor, self._view)
         try:
+            self._change = unpack_change(self._view)
             self._fields = self._checked_fields()
             self.options = self._read_options()
+            if writable:
+                self._finish_change()
         except BaseException:
             self.close()
             raise
@@ -183,7 +205,7 @@ class ControlPage:
                 f"{self.directory} is no log: its file 'control' is something else",
                 path=self.directory,
             )
-        if fields["crc"] != crc32c(self._view[:_IDENTITY_BYTES]):
+        if not self._is_identified(fields):
             raise CorruptLog(
                 f"the control file of {self.directory} is damaged; `eventlog verify --repair`"
                 " makes it again from the segments",
@@ -198,7 +220,22 @@ class ControlPage:
             )
         return fields
 
+    def _is_identified(self, fields: dict[str, Any]) -> bool:
+        """Whether the page's first part is whole, or a writer was killed while it changed options.
+
+        While another process changes them, a look may meet neither state: a second one does.
+        """
+        if fields["crc"] == crc32c(self._view[:_IDENTITY_BYTES]):
+            return True
+        self._change = unpack_change(self._view)
+        if self._change is None:
+            return False
+        head = _head_with(bytes(self._view[:_IDENTITY_END]), self._change.options)
+        return crc32c(head[:_IDENTITY_BYTES]) == self._change.identity_crc
+
     def _read_options(self) -> LogOptions:
+        if self._change is not None:
+            return self._change.options
         size = self._fields["options_bytes"]
         packed = bytes(self._view[OPTIONS_OFFSET : OPTIONS_OFFSET + size])
         try:
@@ -211,6 +248,58 @@ class ControlPage:
                 " `eventlog verify --repair` makes it again from the segments",
                 path=self.directory,
             ) from error
+
+    # --- changed options ---------------------------------------------------------------------
+
+    @property
+    def changed_options(self) -> frozenset[str]:
+        """The names of options that were changed since the log was made."""
+        return frozenset() if self._change is None else self._change.names
+
+    def look_at_options(self) -> LogOptions:
+        """The options as they are now; the writer may have changed them since the last look.
+
+        Raises:
+            CorruptLog: somebody has truncated the file.
+        """
+        self.check_whole()
+        change = unpack_change(self._view)
+        if change is not None:  # else it is being changed just now
+            self._change, self.options = change, change.options
+        return self.options
+
+    def change_options(self, options: LogOptions, names: Collection[str]) -> None:
+        """Store changed options, for everybody; only the writer does.
+
+        Raises:
+            StorageFailed: they are not on the disk.
+        """
+        head = _head_with(bytes(self._view[:_IDENTITY_END]), options)
+        (identity_crc,) = _CRC.unpack_from(head, _IDENTITY_BYTES)
+        change = Change(options, self.changed_options.union(names), identity_crc)
+        packed = pack_change(change)
+        assert CHANGES_OFFSET + len(packed) <= PAGE_BYTES
+        self._files.store(self._descriptor, self._view, CHANGES_OFFSET, packed)
+        self._sync_change()  # before the first place is touched
+        self._change, self.options = change, options
+        self._finish_change()
+
+    def _finish_change(self) -> None:
+        """Store the changed options in the first place too, where earlier releases read them."""
+        if self._change is None:
+            return
+        head = bytes(self._view[:_IDENTITY_END])
+        packed = msgpack.packb(self._change.options.to_dict())
+        wanted = _head_with(head, self._change.options)
+        if head + packed == wanted + self._view[OPTIONS_OFFSET : OPTIONS_OFFSET + len(packed)]:
+            return
+        self._files.store(self._descriptor, self._view, OPTIONS_OFFSET, packed)
+        self._files.store(self._descriptor, self._view, 0, wanted)
+        self._sync_change()
+
+    def _sync_change(self) -> None:
+        if self.options.durability != "memory":
+            self.sync()
 
     @property
     def log_id(self) -> bytes:
@@ -309,11 +398,6 @@ class ControlPage:
         self._map.close()
         self._files.close(self._descriptor)
         self._descriptor = -1
-
-
-def boot_word(boot: str) -> int:
-    """A boot id as one word; it is not 0, also where the system has no id to offer."""
-    return 1 << 32 | crc32c(boot.encode())
 
 
 def is_log(directory: str) -> bool:

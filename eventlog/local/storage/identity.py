@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from typing import Final
 
+from eventlog.checksum import crc32c
+
 _PID_MAX: Final = 2**31 - 1
 
 
@@ -38,3 +40,8 @@ def is_same_process(pid: int, start: int) -> bool:
     except PermissionError:
         pass  # it exists and is someone else's
     return start == 0 or process_start(pid) == start
+
+
+def boot_word(boot: str) -> int:
+    """A boot id as one word; it is not 0, also where the system has no id to offer."""
+    return 1 << 32 | crc32c(boot.encode())

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from eventlog.api.refusals import full_by_retention
-from eventlog.api.times import SLACK_NS, LogClock
+from eventlog.api.times import LogClock
+from eventlog.config import LogOptions
 from eventlog.errors import EventLogError, LogFull
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.storage import producers as producers_file
@@ -34,13 +34,13 @@ from eventlog.local.storage.offsets import OffsetTable, beyond
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.recovery import Damage, SealedSegment, StoredAcks
 from eventlog.local.storage.refusals import check_batch_fits, no_more_appends
-from eventlog.local.storage.retention import delete_segment, is_older, learn_ages
+from eventlog.local.storage.retiring import RetiringLog
 from eventlog.local.storage.segment import SegmentWriter
 from eventlog.local.storage.spare import Spare
 from eventlog.local.storage.sync_work import SyncWork
 
 
-class WritableLog:
+class WritableLog(RetiringLog):
     """An open log; `storage.start.open_log` makes one, after recovery."""
 
     def __init__(
@@ -61,7 +61,6 @@ class WritableLog:
         warnings: list[str],
     ) -> None:
         self.directory = control.directory
-        self.options = control.options
         self.control = control
         self.offsets = offsets
         self.damages = damages
@@ -91,6 +90,11 @@ class WritableLog:
         """The next segment: without it a roll makes one itself, while the append waits."""
         self.on_spare_wanted: Callable[[], None] = lambda: None
         """Called when the active segment is half full: `spare.begin` gives the work."""
+
+    @property
+    def options(self) -> LogOptions:
+        """As they are now."""
+        return self.control.options
 
     @property
     def last_seq_no(self) -> int:
@@ -300,80 +304,6 @@ class WritableLog:
     def seek(self, consumer: str, position: int) -> None:
         """Set a consumer's position: `position` is the last number behind it, 0 the beginning."""
         self.offsets.set(consumer, position, self._clock.now())
-
-    # --- retention ---------------------------------------------------------------------------
-
-    def retire(self) -> None:
-        """Delete whole segments that are over a limit, as far as consumers allow it."""
-        retention = self.options.retention
-        if retention.max_bytes is not None:
-            while self._sealed and self._total_bytes() > retention.max_bytes:
-                if not self._retire_oldest():
-                    break
-        if retention.max_age is not None:
-            learn_ages(self._sealed, self._clock)
-            while self._sealed and is_older(self._sealed[0], retention, self._clock):
-                if not self._retire_oldest():
-                    break
-
-    def _note_clock(self) -> None:
-        """Leave the next writer what the wall clock had settled on."""
-        offset = self._clock.offset
-        if abs(self.control.clock_offset - offset) > SLACK_NS and self._clock.is_settled:
-            self.control.clock_offset = max(offset, 0)
-
-    def _make_room(self, size: int) -> None:
-        """What has to go so that so many bytes more are within the limit: a segment, at a roll.
-
-        The active segment is full by then, so whoever has acknowledged all of it lets it go too,
-        right after it is sealed.
-        """
-        limit = self.options.retention.max_bytes
-        if size:
-            self.retire()
-        if limit is None or not self.options.retention.keep_unacked:
-            return
-        while self._sealed and self._total_bytes() + size > limit and self._retire_oldest():
-            pass
-        if self._active is None or self._total_bytes() + size <= limit:
-            return
-        lowest = self.offsets.lowest()
-        if lowest is not None and lowest < self._base_after_oldest() - 1:
-            raise full_by_retention(str(self.directory), limit, lowest + 1)
-
-    def _base_after_oldest(self) -> int:
-        """The first number that is not in the oldest segment."""
-        if len(self._sealed) > 1:
-            return self._sealed[1].base_seq_no
-        return self._active.base_seq_no if self._sealed and self._active else self.last_seq_no + 1
-
-    def _retire_oldest(self) -> bool:
-        """Delete the oldest sealed segment; false if a consumer still needs it."""
-        first_kept = self._base_after_oldest()
-        lowest = self.offsets.lowest() if self.options.retention.keep_unacked else None
-        if lowest is not None and lowest < first_kept - 1:
-            return False
-        if self._producers_to < first_kept - 1:
-            # Killed writers saved none since: once the segment is gone, only a snapshot tells that
-            # its batches were stored. Without room for one, deleting is what makes some.
-            with suppress(EventLogError):
-                self._save_producers()
-        base_seq_no = self._sealed[0].base_seq_no
-        self.control.first_available = first_kept
-        if self.options.durability != "memory":
-            # On the disk too, with the synced mark: when the segments are gone, nothing else there
-            # says which numbers the log has given.
-            self.control.sync()
-        is_synced = all(segment.base_seq_no != base_seq_no for segment in self._unsynced)
-        spare = self.spare if is_synced else None
-        delete_segment(self.directory, base_seq_no, self.files, spare)
-        del self._sealed[0]
-        if self.keys is not None:
-            self.keys.retire(base_seq_no)
-        return True
-
-    def _total_bytes(self) -> int:
-        return (len(self._sealed) + (self._active is not None)) * self.options.segment_bytes
 
     # --- end ---------------------------------------------------------------------------------
 

@@ -153,6 +153,12 @@ class LogReader:
         found = first_at(self._around(bases, timestamp_ns), timestamp_ns, time.time_ns())
         return self.last_seq_no + 1 if found is None else max(found, self.first_available)
 
+    def events_since(self, timestamp_ns: int) -> int:
+        """How many events were stored at or after that time; of those that are damaged, none."""
+        with suppress(CorruptLog, EventsTruncated):
+            return self.last_seq_no + 1 - self.find_time(timestamp_ns)
+        return 0
+
     def _around(self, bases: list[int], timestamp_ns: int) -> Iterator[tuple[int, int]]:
         """Number and time of batches of each segment, from the last before that time to one after.
 

@@ -24,9 +24,10 @@ import os
 from itertools import pairwise
 from typing import Final
 
-from eventlog.local.storage.control import ControlPage, boot_word
+from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, os_errors, sync_errors
 from eventlog.local.storage.format import base_of_name, segment_name
+from eventlog.local.storage.identity import boot_word
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME
 from eventlog.local.storage.offsets import FILE_NAME as OFFSETS_NAME
 

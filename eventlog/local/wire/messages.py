@@ -255,6 +255,31 @@ class Statistics(Request, tag=27):
     may_be_unknown = True
 
 
+class Configure(Request, tag=32):
+    """Change these options of the log, by name as the control page has them; the others stay."""
+
+    may_be_unknown = True
+
+    options: Annotated[dict[str, Any], Meta(examples=[{"on_full": "error"}])]
+
+
+class TrimmedTo(Answer, tag=83):
+    """So many events are deleted; the oldest that is stored now."""
+
+    deleted: Number
+    first_available: Number
+
+
+class Trim(Request, tag=33):
+    """Delete whole segments before event `before`; `force`: also what is not acknowledged."""
+
+    answer = TrimmedTo
+    may_be_unknown = True
+
+    before: Number
+    force: Annotated[bool, Meta(examples=[False])]
+
+
 class StandDown(Request, tag=24):
     """Leave, so that I can be the writer; who says this holds the directory's lock.
 

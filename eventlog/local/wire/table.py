@@ -31,6 +31,8 @@ number  from a client   answered by       and
 26      FailDelivery    Done
 27      Statistics      StatisticsReport  may be unknown
 28      AppendIf        Appended          may be unknown
+32      Configure       Done              may be unknown
+33      Trim            TrimmedTo         may be unknown
 ======  ==============  ================  ==============
 
 ======  ================
@@ -50,6 +52,7 @@ number  from the writer
 76      Staged
 77      Passed
 78      StatisticsReport
+83      TrimmedTo
 ======  ================
 
 `waits`: the answer comes when something happens. `once`: it is not said again when the pipe breaks

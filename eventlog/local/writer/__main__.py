@@ -1,10 +1,10 @@
 """`python -m eventlog.local.writer PATH`: become the writer of a log, or say why not.
 
-A client starts it with `--detach --lock N --answer M`. N is a descriptor that holds the directory's
-lock (see `rendezvous`). M is the channel on which the starter waits (see `spawn`) for one array in
-MessagePack: ["ready"], or ["error", name, message], or ["broken", error, traceback]. Without a
-channel the writer prints `ready`, or its error to standard error. What it says later goes to
-`writer.log`.
+A client starts it with `--detach --lock N --answer M`, `eventlog restart` with `--replaces` too. N
+is a descriptor that holds the directory's lock (see `rendezvous`). M is the channel on which the
+starter waits (see `spawn`) for one array in MessagePack: ["ready"], or ["error", name, message],
+or ["broken", error, traceback]. Without a channel the writer prints `ready`, or its error to
+standard error. What it says later goes to `writer.log`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def begin(start: int) -> NoReturn:
     """
     os.close(start)
     *_, lock, _, answer, path = sys.argv
-    code = _be_writer(path, detach=True, lock=int(lock), answer=int(answer))
+    replaces = "--replaces" in sys.argv
+    code = _be_writer(path, detach=True, lock=int(lock), answer=int(answer), replaces=replaces)
     logging.shutdown()
     os._exit(code)
 
@@ -60,6 +61,7 @@ def main() -> int:
     parser.add_argument("--detach", action="store_true", help="go on in the background")
     parser.add_argument("--lock", type=int, help="a descriptor that holds the directory's lock")
     parser.add_argument("--answer", type=int, help="the descriptor on which the starter waits")
+    parser.add_argument("--replaces", action="store_true", help="take the place of another one")
     parser.add_argument("--linger", type=float, default=LINGER_S_DEFAULT, help="seconds")
     return _be_writer(**vars(parser.parse_args()))
 
@@ -70,6 +72,7 @@ def _be_writer(
     detach: bool,
     lock: int | None,
     answer: int | None,
+    replaces: bool = False,
     linger: float = LINGER_S_DEFAULT,
 ) -> int:
     directory = absolute_path(path)
@@ -82,6 +85,7 @@ def _be_writer(
             linger_s=linger,
             lock=None if lock is None else rendezvous.Lock(lock),
             gives_way=detach,
+            replaces=replaces,
             on_ready=starter.say_ready,
         )
     except EventLogError as error:
@@ -115,6 +119,8 @@ def serve(
         WriterUnavailable: another process is the writer.
         EventLogError: the log cannot be opened, or nothing more could be stored.
     """
+    import trio  # noqa: F401 - takes long, and nobody is to be without a writer meanwhile
+
     hold_standard_descriptors()
     rendezvous.check_file_system(directory)
     _raise_descriptor_limit()

@@ -20,13 +20,14 @@ import heapq
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 
 from msgspec.structs import replace
 
 from eventlog.api.positions import SEQ_NO_MAX, check_name, check_seq_no
 from eventlog.api.statistics import WriterStatistics, numbers_of
-from eventlog.config import MAX_IN_FLIGHT_LIMIT
+from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions
 from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
 from eventlog.local.groups.coordinator import Coordinator
@@ -34,10 +35,12 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.messages import (
     FOLLOWS,
     Ack,
+    Answer,
     Append,
     Appended,
     AppendIf,
     AwaitSynced,
+    Configure,
     Done,
     Forget,
     Park,
@@ -47,6 +50,8 @@ from eventlog.local.wire.messages import (
     StatisticsReport,
     Status,
     StatusReport,
+    Trim,
+    TrimmedTo,
     Wake,
     failed,
 )
@@ -106,7 +111,6 @@ class Actor:
         self._connections = connections
         self._on_dirty = on_dirty
         self._answers_when_synced = log.options.durability == "sync"
-        self._waits_when_full = log.options.on_full == "wait"
         self._parked = Waiting()
         self._awaiting_sync = Waiting()
         self._unsynced: deque[tuple[int, Peer, Appended]] = deque()
@@ -118,6 +122,8 @@ class Actor:
         self.counters = self.groups.store.counters
         self._clock = clock
         self._started_ns = clock()
+        self.on_configured: Callable[[], None] = lambda: None
+        """Called when options were changed."""
 
     def handle(self, peer: Peer, message: Request) -> None:
         """Carry out one message and say the answer, now or later.
@@ -159,10 +165,41 @@ class Actor:
                 self.groups.forget(check_name(consumer))
                 self.log.offsets.forget(consumer)
                 self._moved(peer, request_id)
-            case Status() | Statistics():
-                peer.say(self._report(message))
+            case Status() | Statistics() | Configure() | Trim():
+                peer.say(self._answer_of_log(message))
             case _:
                 self.groups.handle(peer, message)
+
+    def _answer_of_log(self, message: Status | Statistics | Configure | Trim) -> Answer:
+        """What concerns the log as a whole."""
+        if isinstance(message, Status | Statistics):
+            return self._report(message)
+        if isinstance(message, Trim):
+            deleted = self.log.trim(check_seq_no(message.before), force=message.force)
+            self.on_retired()
+            return TrimmedTo(message.request_id, deleted, self.log.control.first_available)
+        asked = AskedOptions.from_dict(message.options)
+        self.log.control.change_options(self.log.options.changed(asked), asked.given)
+        self.on_configured()
+        with suppress(EventLogError):  # what cannot be deleted now is tried again at the next roll
+            self.retire()
+        return Done(message.request_id)
+
+    def retire(self) -> None:
+        """Delete what is over a limit; groups and appends that it held up go on.
+
+        Raises:
+            EventLogError: some of it could not be deleted.
+        """
+        try:
+            self.log.retire()
+        finally:
+            self.on_retired()
+
+    def on_retired(self) -> None:
+        """Events were deleted: groups pass them, and perhaps there is room now."""
+        self.groups.on_retired()
+        self.retry_waiting()
 
     def _report(self, message: Status | Statistics) -> StatusReport | StatisticsReport:
         """What only the writer knows."""
@@ -229,9 +266,8 @@ class Actor:
             )
         except LogFull as error:
             # A segment in the making has room in its hands: whether there is any is known then.
-            will_change = (
-                self._waits_when_full if error.is_by_retention else self.log.spare.is_making
-            )
+            waits = self.log.options.on_full == "wait"
+            will_change = waits if error.is_by_retention else self.log.spare.is_making
             if not will_change:
                 raise
             self._wait_for_room(peer, message)

@@ -5,7 +5,7 @@ nursery
 |-- spare            makes the next segment ready when the active one is half full
 |-- sync             waits until something is to be synced; one sync covers all that came
 |-- index            waits until an index by key is to be made, and makes it in short steps
-|-- expire           sleeps until the oldest segment is too old (only with `max_age`)
+|-- expire           sleeps until the oldest segment may be too old, or options are changed
 |-- place            looks once a second whether the log was deleted, and ends the loop if so
 |-- resume           sleeps until the next backoff of a group is over
 |-- await member     one for each member of a group that an earlier writer knew
@@ -93,6 +93,7 @@ class Server:
         self._due = trio.Event()
         self._spare_wanted = trio.Event()
         self._index_wanted = trio.Event()
+        self._configured = trio.Event()
         self.service = Service(
             log,
             lambda: len(self._pipes),
@@ -102,6 +103,7 @@ class Server:
             on_index=lambda: self._index_wanted.set(),  # noqa: PLW0108 - the same
         )
         self.actor = self.service.actor
+        self.actor.on_configured = lambda: self._configured.set()  # noqa: PLW0108 - the same
         self.nursery: trio.Nursery
         self._leaving_lock: rendezvous.Lock | None = None
 
@@ -161,8 +163,11 @@ class Server:
             logger.exception("dropped a peer after an error of ours")
         finally:
             self._pipes.discard(pipe)
-            self.actor.forget_peer(pipe)
-            self.flush()  # what it had goes to others at once
+            # When this writer ends, nobody has left: members keep what they have, and go on with
+            # it at the next writer, which also finds out who is gone.
+            if not self.nursery.cancel_scope.cancel_called:
+                self.actor.forget_peer(pipe)
+                self.flush()  # what it had goes to others at once
             with trio.CancelScope(shield=True):
                 await pipe.aclose()
             self._note_change()
@@ -302,12 +307,14 @@ class Server:
             self.flush()
 
     async def _expire_loop(self) -> None:
-        if self.log.options.retention.max_age is None:
-            return
-        interval_s = min(self.log.options.retention.max_age.total_seconds() / 10, 60.0)
         while True:
+            age = self.log.options.retention.max_age
             # Whole segments go, so a tenth of the age is as exact as anybody can notice.
-            await trio.sleep(interval_s)
+            interval_s = math.inf if age is None else min(age.total_seconds() / 10, 60.0)
+            with trio.move_on_after(interval_s):
+                await self._configured.wait()
+                self._configured = trio.Event()
+                continue
             if not self._may_go_on():
                 return
             self.service.expire()

@@ -28,11 +28,13 @@ from eventlog.local.wire.messages import (
     Ack,
     Append,
     AppendIf,
+    Configure,
     Forget,
     Hello,
     Request,
     Seek,
     Status,
+    Trim,
     Welcome,
     failed,
 )
@@ -42,18 +44,8 @@ from eventlog.local.writer.actor import Actor
 logger = logging.getLogger("eventlog.writer")
 LASTING: Final = frozenset(
     {
-        Append,
-        AppendIf,
-        Ack,
-        Seek,
-        Forget,
-        Status,
-        OpenGroup,
-        Join,
-        Bury,
-        RetryDead,
-        DropDead,
-        Dismiss,
+        *(Append, AppendIf, Ack, Seek, Forget, Status, Configure, Trim),
+        *(OpenGroup, Join, Bury, RetryDead, DropDead, Dismiss),
     }
 )
 """Requests that are refused at once when the log was deleted: each has to last."""
@@ -201,8 +193,6 @@ class Service:
     def expire(self) -> None:
         """Delete segments that are too old, and whatever they held up goes on."""
         try:
-            self.log.retire()
+            self.actor.retire()
         except EventLogError as error:
             logger.error("old events could not be deleted, which is tried again: %s", error)
-        self.actor.groups.on_retired()
-        self.actor.retry_waiting()

@@ -29,6 +29,7 @@ from eventlog.local import rendezvous
 from eventlog.local.rendezvous import Lock
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.identity import is_same_process, process_start
+from eventlog.local.storage.owner import check_owner
 from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import (
     HELLO_MAGIC,
@@ -50,6 +51,8 @@ UNREACHABLE_S: Final = 0.1
 """How long the lock may be held by a writer whose socket has no name: it removes it, then ends."""
 LOOK_AGAIN_S: Final = 0.01
 REMOVED_S: Final = 1.0
+ENDS_MAX: Final = 20
+"""Writers of an earlier release, each started by its clients at once after the end of the last."""
 _FRAME_BYTES_MAX: Final = 64 * 1024
 
 
@@ -72,7 +75,7 @@ def become_writer(
                 if replaces and _stands_down(other, directory):
                     return _follow(directory)
                 held.release()
-                if replaces and _is_of_clients(other):
+                if replaces and is_of_clients(other):
                     _end_older(other, directory)
                 elif not waits:
                     raise _already_served(other, directory)
@@ -80,6 +83,56 @@ def become_writer(
             held.release()
         if waits:
             _await_end(directory)
+
+
+def end_writer(directory: str) -> tuple[int | None, Lock]:
+    """End the writer in order; its process, and the directory's lock, which keeps the next one out.
+
+    A writer that was told to serve is ended by SIGTERM, as its supervisor does it; another one may
+    serve then before the lock is this process's again.
+
+    Raises:
+        PermissionDenied: the log belongs to another user.
+        WriterUnavailable: it does not end.
+    """
+    check_owner(directory)
+    ended: int | None = None
+    for _ in range(ENDS_MAX):
+        held = rendezvous.lock_directory(directory)
+        try:
+            other = rendezvous.connect(directory)
+            if other is None:
+                _lock_of_writer(directory).release()
+                return ended, held
+            with other:
+                pid, _ = rendezvous.peer_of(other)
+                ended = ended or pid
+                if _stands_down(other, directory):
+                    _lock_of_writer(directory).release()
+                    return ended, held
+                held.release()
+                is_told = not is_of_clients(other)
+                if not pid:
+                    raise _out_of_sight(directory)
+                _end_older(other, directory)
+        except BaseException:
+            held.release()
+            raise
+        if is_told:
+            return ended, rendezvous.lock_directory(directory)
+    raise WriterUnavailable(
+        f"programs of an earlier release start a writer of the log {directory} as often as one is"
+        " ended; end those programs first",
+        path=directory,
+    )
+
+
+def _out_of_sight(directory: str) -> WriterUnavailable:
+    return WriterUnavailable(
+        f"the writer of the log {directory} was told to serve, and runs where this process cannot"
+        " see it, such as in another container; stop it there",
+        path=directory,
+    )
 
 
 def _follow(directory: str) -> tuple[Lock, socket.socket]:
@@ -118,7 +171,7 @@ def _stands_down(pipe: socket.socket, directory: str) -> bool:
     return False
 
 
-def _is_of_clients(pipe: socket.socket) -> bool:
+def is_of_clients(pipe: socket.socket) -> bool:
     """Whether the writer at the other end, which does not leave when asked, was not told to serve.
 
     Its command line says so; the process of another PID namespace has none that could be seen.
@@ -134,7 +187,7 @@ def _is_of_clients(pipe: socket.socket) -> bool:
 
 
 def _end_older(pipe: socket.socket, directory: str) -> None:
-    """End a writer of an older protocol; it takes the directory's lock for that."""
+    """End a writer by SIGTERM; it takes the directory's lock for that."""
     pid, _ = rendezvous.peer_of(pipe)
     start = process_start(pid)
     try:

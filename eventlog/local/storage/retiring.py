@@ -1,0 +1,143 @@
+"""The part of a writer's log that deletes segments: by retention, for room, and by a trim."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import suppress
+
+from eventlog.api.refusals import full_by_retention, not_acknowledged
+from eventlog.api.times import SLACK_NS, LogClock
+from eventlog.config import LogOptions
+from eventlog.errors import EventLogError
+from eventlog.local.storage.control import ControlPage
+from eventlog.local.storage.files import Files
+from eventlog.local.storage.last_of_keys import LastOfKeys
+from eventlog.local.storage.offsets import OffsetTable
+from eventlog.local.storage.recovery import SealedSegment
+from eventlog.local.storage.retention import delete_segment, is_older, learn_ages
+from eventlog.local.storage.segment import SegmentWriter
+from eventlog.local.storage.spare import Spare
+
+
+class RetiringLog(ABC):
+    """What `WritableLog` does to its oldest segments. The active one is never deleted."""
+
+    directory: str
+    control: ControlPage
+    offsets: OffsetTable
+    files: Files
+    spare: Spare
+    _sealed: list[SealedSegment]
+    _active: SegmentWriter | None
+    _unsynced: list[SegmentWriter]
+    _clock: LogClock
+    _producers_to: int
+    keys: LastOfKeys | None
+
+    @property
+    @abstractmethod
+    def options(self) -> LogOptions:
+        """As they are now."""
+
+    @property
+    @abstractmethod
+    def last_seq_no(self) -> int:
+        """The number of the last event ever appended; 0 if there was none."""
+
+    @abstractmethod
+    def _save_producers(self) -> None:
+        """Replace the snapshot with one of all that was appended until now."""
+
+    def retire(self) -> None:
+        """Delete whole segments that are over a limit, as far as consumers allow it."""
+        retention = self.options.retention
+        if retention.max_bytes is not None:
+            while self._sealed and self._total_bytes() > retention.max_bytes:
+                if not self._retire_oldest():
+                    break
+        if retention.max_age is not None:
+            learn_ages(self._sealed, self._clock)
+            while self._sealed and is_older(self._sealed[0], retention, self._clock):
+                if not self._retire_oldest():
+                    break
+
+    def _note_clock(self) -> None:
+        """Leave the next writer what the wall clock had settled on."""
+        offset = self._clock.offset
+        if abs(self.control.clock_offset - offset) > SLACK_NS and self._clock.is_settled:
+            self.control.clock_offset = max(offset, 0)
+
+    def _make_room(self, size: int) -> None:
+        """What has to go so that so many bytes more are within the limit: a segment, at a roll.
+
+        The active segment is full by then, so whoever has acknowledged all of it lets it go too,
+        right after it is sealed.
+        """
+        limit = self.options.retention.max_bytes
+        if size:
+            self.retire()
+        if limit is None or not self.options.retention.keep_unacked:
+            return
+        while self._sealed and self._total_bytes() + size > limit and self._retire_oldest():
+            pass
+        if self._active is None or self._total_bytes() + size <= limit:
+            return
+        lowest = self.offsets.lowest()
+        if lowest is not None and lowest < self._base_after_oldest() - 1:
+            raise full_by_retention(str(self.directory), limit, lowest + 1)
+
+    def _base_after_oldest(self) -> int:
+        """The first number that is not in the oldest segment."""
+        if len(self._sealed) > 1:
+            return self._sealed[1].base_seq_no
+        return self._active.base_seq_no if self._sealed and self._active else self.last_seq_no + 1
+
+    def _retire_oldest(self) -> bool:
+        """Delete the oldest sealed segment; false if a consumer still needs it."""
+        first_kept = self._base_after_oldest()
+        lowest = self.offsets.lowest() if self.options.retention.keep_unacked else None
+        if lowest is not None and lowest < first_kept - 1:
+            return False
+        self._delete_oldest()
+        return True
+
+    def _delete_oldest(self) -> None:
+        first_kept = self._base_after_oldest()
+        if self._producers_to < first_kept - 1:
+            # Killed writers saved none since: once the segment is gone, only a snapshot tells that
+            # its batches were stored. Without room for one, deleting is what makes some.
+            with suppress(EventLogError):
+                self._save_producers()
+        base_seq_no = self._sealed[0].base_seq_no
+        self.control.first_available = first_kept
+        if self.options.durability != "memory":
+            # On the disk too, with the synced mark: when the segments are gone, nothing else there
+            # says which numbers the log has given.
+            self.control.sync()
+        is_synced = all(segment.base_seq_no != base_seq_no for segment in self._unsynced)
+        delete_segment(self.directory, base_seq_no, self.files, self.spare if is_synced else None)
+        del self._sealed[0]
+        if self.keys is not None:
+            self.keys.retire(base_seq_no)
+
+    def trim(self, before: int, *, force: bool) -> int:
+        """Delete the whole segments before an event, whatever retention says; how many events went.
+
+        Raises:
+            NotAcknowledged: a consumer needs one of them; nothing is deleted.
+        """
+        first = self.control.first_available
+        bases = [segment.base_seq_no for segment in self._sealed[1:]]
+        bases.append(self._active.base_seq_no if self._active else self.last_seq_no + 1)
+        first_kept = max((base for base in bases if base <= before), default=first)
+        if first_kept <= first:
+            return 0
+        behind = min(((one.position, one.name) for one in self.offsets.all()), default=None)
+        if not force and behind is not None and behind[0] < first_kept - 1:
+            raise not_acknowledged(self.directory, behind[1], behind[0] + 1, first_kept - 1)
+        while self._sealed and self._base_after_oldest() <= first_kept:
+            self._delete_oldest()
+        return first_kept - first
+
+    def _total_bytes(self) -> int:
+        return (len(self._sealed) + (self._active is not None)) * self.options.segment_bytes
