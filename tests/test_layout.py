@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from eventlog.local.storage import control, format, members, offsets  # noqa: A004 - its name
+from eventlog.local.storage import control, format, members, offset_format  # noqa: A004 - its name
 from eventlog.local.storage.layout import Field, Layout
 
 LAYOUTS: list[tuple[ModuleType, Layout]] = [
@@ -12,8 +12,8 @@ LAYOUTS: list[tuple[ModuleType, Layout]] = [
     (format, format.BATCH_HEADER),
     (format, format.INDEX_ENTRY),
     (control, control.CONTROL),
-    (offsets, offsets.HEADER),
-    (offsets, offsets.SLOT),
+    (offset_format, offset_format.HEADER),
+    (offset_format, offset_format.SLOT),
     (members, members.PAGE),
 ]
 
@@ -52,7 +52,7 @@ def test_a_layout_reads_what_it_packed(layout: Layout) -> None:
 def test_headers_begin_on_the_alignment_of_batches() -> None:
     assert format.SEGMENT_HEADER.size % format.ALIGNMENT == 0
     assert format.BATCH_HEADER.size % format.ALIGNMENT == 0
-    assert offsets.HEADER.size % 8 == offsets.SLOT.size % 8 == 0
+    assert offset_format.HEADER.size % 8 == offset_format.SLOT.size % 8 == 0
 
 
 def test_the_length_that_publishes_a_batch_never_crosses_a_word() -> None:

@@ -37,6 +37,7 @@ Ability = Literal[
     "large events",  # of 16 MiB
     "conditional appends",  # `expect=`
     "conditional on the last event",  # `expect_last=`
+    "states",  # an acknowledgement may have a state
 ]
 
 EVERY_FLAVOUR = frozenset({"trio", "asyncio", "blocking"})
@@ -181,6 +182,7 @@ BACKENDS = (
             **_LACKS_ON_SERVERS,
             "waiting for room": "a topic deletes what is over its limit, whoever needs it",
             "prompt retention": "a broker deletes whole segments of a MiB and more, after a while",
+            "states": "earlier releases, which follow the same journal, know of no states",
         },
         slow=EVERY_FLAVOUR,  # a broker takes a second for a test
         ignores=frozenset({"segment_bytes"}),

@@ -13,7 +13,7 @@ from eventlog.api.arguments import Bounds
 from eventlog.api.positions import SeekPosition, check_name, check_position, check_seq_no
 from eventlog.api.refusals import closed, never_synced, not_opened
 from eventlog.api.status import LogStatus
-from eventlog.config import AskedOptions, LogOptions
+from eventlog.config import TABLE_NAME, AskedOptions, LogOptions
 from eventlog.errors import SequenceOutOfRange
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
@@ -128,6 +128,16 @@ class LocalHandle:
         Root may not, where the log is another user's: the writer's files would be root's.
         """
         return is_owner(self.path) and os.access(self.path, os.W_OK)
+
+    @property
+    def snapshot_place(self) -> str | None:
+        """Where the snapshot of tables lies; `None` if this process may leave nothing there."""
+        return os.path.join(self.path, TABLE_NAME) if self.can_write else None
+
+    def bounds(self) -> tuple[int, int]:
+        """The first event that is stored, and the last one."""
+        reader = self.reader
+        return reader.first_available, reader.last_seq_no
 
     def adopt(self, pipe: Pipe) -> Pipe:
         """The pipe, which is closed with the handle from now on."""

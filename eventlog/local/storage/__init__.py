@@ -9,6 +9,8 @@
 `files`        the narrow door to the operating system
 `control`      the control page: the marks that everybody reads
 `offsets`      the offset table: consumers' positions
+`offset_format`  its bytes; pure
+`states`       position and state of each consumer that has a state
 `segment`      one segment, as its writer and its readers have it
 `index`        the file of its index
 `key_index`    the file of its index by key
@@ -24,7 +26,7 @@
 `retention`    what it decides by: the ages of segments
 `refusals`     the wording of what it refuses; pure
 `sync_work`    what a sync of it has to cover
-`journal`      files of records: what groups did, and dead letters
+`journal`      files of records: what groups did, dead letters, states of consumers
 `members`      the pages of the groups' members
 `reader`       the log as everybody else sees it
 `batch_reader` its batches, one after the other

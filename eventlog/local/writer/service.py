@@ -26,6 +26,7 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.group_messages import Bury, Dismiss, DropDead, Join, OpenGroup, RetryDead
 from eventlog.local.wire.messages import (
     Ack,
+    AckState,
     Append,
     AppendIf,
     Forget,
@@ -45,6 +46,7 @@ LASTING: Final = frozenset(
         Append,
         AppendIf,
         Ack,
+        AckState,
         Seek,
         Forget,
         Status,
