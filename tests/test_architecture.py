@@ -49,6 +49,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "jetstream": GROUND | {"remote"},
     "kafka": GROUND | {"remote"},
     "blocking": GROUND,
+    "aggregates": GROUND,
+    "eventsourcing": GROUND | {"blocking"},
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
     "demo": GROUND | {"blocking"},

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from typing import Any, Final, NamedTuple
 
 from eventlog.checksum import crc32c
-from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
+from eventlog.errors import CorruptLog, EventLogError, LogNotFound, UnknownFormat
 from eventlog.local.groups.records import Snapshot, group_record
 from eventlog.local.storage import offset_format
 from eventlog.local.storage.files import FILES, Files, os_errors, used_bytes
@@ -29,6 +30,7 @@ from eventlog.local.storage.journal import (
     whole_record,
 )
 from eventlog.local.storage.missing import ahead, ahead_remedy, lost_state, missing_files
+from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.recovery import Damage, whole_batches
 from eventlog.local.storage.segment import SegmentReader
@@ -213,8 +215,9 @@ def _position_faults(log: LogReader) -> Iterator[Fault]:
             text = ahead(state.name, state.last_acked or 0, log.last_seq_no)
             do = ahead_remedy("{log}", state.name, log.last_seq_no)
             yield Fault(text, False, "ahead", do)
-    for name, position in log.lost_states():
-        yield Fault(lost_state(name, position), True, "positions")
+    with suppress(LogNotFound), closing(OffsetTable(log.directory, files=log.files)) as table:
+        for one in table.without_record():
+            yield Fault(lost_state(one.name, one.position), True, "positions")
     # A writer that makes a row just now is seen at work once, and not twice.
     rows, again = (
         damaged_rows(read_whole(log.directory, offset_format.FILE_NAME, log.files) or b"")

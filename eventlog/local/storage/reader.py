@@ -85,7 +85,7 @@ class LogReader:
         return self.position_and_state(consumer)[0]
 
     def position_and_state(self, consumer: str) -> tuple[int, bytes | None]:
-        """The last number behind the consumer, and the state that it left there."""
+        """The same, and the state that the consumer left there."""
         with self._offsets_lock:
             table = self._table()
             offset = table.find(consumer) if table else None
@@ -98,8 +98,7 @@ class LogReader:
 
     def lag_of(self, consumer: str) -> int:
         """How many stored events are behind the consumer's position."""
-        behind = max(self.position_of(consumer), self.first_available - 1)
-        return max(self.last_seq_no - behind, 0)
+        return max(self.last_seq_no - max(self.position_of(consumer), self.first_available - 1), 0)
 
     def consumers(self) -> list[ConsumerState]:
         """All consumers, by name."""
@@ -117,12 +116,6 @@ class LogReader:
             )
             for offset in offsets
         ]
-
-    def lost_states(self) -> list[tuple[str, int]]:
-        """Consumers whose states are gone, and where they are without them."""
-        with self._offsets_lock:
-            table = self._table()
-            return [(one.name, one.position) for one in table.without_record()] if table else []
 
     def _table(self) -> OffsetTable | None:
         """The offset table; a log that no writer ever served has none."""
