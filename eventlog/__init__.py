@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         WriterStatistics,
     )
     from eventlog.api.status import LogStatus
+    from eventlog.api.table import Table
     from eventlog.memory.log import InMemoryEventLog
 
 __version__ = "0.1.0"
@@ -141,6 +142,7 @@ __all__ = [
     "StaleLease",
     "StorageFailed",
     "StreamStatistics",
+    "Table",
     "Trimmed",
     "UnknownFormat",
     "UnsupportedFileSystem",
@@ -173,6 +175,7 @@ _LAZY = {
     "Publisher": "eventlog.api.publisher",
     "PublisherStatistics": "eventlog.api.statistics",
     "StreamStatistics": "eventlog.api.statistics",
+    "Table": "eventlog.api.table",
     "WriterStatistics": "eventlog.api.statistics",
     "InMemoryEventLog": "eventlog.memory.log",
 }

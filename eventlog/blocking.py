@@ -17,6 +17,7 @@ Importing this module imports neither trio nor asyncio.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from eventlog.api import engines
 from eventlog.api.blocking_log import (
@@ -32,6 +33,9 @@ from eventlog.api.group import BlockingMember as Member
 from eventlog.api.group import Lease
 from eventlog.config import AskedOptions, Durability, OnFull, Retention
 
+if TYPE_CHECKING:
+    from eventlog.api.blocking_table import Table
+
 __all__ = [
     "PUBLISHER_LINGER_S_DEFAULT",
     "AppendHandle",
@@ -42,8 +46,17 @@ __all__ = [
     "ManyHandle",
     "Member",
     "Publisher",
+    "Table",
     "open",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Table":
+        from eventlog.api.blocking_table import Table
+
+        return Table
+    raise AttributeError(f"module 'eventlog.blocking' has no attribute {name!r}")
 
 
 def open(  # noqa: A001 - the name of the contract

@@ -72,6 +72,10 @@ RETENTION_AGE_MAX: Final = timedelta(days=999_999_999)
 """Less than `timedelta.max`, which as seconds in a float is more than a `timedelta` can be."""
 
 NAME_CHARACTERS_MAX: Final = 128
+TABLE_NAME: Final = "table"
+"""The snapshot of tables, in the directory of a log."""
+STATE_BYTES_MAX: Final = 64 * KIB
+"""Of a consumer's state: a snapshot, and no place for a database."""
 FRAME_OVERHEAD_BYTES: Final = 4 * KIB
 """What a frame may hold beside the events of one batch."""
 
@@ -183,7 +187,7 @@ class LogOptions:
     @property
     def frame_bytes_max(self) -> int:
         """The largest frame that the two ends of a pipe accept."""
-        return self.segment_bytes + FRAME_OVERHEAD_BYTES
+        return max(self.segment_bytes, STATE_BYTES_MAX) + FRAME_OVERHEAD_BYTES
 
     def changed(self, asked: AskedOptions) -> LogOptions:
         """The options after a change of those that are given.

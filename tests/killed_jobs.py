@@ -55,6 +55,19 @@ def consume(path: str) -> None:
                 break
 
 
+def total(path: str) -> None:
+    """Keep a sum of the numbers that were seen as the consumer's state."""
+    with blocking.open(path) as log, log.subscribe("t", follow=False) as stream:
+        seen = int(stream.state or 0)
+        for envelope in stream:
+            assert envelope.seq_no is not None
+            seen += envelope.seq_no
+            stream.ack(envelope, state=b"%d" % seen)
+            report("acked", envelope.seq_no)
+            if envelope.seq_no % 5 == 0:
+                break
+
+
 def work(path: str) -> None:
     with (
         blocking.open(path) as log,
@@ -74,6 +87,7 @@ JOBS: dict[str, Callable[[str], None]] = {
     "append": append,
     "publish": publish,
     "consume": consume,
+    "total": total,
     "work": work,
 }
 

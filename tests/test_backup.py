@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from eventlog import Retention, SeekPosition, blocking
+from eventlog import Cause, EventEnvelope, Retention, SeekPosition, blocking
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import CorruptLog, InvalidArgument, LogFull, LogNotFound
 from eventlog.local.groups.stored import read_dead_letters, read_groups
@@ -94,6 +95,33 @@ def test_a_backup_holds_what_the_log_does_and_goes_on_as_one(place: Path) -> Non
         assert opened.append("more") == 41
         assert [one.event for one in opened.read(41)] == ["more"]
     assert stored_events(str(source), 41) == {}
+
+
+def test_a_backup_has_causes_marks_and_states(place: Path) -> None:
+    source, target = place / "log", place / "copy"
+    cause = Cause(UUID(int=9), 7, "g")
+    with blocking.open(source) as log:
+        log.append(EventEnvelope("result", key="k", cause=cause))
+        log.delete("k")
+        log.ack("plain", 1)
+        log.ack("total", 1, state=b"one")
+        log.ack("total", 2, state=b"two")
+        log.ack("moved on", 1, state=b"one")
+        log.ack("moved on", 2)
+        wanted = [(one.name, one.last_acked, one.state) for one in log.consumers()]
+        back_up(str(source), str(target))
+    check_whole(target).close()
+    with blocking.open(target) as log:
+        found = [(one.name, one.last_acked, one.state) for one in log.consumers()]
+        result, mark = log.read(1)
+        assert result.cause == cause
+        assert mark.is_deletion
+        log.ack("total", 2, state=b"of the copy")
+        with log.subscribe("total", follow=False) as stream:
+            assert stream.state == b"of the copy"
+    assert found == wanted == [("moved on", 2, None), ("plain", 1, None), ("total", 2, b"two")]
+    with blocking.open(source) as log:
+        assert [one.state for one in log.consumers()] == [None, None, b"two"]
 
 
 def test_an_empty_log_and_one_that_nobody_served_can_be_copied(place: Path) -> None:

@@ -11,14 +11,29 @@ import pytest
 from eventlog.api.positions import SeekPosition
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import AskedOptions
-from eventlog.errors import InvalidArgumentType, InvalidName, LogClosed, SequenceOutOfRange
+from eventlog.errors import (
+    InvalidArgumentType,
+    InvalidName,
+    LogClosed,
+    NotSupported,
+    SequenceOutOfRange,
+)
 from eventlog.local.client import calls
 from eventlog.local.client.calls import Ask, Work
 from eventlog.local.client.feed import Feed, upcoming
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.requests import Requests
 from eventlog.local.wire.group_messages import AwaitDrained, Counted, OpenGroup, RetryDead
-from eventlog.local.wire.messages import Ack, AwaitSynced, Park, Seek, Status, Wake
+from eventlog.local.wire.messages import (
+    Ack,
+    AckState,
+    AwaitSynced,
+    Done,
+    Park,
+    Seek,
+    Status,
+    Wake,
+)
 from eventlog.testing import batch_of, open_storage
 
 
@@ -61,7 +76,9 @@ def all_asked(call: Any, *outcomes: Any) -> tuple[list[Any], Any]:
 
 
 def test_a_call_asks_only_for_what_it_needs(handle: LocalHandle) -> None:
-    assert all_asked(calls.ack("c", 2)) == ([Ask(Ack, ("c", 2))], None)
+    assert all_asked(calls.ack(handle, "c", 2, None)) == ([Ask(Ack, ("c", 2))], None)
+    with_state = Ask(AckState, ("c", 2, b"two"))
+    assert all_asked(calls.ack(handle, "c", 2, b"two"), Done(1)) == ([with_state], None)
     assert all_asked(calls.seek(handle, "c", SeekPosition.sequence(3))) == (
         [Ask(Seek, ("c", 2))],
         None,
@@ -71,14 +88,27 @@ def test_a_call_asks_only_for_what_it_needs(handle: LocalHandle) -> None:
 
 def test_a_call_is_refused_before_it_asks_for_anything(handle: LocalHandle) -> None:
     for call, error in (
-        (calls.ack("", 1), InvalidName),
-        (calls.ack("c", "1"), InvalidArgumentType),  # type: ignore[arg-type]
+        (calls.ack(handle, "", 1, None), InvalidName),
+        (calls.ack(handle, "c", "1", None), InvalidArgumentType),  # type: ignore[arg-type]
+        (calls.ack(handle, "c", 1, "state"), InvalidArgumentType),  # type: ignore[arg-type]
         (calls.synced(handle, 4), SequenceOutOfRange),
         (calls.dead_letters(handle, ""), InvalidName),
         (calls.end_dead(RetryDead, "g", 3), InvalidArgumentType),  # type: ignore[arg-type]
     ):
         with pytest.raises(error):
             next(call)
+
+
+def test_a_state_is_refused_by_an_older_writer_and_outlives_writers_that_die(
+    handle: LocalHandle,
+) -> None:
+    call = calls.ack(handle, "c", 2, b"two")
+    assert next(call) == Ask(AckState, ("c", 2, b"two"))
+    for _ in range(3):  # two writers died before they answered, each time
+        open_storage(handle.path).close()
+        assert call.send(None) == Ask(AckState, ("c", 2, b"two"))
+    with pytest.raises(NotSupported, match="of an older release, which does not know state="):
+        call.send(None)  # this one lives, and hangs up
 
 
 def test_numbers_of_dead_letters_go_in_as_many_messages_as_they_need() -> None:

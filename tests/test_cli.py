@@ -172,6 +172,27 @@ def test_a_reader_that_has_seen_enough_ends_tail_quietly(log: str) -> None:
     assert tail.wait(30) == 0
 
 
+def test_ack_takes_a_state_from_a_file_and_from_the_standard_input(
+    log: str, tmp_path: Path
+) -> None:
+    run("append", log, "1", "2", "3")
+    file = tmp_path / "state"
+    file.write_bytes(b"\0 any bytes")
+    out("ack", log, "c", "2", "--state-file", str(file))
+    assert "11 bytes" in out("consumers", log)
+    with blocking.open(log) as opened:
+        assert [one.state for one in opened.consumers()] == [b"\0 any bytes"]
+    assert run("ack", log, "c", "3", "--state-file", "-", given="420\n").returncode == 0
+    (row,) = map(json.loads, out("consumers", log, "--json").splitlines())
+    assert (row["last_acked"], row["state_bytes"]) == (3, 4)
+    file.write_bytes(bytes(64 * 1024 + 1))
+    done = run("ack", log, "c", "3", "--state-file", str(file))
+    assert done.returncode == 2
+    assert "has 65537 bytes; give 65536 at most" in done.stderr
+    out("ack", log, "d", "1")
+    assert json.loads(out("consumers", log, "--json").splitlines()[1])["state_bytes"] is None
+
+
 def test_tail_follows_and_ctrl_c_ends_it_without_a_traceback(log: str) -> None:
     out("append", log, "1")
     tail = subprocess.Popen(

@@ -211,14 +211,14 @@ def test_a_version_that_is_not_known_is_named_and_nothing_is_touched(
 ) -> None:
     directory = tmp_path / "log"
     shutil.copytree(V1 / "groups", directory)
-    with_version(directory / name, 2, crc_at)
+    with_version(directory / name, 3, crc_at)
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
-    with pytest.raises(UnknownFormat, match="version 2"):
+    with pytest.raises(UnknownFormat, match="version 3"):
         read_all(directory)
-    with pytest.raises(UnknownFormat, match="version 2"):
+    with pytest.raises(UnknownFormat, match="version 3"):
         blocking.open(directory).append(1)
     if crc_at is not None:  # of the others it cannot be told from damage
-        with pytest.raises(UnknownFormat, match="version 2"):
+        with pytest.raises(UnknownFormat, match="version 3"):
             repair_log(str(directory))
     for path in directory.iterdir():
         if path.name in ("control", name) or path.suffix == ".seg":

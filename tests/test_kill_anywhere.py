@@ -29,6 +29,8 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 STORED = 20
 POINTS = 20
 GUARD_S = 60.0
+CONSUMERS = {"consume": "c", "total": "t"}
+"""Whose acknowledgements a job reports."""
 ITS_OWN = 4
 """Descriptors that the writer may have got for segments meanwhile."""
 
@@ -103,14 +105,22 @@ def check(log: blocking.EventLog, job: str, said: list[list[str]]) -> None:
     assert list(envelopes) == list(range(1, len(envelopes) + 1))
     assert envelopes[number].event == "honest"
     positions = {one.name: one.last_acked or 0 for one in log.consumers()}
+    check_totals(log)
     for word, *numbers in said:
         if word == "appended":
             for seq_no in range(int(numbers[0]), int(numbers[-1]) + 1):
                 assert is_of_a_job(envelopes[seq_no].event)
         elif word == "acked":
-            assert positions["c"] >= int(numbers[0])
+            assert positions[CONSUMERS[job]] >= int(numbers[0])
     if job == "work":
         finish_group(log)
+
+
+def check_totals(log: blocking.EventLog) -> None:
+    """What the consumer with a state has counted is exactly what is behind its position."""
+    for one in log.consumers():
+        if one.name == CONSUMERS["total"] and one.last_acked:
+            assert one.state == b"%d" % (one.last_acked * (one.last_acked + 1) // 2)
 
 
 def finish_group(log: blocking.EventLog) -> None:

@@ -10,7 +10,7 @@ from eventlog.local.storage import (
     format,  # noqa: A004 - its name
     key_index,
     members,
-    offsets,
+    offset_format,
 )
 from eventlog.local.storage.layout import Field, Layout
 
@@ -23,8 +23,8 @@ LAYOUTS: list[tuple[ModuleType, Layout]] = [
     (key_index, key_index.ENTRY),
     (control, control.CONTROL),
     (changed_options, changed_options.CHANGES),
-    (offsets, offsets.HEADER),
-    (offsets, offsets.SLOT),
+    (offset_format, offset_format.HEADER),
+    (offset_format, offset_format.SLOT),
     (members, members.PAGE),
 ]
 
@@ -63,7 +63,7 @@ def test_a_layout_reads_what_it_packed(layout: Layout) -> None:
 def test_headers_begin_on_the_alignment_of_batches() -> None:
     assert format.SEGMENT_HEADER.size % format.ALIGNMENT == 0
     assert format.BATCH_HEADER.size % format.ALIGNMENT == 0
-    assert offsets.HEADER.size % 8 == offsets.SLOT.size % 8 == 0
+    assert offset_format.HEADER.size % 8 == offset_format.SLOT.size % 8 == 0
 
 
 def test_the_length_that_publishes_a_batch_never_crosses_a_word() -> None:

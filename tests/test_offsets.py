@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from eventlog.config import NAME_CHARACTERS_MAX
 from eventlog.errors import CorruptLog, EventLogError, LogFull, StorageFailed, UnknownFormat
-from eventlog.local.storage.offsets import (
-    FILE_NAME,
-    HEADER,
-    SLOT,
-    SLOTS_AT_FIRST,
-    Offset,
-    OffsetTable,
-    make_offset_table,
-    open_or_make,
-)
+from eventlog.local.storage.offset_format import FILE_NAME, HEADER, SLOT, SLOTS_AT_FIRST, Offset
+from eventlog.local.storage.offsets import OffsetTable, make_offset_table, open_or_make
 from eventlog.testing import FailingFiles, Killed, KillingFiles
 
 
@@ -141,7 +133,7 @@ def test_what_is_no_table_is_said_so(tmp_path: Path, content: bytes) -> None:
 def test_a_table_of_another_version_is_said_so(table: OffsetTable) -> None:
     path = Path(table.directory, FILE_NAME)
     content = bytearray(path.read_bytes())
-    content[HEADER.offset("version")] = 2
+    content[HEADER.offset("version")] = 3
     path.write_bytes(content)
     with pytest.raises(UnknownFormat):
         OffsetTable(table.directory)

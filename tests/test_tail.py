@@ -81,6 +81,24 @@ def test_the_last_ones_are_the_last_that_are_chosen(log: str) -> None:
     assert len(numbers(log, "--key", "rare", "-n", "5000")) == 101
 
 
+def test_the_latest_of_each_key_is_what_the_key_is_now(orders: str) -> None:
+    with blocking.open(orders) as log:
+        log.append({"a": 9}, key="gone")
+        log.delete("gone")
+    latest = numbers(orders, "--latest-per-key")
+    assert latest == [3, 5]
+    assert numbers(orders, "--latest-per-key", "-n", "1") == [5]
+    assert numbers(orders, "--latest-per-key", "-n", "0") == []
+    assert numbers(orders, "--latest-per-key", "--key", "other") == [3]
+    assert numbers(orders, "--latest-per-key", "--where", "event == 7") == [5]
+    assert numbers(orders, "--latest-per-key", "--until", "2") == [2]
+    assert numbers(orders, "--latest-per-key", "--until", "6") == [3, 5, 6]
+    for options in (("-f",), ("--consumer", "c")):
+        done = run("tail", orders, "--latest-per-key", *options)
+        assert done.returncode == 2
+        assert "leave out -f and --consumer" in done.stderr
+
+
 def test_a_range_of_times_has_its_start_and_not_its_end(orders: str) -> None:
     times = times_of(orders)
     assert numbers(orders, "--since", times[2]) == [3, 4, 5]

@@ -156,6 +156,7 @@ WALK: Final[list[tuple[str, int, list[str]]]] = [
     ("eventlog top log[/] --once --interval 0.1", 0, TWINS),
     ("eventlog top log[/] --once --interval 0.1 --json", 0, TWINS),
     ("eventlog top no[/red]", 2, ["no[/red]"]),
+    ("eventlog ack log[/] [/red] 1 --state-file no[/red]", 2, ["no[/red] cannot be read"]),
     ("eventlog status log[/]", 0, [f"{SHOWN_FOLDER}/log[/]"]),
     ("eventlog status log[/] --json", 0, [r"d[bold]\u001b[31m/log[/]"]),
     ("eventlog status no[/red]", 2, ["no[/red]"]),

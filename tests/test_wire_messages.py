@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -49,6 +50,10 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     """Values of a field; a tuple's are a few rows of as many numbers as the hint says."""
     if get_origin(hint) is Annotated:
         return values_of(get_args(hint)[0])
+    if get_origin(hint) is UnionType:
+        return st.none() | values_of(get_args(hint)[0])
+    if get_origin(hint) is dict and get_args(hint)[1] is not Any:
+        return st.dictionaries(words, values_of(get_args(hint)[1]), max_size=3)
     if get_origin(hint) is tuple:
         numbers_of_row = [numbers for _ in get_args(get_args(hint)[0])]
         return st.lists(st.tuples(*numbers_of_row), max_size=4).map(tuple)

@@ -14,6 +14,11 @@
 `stream_options`     how a subscription reads
 `latest`             where the latest event of a key is looked for
 `expectation`        what a conditional append expects; pure
+`log_of_tables`      its part that is about tables, in both colours
+`table`              a mapping that follows a log, for trio and asyncio
+`blocking_table`     the same without an event loop
+`table_rows`         what is in it, and in its snapshot; pure
+`table_file`         the file of a snapshot
 `arguments`          checks of arguments that several engines take
 `refusals`           the wording of what every engine refuses
 `engines`            which engine an address means, and which options it takes

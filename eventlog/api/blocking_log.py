@@ -15,6 +15,7 @@ from eventlog.api.group import BlockingMember as Member
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.latest import blocking_latest_of, filter_of_key
 from eventlog.api.log import EventLog as AsyncEventLog
+from eventlog.api.log_of_tables import BlockingLogOfTables
 from eventlog.api.operated import OperatedBlockingLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.refusals import no_groups, no_statistics
@@ -111,7 +112,7 @@ class EventStream(ABC):
         """The same events as lists, as they were batched."""
 
     @abstractmethod
-    def ack(self, event: EventEnvelope | int) -> None:
+    def ack(self, event: EventEnvelope | int, state: bytes | None = None) -> None:
         """Say that the stream's consumer has processed everything up to this event, or number.
 
         See `eventlog.EventStream.ack`.
@@ -121,12 +122,17 @@ class EventStream(ABC):
             SequenceOutOfRange: there is no such event yet.
         """
 
+    @property
+    def state(self) -> bytes | None:
+        """The consumer's state at the stream's start; see `eventlog.EventStream.state`."""
+        return None
+
     def statistics(self) -> StreamStatistics:
         """What it has done until now; also after its block."""
         raise no_statistics()
 
 
-class EventLog(OperatedBlockingLog):
+class EventLog(OperatedBlockingLog, BlockingLogOfTables):
     """See `eventlog.EventLog`: every method promises the same, and waits by blocking its thread."""
 
     @property
@@ -280,8 +286,11 @@ class EventLog(OperatedBlockingLog):
         return self.append(DELETION, key=check_key(key))
 
     @abstractmethod
-    def ack(self, consumer: str, seq_no: int) -> None:
-        """Say that the consumer has processed everything up to and including `seq_no`."""
+    def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
+        """Say that the consumer has processed everything up to and including `seq_no`.
+
+        `state` is stored with the position in one step; see `eventlog.EventLog.ack`.
+        """
 
     @abstractmethod
     def seek(self, consumer: str, position: SeekPosition) -> None:

@@ -27,7 +27,7 @@ class EventStream(ABC):
         """The same events as lists, as they were batched; `ack` the last of each."""
 
     @abstractmethod
-    async def ack(self, event: EventEnvelope | int) -> None:
+    async def ack(self, event: EventEnvelope | int, state: bytes | None = None) -> None:
         """Say that the stream's consumer has processed everything up to this event, or number.
 
         The same as `EventLog.ack` with the consumer's name; it does not move the stream.
@@ -38,6 +38,15 @@ class EventStream(ABC):
             InvalidArgumentType: it is neither an envelope nor a number.
             SequenceOutOfRange: there is no such event yet.
         """
+
+    @property
+    def state(self) -> bytes | None:
+        """What the consumer's last `ack(..., state=)` stored before the stream's first event.
+
+        `None` if there is none, or if the stream does not start at the consumer's position. Later
+        acknowledgements do not change it.
+        """
+        return None
 
     def statistics(self) -> StreamStatistics:
         """What it has done until now; also after its block.

@@ -21,6 +21,7 @@ from eventlog.api.arguments import Bounds, check_follow
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.latest import filter_of_key, latest_of
 from eventlog.api.log_of_groups import LogOfGroups
+from eventlog.api.log_of_tables import LogOfTables
 from eventlog.api.operated import OperatedLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.publisher import Publisher
@@ -39,7 +40,7 @@ from eventlog.event.payload import DELETION
 from eventlog.event.texts import check_key
 
 
-class EventLog(OperatedLog, LogOfGroups):
+class EventLog(OperatedLog, LogOfGroups, LogOfTables):
     """A persistent, ordered, replayable log; `async with` opens it, else calls are `LogClosed`."""
 
     @property
@@ -329,14 +330,22 @@ class EventLog(OperatedLog, LogOfGroups):
         return await self.append(DELETION, key=check_key(key))
 
     @abstractmethod
-    async def ack(self, consumer: str, seq_no: int) -> None:
+    async def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
         """Say that the consumer has processed everything up to and including `seq_no`.
 
         A smaller number than before changes nothing. The consumer is created if need be.
 
+        `state` is what the consumer has made of the events so far, in up to 64 KiB. Position and
+        state are stored in one step: a consumer that is killed anywhere finds both as they were
+        together, in `EventStream.state` and in `consumers()`. Moving on without a state drops it,
+        and so do `seek` and `forget`; the same number with a state replaces it.
+
         Raises:
             SequenceOutOfRange: there is no such event yet.
-            InvalidName, InvalidArgument: before anything is sent.
+            InvalidName, InvalidArgument, InvalidArgumentType: before anything is sent.
+            InvalidArgument: a state for a group.
+            LogFull: there is no room for the state.
+            NotSupported: the engine keeps no states.
         """
 
     @abstractmethod

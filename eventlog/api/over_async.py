@@ -165,8 +165,8 @@ class LogOverAsync(EventLog):
         events: AsyncEventRange = self._portal.call(self._log._read, bounds)
         return _events_of(self._portal, events)
 
-    def ack(self, consumer: str, seq_no: int) -> None:
-        self._portal.call(self._log.ack, consumer, seq_no)
+    def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
+        self._portal.call(self._log.ack, consumer, seq_no, state)
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         self._portal.call(self._log.seek, consumer, position)
@@ -344,8 +344,12 @@ class _Stream(EventStream):
         self._use_as("batches")
         return iter(self._next_batch, None)
 
-    def ack(self, event: EventEnvelope | int) -> None:
-        self._portal.call(self._stream.ack, event)
+    def ack(self, event: EventEnvelope | int, state: bytes | None = None) -> None:
+        self._portal.call(self._stream.ack, event, state)
+
+    @property
+    def state(self) -> bytes | None:
+        return self._stream.state
 
     def statistics(self) -> StreamStatistics:
         return self._stream.statistics()

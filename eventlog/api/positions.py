@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Literal, get_args
 
-from eventlog.config import NAME_CHARACTERS_MAX
+from eventlog.config import NAME_CHARACTERS_MAX, STATE_BYTES_MAX
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidName
 from eventlog.event.envelope import timestamp_ns_of
 
@@ -91,6 +91,8 @@ class ConsumerState:
     """How many stored events come after the position."""
     last_seen: datetime
     """When the position was last set, by `ack` or `seek` (UTC)."""
+    state: bytes | None = None
+    """What the last `ack(..., state=)` stored with the position; `None` if there is none."""
 
 
 def check_position(position: object) -> SeekPosition:
@@ -125,6 +127,28 @@ def check_seq_no(seq_no: object, *, consumer: str | None = None) -> int:
             seq_no=seq_no,
         )
     return seq_no
+
+
+def check_state(state: object, consumer: str) -> bytes | None:
+    """The state itself, if a consumer can have it.
+
+    Raises:
+        InvalidArgument: it is too large.
+        InvalidArgumentType: it is not bytes.
+    """
+    if state is None:
+        return None
+    if not isinstance(state, bytes):
+        raise InvalidArgumentType(
+            f"the state of consumer {consumer!r} is {state!r:.80}; give bytes", consumer=consumer
+        )
+    if len(state) > STATE_BYTES_MAX:
+        raise InvalidArgument(
+            f"the state of consumer {consumer!r} has {len(state)} bytes; give {STATE_BYTES_MAX} at"
+            " most, and keep more in a file of yours that the state names",
+            consumer=consumer,
+        )
+    return state
 
 
 def check_name(name: object) -> str:

@@ -92,6 +92,26 @@ def beyond_the_last(path: str, consumer: str, seq_no: int, last: int) -> Sequenc
     )
 
 
+def state_of_group(consumer: str, path: str) -> InvalidArgument:
+    """The error for a state of a group, whose position its members move."""
+    return InvalidArgument(
+        f"{consumer!r} is a group of the log {path}, whose members move its position, so it has no"
+        " state; acknowledge with a consumer of another name",
+        path=path,
+        consumer=consumer,
+    )
+
+
+def older_writer(path: str, what: str) -> NotSupported:
+    """The error for what the running writer, of an older release, does not know."""
+    return NotSupported(
+        f"the writer of the log {path} is of an older release, which does not know {what}; end it"
+        " (`eventlog status` shows its pid), and the next call starts one of this release",
+        path=path,
+        option=what,
+    )
+
+
 def closed(what: str, path: str) -> LogClosed:
     """The error for a use after the end."""
     return LogClosed(f"the {what} of the log {path} is closed; open it again", path=path)

@@ -19,9 +19,10 @@ NextBatch = Callable[[], Awaitable[list[EventEnvelope] | None]]
 class StreamOfBatches(EventStream):
     """A stream of an engine that has `next_batch`, and says how the stream may be used."""
 
-    def __init__(self, log: EventLog, consumer: str | None) -> None:
+    def __init__(self, log: EventLog, consumer: str | None, state: bytes | None = None) -> None:
         self._log = log
         self._consumer = consumer
+        self._state = state
         self._events: Iterator[EventEnvelope] = iter(())
         self._turn = anyio.Lock(fast_acquire=True)
         """The lock of the task that reads a batch; others wait, and then have the rest of it."""
@@ -66,9 +67,14 @@ class StreamOfBatches(EventStream):
         self.use_as("batches")
         return _Batches(self.next_batch)
 
-    async def ack(self, event: EventEnvelope | int) -> None:
+    async def ack(self, event: EventEnvelope | int, state: bytes | None = None) -> None:
         """See `EventStream.ack`."""
-        await self._log.ack(*check_stream_ack(self._consumer, event, self._log.path))
+        await self._log.ack(*check_stream_ack(self._consumer, event, self._log.path), state)
+
+    @property
+    def state(self) -> bytes | None:
+        """See `EventStream.state`."""
+        return self._state
 
     def drop_events(self) -> None:
         """Hand nothing out any more of the batch that was read last."""

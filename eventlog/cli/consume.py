@@ -11,7 +11,9 @@ from eventlog import blocking
 from eventlog.api.positions import ConsumerState
 from eventlog.cli.address import Log, check_there, readable
 from eventlog.cli.app import EPILOG, FAILED, app
-from eventlog.cli.streams import utf8
+from eventlog.cli.streams import standard_input, utf8
+from eventlog.config import STATE_BYTES_MAX
+from eventlog.errors import InvalidArgument
 from eventlog.monitor.preview import preview_seek
 from eventlog.terminal.positions import PLACES, position_of
 from eventlog.terminal.printing import cell, complain, counted, is_terminal, print_table, say
@@ -20,6 +22,13 @@ from eventlog.terminal.show import to_json
 Consumer = Annotated[str, typer.Argument(help="The consumer's name.", callback=utf8)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
+ACK_EXAMPLES = """
+[bold]Examples[/]
+
+  eventlog ack orders billing 1042
+
+  eventlog ack orders billing 1042 --state-file totals.json
+"""
 SEEK_EXAMPLES = """
 [bold]Examples[/]
 
@@ -38,16 +47,40 @@ CONSUMERS_EXAMPLES = """
 """
 
 
-@app.command(epilog="[bold]Example[/]\n\n  eventlog ack orders billing 1042\n\n" + EPILOG)
+@app.command(epilog=ACK_EXAMPLES + "\n\n" + EPILOG)
 def ack(
     log: Log,
     consumer: Consumer,
     seq_no: Annotated[int, typer.Argument(help="The last event that is processed.")],
+    state_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Store its content as the consumer's state; - is stdin."),
+    ] = None,
 ) -> None:
-    """Say that a consumer has processed everything up to and including an event."""
+    """Say that a consumer has processed everything up to and including an event.
+
+    With --state-file the state is stored in the same step as the position. Without it, moving on
+    drops the state that the consumer has.
+    """
     check_there(log)
+    state = None if state_file is None else _state_in(state_file)
     with blocking.open(log) as opened:
-        opened.ack(consumer, seq_no)
+        opened.ack(consumer, seq_no, state)
+
+
+def _state_in(path: str) -> bytes:
+    """What is in the file, as far as it may be a state, and a byte more.
+
+    Raises:
+        InvalidArgument: it cannot be read.
+    """
+    if path == "-":
+        return standard_input("give the state there, or a file").read(STATE_BYTES_MAX + 1)
+    try:
+        with open(path, "rb") as file:
+            return file.read(STATE_BYTES_MAX + 1)
+    except OSError as error:
+        raise InvalidArgument(f"the file {path} cannot be read ({error.strerror})") from None
 
 
 @app.command(epilog=SEEK_EXAMPLES + "\n\n" + EPILOG)
@@ -113,11 +146,12 @@ def _print_consumers(states: list[ConsumerState], *, as_json: bool) -> None:
         for state in states:
             say(to_json(_fields(state)))
         return
-    table = Table("consumer", "last acknowledged", "lag", "last seen")
+    table = Table("consumer", "last acknowledged", "lag", "last seen", "state")
     for state in states:
         acked = "-" if state.last_acked is None else f"{state.last_acked:,}"
         seen = state.last_seen.astimezone().isoformat(" ", "seconds")
-        table.add_row(cell(state.name), acked, f"{state.lag:,}", seen)
+        kept = "-" if state.state is None else counted(len(state.state), "byte")
+        table.add_row(cell(state.name), acked, f"{state.lag:,}", seen, kept)
     if states:
         print_table(table)
     else:
@@ -130,4 +164,5 @@ def _fields(state: ConsumerState) -> dict[str, object]:
         "last_acked": state.last_acked,
         "lag": state.lag,
         "last_seen": state.last_seen.isoformat(),
+        "state_bytes": None if state.state is None else len(state.state),
     }

@@ -54,6 +54,8 @@ TAIL_EXAMPLES = """
 
   eventlog tail orders -n 1 --full             (whole on a terminal, too)
 
+  eventlog tail orders --latest-per-key        (what each key is now)
+
   eventlog tail orders -f --consumer billing --from last-acknowledged
 
 [bold]Expressions of --where[/]
@@ -107,6 +109,12 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
             help="Acknowledge what is printed or passed over, as this consumer.", callback=utf8
         ),
     ] = None,
+    latest_per_key: Annotated[
+        bool,
+        typer.Option(
+            "--latest-per-key", help="The latest event of each key, but of those deleted since."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     template: Annotated[
         str | None,
@@ -124,14 +132,15 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
     """
     check_there(log)
     check_output()
-    if consumer is not None:
-        check_name(consumer)
-    if follow and until is not None:
-        raise InvalidArgument("--until ends at a place and -f never ends: give one of them")
+    _check_together(consumer, until, follow=follow, latest_per_key=latest_per_key)
     chosen = _chosen(keys, where)
     line = line_for(as_json=as_json, template=template, full=full)
     asked = _asked(start, since, consumer)
     stop = None if until is None else _stop(log, until)
+    if latest_per_key:
+        latest = _latest_per_key(log, asked or SeekPosition.BEGINNING, chosen, stop, count)
+        sys.stdout.writelines(line(one) + "\n" for one in latest)
+        return
     position = asked or _start_of_last(log, COUNT_DEFAULT if count is None else count, chosen, stop)
     limit = count if asked else None
     if follow or consumer:
@@ -147,6 +156,40 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
         for _, envelope in _passed(reading.stored_from(position), chosen, limit, stop):
             if envelope is not None:
                 _print(line(envelope))
+
+
+def _check_together(
+    consumer: str | None, until: str | None, *, follow: bool, latest_per_key: bool
+) -> None:
+    """Pass if these options go together.
+
+    Raises:
+        InvalidArgument, InvalidName: they do not, or the consumer's name is none.
+    """
+    if consumer is not None:
+        check_name(consumer)
+    if follow and until is not None:
+        raise InvalidArgument("--until ends at a place and -f never ends: give one of them")
+    if latest_per_key and (follow or consumer is not None):
+        raise InvalidArgument(
+            "--latest-per-key prints what is stored by now: leave out -f and --consumer"
+        )
+
+
+def _latest_per_key(
+    log: str, position: SeekPosition, chosen: Chosen | None, stop: int | None, count: int | None
+) -> list[EventEnvelope]:
+    """The latest event of each key in the range; of these the last ones that are chosen."""
+    latest: dict[str, EventEnvelope] = {}
+    with readable(log) as reading:
+        for _, envelope in _passed(reading.stored_from(position), None, None, stop):
+            if envelope is None or envelope.key is None:
+                continue
+            latest.pop(envelope.key, None)  # the order is that of the numbers
+            if not envelope.is_deletion:
+                latest[envelope.key] = envelope
+    found = [one for one in latest.values() if chosen is None or chosen(one)]
+    return found if count is None else found[max(len(found) - count, 0) :]
 
 
 def _chosen(keys: list[str] | None, where: str | None) -> Chosen | None:

@@ -172,6 +172,10 @@ class CrossingDriver:
         """See `Driver`."""
         await self._call(lambda: self._driver.move(consumer, position, is_ack=is_ack))
 
+    async def ack_state(self, consumer: str, position: int, state: bytes) -> None:
+        """See `DriverOfStates`."""
+        await self._call(lambda: self._driver.ack_state(consumer, position, state))
+
     async def forget(self, consumer: str) -> None:
         """See `Driver`."""
         await self._call(lambda: self._driver.forget(consumer))

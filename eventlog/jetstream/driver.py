@@ -205,6 +205,10 @@ class JetStreamDriver:
         """See `Driver`."""
         await self._positions.move(consumer, position, is_ack=is_ack)
 
+    async def ack_state(self, consumer: str, position: int, state: bytes) -> None:
+        """See `DriverOfStates`."""
+        await self._positions.ack_state(consumer, position, state)
+
     async def forget(self, consumer: str) -> None:
         """See `Driver`."""
         await self._positions.forget(consumer)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from eventlog.api.refusals import state_of_group
 from eventlog.jetstream.bucket import Bucket, name_of
 from eventlog.jetstream.document import Document, Draft, decode
 from eventlog.jetstream.state import Consumer
@@ -42,7 +43,8 @@ class Positions:
             consumer = decode(self._bucket, value)
             if consumer is not None:
                 name = name_of(value.key.removeprefix("consumer."))
-                found[name] = Position(consumer.position, value.stored_ns)
+                kept = consumer.current_state
+                found[name] = Position(consumer.position, value.stored_ns, kept)
         return found
 
     async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
@@ -59,6 +61,23 @@ class Positions:
                 draft.consumer.seek(position)
             elif position > draft.consumer.position:
                 draft.consumer.skip(position)
+
+        await self.document(consumer).change(make)
+
+    async def ack_state(self, consumer: str, position: int, state: bytes) -> None:
+        """Acknowledge with a state, in one step.
+
+        Raises:
+            InvalidArgument: the consumer is a group.
+            LogFull, LogDeleted, CorruptLog, Unreachable.
+        """
+
+        async def make(draft: Draft) -> None:
+            if draft.consumer is None:
+                draft.consumer = Consumer(position)
+            elif draft.consumer.options is not None:
+                raise state_of_group(consumer, self._bucket.path)
+            draft.consumer.keep(position, state)
 
         await self.document(consumer).change(make)
 

@@ -31,6 +31,21 @@ class Consumer(group_state.Consumer, omit_defaults=True):
     """See the module."""
 
     storing: dict[int, Storing] = {}  # noqa: RUF012 - a struct copies it
+    state: bytes | None = None
+    """What `ack(..., state=)` stored; it counts while the position is `state_at`."""
+    state_at: int = 0
+
+    @property
+    def current_state(self) -> bytes | None:
+        """The state of the position."""
+        return self.state if self.state_at == self.position else None
+
+    def keep(self, position: int, state: bytes) -> None:
+        """Acknowledge with a state."""
+        if position > self.position:
+            self.skip(position)
+        if position == self.position:
+            self.state, self.state_at = state, position
 
     def settling(self) -> Iterable[int]:
         """Those whose results are on their way."""
@@ -45,6 +60,7 @@ class Consumer(group_state.Consumer, omit_defaults=True):
         """Begin anew after `position`: what members have is nobody's any more."""
         super().seek(position)
         self.storing = {}
+        self.state = None
 
     def orphans(self) -> dict[int, Storing]:
         """Results that no member stores any more."""

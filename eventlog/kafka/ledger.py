@@ -58,7 +58,10 @@ class Ledger:
 
     def dump(self) -> bytes:
         """All of it."""
-        return bytes(msgpack.packb([list(self.positions.items()), self.groups.dump()]))
+        positions = [
+            (name, (one.position, one.last_seen_ns)) for name, one in self.positions.items()
+        ]
+        return bytes(msgpack.packb([positions, self.groups.dump()]))
 
     @classmethod
     def load(cls, dumped: bytes) -> Ledger:

@@ -197,8 +197,14 @@ class BlockingLocalEventLog(EventLog):
         while (events := self._handle.unless_closed(next, batches, None)) is not None:
             yield from events
 
-    def ack(self, consumer: str, seq_no: int) -> None:
-        self._requests.run(calls.ack(consumer, seq_no))
+    def _snapshot_place(self) -> str | None:
+        return self._handle.snapshot_place
+
+    def _bounds(self) -> tuple[int, int]:
+        return self._handle.bounds()
+
+    def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
+        self._requests.run(calls.ack(self._handle, consumer, seq_no, state))
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         self._requests.run(calls.seek(self._handle, consumer, position))

@@ -68,8 +68,12 @@ class BlockingLocalStream(EventStream):
         self._feed.use_as("batches")
         return iter(lambda: self._next(self._feed.next_batch), None)
 
-    def ack(self, event: EventEnvelope | int) -> None:
-        self._log.ack(*check_stream_ack(self._consumer, event, self._handle.path))
+    def ack(self, event: EventEnvelope | int, state: bytes | None = None) -> None:
+        self._log.ack(*check_stream_ack(self._consumer, event, self._handle.path), state)
+
+    @property
+    def state(self) -> bytes | None:
+        return self._feed.state
 
     def _next(self, read: Callable[[], list[EventEnvelope] | None]) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""

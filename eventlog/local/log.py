@@ -237,8 +237,14 @@ class LocalEventLog(EventLog):
         numbers = None if self._reopens else self._handle.numbers_of(bounds)
         return RangeOfBatches(read_from(self, bounds, numbers))
 
-    async def ack(self, consumer: str, seq_no: int) -> None:
-        await self._run(calls.ack(consumer, seq_no))
+    def _snapshot_place(self) -> str | None:
+        return self._handle.snapshot_place
+
+    async def _bounds(self) -> tuple[int, int]:
+        return (await self._ready()).bounds()
+
+    async def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
+        await self._run(calls.ack(self._handle, consumer, seq_no, state))
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         await self._run(calls.seek(self._handle, consumer, position))

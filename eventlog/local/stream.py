@@ -51,7 +51,7 @@ class LocalStream(StreamOfBatches):
     def __init__(
         self, log: LocalEventLog, handle: LocalHandle, feed: Feed, consumer: str | None
     ) -> None:
-        super().__init__(log, consumer)
+        super().__init__(log, consumer, feed.state)
         self._handle = handle
         self._feed = feed
         self._requests = AsyncRequests(handle, "stream")

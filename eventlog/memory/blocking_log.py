@@ -26,7 +26,6 @@ from eventlog.api.positions import (
     SeekPosition,
     check_name,
     check_position,
-    check_seq_no,
 )
 from eventlog.api.refusals import closed, never_synced
 from eventlog.api.statistics import (
@@ -170,8 +169,8 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
         batches = batches_between(self.log, *self.log.numbers_of(bounds), bounds.filter)
         return chain.from_iterable(batches)
 
-    def ack(self, consumer: str, seq_no: int) -> None:
-        self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+    def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
+        self.ack_checked(consumer, seq_no, state)
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
@@ -315,8 +314,12 @@ class BlockingInMemoryStream(EventStream):
         self._feed.use_as("batches")
         return iter(self._next_batch, None)
 
-    def ack(self, event: EventEnvelope | int) -> None:
-        self._log.ack(*check_stream_ack(self._consumer, event, self._log.path))
+    def ack(self, event: EventEnvelope | int, state: bytes | None = None) -> None:
+        self._log.ack(*check_stream_ack(self._consumer, event, self._log.path), state)
+
+    @property
+    def state(self) -> bytes | None:
+        return self._feed.state
 
     def close(self) -> None:
         """Hand nothing out any more."""

@@ -30,7 +30,13 @@ class MemoryFeed:
         self._handle = handle
         self._log = handle.log
         self._consumer = consumer
-        self._start = self.next_seq_no = handle.log.resolve(position, consumer or "")
+        self.state: bytes | None = None
+        """The consumer's, of the moment at which its position was the start."""
+        if consumer and position.kind == "last_acknowledged":
+            start, self.state = handle.log.resume(consumer)
+        else:
+            start = handle.log.resolve(position, consumer or "")
+        self._start = self.next_seq_no = start
         self._handed = 0
         """The last event that was handed out; 0 if none was."""
         self._filter = options.filter
@@ -89,7 +95,7 @@ class MemoryFeed:
         position = log.position_of(self._consumer)
         behind = position if self._handed else max(position, log.first_available - 1)
         if behind >= (self._handed or self._start - 1) and last > position:
-            log.ack(self._consumer, last)
+            log.ack(self._consumer, last, keeps_state=True)
 
 
 def batches_between(

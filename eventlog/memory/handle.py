@@ -8,6 +8,7 @@ from typing import Any
 
 from eventlog.api import forks
 from eventlog.api.expectation import Expectation
+from eventlog.api.positions import check_name, check_seq_no, check_state
 from eventlog.api.refusals import closed, not_opened
 from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.api.waiting import warn_of_options
@@ -107,6 +108,12 @@ class MemoryHandle:
             path = self._log.path
             raise closed("handle", path) if self._was_opened else not_opened(path)
         return self._log
+
+    def ack_checked(self, consumer: str, seq_no: int, state: bytes | None) -> None:
+        """See `EventLog.ack`."""
+        consumer = check_name(consumer)
+        seq_no = check_seq_no(seq_no, consumer=consumer)
+        self.log.ack(consumer, seq_no, check_state(state, consumer))
 
     def packed(self, event: Any, key: str | None, headers: Mapping[str, str] | None) -> PackedBatch:
         builder = BatchBuilder(self.log.options.max_event_bytes, self.path)

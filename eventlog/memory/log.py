@@ -21,7 +21,6 @@ from eventlog.api.positions import (
     SeekPosition,
     check_name,
     check_position,
-    check_seq_no,
 )
 from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
 from eventlog.api.refusals import closed, never_synced
@@ -202,8 +201,8 @@ class InMemoryEventLog(GroupsForLoops, EventLog):
 
         return next_batch
 
-    async def ack(self, consumer: str, seq_no: int) -> None:
-        self.log.ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
+    async def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
+        self.ack_checked(consumer, seq_no, state)
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         self.log.seek(check_name(consumer), check_position(position))
@@ -323,7 +322,7 @@ class InMemoryStream(StreamOfBatches):
     """See `EventStream`."""
 
     def __init__(self, log: InMemoryEventLog, feed: MemoryFeed, consumer: str | None) -> None:
-        super().__init__(log, consumer)
+        super().__init__(log, consumer, feed.state)
         self._memory = log
         self._feed = feed
 

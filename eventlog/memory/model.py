@@ -27,7 +27,7 @@ from eventlog.api.arguments import Bounds
 from eventlog.api.expectation import Expectation
 from eventlog.api.operated import Trimmed
 from eventlog.api.positions import ConsumerState, SeekPosition
-from eventlog.api.refusals import full_by_retention, not_acknowledged, truncated
+from eventlog.api.refusals import full_by_retention, not_acknowledged, state_of_group, truncated
 from eventlog.api.statistics import Counters, WriterStatistics
 from eventlog.api.status import RATE_S, LogStatus
 from eventlog.api.times import LogClock, first_at
@@ -88,11 +88,16 @@ class Batch(NamedTuple):
             ) from error
 
 
+State = bytes | None
+"""What a consumer has left with its position."""
+
+
 class Offset(NamedTuple):
-    """A consumer: the last number behind it, and when that was set."""
+    """A consumer: the last number behind it, when that was set, and the state it left there."""
 
     position: int
     last_seen_ns: int
+    state: State = None
 
 
 class MemoryLog:
@@ -273,8 +278,8 @@ class MemoryLog:
                     return self.last + 1
                 case "sequence":
                     return position.value or self.first_available
-                case "last_acknowledged" if self.position_of(consumer):
-                    return self.position_of(consumer) + 1
+                case "last_acknowledged":
+                    return self.resume(consumer)[0]
                 case "timestamp":
                     return self.find_time(position.value)
             return self.first_available
@@ -297,17 +302,34 @@ class MemoryLog:
         """The last number behind the consumer; 0 at the beginning."""
         return self._offsets[consumer].position if consumer in self._offsets else 0
 
+    def resume(self, consumer: str) -> tuple[int, State]:
+        """The number of the consumer's next event, and its state."""
+        with self._lock:
+            position, state = self.position_of(consumer), self._state_of(consumer)
+            return position + 1 if position else self.first_available, state
+
+    def _state_of(self, consumer: str) -> State:
+        return self._offsets[consumer].state if consumer in self._offsets else None
+
     def last_consumer(self) -> tuple[str, int] | None:
         """The consumer that is furthest behind, and the first event not acknowledged by it."""
         with self._lock:
             behind = [(offset.position, name) for name, offset in self._offsets.items()]
         return (min(behind)[1], min(behind)[0] + 1) if behind else None
 
-    def ack(self, consumer: str, seq_no: int) -> None:
-        """Move the position forward.
+    def ack(
+        self,
+        consumer: str,
+        seq_no: int,
+        state: State = None,
+        *,
+        keeps_state: bool = False,
+    ) -> None:
+        """Move the position forward, with this state, the one that there is, or none.
 
         Raises:
             SequenceOutOfRange: there is no such event yet.
+            InvalidArgument: a state for a group.
         """
         with self._lock:
             if seq_no > self.last:
@@ -319,8 +341,12 @@ class MemoryLog:
                     seq_no=seq_no,
                     last_seq_no=self.last,
                 )
-            position = max(seq_no, self.position_of(consumer))
-            self._set(consumer, self.groups.skip(consumer, position))
+            if state is not None and self.groups.has(consumer):
+                raise state_of_group(consumer, self.path)
+            position = self.position_of(consumer)
+            if keeps_state or seq_no < position or (seq_no == position and state is None):
+                state = self._state_of(consumer)
+            self._set(consumer, self.groups.skip(consumer, max(seq_no, position)), state)
 
     def seek(self, consumer: str, position: SeekPosition) -> None:
         """Set the position."""
@@ -338,11 +364,12 @@ class MemoryLog:
 
     def note_position(self, group: str, position: int) -> None:
         """A group is a consumer of its name, and is there."""
-        if group not in self._offsets or self._offsets[group].position != position:
+        known = self._offsets.get(group)
+        if known is None or known.position != position or known.state is not None:
             self._offsets[group] = Offset(position, self._clock.now())
 
-    def _set(self, consumer: str, position: int) -> None:
-        self._offsets[consumer] = Offset(position, self._clock.now())
+    def _set(self, consumer: str, position: int, state: State = None) -> None:
+        self._offsets[consumer] = Offset(position, self._clock.now(), state)
         self.counters.positions += 1
         self._changed()
 
@@ -363,6 +390,7 @@ class MemoryLog:
                     last_acked=offset.position or None,
                     lag=max(self.last - max(offset.position, self.first_available - 1), 0),
                     last_seen=datetime_of(offset.last_seen_ns),
+                    state=offset.state,
                 )
                 for name, offset in sorted(self._offsets.items())
             ]

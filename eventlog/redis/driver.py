@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 from eventlog.api.group import DeadLetter, GroupReport
-from eventlog.api.refusals import beyond_the_last, group_mismatch, not_supported, wrong_last
+from eventlog.api.refusals import (
+    beyond_the_last,
+    group_mismatch,
+    not_supported,
+    state_of_group,
+    wrong_last,
+)
 from eventlog.config import LEASE_S_DEFAULT, MIB, AskedOptions, GroupOrdering, LogOptions
 from eventlog.errors import LogFull, NotALog, StorageFailed, UnknownFormat
 from eventlog.redis.address import parse
@@ -30,7 +36,7 @@ ATOMIC_BYTES_MAX: Final = 1 * MIB
 RECORD_BYTES_MAX: Final = 64 * MIB
 """The server's own limit for one value, proto-max-bulk-len, is 512 MiB unless it is set."""
 
-LOG_SCRIPTS: Final = frozenset({"append", "state", "find_time", "trim"})
+LOG_SCRIPTS: Final = frozenset({"append", "state", "find_time", "positions", "trim"})
 """They do not need lua/groups.lua."""
 
 
@@ -191,19 +197,31 @@ class RedisDriver:
 
     async def positions(self) -> Mapping[str, Position]:
         """All consumers, groups too."""
-        found = await self._ask(b"HGETALL", self._address.name_of("consumers"))
-        return {name.decode(): _position(value) for name, value in found.items()}
+        _, positions, states = await self.run("positions", [*self.keys(), self._states_key])
+        kept = dict(_pairs(states))
+        return {
+            name.decode(): _position(value, kept.get(name)) for name, value in _pairs(positions)
+        }
 
     async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
         """Set a consumer's position; as an `ack`, forward only."""
-        keys = self.group_keys(consumer)
-        answer = await self.run("move", keys, consumer, position, int(is_ack))
+        await self._move(consumer, position, int(is_ack))
+
+    async def ack_state(self, consumer: str, position: int, state: bytes) -> None:
+        """As `move` by an `ack`, with the state in the same step."""
+        await self._move(consumer, position, 1, state)
+
+    async def _move(self, consumer: str, position: int, *arguments: Any) -> None:
+        keys = [*self.group_keys(consumer), self._states_key]
+        answer = await self.run("move", keys, consumer, position, *arguments)
         if answer[0] == "BEYOND":
             raise beyond_the_last(self.path, consumer, position, int(answer[1]))
+        if answer[0] == "GROUP":
+            raise state_of_group(consumer, self.path)
 
     async def forget(self, consumer: str) -> None:
         """Remove a consumer, and the group of its name."""
-        await self.run("forget", self.group_keys(consumer), consumer)
+        await self.run("forget", [*self.group_keys(consumer), self._states_key], consumer)
 
     # --- groups ------------------------------------------------------------------------------
 
@@ -245,6 +263,10 @@ class RedisDriver:
         ]
 
     # --- scripts -----------------------------------------------------------------------------
+
+    @property
+    def _states_key(self) -> str:
+        return self._address.name_of("states")
 
     def keys(self) -> list[str]:
         """The keys that every script gets first."""
@@ -299,6 +321,13 @@ def _limits(options: LogOptions) -> list[Any]:
     return limits
 
 
-def _position(value: bytes) -> Position:
+def _pairs(flat: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Fields and values of a hash, as scripts have them."""
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _position(value: bytes, kept: bytes | None) -> Position:
+    """A consumer; its state stands behind the position at which it was stored."""
     position, when_us = value.split(b":")
-    return Position(int(position), int(when_us) * 1000)
+    at, _, state = (kept or b"").partition(b":")
+    return Position(int(position), int(when_us) * 1000, state if at == position else None)

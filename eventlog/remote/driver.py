@@ -50,10 +50,11 @@ class State(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A consumer: the last number behind it, and when that was set."""
+    """A consumer: the last number behind it, when that was set, and the state it left there."""
 
     position: int
     last_seen_ns: int
+    state: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +164,8 @@ class Driver(Protocol):
     async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
         """Set a consumer's position; as an `ack`, forward only, whoever else does so at the time.
 
-        A group of that name goes on from there too.
+        Its state is dropped, but by an `ack` that does not move it. A group of that name goes on
+        from there too.
         """
 
     async def forget(self, consumer: str) -> None:
@@ -175,6 +177,19 @@ class DriverThatTrims(Driver, Protocol):
 
     async def trim(self, before: int) -> None:
         """Delete the events before that one, which is there or the next one to come."""
+
+
+class DriverOfStates(Driver, Protocol):
+    """A driver that keeps states of consumers."""
+
+    async def ack_state(self, consumer: str, position: int, state: bytes) -> None:
+        """As `move` by an `ack`, with the state in the same step; a group has none.
+
+        For the position that the consumer has, it replaces the state.
+
+        Raises:
+            InvalidArgument: the consumer is a group.
+        """
 
 
 # --- groups ----------------------------------------------------------------------------------

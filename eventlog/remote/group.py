@@ -73,7 +73,7 @@ class GroupsOfRemote(LogOfGroups):
         self, name: str, ordering: GroupOrdering, max_deliveries: int, position: SeekPosition
     ) -> AsyncIterator[Group]:
         handle, driver = await self._driver()
-        behind = max(await handle.resolve(position, name) - 1, 0)
+        behind = max((await handle.start_of(position, name))[0] - 1, 0)
         last = (await handle.state()).last
         found = await handle.calls.repeated(
             lambda: driver.group(name, ordering, max_deliveries, min(behind, last))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import anyio
 
@@ -11,6 +11,7 @@ from eventlog.api import forks
 from eventlog.api.arguments import Bounds
 from eventlog.api.loops import LoopOwner
 from eventlog.api.positions import SeekPosition
+from eventlog.api.refusals import not_supported
 from eventlog.config import (
     BATCH_BYTES_LIMIT,
     LEASE_S_DEFAULT,
@@ -19,7 +20,14 @@ from eventlog.config import (
     AskedOptions,
 )
 from eventlog.remote.calls import Calls, unavailable
-from eventlog.remote.driver import Driver, Opened, State, Unreachable
+from eventlog.remote.driver import (
+    Driver,
+    DriverOfStates,
+    Opened,
+    Position,
+    State,
+    Unreachable,
+)
 from eventlog.remote.producing import Appends, Store
 from eventlog.remote.record import Limits
 
@@ -82,20 +90,38 @@ class RemoteHandle:
         """The first event stored at or after that time."""
         return await self.calls.repeated(lambda: self.driver.find_time(time_ns))
 
-    async def position_of(self, consumer: str) -> int:
-        """The last number behind a consumer; 0 for one that has none."""
-        found = (await self.calls.repeated(self.driver.positions)).get(consumer)
-        return 0 if found is None else found.position
+    async def position_of(self, consumer: str) -> Position:
+        """Where a consumer is, and its state; at the beginning, if it is none yet."""
+        found = await self.calls.repeated(self.driver.positions)
+        return found.get(consumer, Position(0, 0))
 
-    async def resolve(self, position: SeekPosition, consumer: str) -> int:
-        """The number of the next event for a subscription that starts there now."""
+    async def ack_state(self, consumer: str, seq_no: int, state: bytes) -> None:
+        """Acknowledge with a state.
+
+        Raises:
+            NotSupported: the driver keeps none.
+        """
+        if not hasattr(self.driver, "ack_state"):
+            engine = self.path.partition(":")[0]
+            raise not_supported(engine, "state=", self.path, "keep the state in a file of yours")
+        driver = cast("DriverOfStates", self.driver)
+        await self.calls.repeated(lambda: driver.ack_state(consumer, seq_no, state))
+
+    async def start_of(self, position: SeekPosition, consumer: str) -> tuple[int, bytes | None]:
+        """The number of the next event for a subscription that starts there now, and its state."""
+        if position.kind != "last_acknowledged":
+            return await self.resolve(position), None
+        known = await self.position_of(consumer)
+        number = known.position + 1 if known.position else await self.resolve(position)
+        return number, known.state
+
+    async def resolve(self, position: SeekPosition) -> int:
+        """The number of the next event for a stream that starts there now, without a position."""
         match position.kind:
             case "sequence" if position.value:
                 return position.value
             case "timestamp":
                 return await self.find_time(position.value)
-            case "last_acknowledged" if behind := await self.position_of(consumer):
-                return behind + 1
         state = await self.state()
         return state.last + 1 if position.kind == "latest" else state.first
 

@@ -21,6 +21,7 @@ from eventlog.api.positions import (
     check_name,
     check_position,
     check_seq_no,
+    check_state,
 )
 from eventlog.api.publisher import Publisher
 from eventlog.api.publisher_block import publisher_block
@@ -203,10 +204,10 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
         handle = await self.ready()
         if options.durable_only:
             await self.synced()  # refuses, where nothing ever is
-        start = await handle.resolve(position, consumer or "")
+        start, kept = await handle.start_of(position, consumer or "")
         last = (await handle.state()).last
         end = None if options.follow else last + 1
-        stream = RemoteStream(self, handle, start, end, options, consumer)
+        stream = RemoteStream(self, handle, start, end, options, consumer, state=kept)
         try:
             yield stream
         finally:
@@ -217,13 +218,17 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
             self._opened()
         return RangeOfBatches(read_from(self, bounds))
 
-    async def ack(self, consumer: str, seq_no: int) -> None:
+    async def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
         check_name(consumer)
         check_seq_no(seq_no, consumer=consumer)
+        check_state(state, consumer)
         handle = await self.ready()
         if seq_no > handle.store.last and seq_no > (last := (await handle.state()).last):
             raise beyond_the_last(self.path, consumer, seq_no, last)
-        await self._move(handle, consumer, seq_no, is_ack=True)
+        if state is None:
+            await self._move(handle, consumer, seq_no, is_ack=True)
+        else:
+            await handle.ack_state(consumer, seq_no, state)
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         check_name(consumer)
@@ -237,7 +242,7 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
             case "sequence":
                 number = max(position.value - 1, 0)
             case _:
-                number = await handle.resolve(position, consumer) - 1
+                number = await handle.resolve(position) - 1
         await self._move(handle, consumer, number, is_ack=False)
 
     async def _move(
@@ -260,6 +265,7 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
                 last_acked=one.position or None,
                 lag=max(state.last - max(one.position, state.first - 1), 0),
                 last_seen=datetime_of(one.last_seen_ns),
+                state=one.state,
             )
             for name, one in sorted(found.items())
         ]

@@ -13,12 +13,15 @@ from anyio.lowlevel import checkpoint
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, GroupReport, MemberReport
 from eventlog.api.loops import call_in_this_loop
+from eventlog.api.positions import SEQ_NO_MAX
 from eventlog.config import GroupOrdering
+from eventlog.errors import EventsTruncated
 from eventlog.event.record_batch import PackedBatch
 from eventlog.memory.coordinator import Groups
 from eventlog.memory.groups import GroupModel
 from eventlog.memory.model import MemoryLog
 from eventlog.remote.driver import Delivery, Done, Failed, Outcome, Stored
+from eventlog.remote.record import Limits, RecordBuilder
 
 T = TypeVar("T")
 
@@ -116,8 +119,19 @@ class ModelledGroup:
             if held is not None:
                 held.out.update(numbers)
                 held.todo.clear()
-            events = [event for number in numbers for event in stored_in(self._log, number, 1)]
+            events = [self._event(number) for number in numbers]
             return [Delivery(event, self._model.attempt_of(event.seq_no)) for event in events]
+
+    def _event(self, seq_no: int) -> Stored:
+        """The event; if retention has deleted it, the copy that its dead letter has."""
+        try:
+            return stored_in(self._log, seq_no, 1)[0]
+        except EventsTruncated:
+            copy = self._groups.envelope_of(self._name, seq_no)
+            if copy is None:
+                raise
+            builder = RecordBuilder(Limits(SEQ_NO_MAX, SEQ_NO_MAX, 1, 1), self._log.path)
+            return Stored(seq_no, copy.timestamp_ns, builder.pack(copy))
 
     async def settle(self, member_id: int, outcomes: Sequence[Outcome]) -> set[int]:
         with self._groups.changing():

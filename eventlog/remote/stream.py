@@ -38,8 +38,10 @@ class RemoteStream(StreamOfBatches):
         end: int | None,
         options: StreamOptions,
         consumer: str | None,
+        *,
+        state: bytes | None,
     ) -> None:
-        super().__init__(log, consumer)
+        super().__init__(log, consumer, state)
         self._handle = handle
         self._next_seq_no = next_seq_no
         self._end = end
@@ -135,10 +137,10 @@ class RemoteStream(StreamOfBatches):
         state = await self._handle.state()
         if not self._is_finished and last < state.last:
             return
-        position = await self._handle.position_of(consumer)
+        position, _, kept = await self._handle.position_of(consumer)
         behind = position if self._handed else max(position, state.first - 1)
         if behind >= (self._handed or self._start - 1) and last > position:
-            await self._log.ack(consumer, last)
+            await self._log.ack(consumer, last, kept)  # the state says the same of it
 
     def _decoded(self, stored: list[Stored]) -> tuple[list[EventEnvelope], list[Stored]]:
         """The events before the first bad one, and the rest, which is met at the next call."""

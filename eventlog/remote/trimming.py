@@ -21,7 +21,7 @@ async def trim(handle: RemoteHandle, position: SeekPosition, *, force: bool) -> 
     if not hasattr(handle.driver, "trim"):
         raise no_operation("trim", handle.path)
     driver = cast("DriverThatTrims", handle.driver)
-    wanted = await handle.resolve(position, "")
+    wanted = await handle.resolve(position)
     state = await handle.state()
     before = min(wanted, state.last + 1)
     if before > state.first:

@@ -33,7 +33,7 @@ from eventlog.local.groups.records import LetterRecord, LetterStored, letter_rec
 from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.stored import read_states
 from eventlog.local.storage import control as control_file
-from eventlog.local.storage import offsets as offsets_file
+from eventlog.local.storage import offset_format
 from eventlog.local.storage import producers as producers_file
 from eventlog.local.storage.control import ControlPage, new_control_page
 from eventlog.local.storage.files import FILES, Files, os_errors
@@ -43,15 +43,18 @@ from eventlog.local.storage.index import write_index
 from eventlog.local.storage.journal import (
     DEAD_NAME,
     GROUPS_NAME,
+    STATES_NAME,
     framed,
     journal_header,
     read_records,
     replaying,
 )
-from eventlog.local.storage.offsets import Offset, OffsetTable, table_bytes
+from eventlog.local.storage.offset_format import Offset, table_bytes
+from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader, open_held
+from eventlog.local.storage.states import states_bytes
 from eventlog.system import absolute_path
 
 START_OF_NONE: Final = 1
@@ -202,7 +205,9 @@ class _Copy:
             rows = table.all()
             table.close()
         rows = [
-            row._replace(position=by_name[row.name].position) if row.name in by_name else row
+            Offset(row.name, by_name[row.name].position, row.last_seen_ns)
+            if row.name in by_name
+            else row
             for row in rows
         ]
         return _Decisions(known_to, states, [*before, *fresh], rows)
@@ -213,7 +218,10 @@ class _Copy:
             return [*map(letter_record, read_records(directory, DEAD_NAME, self._files))]
 
     def _write_decisions(self, decisions: _Decisions) -> None:
-        self._write(offsets_file.FILE_NAME, table_bytes(decisions.rows))
+        self._write(offset_format.FILE_NAME, table_bytes(decisions.rows))
+        kept = [row for row in decisions.rows if row.state is not None]
+        if kept:
+            self._write(STATES_NAME, states_bytes(kept))
         known_to = max(decisions.known_to, 1)
         self._write(producers_file.FILE_NAME, ProducerTable().to_bytes(known_to))
         if decisions.states or decisions.letters:

@@ -32,7 +32,7 @@ from eventlog.checksum import crc32c
 from eventlog.config import MAX_EVENT_BYTES_DEFAULT, LogOptions
 from eventlog.errors import CorruptLog, EventLogError, LogNotFound, NotALog, UnknownFormat
 from eventlog.local.storage import control as page
-from eventlog.local.storage import offsets
+from eventlog.local.storage import offset_format, offsets
 from eventlog.local.storage.control import CONTROL, EPOCH_MAX, ControlPage
 from eventlog.local.storage.files import os_errors
 from eventlog.local.storage.format import (
@@ -64,6 +64,7 @@ from eventlog.tools.keep import KeepingFiles
 from eventlog.tools.survey import (
     EVERYTHING,
     JOURNALS,
+    LOST,
     Tail,
     damaged_rows,
     find_tail,
@@ -296,7 +297,7 @@ class _Work:
     # --- positions and journals ------------------------------------------------------------------
 
     def _mend_offsets(self) -> None:
-        data = read_whole(self._directory, offsets.FILE_NAME, self._files)
+        data = read_whole(self._directory, offset_format.FILE_NAME, self._files)
         if data is None:
             if self._bases:
                 self.report.lost.append("the offset table is gone: every consumer begins anew")
@@ -307,11 +308,13 @@ class _Work:
             if not rows:
                 return
         except UnknownFormat:
-            if data[: len(offsets.MAGIC)] == offsets.MAGIC and not _is_of_this_version(data):
+            if data[: len(offset_format.MAGIC)] == offset_format.MAGIC and not _is_of_this_version(
+                data
+            ):
                 raise
         except CorruptLog:
             pass
-        self._replace(offsets.FILE_NAME, offsets.mended(data, set(rows)))
+        self._replace(offset_format.FILE_NAME, offset_format.mended(data, set(rows)))
         table = offsets.OffsetTable(self._directory, files=self._files)
         count = len(table.all())
         table.close()
@@ -340,10 +343,7 @@ class _Work:
             self._replace(name, begin + b"".join(map(framed, [*records, *later])))
             self.report.lost.append("at least one dead letter")
         elif later:
-            self.report.lost.append(
-                f"what groups did, in {len(later)} records or more: they go on from what they did"
-                " before, so events are handled again"
-            )
+            self.report.lost.append(LOST[name].format(len(later)))
         if data[end:].strip(b"\0"):
             self.report.done.append(f"cut the file {name!r} after its last whole record")
             Journal(self._directory, name, self._files).close()
@@ -364,7 +364,7 @@ class _Work:
         is_tail_gone = bool(self._bases) and tail.last_seq_no < high_water
         if not (wrong or is_tail_gone or kinds & {"tail", "marks"}):
             return
-        self._files.keep(self._path(offsets.FILE_NAME))
+        self._files.keep(self._path(offset_format.FILE_NAME))
         if is_tail_gone or "marks" in kinds:
             self._files.keep(self._path(page.FILE_NAME))
         with os_errors(self._directory, "removing an index"):
@@ -405,8 +405,8 @@ class _Work:
 
 def _is_of_this_version(data: bytes) -> bool:
     """Whether an offset table, whose header has no checksum, is of this version all the same."""
-    fields = offsets.HEADER.to_dict(data)
-    return bool(fields["slot_bytes"] == offsets.SLOT.size and not any(fields["reserved"]))
+    fields = offset_format.HEADER.to_dict(data)
+    return bool(fields["slot_bytes"] == offset_format.SLOT.size and not any(fields["reserved"]))
 
 
 def _options_in(old: bytes, fields: dict[str, Any]) -> LogOptions | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Final, NamedTuple
 
 from eventlog.checksum import crc32c
-from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
+from eventlog.errors import CorruptLog, EventLogError, LogNotFound, UnknownFormat
 from eventlog.local.groups.records import Snapshot, group_record
-from eventlog.local.storage import offsets
+from eventlog.local.storage import offset_format
 from eventlog.local.storage.files import FILES, Files, os_errors, used_bytes
 from eventlog.local.storage.format import (
     FIRST_BATCH,
@@ -23,14 +23,20 @@ from eventlog.local.storage.format import (
     index_name,
     unpack_index_entry,
 )
-from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, parse, whole_record
+from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, STATES_NAME, parse, whole_record
 from eventlog.local.storage.key_index import index_fault
-from eventlog.local.storage.missing import ahead, ahead_remedy, missing_files
+from eventlog.local.storage.missing import ahead, ahead_remedy, lost_state, missing_files
+from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.recovery import Damage, whole_batches
 from eventlog.local.storage.segment import SegmentReader
 
-JOURNALS: Final = (GROUPS_NAME, DEAD_NAME)
+JOURNALS: Final = (GROUPS_NAME, DEAD_NAME, STATES_NAME)
+LOST: Final = {
+    GROUPS_NAME: "what groups did, in {} records or more, so events are handled again",
+    STATES_NAME: "states of consumers, in {} records or more: they go on from earlier ones",
+}
+"""What is lost with records after the first damage, of which there are so many."""
 EVERYTHING: Final = 2**63
 
 
@@ -208,8 +214,10 @@ def segments_in(directory: str, files: Files) -> list[int]:
 def damaged_rows(data: bytes) -> dict[int, str]:
     """The rows of an offset table that are no consumer's any more: what is left of each."""
     found: dict[int, str] = {}
-    for slot in range((len(data) - offsets.HEADER.size) // offsets.SLOT.size):
-        fields = offsets.SLOT.to_dict(data, offsets.HEADER.size + slot * offsets.SLOT.size)
+    for slot in range((len(data) - offset_format.HEADER.size) // offset_format.SLOT.size):
+        fields = offset_format.SLOT.to_dict(
+            data, offset_format.HEADER.size + slot * offset_format.SLOT.size
+        )
         name = fields["name"][: fields["name_bytes"]]
         is_whole = crc32c(name) == fields["name_crc"] and name
         if fields["state"] and not (is_whole and fields["state"] == 1):
@@ -230,9 +238,12 @@ def _position_faults(log: LogReader) -> Iterator[Fault]:
             text = ahead(state.name, state.last_acked or 0, log.last_seq_no)
             do = ahead_remedy("{log}", state.name, log.last_seq_no)
             yield Fault(text, False, "ahead", do)
+    with suppress(LogNotFound), closing(OffsetTable(log.directory, files=log.files)) as table:
+        for one in table.without_record():
+            yield Fault(lost_state(one.name, one.position), True, "positions")
     # A writer that makes a row just now is seen at work once, and not twice.
     rows, again = (
-        damaged_rows(read_whole(log.directory, offsets.FILE_NAME, log.files) or b"")
+        damaged_rows(read_whole(log.directory, offset_format.FILE_NAME, log.files) or b"")
         for _ in range(2)
     )
     for what in [rows[slot] for slot in rows if slot in again]:

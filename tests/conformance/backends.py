@@ -39,6 +39,7 @@ Ability = Literal[
     "conditional on the last event",  # `expect_last=`
     "changed options",  # `configure` changes retention and what a full log does
     "trimming",  # the oldest events can be deleted by their numbers
+    "states",  # an acknowledgement may have a state
 ]
 
 EVERY_FLAVOUR = frozenset({"trio", "asyncio", "blocking"})
@@ -186,6 +187,7 @@ BACKENDS = (
             "waiting for room": "a topic deletes what is over its limit, whoever needs it",
             "conditional on the last event": "a broker appends whatever comes",
             "prompt retention": "a broker deletes whole segments of a MiB and more, after a while",
+            "states": "earlier releases, which follow the same journal, know of no states",
         },
         slow=EVERY_FLAVOUR,  # a broker takes a second for a test
         ignores=frozenset({"segment_bytes"}),

@@ -132,8 +132,12 @@ class ThreadedStream(EventStream):
     def statistics(self) -> StreamStatistics:
         return self.blocking.statistics()
 
-    async def ack(self, event: EventEnvelope | int) -> None:
-        await self._threads.run(self.blocking.ack, event)
+    async def ack(self, event: EventEnvelope | int, state: bytes | None = None) -> None:
+        await self._threads.run(self.blocking.ack, event, state)
+
+    @property
+    def state(self) -> bytes | None:
+        return self.blocking.state
 
 
 class ThreadedAppendHandle(AppendHandle):
@@ -276,6 +280,36 @@ class ThreadedGroup(Group):
         return await self._threads.run(self._group.dead_letters)
 
 
+class ThreadedTable(Mapping[str, Any]):
+    """A table; `blocking` is the real one."""
+
+    def __init__(self, threads: Threads, table: eventlog.blocking.Table) -> None:
+        self._threads = threads
+        self.blocking = table
+        self.seq_no_of = table.seq_no_of
+        self.items = table.items  # type: ignore[method-assign]
+        self.values = table.values  # type: ignore[method-assign]
+
+    @property
+    def seq_no(self) -> int:
+        return self.blocking.seq_no
+
+    def __getitem__(self, key: str) -> Any:
+        return self.blocking[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.blocking)
+
+    def __len__(self) -> int:
+        return len(self.blocking)
+
+    async def caught_up(self) -> None:
+        await self._threads.run(self.blocking.caught_up)
+
+    async def changed(self) -> list[str]:
+        return await self._threads.run(self.blocking.changed)
+
+
 class ThreadedEventLog(EventLog):
     """A log, opened with `eventlog.blocking.open` when the block is entered."""
 
@@ -360,8 +394,16 @@ class ThreadedEventLog(EventLog):
     async def delete(self, key: str) -> int:
         return await self._threads.run(self.blocking.delete, key)
 
-    async def ack(self, consumer: str, seq_no: int) -> None:
-        await self._threads.run(self.blocking.ack, consumer, seq_no)
+    def table(
+        self,
+        type: Any = None,  # noqa: A002 - its name
+        *,
+        snapshot: Any = None,
+    ) -> AbstractAsyncContextManager[Any]:
+        return self._entered(self.blocking.table(type, snapshot=snapshot), ThreadedTable)
+
+    async def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
+        await self._threads.run(self.blocking.ack, consumer, seq_no, state)
 
     async def seek(self, consumer: str, position: SeekPosition) -> None:
         await self._threads.run(self.blocking.seek, consumer, position)

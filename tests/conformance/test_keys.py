@@ -163,6 +163,35 @@ async def test_groups_hand_out_that_a_key_was_deleted_and_again_after_a_failure(
         ]
 
 
+@needs("members", "prompt retention")
+async def test_a_dead_letter_keeps_the_mark_of_a_deleted_key(logs: Logs) -> None:
+    # The copy that a retry runs when retention has deleted the event was an event of None.
+    retention = eventlog.Retention(max_bytes=1024 * KIB, keep_unacked=False)
+    async with logs.open(retention=retention) as log, log.member("g", max_deliveries=1) as member:
+        await log.delete("a")
+        lease = await member.lease(1)
+        assert lease is not None
+        for _, envelope in lease:
+            assert lease.begin(envelope)
+            lease.failed(envelope, Failure(error="ValueError: boom", traceback=None))
+        await member.flush()
+        (letter,) = await log.dead_letters("g")
+        assert (letter.event, letter.key) == (None, "a")
+        for _ in range(40):
+            await log.append_many(["x" * 1000] * 50)
+        await log.seek("g", SeekPosition.LATEST)
+        assert await log.retry_dead("g", [1]) == 1
+        lease = await member.lease(1)
+        assert lease is not None
+        for _, envelope in lease:
+            assert (envelope.seq_no, envelope.key) == (1, "a")
+            assert envelope.event is None
+            assert envelope.is_deletion
+            assert lease.begin(envelope)
+            lease.done(envelope)
+        await member.flush()
+
+
 def test_a_pickled_envelope_still_marks_its_key() -> None:
     with eventlog.blocking.open("memory:") as log:
         log.append(None, key="a")

@@ -6,6 +6,7 @@ from typing import Any
 
 from eventlog.kafka.group_state import NO_GROUP, NO_MEMBER
 from eventlog.kafka.ledger import Ledger, Replay, packed, snapshot_of
+from eventlog.remote.driver import Position
 
 SECOND_NS = 1_000_000_000
 LEASE_NS = 30 * SECOND_NS
@@ -33,7 +34,7 @@ def test_an_acknowledgement_moves_forward_only_and_a_seek_both_ways() -> None:
         ledger.apply(("move", "c", position, is_ack), 1)
     assert ledger.positions["c"].position == 6
     ledger.apply(("move", "c", 2, False), 2)
-    assert ledger.positions["c"] == (2, 2)
+    assert ledger.positions["c"] == Position(2, 2)
     ledger.apply(("forget", "c"), 3)
     assert ledger.positions == {}
 

@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from eventlog.api.arguments import check_numbers
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.operated import Trimmed
-from eventlog.api.positions import SeekPosition, check_name, check_seq_no
+from eventlog.api.positions import SeekPosition, check_name, check_seq_no, check_state
+from eventlog.api.refusals import older_writer
 from eventlog.api.statistics import (
     LogStatistics,
     PublisherStatistics,
@@ -35,6 +36,7 @@ from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.wire.group_messages import DropDead, RetryDead
 from eventlog.local.wire.messages import (
     Ack,
+    AckState,
     AwaitSynced,
     Configure,
     Forget,
@@ -98,9 +100,18 @@ def synced(handle: LocalHandle, seq_no: int | None) -> Call[None]:
         yield Ask(AwaitSynced, (wanted,))
 
 
-def ack(consumer: str, seq_no: int) -> Call[None]:
-    """Move a consumer forward."""
-    yield Ask(Ack, (check_name(consumer), check_seq_no(seq_no, consumer=consumer)))
+def ack(handle: LocalHandle, consumer: str, seq_no: int, state: bytes | None) -> Call[None]:
+    """Move a consumer forward, with a state or none."""
+    fields = check_name(consumer), check_seq_no(seq_no, consumer=consumer)
+    if check_state(state, consumer) is None:
+        yield Ask(Ack, fields)
+        return
+    writer = None
+    while (yield Ask(AckState, (*fields, state))) is None:
+        # Hung up on, twice: by one writer that does not know the message, or by two that died.
+        writer, before = handle.reader.control.epoch, writer
+        if writer == before:
+            raise older_writer(handle.path, "state=")
 
 
 def seek(handle: LocalHandle, consumer: str, position: SeekPosition) -> Call[None]:

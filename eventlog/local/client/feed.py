@@ -20,7 +20,7 @@ from eventlog.local.client.calls import PAUSE, Ask, Call
 from eventlog.local.client.requests import Requests
 from eventlog.local.storage.format import HEADER_BYTES
 from eventlog.local.storage.reader import LogReader, trimmed
-from eventlog.local.wire.messages import Ack, AwaitSynced, Park
+from eventlog.local.wire.messages import Ack, AckState, AwaitSynced, Park
 
 EVENTS_AT_ONCE: Final = 512
 """Small batches are handed to an iterating consumer together, so that one check for cancellation
@@ -46,8 +46,14 @@ class Feed:
         self._log = log
         self.consumer = consumer
         self.options = options
+        self.state: bytes | None = None
+        """The consumer's, of the moment at which its position was the start."""
+        if consumer and position.kind == "last_acknowledged":
+            start, self.state = log.resume(consumer)
+        else:
+            start = log.resolve(position, consumer or "")
         self._reader = log.batches(
-            log.resolve(position, consumer or ""),
+            start,
             verify=options.verify,
             durable_only=options.durable_only,
         )
@@ -149,8 +155,8 @@ class Feed:
             events = events + more
         return events
 
-    def number_to_ack(self) -> int | None:
-        """The last event that the filter left out, if the consumer is to be moved there.
+    def ack_of_refused(self) -> Ask | None:
+        """The request that moves the consumer to the end, past what the filter left out.
 
         For a feed that has come to the end. The consumer must have acknowledged all that it was
         given, and all before the feed's begin: nobody here knows of what came before that.
@@ -159,10 +165,14 @@ class Feed:
             return None
         next_seq_no = self._reader.next_seq_no
         last = (next_seq_no if self._end is None else min(next_seq_no, self._end)) - 1
-        position = self._log.position_of(self.consumer)
+        position, state = self._log.position_and_state(self.consumer)
         behind = position if self._handed else max(position, self._log.first_available - 1)
         is_all_acked = behind >= (self._handed or self._start - 1)
-        return last if is_all_acked and last > position else None
+        if not is_all_acked or last <= position:
+            return None
+        if state is None:
+            return Ask(Ack, (self.consumer, last))
+        return Ask(AckState, (self.consumer, last, None))  # the state says the same of it
 
     def close(self) -> None:
         """Unmap; may be called twice."""
@@ -195,9 +205,9 @@ def upcoming(
 
 def _ack_refused(feed: Feed, requests: Requests[Any]) -> Call[None]:
     """Move the consumer to the end, past what its filter left out."""
-    number = feed.number_to_ack()
-    if number is not None and requests.handle.can_write:
-        yield Ask(Ack, (feed.consumer, number))
+    ask = feed.ack_of_refused()
+    if ask is not None and requests.handle.can_write:
+        yield ask
 
 
 def _spin(feed: Feed, requests: Requests[Any]) -> Call[bool]:

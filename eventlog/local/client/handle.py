@@ -15,7 +15,7 @@ from eventlog.api.positions import SeekPosition, check_name, check_position, che
 from eventlog.api.refusals import closed, never_synced, not_opened
 from eventlog.api.status import RATE_S, LogStatus
 from eventlog.api.waiting import warn_of_options
-from eventlog.config import AskedOptions, LogOptions
+from eventlog.config import TABLE_NAME, AskedOptions, LogOptions
 from eventlog.errors import SequenceOutOfRange
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
@@ -144,6 +144,16 @@ class LocalHandle:
         """Whether there is, or this handle starts, a writer that answers it."""
         is_there = self.starts_writer or self.reader.control.running_writer is not None
         return is_there and self.can_write
+
+    @property
+    def snapshot_place(self) -> str | None:
+        """Where the snapshot of tables lies; `None` if this process may leave nothing there."""
+        return os.path.join(self.path, TABLE_NAME) if self.can_write else None
+
+    def bounds(self) -> tuple[int, int]:
+        """The first event that is stored, and the last one."""
+        reader = self.reader
+        return reader.first_available, reader.last_seq_no
 
     def adopt(self, pipe: Pipe) -> Pipe:
         """The pipe, which is closed with the handle from now on."""

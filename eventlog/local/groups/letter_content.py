@@ -19,7 +19,8 @@ from eventlog.event.envelope import (
     envelopes_of,
     new_id,
 )
-from eventlog.event.payload import new_packer, unpack, with_packed_arrays
+from eventlog.event.payload import DELETION, new_packer, unpack, with_packed_arrays
+from eventlog.event.record_batch import take_deletions
 from eventlog.local.groups.records import LetterStored
 
 ERROR_BYTES_LEAST: Final = 500
@@ -73,7 +74,7 @@ def fitting_letter(
 
 def _copy_of(envelope: EventEnvelope) -> dict[str, Any]:
     copy = {
-        "event": with_packed_arrays(envelope.event),
+        "event": DELETION if envelope.is_deletion else with_packed_arrays(envelope.event),
         "key": envelope.key,
         "headers": envelope.headers,
         "id": envelope.id.bytes,
@@ -117,7 +118,9 @@ def envelope_of_letter(letter: bytes, seq_no: int) -> EventEnvelope | None:
         )
     except (ValueError, TypeError, AttributeError, OverflowError, msgpack.UnpackException):
         return None
-    (envelope,) = envelopes_of([event], columns)
+    events = [event]
+    columns.deletions = take_deletions(events)
+    (envelope,) = envelopes_of(events, columns)
     return envelope
 
 
@@ -127,8 +130,9 @@ def dead_letter_of(record: LetterStored) -> DeadLetter:
         fields: dict[str, Any] = unpack(record.letter)
     except (ValueError, msgpack.UnpackException):
         fields = {"error": "its letter cannot be read"}
+    event = fields.get("event")
     return DeadLetter(
-        event=fields.get("event"),
+        event=None if event is DELETION else event,
         key=fields.get("key"),
         seq_no=record.seq_no,
         error=str(fields.get("error")),

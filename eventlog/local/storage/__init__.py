@@ -10,6 +10,8 @@
 `control`          the control page: the marks that everybody reads
 `changed_options`  the options in it that were changed later; pure
 `offsets`          the offset table: consumers' positions
+`offset_format`    its bytes; pure
+`states`           position and state of each consumer that has a state
 `segment`          one segment, as its writer and its readers have it
 `index`            the file of its index
 `key_index`        the file of its index by key

@@ -1,4 +1,4 @@
-"""A file of records, each appended whole: what the groups did, and the dead letters.
+"""A file of records, each appended whole: what groups did, dead letters, states of consumers.
 
 ::
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -34,6 +35,7 @@ from eventlog.local.storage.format import BYTE_ORDER, VERSION
 
 GROUPS_NAME: Final = "groups"
 DEAD_NAME: Final = "dead"
+STATES_NAME: Final = "states"
 MAGIC: Final = b"EVLOGJNL"
 _HEADER: Final = struct.Struct("<8sHHI")
 _FRAME: Final = struct.Struct("<II")
@@ -59,6 +61,8 @@ class Journal:
         self._path = os.path.join(directory, name)
         self._files = files
         self._has_new_name = False
+        self._syncing = threading.Lock()
+        """A sync runs in a thread: meanwhile its descriptor is not to be closed."""
         self._descriptor = self._open()
         try:
             with os_errors(directory, f"reading its file {name}"):
@@ -66,6 +70,8 @@ class Journal:
             self.records, self.bytes = parse(data, directory)
             self._reserved_to = self.bytes
             """Up to there the file has its room; what is zeros behind it may be a hole."""
+            self.is_torn = len(data) > self.bytes
+            """Whether something followed the last record when the file was opened."""
             if data[self.bytes :].strip(b"\0"):
                 self._cut(len(data))
         except BaseException:
@@ -137,14 +143,16 @@ class Journal:
             except BaseException:
                 self._files.close(descriptor)
                 raise
-        self._files.close(self._descriptor)
-        self._descriptor, self.bytes, self._reserved_to = descriptor, end, end
-        self._has_new_name = True
+        with self._syncing:
+            self._files.close(self._descriptor)
+            self._descriptor, self.bytes, self._reserved_to = descriptor, end, end
+            self._has_new_name = True
 
     def sync(self) -> None:
         """Return when all records, and the file's name, are on the disk."""
-        has_new_name, self._has_new_name = self._has_new_name, False
-        with sync_errors(self._directory, f"syncing {os.path.basename(self._path)}"):
+        what = f"syncing {os.path.basename(self._path)}"
+        with self._syncing, sync_errors(self._directory, what):
+            has_new_name, self._has_new_name = self._has_new_name, False
             self._files.sync(self._descriptor)
             if has_new_name:
                 self._files.sync_directory(self._directory)

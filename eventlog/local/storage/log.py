@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+from eventlog.api.refusals import beyond_the_last
 from eventlog.api.times import LogClock
 from eventlog.config import LogOptions
 from eventlog.errors import EventLogError, LogFull
@@ -30,7 +31,7 @@ from eventlog.local.storage.format import (
     pack_batch_header,
 )
 from eventlog.local.storage.last_of_keys import LastOfKeys
-from eventlog.local.storage.offsets import OffsetTable, beyond
+from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.recovery import Damage, SealedSegment, StoredAcks
 from eventlog.local.storage.refusals import check_batch_fits, no_more_appends
@@ -281,16 +282,16 @@ class WritableLog(RetiringLog):
 
     # --- consumers ---------------------------------------------------------------------------
 
-    def ack(self, consumer: str, seq_no: int) -> None:
-        """Move a consumer's position forward to `seq_no`.
+    def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
+        """Move a consumer's position forward to `seq_no`, with this state or none.
 
-        Raises:
-            SequenceOutOfRange: there is no such event yet.
+        Raises: as `check_ack`.
         """
         self.check_ack(consumer, seq_no)
         known = self.offsets.find(consumer)
-        position = seq_no if known is None else max(seq_no, known.position)
-        self.offsets.set(consumer, position, self._clock.now())
+        if known is not None and not known.is_changed_by(seq_no, state):
+            _, seq_no, _, state = known
+        self.offsets.set(consumer, seq_no, self._clock.now(), state)
 
     def check_ack(self, consumer: str, seq_no: int) -> None:
         """Pass if the event is there to be acknowledged.
@@ -299,7 +300,7 @@ class WritableLog(RetiringLog):
             SequenceOutOfRange: there is no such event yet.
         """
         if seq_no > self.last_seq_no:
-            raise beyond(self.directory, consumer, seq_no, self.last_seq_no)
+            raise beyond_the_last(self.directory, consumer, seq_no, self.last_seq_no)
 
     def seek(self, consumer: str, position: int) -> None:
         """Set a consumer's position: `position` is the last number behind it, 0 the beginning."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME
 from eventlog.local.storage.members import FILE_NAME as MEMBERS_NAME
-from eventlog.local.storage.offsets import FILE_NAME as OFFSETS_NAME
+from eventlog.local.storage.offset_format import FILE_NAME as OFFSETS_NAME
 
 
 def missing_files(names: Collection[str], epoch: int) -> list[str]:
@@ -23,6 +23,14 @@ def missing_files(names: Collection[str], epoch: int) -> list[str]:
     if DEAD_NAME not in names and MEMBERS_NAME in names:
         found.append("the file 'dead' is missing, so the dead letters are lost")
     return [f"{text}; put it back from a backup, with no writer running" for text in found]
+
+
+def lost_state(name: str, position: int) -> str:
+    """That a consumer's state is gone, and its position with it, in words."""
+    return (
+        f"the state of the consumer {name!r} is lost: it goes on after event {position}, where it"
+        " was before it had one; put the file 'states' back from a backup, with no writer running"
+    )
 
 
 def ahead(name: str, position: int, last_seq_no: int) -> str:

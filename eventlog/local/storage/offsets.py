@@ -1,95 +1,76 @@
 """The offset table: every consumer's position, in a mapped file that anybody may read.
 
-    +--------+--------+--------+------ - - -
-    | header | slot 0 | slot 1 | ...            grown by doubling
-    +--------+--------+--------+------ - - -
-
-    offset header (64 bytes)
-        0    8  magic            b"EVLOGOFF"
-        8    2  version          of the format
-       10    2  byte_order       0x0102
-       12    4  slot_bytes       of a slot
-       16   48  reserved         zero
-
-    offset slot (576 bytes)
-        0    8  state            0: free, 1: a consumer; written last when a slot is made
-        8    8  position         the last number behind the consumer; 0: it is at the beginning
-       16    8  last_seen_ns     when the position was last set, nanoseconds since 1970
-       24    4  name_bytes       of the name in UTF-8
-       28    4  name_crc         CRC-32C of the name
-       32   32  reserved         zero
-       64  512  name             128 characters of up to 4 bytes
-
 A slot is made whole before its state says so, and a position is one aligned 8-byte store, so a
 writer that is killed leaves the old value or the new one. Readers check the name's CRC: a slot that
 was given to another consumer while they read it is skipped.
+
+The bytes are drawn in `offset_format`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
 
+from eventlog.api.positions import SEQ_NO_MAX
 from eventlog.checksum import crc32c
-from eventlog.errors import CorruptLog, LogNotFound, SequenceOutOfRange, UnknownFormat
+from eventlog.errors import CorruptLog, EventLogError, LogNotFound, UnknownFormat
 from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors
 from eventlog.local.storage.format import BYTE_ORDER, VERSION
-from eventlog.local.storage.layout import Field, Layout
-
-FILE_NAME: Final = "offsets"
-MAGIC: Final = b"EVLOGOFF"
-NAME_BYTES_MAX: Final = 512
-SLOTS_AT_FIRST: Final = 64
-
-HEADER: Final = Layout(
-    "offset header",
-    Field("magic", "8s", 'b"EVLOGOFF"'),
-    Field("version", "H", "of the format"),
-    Field("byte_order", "H", "0x0102"),
-    Field("slot_bytes", "I", "of a slot"),
-    Field("reserved", "48s", "zero"),
+from eventlog.local.storage.offset_format import (
+    FILE_NAME,
+    FREE,
+    HEADER,
+    KEPT,
+    MAGIC,
+    SLOT,
+    SLOTS_AT_FIRST,
+    STATES_VERSION,
+    USED,
+    Offset,
+    header_bytes,
+    slot_bytes,
 )
-SLOT: Final = Layout(
-    "offset slot",
-    Field("state", "Q", "0: free, 1: a consumer; written last when a slot is made"),
-    Field("position", "Q", "the last number behind the consumer; 0: it is at the beginning"),
-    Field("last_seen_ns", "Q", "when the position was last set, nanoseconds since 1970"),
-    Field("name_bytes", "I", "of the name in UTF-8"),
-    Field("name_crc", "I", "CRC-32C of the name"),
-    Field("reserved", "32s", "zero"),
-    Field("name", f"{NAME_BYTES_MAX}s", "128 characters of up to 4 bytes"),
-)
-_FREE: Final = 0
-_USED: Final = 1
-
-
-class Offset(NamedTuple):
-    """One consumer's row."""
-
-    name: str
-    position: int
-    last_seen_ns: int
+from eventlog.local.storage.states import KeptStates, StoredStates, read_offsets
 
 
 class OffsetTable:
     """The mapped table. Only the writer opens it as writable, and calls `set` and `forget`."""
 
-    def __init__(self, directory: str, *, writable: bool = False, files: Files = FILES) -> None:
+    def __init__(
+        self,
+        directory: str,
+        *,
+        writable: bool = False,
+        files: Files = FILES,
+        synced: Callable[[], int] = lambda: SEQ_NO_MAX,
+    ) -> None:
         self.directory = directory
         self._files = files
         self._writable = writable
         self._path = path = os.path.join(directory, FILE_NAME)
         with os_errors(directory, "opening its offset table"):
             self._descriptor = files.open_write(path) if writable else files.open_read(path)
+        self._slots: dict[str, int] = {}
+        self._failure: EventLogError | None = None
+        self._states: KeptStates | StoredStates
         try:
             self._map_all()
             self._check_header()
+            if writable:
+                self._states = KeptStates(directory, files, synced)
+            else:
+                self._states = StoredStates(directory, files)
+            self._look()
+            self.lost = self.without_record() if writable else []
+            """Consumers that have lost their state: they are where they were before it."""
+            for offset in self.lost:
+                self._words[self._word(self._slots[offset.name]) + SLOT.word("kept")] = 0
+            if writable:
+                self._drop_states()
         except BaseException:
             self.close()
             raise
-        self._slots: dict[str, int] = {}
-        self._look()
 
     def _map_all(self) -> None:
         with os_errors(self.directory, "mapping its offset table"):
@@ -112,10 +93,11 @@ class OffsetTable:
         fields = HEADER.to_dict(self._view)
         if fields["magic"] != MAGIC or fields["slot_bytes"] != SLOT.size:
             raise self._damaged("it does not begin as one does")
-        if fields["version"] != VERSION or fields["byte_order"] != BYTE_ORDER:
+        is_known = fields["version"] in (VERSION, STATES_VERSION)
+        if not is_known or fields["byte_order"] != BYTE_ORDER:
             raise UnknownFormat(
                 f"the offset table of {self.directory} has format version {fields['version']};"
-                f" this program reads version {VERSION}",
+                f" this program reads the versions {VERSION} and {STATES_VERSION}",
                 path=self.directory,
             )
 
@@ -156,11 +138,11 @@ class OffsetTable:
             if offset.name not in self._slots:
                 self._slots[offset.name] = slot
             elif self._writable:
-                self._words[self._word(slot)] = _FREE
+                self._words[self._word(slot)] = FREE
 
     def _read(self, slot: int) -> Offset | None:
         word = self._word(slot)
-        if self._words[word] != _USED:
+        if self._words[word] != USED:
             return None
         start = HEADER.size + slot * SLOT.size
         fields = SLOT.to_dict(self._view, start)
@@ -171,8 +153,15 @@ class OffsetTable:
             text = name.decode()
         except UnicodeDecodeError:
             return None
+        found = self._states.find(text) if self._is_kept(slot) else None
+        if found is not None:
+            return found
         position = self._words[word + SLOT.word("position")]
         return Offset(text, position, self._words[word + SLOT.word("last_seen_ns")])
+
+    def _is_kept(self, slot: int) -> bool:
+        """Whether the consumer's moves are records in `states`."""
+        return self._words[self._word(slot) + SLOT.word("kept")] == KEPT
 
     def _word(self, slot: int) -> int:
         return (HEADER.size + slot * SLOT.size) // 8
@@ -200,27 +189,61 @@ class OffsetTable:
         if self._files.size(self._descriptor) != len(self._view):
             self._map_all()
 
-    def set(self, name: str, position: int, now_ns: int) -> None:
-        """Set a consumer's position; a new one gets a slot."""
-        slot = self._slots.get(name)
-        if slot is None:
-            self._make(name, position, now_ns)
-            return
-        word = self._word(slot)
-        self._words[word + SLOT.word("last_seen_ns")] = now_ns
-        self._words[word + SLOT.word("position")] = position
+    def set(self, name: str, position: int, now_ns: int, state: bytes | None = None) -> None:
+        """Set a consumer's position, and its state in the same step; a new one gets a slot.
 
-    def _make(self, name: str, position: int, now_ns: int) -> None:
+        Raises:
+            LogFull, StorageFailed: nothing changed.
+        """
+        slot = self._slots.get(name)
+        if state is not None or (slot is not None and self._is_kept(slot)):
+            self._keep(slot, Offset(name, position, now_ns, state))
+        elif slot is None:
+            self._make(self._free_slot(), name, position, now_ns)
+        else:
+            word = self._word(slot)
+            self._words[word + SLOT.word("last_seen_ns")] = now_ns
+            self._words[word + SLOT.word("position")] = position
+
+    def _keep(self, slot: int | None, offset: Offset) -> None:
+        """Have the move in `states`, and from the first one on say in the slot that it is there."""
+        states = self._writers_states
+        if slot is not None and self._is_kept(slot):
+            states.append(offset)
+            return
+        self._raise_version()
+        free = self._free_slot() if slot is None else slot
+        states.append(offset)
+        if slot is None:
+            self._make(free, offset.name, 0, offset.last_seen_ns, kept=KEPT)
+        else:
+            self._words[self._word(slot) + SLOT.word("kept")] = KEPT
+
+    def _raise_version(self) -> None:
+        """Have older releases refuse the table, before any slot stays behind its consumer."""
+        if HEADER.to_dict(self._view)["version"] != STATES_VERSION:
+            self._files.store(self._descriptor, self._view, 0, header_bytes(STATES_VERSION))
+            self.sync()
+
+    @property
+    def _writers_states(self) -> KeptStates:
+        assert isinstance(self._states, KeptStates), "only the writer changes the table"
+        return self._states
+
+    def _free_slot(self) -> int:
         taken = set(self._slots.values())
         slot = next((slot for slot in range(self.capacity) if slot not in taken), None)
         if slot is None:
             slot = self.capacity
             self._grow()
+        return slot
+
+    def _make(self, slot: int, name: str, position: int, now_ns: int, *, kept: int = 0) -> None:
         encoded = name.encode()
         start = HEADER.size + slot * SLOT.size
-        packed = SLOT.pack(_FREE, position, now_ns, len(encoded), crc32c(encoded), b"", encoded)
+        packed = slot_bytes(FREE, position, now_ns, encoded, kept)
         self._files.store(self._descriptor, self._view, start, packed)
-        self._words[self._word(slot)] = _USED
+        self._words[self._word(slot)] = USED
         self._slots[name] = slot
 
     def _grow(self) -> None:
@@ -229,19 +252,70 @@ class OffsetTable:
         self._map_all()
 
     def forget(self, name: str) -> None:
-        """Free a consumer's slot; an unknown one is none to free."""
+        """Free a consumer's slot, and drop its state; an unknown one is none to free."""
         slot = self._slots.pop(name, None)
         if slot is not None:
-            self._words[self._word(slot)] = _FREE
+            is_kept = self._is_kept(slot)
+            self._words[self._word(slot)] = FREE
+            if is_kept:
+                self._drop_states()
+
+    def _drop_states(self) -> None:
+        """Have nothing in `states` but what slots say is there.
+
+        A slot is free on the disk before its record goes, or a loss of power would leave it alone.
+        """
+        states = self._writers_states
+        names = {name for name, slot in self._slots.items() if self._is_kept(slot)}
+        if states.has_others(names):
+            self.sync()
+        states.keep_only(names)
+
+    def go_back(self, last_seq_no: int) -> None:
+        """Have no consumer past this event: those after it are lost.
+
+        A state stays only with its own position, so its consumer goes back to an earlier record.
+        """
+        for offset in self.all():
+            if offset.position > last_seq_no:
+                slot = self._slots[offset.name]
+                earlier = self._before(offset.name, last_seq_no) if self._is_kept(slot) else None
+                position = last_seq_no if earlier is None else earlier.position
+                state = None if earlier is None else earlier.state
+                self.set(offset.name, position, offset.last_seen_ns, state)
+
+    def _before(self, name: str, last_seq_no: int) -> Offset:
+        """The last record of a consumer that is not past the event; else what its slot has."""
+        for offset in reversed(read_offsets(self.directory, self._files)):
+            if offset.name == name and offset.position <= last_seq_no:
+                return offset
+        word = self._word(self._slots[name])
+        position = min(self._words[word + SLOT.word("position")], last_seq_no)
+        return Offset(name, position, 0)
+
+    def without_record(self) -> list[Offset]:
+        """Those whose moves should be in `states` and are not: it, or a sync of it, is lost."""
+        return [
+            offset
+            for slot, offset in self._walk()
+            if self._is_kept(slot) and self._states.find(offset.name) is None
+        ]
 
     def lowest(self) -> int | None:
         """The position of the consumer that is furthest behind; `None` without consumers."""
         return min((offset.position for _, offset in self._walk()), default=None)
 
     def sync(self) -> None:
-        """Return when the table is on the disk."""
-        with sync_errors(self.directory, "syncing its offset table"):
-            self._files.sync(self._descriptor)
+        """Return when the table, and the states, are on the disk; once it has failed, never."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._writers_states.sync()
+            with sync_errors(self.directory, "syncing its offset table"):
+                self._files.sync(self._descriptor)
+        except EventLogError as error:
+            self._failure = error
+            raise
 
     def close(self) -> None:
         """Unmap and close; may be called twice."""
@@ -249,45 +323,10 @@ class OffsetTable:
             return
         if hasattr(self, "_words"):
             self._unmap()
+        if hasattr(self, "_states") and isinstance(self._states, KeptStates):
+            self._states.close()
         self._files.close(self._descriptor)
         self._descriptor = -1
-
-
-def beyond(directory: str, consumer: str, seq_no: int, last_seq_no: int) -> SequenceOutOfRange:
-    """The error for an acknowledgement of an event that is not there yet."""
-    return SequenceOutOfRange(
-        f"consumer {consumer!r} cannot acknowledge event {seq_no}: the last one of the log"
-        f" {directory} is {last_seq_no}",
-        path=directory,
-        consumer=consumer,
-        seq_no=seq_no,
-        last_seq_no=last_seq_no,
-    )
-
-
-def table_bytes(rows: Iterable[Offset]) -> bytes:
-    """A whole table with these rows. Pure."""
-    slots = [
-        SLOT.pack(
-            _USED, row.position, row.last_seen_ns, len(encoded), crc32c(encoded), b"", encoded
-        )
-        for row in rows
-        for encoded in [row.name.encode()]
-    ]
-    header = HEADER.pack(MAGIC, VERSION, BYTE_ORDER, SLOT.size, b"")
-    size = HEADER.size + max(len(slots), SLOTS_AT_FIRST) * SLOT.size
-    return (header + b"".join(slots)).ljust(size, b"\0")
-
-
-def mended(data: bytes, bad_slots: Container[int]) -> bytes:
-    """A damaged table with a header as it should be, without the rows of `bad_slots`. Pure."""
-    slots = [
-        bytes(SLOT.size) if slot in bad_slots else data[start : start + SLOT.size]
-        for slot, start in enumerate(range(HEADER.size, len(data) - SLOT.size + 1, SLOT.size))
-    ]
-    header = HEADER.pack(MAGIC, VERSION, BYTE_ORDER, SLOT.size, b"")
-    size = HEADER.size + max(len(slots), SLOTS_AT_FIRST) * SLOT.size
-    return (header + b"".join(slots)).ljust(size, b"\0")
 
 
 def make_offset_table(directory: str, files: Files = FILES) -> None:
@@ -297,18 +336,19 @@ def make_offset_table(directory: str, files: Files = FILES) -> None:
         descriptor = files.create(path + ".new")
         try:
             files.allocate(descriptor, HEADER.size + SLOTS_AT_FIRST * SLOT.size)
-            header = HEADER.pack(MAGIC, VERSION, BYTE_ORDER, SLOT.size, b"")
-            files.write(descriptor, [header], 0)
+            files.write(descriptor, [header_bytes()], 0)
             files.sync(descriptor)
         finally:
             files.close(descriptor)
         files.rename(path + ".new", path)
 
 
-def open_or_make(directory: str, files: Files = FILES) -> OffsetTable:
-    """The writer's table: the one there is, or a new one."""
+def open_or_make(
+    directory: str, files: Files = FILES, synced: Callable[[], int] = lambda: SEQ_NO_MAX
+) -> OffsetTable:
+    """The writer's table: the one there is, or a new one. `synced` tells the synced mark."""
     try:
-        return OffsetTable(directory, writable=True, files=files)
+        return OffsetTable(directory, writable=True, files=files, synced=synced)
     except LogNotFound:
         make_offset_table(directory, files)
-        return OffsetTable(directory, writable=True, files=files)
+        return OffsetTable(directory, writable=True, files=files, synced=synced)

@@ -82,15 +82,23 @@ class LogReader:
 
     def position_of(self, consumer: str) -> int:
         """The last number behind the consumer; 0 if it is at the beginning, or unknown."""
+        return self.position_and_state(consumer)[0]
+
+    def position_and_state(self, consumer: str) -> tuple[int, bytes | None]:
+        """The same, and the state that the consumer left there."""
         with self._offsets_lock:
             table = self._table()
             offset = table.find(consumer) if table else None
-        return offset.position if offset else 0
+        return (offset.position, offset.state) if offset else (0, None)
+
+    def resume(self, consumer: str) -> tuple[int, bytes | None]:
+        """The number of the consumer's next event, and its state, of one moment."""
+        behind, state = self.position_and_state(consumer)
+        return behind + 1 if behind else self.first_available, state
 
     def lag_of(self, consumer: str) -> int:
         """How many stored events are behind the consumer's position."""
-        behind = max(self.position_of(consumer), self.first_available - 1)
-        return max(self.last_seq_no - behind, 0)
+        return max(self.last_seq_no - max(self.position_of(consumer), self.first_available - 1), 0)
 
     def consumers(self) -> list[ConsumerState]:
         """All consumers, by name."""
@@ -104,6 +112,7 @@ class LogReader:
                 last_acked=offset.position or None,
                 lag=max(last - max(offset.position, self.first_available - 1), 0),
                 last_seen=datetime_of(offset.last_seen_ns),
+                state=offset.state,
             )
             for offset in offsets
         ]
@@ -129,8 +138,7 @@ class LogReader:
             case "beginning":
                 return self.first_available
             case "last_acknowledged":
-                behind = self.position_of(consumer)
-                return behind + 1 if behind else self.first_available
+                return self.resume(consumer)[0]
             case "latest":
                 return self.last_seq_no + 1
             case "sequence":

@@ -24,7 +24,7 @@ from eventlog.local.storage.format import (
 )
 from eventlog.local.storage.index import is_due, write_index
 from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.missing import ahead, ahead_remedy
+from eventlog.local.storage.missing import ahead, ahead_remedy, lost_state
 from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.recovery import Damage, Scan, SealedSegment, StoredAcks, scan_segment
@@ -357,13 +357,11 @@ class Restart:
         """No position may lie past events that a loss of power took, with or without a trace."""
         if self._is_whole and all(one.first_seq_no > self._trusted for one in self._damages):
             return  # what was cut was never published
-        last_seq_no = self._next_seq_no - 1
-        for offset in offsets.all():
-            if offset.position > last_seq_no:
-                offsets.set(offset.name, last_seq_no, offset.last_seen_ns)
+        offsets.go_back(self._next_seq_no - 1)
 
     def _warn_of_positions(self, offsets: OffsetTable) -> None:
         last_seq_no, directory = self._next_seq_no - 1, self._directory
+        self._warnings += [lost_state(one.name, one.position) for one in offsets.lost]
         self._warnings += [
             f"{ahead(offset.name, offset.position, last_seq_no)};"
             f" {ahead_remedy(directory, offset.name, last_seq_no)}"

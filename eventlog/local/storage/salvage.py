@@ -5,7 +5,7 @@ can be read, and is written no more. The next sync finds nothing to do, and succ
 whose sync failed says that in the control page, and ends; the next one, before it believes any
 file, copies those that have something newer than the synced mark:
 
-    segments with events past the mark, and the last one; both journals; the offset table
+    segments with events past the mark, and the last one; the journals; the offset table
 
 Writing over the same places would not do: blocks that were allocated and not written when the sync
 failed may stay so, whatever is written there later (ext4). Each copy takes its file's place whole
@@ -28,8 +28,8 @@ from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, os_errors, sync_errors
 from eventlog.local.storage.format import base_of_name, segment_name
 from eventlog.local.storage.identity import boot_word
-from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME
-from eventlog.local.storage.offsets import FILE_NAME as OFFSETS_NAME
+from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, STATES_NAME
+from eventlog.local.storage.offset_format import FILE_NAME as OFFSETS_NAME
 
 _STEP_BYTES: Final = 1 << 20
 
@@ -63,7 +63,8 @@ def doubtful(names: list[str], synced: int) -> list[str]:
     wanted = [base for base, following in pairwise(bases) if following > synced + 1]
     segments = map(segment_name, [*wanted, *bases[-1:]])
     there = set(names)
-    return [name for name in (GROUPS_NAME, DEAD_NAME, *segments, OFFSETS_NAME) if name in there]
+    wanted_names = (GROUPS_NAME, DEAD_NAME, STATES_NAME, *segments, OFFSETS_NAME)
+    return [name for name in wanted_names if name in there]
 
 
 def _copy(path: str, files: Files) -> None:

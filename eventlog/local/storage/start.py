@@ -96,7 +96,7 @@ def open_log(directory: str, files: Files = FILES, clock: LogClock | None = None
         salvage(control, boot, files)
         with os_errors(directory, "looking into the directory"):
             warnings = missing_files(files.names(directory), control.epoch)
-        offsets = open_or_make(directory, files)
+        offsets = open_or_make(directory, files, lambda: control.synced)
         recovery = Restart(control, files, boot, process_start(os.getpid()), warnings)
         try:
             return recovery.run(offsets, clock or LogClock.of_system())

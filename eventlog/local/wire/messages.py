@@ -190,6 +190,16 @@ class Ack(Request, tag=3):
     seq_no: Number
 
 
+class AckState(Request, tag=30):
+    """The same, and the consumer's state after it; `None` keeps the one that it has."""
+
+    may_be_unknown = True
+
+    consumer: str
+    seq_no: Number
+    state: Annotated[bytes | None, Meta(examples=[b"state"])]
+
+
 class Seek(Request, tag=4):
     """Event `position + 1` is the consumer's next one."""
 

@@ -31,6 +31,7 @@ number  from a client   answered by       and
 26      FailDelivery    Done
 27      Statistics      StatisticsReport  may be unknown
 28      AppendIf        Appended          may be unknown
+30      AckState        Done              may be unknown
 32      Configure       Done              may be unknown
 33      Trim            TrimmedTo         may be unknown
 ======  ==============  ================  ==============

@@ -25,7 +25,8 @@ from itertools import count
 
 from msgspec.structs import replace
 
-from eventlog.api.positions import SEQ_NO_MAX, check_name, check_seq_no
+from eventlog.api.positions import SEQ_NO_MAX, check_name, check_seq_no, check_state
+from eventlog.api.refusals import state_of_group
 from eventlog.api.statistics import WriterStatistics, numbers_of
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions
 from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
@@ -35,6 +36,7 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.messages import (
     FOLLOWS,
     Ack,
+    AckState,
     Answer,
     Append,
     Appended,
@@ -151,11 +153,9 @@ class Actor:
                 self._park(peer, message)
             case AwaitSynced():
                 self._await_synced(peer, message)
-            case Ack(request_id, consumer, seq_no):
-                self.log.check_ack(check_name(consumer), check_seq_no(seq_no, consumer=consumer))
-                if not self.groups.take_ack(consumer, seq_no):  # its journal before the table
-                    self.log.ack(consumer, seq_no)
-                self._moved(peer, request_id)
+            case Ack() | AckState():
+                self._ack(message)
+                self._moved(peer, message.request_id)
             case Seek(request_id, consumer, position):
                 check_seq_no(position, consumer=check_name(consumer))
                 if not self.groups.take_seek(consumer, position):
@@ -200,6 +200,20 @@ class Actor:
         """Events were deleted: groups pass them, and perhaps there is room now."""
         self.groups.on_retired()
         self.retry_waiting()
+
+    def _ack(self, message: Ack | AckState) -> None:
+        consumer, seq_no = check_name(message.consumer), message.seq_no
+        self.log.check_ack(consumer, check_seq_no(seq_no, consumer=consumer))
+        state = None
+        if isinstance(message, AckState):
+            state = check_state(message.state, consumer)
+            if consumer in self.groups.store.groups:
+                raise state_of_group(consumer, self.log.directory)
+            known = self.log.offsets.find(consumer)
+            if state is None and known is not None:
+                state = known.state
+        if not self.groups.take_ack(consumer, seq_no):  # its journal before the table
+            self.log.ack(consumer, seq_no, state)
 
     def _report(self, message: Status | Statistics) -> StatusReport | StatisticsReport:
         """What only the writer knows."""

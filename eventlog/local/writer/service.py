@@ -26,6 +26,7 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.wire.group_messages import Bury, Dismiss, DropDead, Join, OpenGroup, RetryDead
 from eventlog.local.wire.messages import (
     Ack,
+    AckState,
     Append,
     AppendIf,
     Configure,
@@ -44,7 +45,7 @@ from eventlog.local.writer.actor import Actor
 logger = logging.getLogger("eventlog.writer")
 LASTING: Final = frozenset(
     {
-        *(Append, AppendIf, Ack, Seek, Forget, Status, Configure, Trim),
+        *(Append, AppendIf, Ack, AckState, Seek, Forget, Status, Configure, Trim),
         *(OpenGroup, Join, Bury, RetryDead, DropDead, Dismiss),
     }
 )

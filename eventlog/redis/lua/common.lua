@@ -5,6 +5,7 @@
 --                      with one field, `r`: the record
 --   {NAME}:log         a hash: version, id, options, limits; last, time, bytes
 --   {NAME}:consumers   a hash: consumer -> "position:when", when in microseconds
+--   {NAME}:states      a hash: consumer -> "position:state", which counts at that position
 --   {NAME}:producer:P  a list: "number:first" of the latest batches of the producer P
 -- A script gets the names of the keys, and the id of the log that its caller has opened.
 

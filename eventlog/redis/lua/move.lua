@@ -1,14 +1,19 @@
--- KEYS: stream, log, consumers, the group of the consumer's name. ARGV: log id, channel, consumer,
--- position, whether it acknowledges ("1" or "0").
--- Answers BEYOND and the last number, if what is acknowledged is not there: the server has lost it.
+-- KEYS: stream, log, consumers, the group of the consumer's name, the set of groups, states. ARGV: log
+-- id, channel, consumer, position, whether it acknowledges ("1" or "0"), the state if there is one.
+-- Answers BEYOND and the last number, if what is acknowledged is not there: the server has lost it;
+-- GROUP, if a group is to have a state.
 local log = find_log(KEYS[2], ARGV[1])
 if not log then return { 'GONE' } end
 local position = tonumber(ARGV[4])
 local known = position_of(redis.call('HGET', KEYS[3], ARGV[3]))
 local is_ack = ARGV[5] == '1'
-if is_ack and known and position <= known then return { 'OK' } end
+local state = ARGV[6]
+if is_ack and known and (position < known or (position == known and not state)) then
+  return { 'OK' }
+end
 if is_ack and position > log.last then return { 'BEYOND', log.last } end
 local group = find_group()
+if group and state then return { 'GROUP' } end
 
 -- Everything up to the position is done, whoever has it.
 local function skip()
@@ -53,6 +58,11 @@ elseif group then
   seek()
 else
   redis.call('HSET', KEYS[3], ARGV[3], whole(position) .. ':' .. whole(now_us()))
+end
+if state then
+  redis.call('HSET', KEYS[6], ARGV[3], whole(position) .. ':' .. state)
+else
+  redis.call('HDEL', KEYS[6], ARGV[3])
 end
 tell()
 return { 'OK' }

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from eventlog.config import TABLE_NAME
 from eventlog.errors import CorruptLog
 from eventlog.local import rendezvous
-from eventlog.local.storage import control, journal, members, offsets, producers, spare
+from eventlog.local.storage import control, journal, members, offset_format, producers, spare
 from eventlog.local.storage.format import VERSION, base_of_name, index_name, key_index_name
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
@@ -21,12 +22,14 @@ from eventlog.tools.survey import find_tail, survey
 KNOWN: Final = frozenset(
     {
         control.FILE_NAME,
-        offsets.FILE_NAME,
+        offset_format.FILE_NAME,
         producers.FILE_NAME,
         members.FILE_NAME,
         spare.FILE_NAME,
         journal.GROUPS_NAME,
         journal.DEAD_NAME,
+        journal.STATES_NAME,
+        TABLE_NAME,
         rendezvous.LOCK_NAME,
         rendezvous.SOCKET_NAME,
         rendezvous.LOG_NAME,

@@ -89,9 +89,13 @@ class ToyDriver(ModelledGroups):
 
     async def positions(self) -> Mapping[str, Position]:
         return {
-            one.name: Position(one.last_acked or 0, int(one.last_seen.timestamp() * 1e9))
+            one.name: Position(one.last_acked or 0, int(one.last_seen.timestamp() * 1e9), one.state)
             for one in self.log.consumers()
         }
+
+    async def ack_state(self, consumer: str, position: int, state: bytes) -> None:
+        """See `DriverOfStates`."""
+        self.log.ack(consumer, position, state)
 
     async def move(self, consumer: str, position: int, *, is_ack: bool) -> None:
         if is_ack:
