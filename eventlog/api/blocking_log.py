@@ -159,6 +159,8 @@ class EventLog(ABC):
         headers: Mapping[str, str] | None = None,
         expect: int | None = None,
         expect_last: int | None = None,
+        not_before: datetime | None = None,
+        expires: datetime | None = None,
     ) -> int:
         """Append one event and return its sequence number; see `eventlog.EventLog.append`."""
 

@@ -37,6 +37,8 @@ Ability = Literal[
     "large events",  # of 16 MiB
     "conditional appends",  # `expect=`
     "conditional on the last event",  # `expect_last=`
+    "due times",  # groups hand an event out from a time on, and until another
+    "no due times",  # they are refused
 ]
 
 EVERY_FLAVOUR = frozenset({"trio", "asyncio", "blocking"})
@@ -82,7 +84,11 @@ _LACKS_IN_MEMORY: dict[Ability, str] = {
 
 _ON_SERVER = "a server does not tell what its clients have done"
 
+_NO_DUE_TIMES: dict[Ability, str] = {"due times": "groups on servers know no times of events"}
+_HAS_DUE_TIMES: dict[Ability, str] = {"no due times": "it has them"}
+
 _LACKS_ON_SERVERS: dict[Ability, str] = {
+    **_NO_DUE_TIMES,
     "writer process": "a server serves the log, and many others",
     "offline reading": "only its server has the log",
     "directory": "the log is on a server",
@@ -120,6 +126,7 @@ BACKENDS = (
         "local",
         path_of=lambda folder, name: str(folder / name),
         lacks={
+            **_HAS_DUE_TIMES,
             "private logs": "a directory is the same log for everybody",
         },
         slow=frozenset({"asyncio"}),
@@ -127,7 +134,7 @@ BACKENDS = (
     Backend(
         "memory",
         path_of=lambda folder, name: f"memory:{folder}/{name}",
-        lacks=_LACKS_IN_MEMORY,
+        lacks={**_LACKS_IN_MEMORY, **_HAS_DUE_TIMES},
         slow=frozenset({"trio", "blocking"}),
     ),
     Backend(
@@ -135,6 +142,7 @@ BACKENDS = (
         path_of=lambda folder, name: f"toy://{folder}/{name}",
         lacks={
             **{key: why for key, why in _LACKS_IN_MEMORY.items() if key != "pickled handles"},
+            **_NO_DUE_TIMES,
             "counts of the writer": _ON_SERVER,
             "bounds at the call": "a call that does not wait cannot ask a server",
             "segments": "a server stores each event by itself",

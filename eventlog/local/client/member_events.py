@@ -10,9 +10,12 @@ from collections import OrderedDict
 from typing import Final
 
 from eventlog.api.group import ExitReport
+from eventlog.api.refusals import expired
+from eventlog.api.times import LogClock
 from eventlog.errors import CorruptLog, EventLogError, EventsTruncated
+from eventlog.event.due import due_of_row
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.record_batch import key_hash, unpack_body
+from eventlog.event.record_batch import key_hash, note_due, unpack_body
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups.letter_content import envelope_of_letter, fitting_letter
 from eventlog.local.groups.stored import StoredLetters
@@ -20,14 +23,20 @@ from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
 
 LETTER_AROUND_BYTES: Final = 64
 """More than the numbers of a message with a dead letter take."""
+NOWHERE: Final = 1 << 63
+"""A base that no event is behind."""
 BATCHES_KEPT: Final = 4
 """Decoded batches: the members of a group take turns in the same few."""
+
+
+class EventExpired(EventLogError):
+    """An event that is not to be started any more; `described` is its dead letter's error."""
 
 
 class _Batch:
     """A decoded batch. Events that were handed out are `None`: who has them may change them."""
 
-    __slots__ = ("_columns", "base", "body", "events", "spare")
+    __slots__ = ("_columns", "base", "body", "due", "events", "spare")
 
     def __init__(self, stored: StoredBatch, path: str) -> None:
         self.base = stored.header.base_seq_no
@@ -37,13 +46,16 @@ class _Batch:
         self.spare: list[EventEnvelope | None] | None = None
         """For dead letters, once there are some."""
         self._columns = envelopes[0].columns
+        self.due = self._columns.due
         start = stored.position + stored.header.body_offset
         self.body = bytes(stored.segment.view[start : stored.position + stored.header.length])
         """Kept, because retention may delete an event while its handler fails."""
 
     def decoded(self) -> list[EventEnvelope | None]:
         """All events, as they were appended."""
-        return [*unpack_body(self.body, len(self.events), self.base)]
+        envelopes = unpack_body(self.body, len(self.events), self.base)
+        note_due(envelopes, self.due)
+        return [*envelopes]
 
     def key_of(self, seq_no: int) -> str | None:
         """The key of one of the events."""
@@ -62,6 +74,8 @@ class MemberEvents:
         """Guards the batches and their reader."""
         self._batches: OrderedDict[int, _Batch] = OrderedDict()
         self._letters = StoredLetters(handle.path, group)
+        self._clock: LogClock | None = None
+        """What expiry is compared with, once there are events that expire."""
         self._base = 0
         self._events: list[EventEnvelope | None] = []
         """The batch that was last asked for, from event `_base` on."""
@@ -73,6 +87,7 @@ class MemberEvents:
 
         Raises:
             CorruptLog, EventsTruncated: it cannot be read.
+            EventExpired: it is not to be started any more.
         """
         index = seq_no - self._base
         if not 0 <= index < len(self._events) or self._events[index] is None:
@@ -92,7 +107,19 @@ class MemberEvents:
             if batch.events[index] is None:
                 batch.events = batch.decoded()
         self._base, self._events = batch.base, batch.events
+        if batch.due is not None:
+            self._base = NOWHERE  # so that each of its events comes here
+            self._check_not_expired(seq_no, due_of_row(batch.due, index).expires_ns)
         return index
+
+    def _check_not_expired(self, seq_no: int, expires_ns: int) -> None:
+        """Pass if the event may be started; a dead letter that is retried always may."""
+        if not expires_ns:
+            return
+        if self._clock is None:
+            self._clock = LogClock.of_system()
+        if self._clock.now() >= expires_ns and self.letter(seq_no) is None:
+            raise EventExpired(expired(expires_ns), seq_no=seq_no)
 
     def appended(self, seq_no: int) -> EventEnvelope:
         """An event as it was appended, whatever a handler did to it; callable from any thread.
