@@ -16,6 +16,8 @@
 `top`          what logs do now
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log
+`bounds`       text as ranges of stored events
+`pace`         stored events again, at the pace of then
 `fields`       the fields of an envelope by name
 `where`        the expression of `tail --where`
 `lines`        an envelope as a line; the template of `tail --format`
