@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
 from eventlog import Cause, EventEnvelope, InvalidArgument, InvalidArgumentType
-from eventlog.event.envelope import datetime_of, new_id, timestamp_ns_of
+from eventlog.event.ids import new_id
+from eventlog.event.moments import datetime_of, timestamp_ns_of
 
 texts = st.text(max_size=20)
 causes = st.builds(

@@ -17,7 +17,7 @@ from eventlog.demo.main_job import stop_process
 from eventlog.errors import CorruptLog, UnknownFormat
 from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.record_batch import FLAG_KEYED, key_hash
+from eventlog.event.record_batch import FLAG_CAUSED, FLAG_KEYED, key_hash
 from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.reader import LogReader, read_range
@@ -135,10 +135,38 @@ def test_a_release_that_knows_no_causes_refuses_them_and_reads_the_rest(
     log.close()
 
 
+def test_a_golden_log_has_its_due_times(maker: dict[str, Any]) -> None:
+    found = envelopes_in(V1 / "due")
+    due, end = maker["DUE"], maker["END"]
+    assert [(one.event, one.not_before, one.expires) for one in found.values()] == [
+        ("before", None, None),
+        ("later", due, None),
+        ("plain", None, None),
+        ("both", due, end),
+        ("after", None, None),
+    ]
+    control = ControlPage(str(V1 / "due"))
+    assert (control.due_from, control.due_to) == (2, 4)
+    control.close()
+
+
+def test_a_release_that_knows_no_due_times_refuses_them_and_reads_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(V1 / "due", tmp_path / "log")
+    monkeypatch.setattr("eventlog.local.storage.format.FLAGS_KNOWN", FLAG_KEYED | FLAG_CAUSED)
+    log = LogReader(str(tmp_path / "log"))
+    with pytest.raises(CorruptLog, match=r"events 2 to 4 .*unknown flags \(0x5\)"):
+        list(read_range(log, 1, None))
+    [[last]] = read_range(log, 5, None)
+    assert last.event == "after"
+    log.close()
+
+
 # --- the rule for versions, as `eventlog.local.storage.format` has it -----------------------------
 
 
-@pytest.fixture(params=["orderly", "killed", "causes", "groups"])
+@pytest.fixture(params=["orderly", "killed", "causes", "due", "groups"])
 def in_use(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """A copy of a golden log, and the number of its last event; its writer is ended afterwards."""
     directory = tmp_path / "log"

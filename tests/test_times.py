@@ -259,7 +259,7 @@ def test_events_that_were_stored_under_a_clock_ahead_expire_when_they_are_old(
     monkeypatch.setattr(start, "boot_id", lambda: "another boot")
     world.wall_ns -= YEARS
     log = open_storage(directory, clock=world.clock())
-    world.settle(log._clock)
+    world.settle(log.clock)
     fill(log, world, 3)
     world.go_on(HOUR // 2)
     log.retire()
@@ -280,7 +280,7 @@ def was_ahead(directory: str, world: World) -> tuple[str, int]:
     log = open_storage(directory, clock=world.clock(), **SMALL)
     fill(log, world, 3)
     world.wall_ns -= YEARS
-    world.settle(log._clock)
+    world.settle(log.clock)
     for _ in range(6):
         world.go_on(HOUR)
         log.append(batch_of(bytes(1900)))
@@ -345,7 +345,7 @@ def test_memory_and_disk_find_the_same_event(
     moment_ns = now[0] + moment * HOUR
     disk = open_storage(directory, clock=lambda: now[0], durability="memory", **SMALL)
     memory = MemoryLog("memory:", LogOptions.of(AskedOptions()))
-    memory._clock = LogClock(lambda: now[0])
+    memory.clock = LogClock(lambda: now[0])
     for step in steps:
         now[0] += step * HOUR
         assert disk.append(batch_of(bytes(700))) == memory.append(batch_of(bytes(700)))

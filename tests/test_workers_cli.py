@@ -40,7 +40,9 @@ ENVIRONMENT = os.environ | {
 }
 COMMAND = [sys.executable, "-m", "workers"]
 Inside = Callable[..., subprocess.CompletedProcess[str]]
-COMMANDS = ["run", "groups", "dead list", "dead show", "dead retry", "dead drop"]
+COMMANDS = [
+    *("run", "groups", "replay", "compare", "dead list", "dead show", "dead retry", "dead drop")
+]
 HANDLERS = """
 import os
 import signal

@@ -16,8 +16,9 @@ from eventlog.api.positions import (
 from eventlog.api.refusals import no_consumer
 from eventlog.config import MAX_DELIVERIES_LIMIT, MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import InvalidArgument, InvalidArgumentType
-from eventlog.event.envelope import EventEnvelope, timestamp_ns_of
+from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
+from eventlog.event.moments import timestamp_ns_of
 from eventlog.event.texts import check_key
 
 

@@ -166,6 +166,8 @@ class EventLog(OperatedBlockingLog, BlockingLogOfTables):
         headers: Mapping[str, str] | None = None,
         expect: int | None = None,
         expect_last: int | None = None,
+        not_before: datetime | None = None,
+        expires: datetime | None = None,
     ) -> int:
         """Append one event and return its sequence number; see `eventlog.EventLog.append`."""
 

@@ -97,6 +97,8 @@ class EventLog(OperatedLog, LogOfGroups, LogOfTables):
         headers: Mapping[str, str] | None = None,
         expect: int | None = None,
         expect_last: int | None = None,
+        not_before: datetime | None = None,
+        expires: datetime | None = None,
     ) -> int:
         """Append one event and return its sequence number.
 
@@ -110,10 +112,19 @@ class EventLog(OperatedLog, LogOfGroups, LogOfTables):
         the same, one is stored. Such an append is a batch of its own, so it takes as long as an
         append alone.
 
+        `not_before` and `expires` (aware datetimes) are for groups; subscribers see the event at
+        once. Groups hand it out from `not_before` on, by the clock that stamps events, which a jump
+        of the wall clock does not mislead; with key order, the later events of its key wait for it.
+        Until then it holds the group's position, and `wait_drained`. From `expires` on, no handler
+        begins with it: it becomes a dead letter, whose error begins with "expired", and which a
+        retry runs. Everything else that appends (`append_many`, publishers, results of handlers)
+        takes these times as those of an `EventEnvelope`.
+
         Raises:
             InvalidEvent, EventTooLarge, InvalidArgument: before anything is sent.
             WrongExpectation: the last event is another one; nothing was stored.
-            NotSupported: the engine cannot append conditionally.
+            NotSupported: the engine cannot append conditionally, or has no due times (those over
+                servers).
             LogFull: there is no room.
             WriterUnavailable: no writer could be reached or started.
         """

@@ -111,10 +111,10 @@ class LogOverAsync(EventLog):
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        **expected: Any,
+        **options: Any,
     ) -> int:
         number: int = self._portal.call(
-            self._log.append, event, key=key, headers=headers, **expected
+            self._log.append, event, key=key, headers=headers, **options
         )
         return number
 

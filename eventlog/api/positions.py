@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 from eventlog.config import NAME_CHARACTERS_MAX, STATE_BYTES_MAX
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidName
-from eventlog.event.envelope import timestamp_ns_of
+from eventlog.event.moments import timestamp_ns_of
 
 PositionKind = Literal["beginning", "last_acknowledged", "latest", "sequence", "timestamp"]
 

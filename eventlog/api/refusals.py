@@ -13,6 +13,7 @@ from eventlog.errors import (
     SequenceOutOfRange,
     WrongExpectation,
 )
+from eventlog.event.moments import datetime_of
 
 
 def never_synced(path: str) -> InvalidArgument:
@@ -146,6 +147,11 @@ def mixed_use() -> InvalidArgument:
     )
 
 
+def expired(expires_ns: int) -> str:
+    """The error of a dead letter whose event was not started in time."""
+    return f"expired: no handler began before {datetime_of(expires_ns)}"
+
+
 def not_supported(engine: str, option: str, path: str, instead: str = "") -> NotSupported:
     """The error for what an engine cannot do; `instead` says what to do about it."""
     advice = f"; {instead}" if instead else "; leave it out, or use another engine"
@@ -155,6 +161,12 @@ def not_supported(engine: str, option: str, path: str, instead: str = "") -> Not
         engine=engine,
         option=option,
     )
+
+
+def no_due_times(path: str) -> NotSupported:
+    """The error of an engine over a server for an event that is to be handed out later."""
+    engine = path.partition(":")[0]
+    return not_supported(engine, "not_before", path, "append the event when it is due")
 
 
 def group_mismatch(

@@ -21,6 +21,8 @@
 `demo`         the whole on real files
 `bench`        this machine's numbers for one log
 `log_options`  options of a log, given and shown
+`bounds`       text as ranges of stored events
+`pace`         stored events again, at the pace of then
 `lines`        an envelope as a line; the template of `tail --format`
 `streams`      standard input and output in UTF-8, open or not
 =============  ==========================================================

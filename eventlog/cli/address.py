@@ -19,11 +19,12 @@ from eventlog import blocking
 from eventlog.api.engines import MEMORY, check_address, is_directory
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.positions import ConsumerState, SeekPosition
+from eventlog.api.refusals import no_group
 from eventlog.api.stream_options import StreamOptions
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.feed import Feed
-from eventlog.local.groups.stored import read_dead_letters, read_groups
+from eventlog.local.groups.stored import read_dead_letters, read_groups, read_states
 from eventlog.local.storage.control import check_is_log
 from eventlog.local.storage.reader import LogReader, read_range
 from eventlog.system import absolute_path
@@ -99,6 +100,16 @@ class Readable(ABC):
         """The events of a range."""
 
     @abstractmethod
+    def attempts(self, group: str) -> dict[int, int]:
+        """Which delivery of an event the next one is, or of a dead letter the last one was.
+
+        Of those whose first delivery has failed.
+
+        Raises:
+            InvalidArgument: there is no such group.
+        """
+
+    @abstractmethod
     def consumers(self) -> list[ConsumerState]:
         """All consumers, by name."""
 
@@ -140,6 +151,13 @@ class _StoredLog(Readable):
     def batches(self, start: int, stop: int) -> Iterator[list[EventEnvelope]]:
         return read_range(self._reader, start, stop)
 
+    def attempts(self, group: str) -> dict[int, int]:
+        failures = [one.deliveries for one in read_states(self._directory) if one.name == group]
+        if not failures:
+            raise no_group(group, self._directory)
+        dead = {one.seq_no: one.deliveries for one in self.dead_letters(group)}
+        return dead | {seq_no: failed + 1 for seq_no, failed in failures[0].items()}
+
     def consumers(self) -> list[ConsumerState]:
         return self._reader.consumers()
 
@@ -170,6 +188,11 @@ class _OpenedLog(Readable):
         events = self._log.read(start, stop)
         while some := list(islice(events, EVENTS_AT_ONCE)):
             yield some
+
+    def attempts(self, group: str) -> dict[int, int]:
+        if group not in [one.name for one in self._log.groups()]:
+            raise no_group(group, self._log.path)
+        return {one.seq_no: one.deliveries for one in self._log.dead_letters(group)}
 
     def consumers(self) -> list[ConsumerState]:
         return self._log.consumers()

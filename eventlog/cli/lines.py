@@ -38,7 +38,7 @@ def line_for(*, as_json: bool, template: str | None, full: bool) -> Line:
     if template is not None:
         return Template(template).line
     if is_terminal():
-        return terminal_line if full else cut_line
+        return full_line if full else cut_line
     return pipe_line
 
 
@@ -57,13 +57,24 @@ def pipe_line(envelope: EventEnvelope) -> str:
 def terminal_line(envelope: EventEnvelope) -> str:
     """Number, time of here, key and event, for people."""
     stored, key = envelope.stored_at, envelope.key
-    time = "-" if stored is None else f"{stored.astimezone():{LOCAL_TIME}}"
+    time = "-" if stored is None else _local(stored)
     shown = "-" if key is None else clean(key)
     return f"{envelope.seq_no}  {time}  {shown}  {_event(envelope)}"
 
 
+def full_line(envelope: EventEnvelope) -> str:
+    """The same, with the times at which groups may hand the event out, if it has any."""
+    moments = {"not before": envelope.not_before, "expires": envelope.expires}
+    times = [f"{name} {_local(one)}" for name, one in moments.items() if one is not None]
+    return terminal_line(envelope) + (f"  ({', '.join(times)})" if times else "")
+
+
+def _local(moment: datetime) -> str:
+    return f"{moment.astimezone():{LOCAL_TIME}}"
+
+
 def cut_line(envelope: EventEnvelope) -> str:
-    """The same, as far as the terminal is wide."""
+    """A `terminal_line`, as far as the terminal is wide."""
     width = shutil.get_terminal_size().columns
     line = terminal_line(envelope).expandtabs()
     text = Text(line[: 4 * width])  # more are never shown, and a long event costs no time

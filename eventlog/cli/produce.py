@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any, BinaryIO, TypeVar
 
 import typer
@@ -15,6 +16,8 @@ from eventlog.cli.address import MadeLog, check_usable
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.streams import input_lines, standard_input, utf8
 from eventlog.errors import EventTooLarge, InvalidArgument, InvalidEvent
+from eventlog.event.scheduled import scheduled
+from eventlog.terminal.positions import due_moment_of
 from eventlog.terminal.printing import say
 from eventlog.terminal.show import to_json
 
@@ -29,12 +32,14 @@ EXAMPLES = """
 
   producer | eventlog append orders          (one JSON value per line)
 
+  eventlog append mails '{"remind": 7}' --not-before 15m --expires 2h
+
   tail -F app.log | eventlog append app --text
 """
 
 
 @app.command(epilog=EXAMPLES + "\n\n" + EPILOG)
-def append(
+def append(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
     log: MadeLog,
     events: Annotated[
         list[str] | None,
@@ -48,11 +53,21 @@ def append(
         list[str] | None,
         typer.Option(help="A header, NAME=VALUE; may be repeated.", callback=utf8),
     ] = None,
+    not_before: Annotated[
+        str | None,
+        typer.Option(help="Groups hand them out then: a time, or in how long, such as 15m."),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(help="No handler begins with them from then on: a time, or in how long."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say the numbers as JSON.")] = False,
 ) -> None:
     """Append events to a log and print their numbers."""
     check_usable(log)
     headers = _headers(header or [])
+    now = datetime.now(UTC)
+    times = [None if one is None else due_moment_of(one, now) for one in (not_before, expires)]
     source = None
     if not events:
         source = standard_input("give events as arguments, or lines on it")
@@ -62,7 +77,7 @@ def append(
         for place, content in _shown(values):
             value = content if text else _parsed(content, place)
             try:
-                last = publisher.send(value, key=key, headers=headers)
+                last = publisher.send(scheduled(value, *times), key=key, headers=headers)
             except (InvalidEvent, EventTooLarge) as error:
                 raise type(error)(
                     f"{place}: {error}; those before it are appended", path=error.path

@@ -17,7 +17,9 @@ from eventlog import blocking
 from eventlog.api.positions import SeekPosition, check_name
 from eventlog.cli.address import Log, Readable, check_there, readable
 from eventlog.cli.app import EPILOG, app
+from eventlog.cli.bounds import stop_of
 from eventlog.cli.lines import Line, line_for
+from eventlog.cli.pace import SPEEDS, Pace, speed_of
 from eventlog.cli.streams import check_output, utf8
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
@@ -52,6 +54,8 @@ TAIL_EXAMPLES = """
 
   eventlog tail orders --format '{stored_at:%H:%M:%S} {event.total}'
 
+  eventlog tail orders --at 2h --until 1h --speed 10x     (an hour again, in six minutes)
+
   eventlog tail orders -n 1 --full             (whole on a terminal, too)
 
   eventlog tail orders --latest-per-key        (what each key is now)
@@ -60,11 +64,11 @@ TAIL_EXAMPLES = """
 
 [bold]Expressions of --where[/]
 
-  The fields are seq_no, id, timestamp, stored_at, key, headers, cause and event. Names after a dot
-  or in brackets look into them, as event.a, headers\\["content-type"] and event\\[0]; what is not
-  there is null. There are == != < <= > >=, in, and, or, not, parentheses, numbers, "texts",
-  \\[lists], true, false, null, len(...) and startswith(VALUE, TEXT). A time is compared with a text
-  such as "2026-01-31T12:00" or "15m".
+  The fields are seq_no, id, timestamp, stored_at, key, headers, cause, not_before, expires and
+  event. Names after a dot or in brackets look into them, as event.a, headers\\["content-type"] and
+  event\\[0]; what is not there is null. There are == != < <= > >=, in, and, or, not, parentheses,
+  numbers, "texts", \\[lists], true, false, null, len(...) and startswith(VALUE, TEXT). A time is
+  compared with a text such as "2026-01-31T12:00" or "15m".
 """
 
 
@@ -115,6 +119,11 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
             "--latest-per-key", help="The latest event of each key, but of those deleted since."
         ),
     ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Those since a time, again at the pace of then."),
+    ] = None,
+    speed: Annotated[str, typer.Option(help=f"{SPEEDS}; with --at.")] = "1x",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     template: Annotated[
         str | None,
@@ -135,7 +144,12 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
     _check_together(consumer, until, follow=follow, latest_per_key=latest_per_key)
     chosen = _chosen(keys, where)
     line = line_for(as_json=as_json, template=template, full=full)
-    asked = _asked(start, since, consumer)
+    pace = _pace(at, speed)
+    if at is not None and (follow or start or since or consumer):
+        raise InvalidArgument(
+            "--at replays what is stored: leave out -f, --from, --since, --consumer"
+        )
+    asked = _asked(start, at or since, consumer)
     stop = None if until is None else _stop(log, until)
     if latest_per_key:
         latest = _latest_per_key(log, asked or SeekPosition.BEGINNING, chosen, stop, count)
@@ -155,7 +169,17 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
     with readable(log) as reading:
         for _, envelope in _passed(reading.stored_from(position), chosen, limit, stop):
             if envelope is not None:
+                if pace is not None:
+                    pace.wait_for(envelope)
                 _print(line(envelope))
+                if pace is not None:
+                    sys.stdout.flush()
+
+
+def _pace(at: str | None, speed: str) -> Pace | None:
+    """The pace at which stored events come again; `None` if they come as they are read."""
+    factor = speed_of(speed)
+    return None if at is None or factor is None else Pace(factor)
 
 
 def _check_together(
@@ -218,13 +242,8 @@ def _asked(start: str | None, since: str | None, consumer: str | None) -> SeekPo
 
 def _stop(log: str, until: str) -> int | None:
     """The number after the last event; `None` if all that are stored are meant."""
-    position = position_of(until)
-    if position.kind == "sequence":
-        return position.value + 1
-    if position.kind != "timestamp":
-        raise InvalidArgument(f"--until takes a number, a time, or how long ago, not {until}")
     with readable(log) as reading:
-        return reading.number_at(position)
+        return stop_of(reading, until, "--until")
 
 
 def _start_of_last(log: str, count: int, chosen: Chosen | None, stop: int | None) -> SeekPosition:

@@ -2,7 +2,11 @@
 
 ================  ===========================================================
 `envelope`        an event with its id, times, key, headers, cause and number
+`ids`             the ids of events
+`moments`         times as they are stored, and as `datetime`
 `cause`           what a result came from
+`due`             when events are due and when they expire
+`scheduled`       an event with such times, as `append` makes it
 `results`         results of handlers as events
 `payload`         values as MessagePack
 `arrays`          values in memory, such as numpy's, as payloads

@@ -24,7 +24,9 @@ from eventlog.event.cause import (
     pack_causes,
     source_of,
 )
-from eventlog.event.envelope import ID_BYTES, TIMESTAMP_BYTES, Columns, Row, new_id
+from eventlog.event.due import DUE_BYTES, Due, pack_due
+from eventlog.event.envelope import TIMESTAMP_BYTES, Columns, Row
+from eventlog.event.ids import ID_BYTES, new_id
 from eventlog.event.payload import (
     BYTES,
     DELETION,
@@ -37,6 +39,7 @@ from eventlog.event.payload import (
 from eventlog.event.record_batch import (
     FIVE_COLUMNS,
     FLAG_CAUSED,
+    FLAG_DUE,
     FLAG_KEYED,
     SIX_COLUMNS,
     BatchParts,
@@ -66,11 +69,13 @@ class BatchBuilder:
 
     __slots__ = (
         "_causes",
+        "_due",
         "_events",
         "_has_large",
         "_ids",
         "_is_plain",
         "_max_event_bytes",
+        "_overhead_bytes",
         "_pack",
         "_pack_event",
         "_path",
@@ -98,6 +103,9 @@ class BatchBuilder:
         self._timestamps: list[int] = []
         self._ids: dict[int, bytes] = {}
         self._causes: dict[int, Cause] = {}
+        self._due: dict[int, Due] = {}
+        self._overhead_bytes = EVENT_OVERHEAD_BYTES
+        """As that, and the times of an event if the batch has any."""
         self._sources: set[tuple[bytes, str]] = set()
         """Logs and groups of the causes: those that are counted in `bytes`."""
         self._is_plain = True
@@ -121,6 +129,7 @@ class BatchBuilder:
         self._texts.truncate(rows)
         self._ids = {row: one for row, one in self._ids.items() if row < rows}
         self._causes = {row: one for row, one in self._causes.items() if row < rows}
+        self._due = {row: one for row, one in self._due.items() if row < rows}
         self._sources = set(map(source_of, self._causes.values()))
 
     @property
@@ -167,7 +176,7 @@ class BatchBuilder:
         timestamps = self._timestamps
         self._events.append(packed)
         timestamps.append(time.time_ns())
-        self.bytes += size + EVENT_OVERHEAD_BYTES
+        self.bytes += size + self._overhead_bytes
         return len(timestamps) - 1
 
     def _packed(self, event: Any, events: list[Any] | None = None) -> bytes:
@@ -238,7 +247,7 @@ class BatchBuilder:
         """Add a packed event, whose key and headers are added already; its row."""
         self._events.append(packed)
         self._timestamps.append(timestamp_ns)
-        self.bytes += size + EVENT_OVERHEAD_BYTES
+        self.bytes += size + self._overhead_bytes
         return len(self._timestamps) - 1
 
     def add_all(self, events: list[Any], limit_bytes: int) -> list[PackedBatch]:
@@ -254,7 +263,7 @@ class BatchBuilder:
             # One of them is bad, or as deep as can be: one by one tells which.
             together = b""
             packed = self._pack_each(events)
-        size = len(together) + EVENT_OVERHEAD_BYTES * len(events)
+        size = len(together) + self._overhead_bytes * len(events)
         now = time.time_ns()
         has_room = self.bytes + size < limit_bytes and len(self) + len(events) < BATCH_EVENTS_LIMIT
         if together and has_room and len(together) <= self._max_event_bytes:
@@ -288,7 +297,16 @@ class BatchBuilder:
         self._ids[row] = envelope.id_bytes
         if (cause := envelope.cause) is not None:
             self._add_cause(row, cause)
+        if any(due := envelope.due):
+            self._add_due(row, due)
         return row
+
+    def _add_due(self, row: int, due: Due) -> None:
+        """The first event with times makes room for those of all the others."""
+        if not self._due:
+            self.bytes += DUE_BYTES * len(self)
+            self._overhead_bytes = EVENT_OVERHEAD_BYTES + DUE_BYTES
+        self._due[row] = due
 
     def note_result(self, row: int, id_bytes: bytes, cause: Cause) -> None:
         """Give the event that was just added in that row an id and a cause."""
@@ -340,6 +358,7 @@ class BatchBuilder:
         hashes, keys, headers = self._texts.build(count)
         parts = [
             hashes,
+            pack_due(self._due, count) if self._due else b"",
             SIX_COLUMNS if self._causes else FIVE_COLUMNS,
             self._pack(self._id_column(count)),
             self._pack(_packed_timestamps(self._timestamps)),
@@ -348,7 +367,7 @@ class BatchBuilder:
             _ARRAY_32.pack(0xDD, count),
             *self._events,
         ]
-        flags = FLAG_KEYED if hashes else 0
+        flags = (FLAG_KEYED if hashes else 0) | (FLAG_DUE if self._due else 0)
         if self._causes:
             parts.append(self._pack(pack_causes(self._causes)))
             flags |= FLAG_CAUSED

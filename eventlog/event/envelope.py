@@ -13,20 +13,19 @@ batch's worth is made by one `map` in C, and nothing is converted until it is as
                        +-- keys         list or packed list, or None if no row has one
                        +-- headers      list or packed list, or None if no row has one
                        +-- causes       what gives the cause of a row, or None if no row has one
+                       +-- due          16 bytes for each row (see `due`), or None if none has
                        +-- deletions    rows that mark their key as deleted
 
-Ids are UUIDs of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds and 74 random bits. Ids
-made by a batch share one random base: row i has the milliseconds of its own timestamp and the
-base's random bits plus i, so one `os.urandom` serves a whole batch, in every process of its own.
+Ids are UUIDs of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds and 74 random bits (see
+`ids`).
 """
 
 from __future__ import annotations
 
-import os
 import time
 from abc import ABC
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import repeat
 from typing import Any, Final, cast, final
 from uuid import UUID
@@ -35,17 +34,13 @@ import msgspec
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.cause import Cause, Causes, OneCause
+from eventlog.event.due import NO_TIMES, Due, checked_due, due_of_row, pack_due
+from eventlog.event.ids import ID_BYTES, id_after, new_id
+from eventlog.event.moments import datetime_of, timestamp_ns_of
 from eventlog.event.texts import check_headers, check_key
 
-ID_BYTES: Final = 16
 PACKED_DELETION: Final = b"\xc7\x00\x03"  # of an event that marks its key (see `payload`)
 TIMESTAMP_BYTES: Final = 8
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-RANDOM_BITS: Final = 74
-_RANDOM_MASK: Final = (1 << RANDOM_BITS) - 1
-_LOW_BITS: Final = 62
-_LOW_MASK: Final = (1 << _LOW_BITS) - 1
 
 
 TextColumn = list[Any] | bytes | None
@@ -60,6 +55,7 @@ class Columns:
         "base_seq_no",
         "causes",
         "deletions",
+        "due",
         "ids",
         "packed_headers",
         "packed_keys",
@@ -87,6 +83,7 @@ class Columns:
         self.packed_headers = headers
         self.causes = causes
         self.attempts: dict[int, int] | None = None
+        self.due: bytes | None = None
         self.deletions: Collection[int] = ()
 
     @property
@@ -128,11 +125,15 @@ class Columns:
         """When the writer stored it, nanoseconds since 1970."""
         return self.stored_ns
 
+    def due_of(self, row: int) -> Due:
+        """When groups may hand it out, and until when."""
+        return NO_TIMES if self.due is None else due_of_row(self.due, row)
+
     def id_bytes(self, row: int) -> bytes:
         """The 16 bytes of the id."""
         if len(self.timestamps) == TIMESTAMP_BYTES or len(self.ids) > ID_BYTES:
             return self.ids[row * ID_BYTES : (row + 1) * ID_BYTES]
-        return _id_after(self.ids, row, self.timestamp_ns(row))
+        return id_after(self.ids, row, self.timestamp_ns(row))
 
 
 class _Fields:
@@ -157,7 +158,7 @@ class _Fields:
     @property
     def timestamp(self) -> datetime:
         """The producer's clock when it made the envelope (UTC); it means nothing for order."""
-        return _EPOCH + timedelta(microseconds=self.timestamp_ns // 1000)
+        return datetime_of(self.timestamp_ns)
 
     @property
     def timestamp_ns(self) -> int:
@@ -192,6 +193,23 @@ class _Fields:
         return None if causes is None else causes.of_row(self._row)
 
     @property
+    def due(self) -> Due:
+        """`not_before` and `expires` in nanoseconds since 1970; 0 for one that is not set."""
+        return self.columns.due_of(self._row)
+
+    @property
+    def not_before(self) -> datetime | None:
+        """Groups hand the event out at that time (UTC), not before; `None`: at once."""
+        moment_ns = self.due.not_before_ns
+        return datetime_of(moment_ns) if moment_ns else None
+
+    @property
+    def expires(self) -> datetime | None:
+        """From that time (UTC) on, groups make a dead letter of the event; `None`: never."""
+        moment_ns = self.due.expires_ns
+        return datetime_of(moment_ns) if moment_ns else None
+
+    @property
     def attempt(self) -> int:
         """Which delivery this is, where a group hands out the event (1 is the first); else 1."""
         attempts = self.columns.attempts
@@ -214,7 +232,7 @@ class _Fields:
         id_bytes, stored_ns = columns.id_bytes(self._row), columns.stored_ns_of(self._row)
         return (
             *(id_bytes, self.seq_no, self.timestamp_ns, self.key, self.headers, self.event),
-            *(stored_ns, self.cause, self.is_deletion),
+            *(stored_ns, self.cause, self.is_deletion, self.due),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -236,12 +254,18 @@ class _Fields:
         extra = f", key={self.key!r}" if self.key is not None else ""
         extra += f", headers={self.headers!r}" if self.headers is not None else ""
         extra += f", cause={self.cause!r}" if self.cause is not None else ""
+        extra += "".join(f", {name}={moment!r}" for name, moment in self._times().items())
         return f"EventEnvelope({self.event!r}, seq_no={self.seq_no}, id={self.id}{extra})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         """What rich prints; a struct would show how it is stored."""
         names = ("event", "seq_no", "id", "timestamp", "key", "headers", "stored_at", "cause")
-        return [(name, getattr(self, name)) for name in names]
+        return [(name, getattr(self, name)) for name in names] + [*self._times().items()]
+
+    def _times(self) -> dict[str, datetime]:
+        """Those of `not_before` and `expires` that are set, by their names."""
+        moments = {"not_before": self.not_before, "expires": self.expires}
+        return {name: moment for name, moment in moments.items() if moment is not None}
 
     def __replace__(self, **changes: Any) -> EventEnvelope:
         """What `copy.replace` gives; `stored_at` is the log's to set and stays as it is."""
@@ -264,9 +288,11 @@ class EventEnvelope(_Fields, ABC):
     """One event as the log hands it out; immutable.
 
     `event` is the payload, `seq_no` the number in the log (`None` until appended); `id`,
-    `timestamp`, `timestamp_ns`, `key`, `headers`, `stored_at` and `cause` are worked out when they
-    are asked for. `timestamp` is the producer's, `stored_at` the log's (`None` until it is stored),
-    `cause` what a result of a pool came from (`None` for other events).
+    `timestamp`, `timestamp_ns`, `key`, `headers`, `stored_at`, `cause`, `not_before` and `expires`
+    are worked out when they are asked for. `timestamp` is the producer's, `stored_at` the log's
+    (`None` until it is stored), `cause` what a result of a pool came from (`None` for other
+    events). Groups hand the event out from `not_before` on, and until `expires` (see
+    `EventLog.append`).
 
     `append` takes one too, where a program wants to set the id or the time itself; the number is
     always the log's. The garbage collector passes over envelopes: don't make one a part of its own
@@ -285,12 +311,15 @@ class EventEnvelope(_Fields, ABC):
         timestamp: datetime | None = None,
         seq_no: int | None = None,
         cause: Cause | None = None,
+        not_before: datetime | None = None,
+        expires: datetime | None = None,
     ) -> EventEnvelope:
         """Wrap `event`; a missing id or timestamp is made now.
 
         Raises:
             InvalidArgumentType: one of them has another type.
-            InvalidArgument: `timestamp` is naive, `key` no valid text, or `seq_no` below 1.
+            InvalidArgument: a time is naive, `key` no valid text, `seq_no` below 1, or `expires`
+                not after `not_before`.
         """
         timestamp_ns = time.time_ns() if timestamp is None else timestamp_ns_of(timestamp)
         if id is not None and not isinstance(id, UUID):
@@ -309,6 +338,10 @@ class EventEnvelope(_Fields, ABC):
             None if headers is None else check_headers(headers),
             event,
             cause=cause,
+            due=checked_due(
+                0 if not_before is None else timestamp_ns_of(not_before),
+                0 if expires is None else timestamp_ns_of(expires),
+            ),
         )
 
 
@@ -344,56 +377,16 @@ def envelope_of(
     key: str | None,
     headers: dict[str, str] | None,
     cause: Cause | None = None,
+    due: Due = NO_TIMES,
 ) -> EventEnvelope:
     """An envelope that was somewhere else before, to the nanosecond; the values are checked."""
-    return _rebuild(id_bytes, None, timestamp_ns, key, headers, event, cause=cause)
-
-
-def timestamp_ns_of(moment: datetime) -> int:
-    """Nanoseconds since 1970 of an aware datetime.
-
-    Raises:
-        InvalidArgumentType: it is not a datetime.
-        InvalidArgument: it is naive, or before 1970.
-    """
-    if not isinstance(moment, datetime):
-        raise InvalidArgumentType(f"the time is {moment!r}; give an aware datetime")
-    if moment.tzinfo is None:
-        raise InvalidArgument(f"the time {moment} is naive; give it a time zone, such as UTC")
-    timestamp_ns = (moment - _EPOCH) // _MICROSECOND * 1000
-    if not 0 <= timestamp_ns < 2**63:
-        raise InvalidArgument(f"the time {moment} is outside of the years 1970 to 2262")
-    return timestamp_ns
-
-
-def datetime_of(timestamp_ns: int) -> datetime:
-    """The aware datetime (UTC) of nanoseconds since 1970, cut to microseconds."""
-    return _EPOCH + timedelta(microseconds=timestamp_ns // 1000)
-
-
-def new_id(timestamp_ns: int) -> bytes:
-    """A fresh UUIDv7 for that time."""
-    return id_of(timestamp_ns, int.from_bytes(os.urandom(10), "little") & _RANDOM_MASK)
+    return _rebuild(id_bytes, None, timestamp_ns, key, headers, event, cause=cause, due=due)
 
 
 def _unpacked(column: bytes, base_seq_no: int) -> list[Any]:
     from eventlog.event.text_columns import unpacked  # importing eventlog loads no codec
 
     return unpacked(column, base_seq_no)
-
-
-def _id_after(base: bytes, row: int, timestamp_ns: int) -> bytes:
-    value = int.from_bytes(base, "big")
-    random = (value & _LOW_MASK) | ((value >> 64 & 0xFFF) << _LOW_BITS)
-    return id_of(timestamp_ns, (random + row) & _RANDOM_MASK)
-
-
-def id_of(timestamp_ns: int, random: int) -> bytes:
-    """The UUIDv7 of that time and of those `RANDOM_BITS`."""
-    milliseconds = (timestamp_ns // 1_000_000) & 0xFFFF_FFFF_FFFF
-    high = milliseconds << 16 | 0x7 << 12 | random >> _LOW_BITS
-    low = 0b10 << 62 | (random & _LOW_MASK)
-    return (high << 64 | low).to_bytes(ID_BYTES, "big")
 
 
 def _rebuild(  # noqa: PLR0917 - pickles, also older ones, call it so
@@ -406,6 +399,7 @@ def _rebuild(  # noqa: PLR0917 - pickles, also older ones, call it so
     stored_ns: int | None = None,
     cause: Cause | None = None,
     is_deletion: bool = False,
+    due: Due = NO_TIMES,
 ) -> EventEnvelope:
     columns = Columns(
         seq_no or 0,
@@ -417,4 +411,5 @@ def _rebuild(  # noqa: PLR0917 - pickles, also older ones, call it so
         causes=None if cause is None else OneCause(cause),
     )
     columns.deletions = (0,) if is_deletion else ()
+    columns.due = pack_due({0: due}, 1) if any(due) else None
     return cast("EventEnvelope", Row(event, seq_no, columns))

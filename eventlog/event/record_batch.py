@@ -3,11 +3,12 @@
 The writer never looks into it. What it needs to know stands in the batch's header (see
 `storage.format`) and in the areas before the body::
 
-    +------------------+-----------------+-------------------------------------------+
-    | key hashes       | acks            | body: one MessagePack array of five, or   |
-    | 4 bytes an event | `acks_bytes`    | six if CAUSED is set: [ids, timestamps,   |
-    | if KEYED is set  | (`groups.acks`) | keys, headers, events, causes]            |
-    +------------------+-----------------+-------------------------------------------+
+    +------------------+-------------------+-----------------+----------------------------------+
+    | key hashes       | due times         | acks            | body: one MessagePack array of   |
+    | 4 bytes an event | 16 bytes an event | `acks_bytes`    | five, or six if CAUSED is set:   |
+    | if KEYED is set  | if DUE is set     | (`groups.acks`) | [ids, timestamps, keys, headers, |
+    |                  | (see `due`)       |                 | events, causes]                  |
+    +------------------+-------------------+-----------------+----------------------------------+
 
     ids         bytes: 16 for each event, or 16 in all (row i's id is derived, see `envelope`)
     timestamps  bytes: 8 for each event, little-endian nanoseconds since 1970
@@ -41,8 +42,8 @@ from eventlog.errors import (
 )
 from eventlog.event.arrays import as_array
 from eventlog.event.cause import Column, causes_of
+from eventlog.event.due import DUE_BYTES
 from eventlog.event.envelope import (
-    ID_BYTES,
     PACKED_DELETION,
     TIMESTAMP_BYTES,
     Columns,
@@ -50,6 +51,7 @@ from eventlog.event.envelope import (
     TextColumn,
     envelopes_of,
 )
+from eventlog.event.ids import ID_BYTES
 from eventlog.event.payload import (
     DELETION,
     Deletions,
@@ -63,7 +65,9 @@ FLAG_KEYED: Final = 1
 """The batch has an area of key hashes."""
 FLAG_CAUSED: Final = 2
 """The body has a sixth column, of causes: releases before it refuse the batch, naming the flag."""
-FLAGS_KNOWN: Final = FLAG_KEYED | FLAG_CAUSED
+FLAG_DUE: Final = 4
+"""The batch has an area of due times: releases before it refuse the batch, naming the flag."""
+FLAGS_KNOWN: Final = FLAG_KEYED | FLAG_CAUSED | FLAG_DUE
 FIVE_COLUMNS: Final = b"\x95"
 """How a body begins: MessagePack's array of so many."""
 SIX_COLUMNS: Final = b"\x96"
@@ -103,7 +107,24 @@ def key_hash(key: str | None) -> int:
 
 def areas_bytes(count: int, flags: int, acks_bytes: int) -> int:
     """The size of what stands before the body."""
-    return (count * KEY_HASH_BYTES if flags & FLAG_KEYED else 0) + acks_bytes
+    of_event = (KEY_HASH_BYTES if flags & FLAG_KEYED else 0) + (
+        DUE_BYTES if flags & FLAG_DUE else 0
+    )
+    return count * of_event + acks_bytes
+
+
+def due_area(flags: int, count: int, buffer: bytes | memoryview, start: int = 0) -> bytes | None:
+    """The due times of a batch whose areas begin at `start`; `None` if it has none."""
+    if not flags & FLAG_DUE:
+        return None
+    start += count * KEY_HASH_BYTES if flags & FLAG_KEYED else 0
+    return bytes(buffer[start : start + count * DUE_BYTES])
+
+
+def note_due(envelopes: Sequence[EventEnvelope], area: bytes | None) -> None:
+    """Give the events of one batch, or some of them, the due times that its area has."""
+    if area is not None and envelopes:
+        envelopes[0].columns.due = area
 
 
 Decode = Callable[[bytes | memoryview], Any]

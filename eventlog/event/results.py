@@ -23,7 +23,9 @@ from uuid import UUID
 
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.cause import Cause
-from eventlog.event.envelope import RANDOM_BITS, EventEnvelope, Row, envelope_of, id_of
+from eventlog.event.due import NO_TIMES
+from eventlog.event.envelope import EventEnvelope, Row, envelope_of
+from eventlog.event.ids import RANDOM_BITS, id_of
 
 _NUMBERS: Final = struct.Struct(">QI")
 _HASHED_BYTES: Final = 10
@@ -43,8 +45,8 @@ def envelopes_of_results(
 ) -> list[EventEnvelope]:
     """What is stored of the results of event `source` of the log `log_id`.
 
-    A result that is an envelope sets key, headers and time itself; without a key of its own, it has
-    the one of its source.
+    A result that is an envelope sets key, headers and times itself; without a key of its own, it
+    has the one of its source.
     """
     cause = _cause_of(source, log_id, group)
     return [_envelope(source, one, cause, place) for place, one in enumerate(results)]
@@ -82,4 +84,5 @@ def _envelope(source: EventEnvelope, result: Any, cause: Cause, place: int) -> E
         key=source.key if own is None or own.key is None else own.key,
         headers=None if own is None else own.headers,
         cause=cause,
+        due=NO_TIMES if own is None else own.due,
     )

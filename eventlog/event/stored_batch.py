@@ -21,6 +21,7 @@ from eventlog.event.payload import PackedPayload
 from eventlog.event.record_batch import (
     FIVE_COLUMNS,
     FLAG_CAUSED,
+    FLAG_DUE,
     FLAG_KEYED,
     SIX_COLUMNS,
     PackedBatch,
@@ -77,6 +78,7 @@ class StoredBatch:
         )
         body = [
             _packed_hashes(columns.keys),
+            columns.due or b"",
             SIX_COLUMNS if columns.causes else FIVE_COLUMNS,
             pack(columns.ids),
             pack(columns.timestamps),
@@ -88,6 +90,8 @@ class StoredBatch:
         if columns.causes:
             body.append(pack(causes))
         flags = (FLAG_KEYED if body[0] else 0) | (FLAG_CAUSED if columns.causes else 0)
+        if columns.due is not None:
+            flags |= FLAG_DUE
         return PackedBatch(count, flags, 0, b"".join(body))
 
 
@@ -121,4 +125,5 @@ def identity(envelope: EventEnvelope) -> tuple[object, ...]:
         envelope.headers,
         bytes(envelope.event),
         envelope.cause,
+        envelope.due,
     )

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from eventlog.api.group import DeadLetter, ExitReport, Failure
-from eventlog.event.envelope import datetime_of
+from eventlog.event.moments import datetime_of
 from eventlog.jetstream.bucket import Bucket, name_of, word_of
 from eventlog.remote.driver import Stored
 from eventlog.remote.record import readable

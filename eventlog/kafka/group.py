@@ -14,7 +14,7 @@ import anyio
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, Failure, GroupReport, MemberReport
 from eventlog.api.refusals import group_mismatch, lost_letter, no_group
 from eventlog.errors import EventsTruncated
-from eventlog.event.envelope import datetime_of
+from eventlog.event.moments import datetime_of
 from eventlog.kafka.group_state import NO_GROUP, NO_MEMBER, LetterState
 from eventlog.kafka.ledger import Ledger
 from eventlog.remote.driver import Delivery, Done, Failed, GivenUp, Outcome, Stored

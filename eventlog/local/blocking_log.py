@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from typing import Any
 
 from eventlog.api import forks
@@ -37,6 +38,7 @@ from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
+from eventlog.event.scheduled import scheduled
 from eventlog.local.blocking_group import BlockingLocalGroup
 from eventlog.local.blocking_publisher import BlockingLocalPublisher
 from eventlog.local.blocking_stream import BlockingLocalStream
@@ -97,8 +99,11 @@ class BlockingLocalEventLog(EventLog):
         headers: Mapping[str, str] | None = None,
         expect: int | None = None,
         expect_last: int | None = None,
+        not_before: datetime | None = None,
+        expires: datetime | None = None,
     ) -> int:
         self._handle.check_open()
+        event = scheduled(event, not_before, expires)
         if expect is not None or expect_last is not None:
             expected = Expectation.of_event(event, key, expect, expect_last)
             return self._store([self._handle.packed(event, key, headers)], expected)[0]

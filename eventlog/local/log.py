@@ -14,6 +14,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 
 import anyio
@@ -46,6 +47,7 @@ from eventlog.config import (
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
+from eventlog.event.scheduled import scheduled
 from eventlog.local.client import calls
 from eventlog.local.client.append_pipe import AppendPipe
 from eventlog.local.client.asynchronous import AsyncPipe, AsyncRequests
@@ -147,7 +149,10 @@ class LocalEventLog(EventLog):
         headers: Mapping[str, str] | None = None,
         expect: int | None = None,
         expect_last: int | None = None,
+        not_before: datetime | None = None,
+        expires: datetime | None = None,
     ) -> int:
+        event = scheduled(event, not_before, expires)
         if expect is not None or expect_last is not None:
             expected = Expectation.of_event(event, key, expect, expect_last)
             await self._ready()

@@ -5,6 +5,7 @@
 `keys`             the last event of each key, for conditional appends
 `handle`           what both kinds of handle have
 `groups`           a group of it, pure: leases, deliveries, key order, dead letters
+`letters`          the dead letters of a group, pure
 `coordinator`      its groups, with the log, a clock and results
 `member`           a member and its leases; nothing in it waits
 `feed`             what a stream reads next

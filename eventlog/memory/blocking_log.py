@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -49,6 +50,7 @@ from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
+from eventlog.event.scheduled import scheduled
 from eventlog.memory.blocking_group import GroupsForThreads
 from eventlog.memory.feed import MemoryFeed, batches_between
 
@@ -97,7 +99,10 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
         headers: Mapping[str, str] | None = None,
         expect: int | None = None,
         expect_last: int | None = None,
+        not_before: datetime | None = None,
+        expires: datetime | None = None,
     ) -> int:
+        event = scheduled(event, not_before, expires)
         expected = Expectation.of_event(event, key, expect, expect_last)
         return self._append(self.packed(event, key, headers), self.counters, expected)
 

@@ -10,16 +10,20 @@ import copy
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, Failure, GroupReport
-from eventlog.api.refusals import group_mismatch
+from eventlog.api.refusals import expired, group_mismatch
+from eventlog.api.times import SETTLED_NS
 from eventlog.errors import CorruptLog, EventsTruncated, InvalidArgument
 from eventlog.event.batch_builder import BatchBuilder
-from eventlog.event.envelope import EventEnvelope, datetime_of
-from eventlog.memory.groups import GroupModel, Held, Letter, Letters, Seat
+from eventlog.event.due import due_of_row
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.moments import datetime_of
+from eventlog.memory.groups import GroupModel, Held, Seat
+from eventlog.memory.letters import Letter, Letters
 
 if TYPE_CHECKING:
     from eventlog.memory.model import MemoryLog
@@ -120,6 +124,8 @@ class Groups:
                     consumer=name,
                 )
             model.resume(time.monotonic_ns())
+            if self._log.has_due:
+                model.postpone(self._log.last, self._due_of, self._log.clock.now())
             model.pass_deleted(self._log.first_available)
             held = model.take(member_id, count, least, self._log.last, self.key_of)
             if held is None and model.recall(member_id):
@@ -130,10 +136,18 @@ class Groups:
             return held
 
     def wait_s(self, name: str) -> float | None:
-        """How long until a failed event may be tried again."""
+        """How long until a failed event may be tried again, or one is due."""
         with self.lock:
-            due = self._models[name].next_due_ns() if name in self._models else None
-            return None if due is None else max(due - time.monotonic_ns(), 0) / 1e9
+            model = self._models.get(name)
+            if model is None:
+                return None
+            waits = []
+            if (due := model.next_due_ns()) is not None:
+                waits.append(due - time.monotonic_ns())
+            if model.postponed:  # nobody tells of a jump of the wall clock
+                first = min(model.postponed.values())
+                waits.append(min(first - self._log.clock.now(), SETTLED_NS))
+            return max(min(waits), 0) / 1e9 if waits else None
 
     def next_of(
         self, name: str, held: Held, unpacked: dict[int, EventEnvelope]
@@ -154,10 +168,33 @@ class Groups:
                 if seq_no not in unpacked:
                     unpacked.update({one.seq_no or 0: one for one in self._rest(name, seq_no)})
                 envelope = unpacked.pop(seq_no, None)
+                if envelope is not None and self._has_expired(model, seq_no, envelope):
+                    self.failed(
+                        name,
+                        held,
+                        seq_no,
+                        Failure(error=expired(envelope.due.expires_ns), is_final=True),
+                    )
+                    continue
                 if envelope is not None:
                     return attempt, envelope
                 with self.changing():
                     model.finish(held, seq_no)
+
+    def _has_expired(self, model: GroupModel, seq_no: int, envelope: EventEnvelope) -> bool:
+        """Whether it is not to be started any more; a dead letter that is retried always may be."""
+        expires_ns = envelope.due.expires_ns
+        is_late = 0 < expires_ns <= self._log.clock.now()
+        return is_late and seq_no not in model.letters.retried
+
+    def _due_of(self, seq_no: int) -> int:
+        """When an event is due, in nanoseconds since 1970; 0 if it is now, or is deleted."""
+        with suppress(EventsTruncated):
+            batch = self._log.batch_of(seq_no)
+            area = None if batch is None else batch.due()
+            if batch is not None and area is not None:
+                return due_of_row(area, seq_no - batch.base_seq_no).not_before_ns
+        return 0
 
     def begin(self, name: str, held: Held, seq_no: int) -> bool:
         """The event's handler begins; false if the event is not the lease's any more."""

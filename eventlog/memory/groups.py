@@ -22,10 +22,11 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final
 
-from eventlog.api.group import DeadLetter, Exhausted, GroupReport, MemberReport
-from eventlog.event.envelope import EventEnvelope
+from eventlog.api.group import Exhausted, GroupReport, MemberReport
+from eventlog.memory.letters import Letter, Letters
 
 KeyOf = Callable[[int], str | None]
+DueOf = Callable[[int], int]
 FORMER_KEPT: Final = 64
 
 
@@ -61,46 +62,6 @@ class Seat:
     retried: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A dead letter, with the copy that a retry runs should retention delete the event."""
-
-    letter: DeadLetter
-    copy: EventEnvelope | None
-
-
-@dataclass(slots=True)
-class Letters:
-    """The dead letters of one name, in the order in which they died; they outlive their group."""
-
-    stored: dict[int, Letter] = field(default_factory=dict)
-    retried: set[int] = field(default_factory=set)
-    """Of those: handed out again, and not listed while they are."""
-
-    def add(self, seq_no: int, letter: Letter) -> None:
-        """The newest one; an older one of the event is replaced."""
-        self.retried.discard(seq_no)
-        self.stored.pop(seq_no, None)
-        self.stored[seq_no] = letter
-
-    def settle(self, seq_no: int) -> None:
-        """The event is handled: a retry of it has succeeded."""
-        if seq_no in self.retried:
-            self.retried.discard(seq_no)
-            del self.stored[seq_no]
-
-    def listed(self) -> list[DeadLetter]:
-        """Those that nobody retries."""
-        return [one.letter for n, one in self.stored.items() if n not in self.retried]
-
-    def drop(self, seq_nos: set[int]) -> int:
-        """Forget those of these numbers that are listed; how many there were."""
-        dropped = [n for n in self.stored if n in seq_nos and n not in self.retried]
-        for seq_no in dropped:
-            del self.stored[seq_no]
-        return len(dropped)
-
-
 class GroupModel:
     """See the module."""
 
@@ -124,6 +85,10 @@ class GroupModel:
         self.holders: dict[int, Held] = {}
         self.waiting: dict[int, int] = {}
         """When each of them may be tried again, in nanoseconds."""
+        self.postponed: dict[int, int] = {}
+        """When each of them is due, in nanoseconds since 1970: events that came too early."""
+        self.looked_to = position
+        """The last event whose due time was looked at."""
         self.exhausted: dict[int, Exhausted] = {}
         self.suspects: set[int] = set()
 
@@ -162,7 +127,8 @@ class GroupModel:
             if seq_no in self.done:
                 continue
             key = key_of(seq_no) if self.ordering == "key" else None
-            is_busy = seq_no in self.holders or seq_no in self.waiting or seq_no in self.exhausted
+            states = self.holders, self.waiting, self.exhausted, self.postponed
+            is_busy = any(seq_no in one for one in states)
             if is_busy and key is not None:
                 busy_keys.add(key)
             elif not is_busy and (key is None or key not in busy_keys):
@@ -201,6 +167,18 @@ class GroupModel:
     def next_due_ns(self) -> int | None:
         """When the next wait ends."""
         return min(self.waiting.values(), default=None)
+
+    def postpone(self, last: int, due_of: DueOf, now_ns: int) -> None:
+        """Keep events up to `last` that are not due, and let those go that are; by the log's time.
+
+        An event that somebody has, or had, came in its time.
+        """
+        self.postponed = {n: due for n, due in self.postponed.items() if due > now_ns}
+        for seq_no in range(max(self.looked_to, self.position) + 1, last + 1):
+            is_new = seq_no not in self.holders and seq_no not in self.failures
+            if is_new and seq_no not in self.done and (due := due_of(seq_no)) > now_ns:
+                self.postponed[seq_no] = due
+        self.looked_to = max(self.looked_to, last)
 
     # --- what becomes of a delivery ----------------------------------------------------------
 
@@ -266,6 +244,7 @@ class GroupModel:
         """The event needs no handling any more."""
         self.failures.pop(seq_no, None)
         self.waiting.pop(seq_no, None)
+        self.postponed.pop(seq_no, None)
         self.exhausted.pop(seq_no, None)
         self.suspects.discard(seq_no)
         self.again.discard(seq_no)
@@ -371,8 +350,9 @@ class GroupModel:
         for held in self._leases():
             held.is_lost = True
             held.todo.clear()
-        for state in (self.holders, self.failures, self.waiting, self.exhausted):
+        for state in (self.holders, self.failures, self.waiting, self.exhausted, self.postponed):
             state.clear()
+        self.looked_to = position
         for numbers in (self.done, self.again, self.suspects, self.letters.retried):
             numbers.clear()
 
@@ -384,6 +364,7 @@ class GroupModel:
             if seq_no in held.todo:
                 held.todo.remove(seq_no)
         known = {*self.failures, *self.waiting, *self.exhausted, *self.suspects, *self.again}
+        known |= self.postponed.keys()
         for seq_no in [n for n in known if n <= position]:
             self._settle(seq_no)
         self.letters.retried = {n for n in self.letters.retried if n > position}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -47,6 +48,7 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.many_events import Headers, Keys, stored_before
 from eventlog.event.record_batch import PackedBatch
+from eventlog.event.scheduled import scheduled
 from eventlog.memory.feed import MemoryFeed, batches_between
 from eventlog.memory.group import GroupsForLoops
 from eventlog.memory.handle import MemoryHandle
@@ -119,7 +121,10 @@ class InMemoryEventLog(GroupsForLoops, EventLog):
         headers: Mapping[str, str] | None = None,
         expect: int | None = None,
         expect_last: int | None = None,
+        not_before: datetime | None = None,
+        expires: datetime | None = None,
     ) -> int:
+        event = scheduled(event, not_before, expires)
         expected = Expectation.of_event(event, key, expect, expect_last)
         return await self._append(self.packed(event, key, headers), self.counters, expected)
 

@@ -33,14 +33,18 @@ from eventlog.api.status import RATE_S, LogStatus
 from eventlog.api.times import LogClock, first_at
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import CorruptLog, LogFull, SequenceOutOfRange
-from eventlog.event.envelope import EventEnvelope, datetime_of
+from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter, unpack_matching
+from eventlog.event.moments import datetime_of
 from eventlog.event.record_batch import (
+    FLAG_DUE,
     Decode,
     PackedBatch,
     areas_bytes,
     decode_any,
+    due_area,
     mismatch,
+    note_due,
     unpack_body,
 )
 from eventlog.memory.coordinator import Groups
@@ -74,8 +78,11 @@ class Batch(NamedTuple):
         try:
             if wanted is not None:
                 time_ns = self.append_time_ns
-                return unpack_matching(body, count, self.base_seq_no, wanted, decode, time_ns)
-            return unpack_body(body, count, self.base_seq_no, decode, self.append_time_ns)
+                found = unpack_matching(body, count, self.base_seq_no, wanted, decode, time_ns)
+            else:
+                found = unpack_body(body, count, self.base_seq_no, decode, self.append_time_ns)
+            note_due(found, self.due())
+            return found
         except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, self.base_seq_no, path) from error
         except (ValueError, TypeError) as error:
@@ -86,6 +93,11 @@ class Batch(NamedTuple):
                 seq_no=self.base_seq_no,
                 last_seq_no=self.last_seq_no,
             ) from error
+
+    def due(self) -> bytes | None:
+        """The due times of its events (see `event.due`); `None` if they have none."""
+        count, flags, _, payload = self.packed
+        return due_area(flags, count, payload)
 
 
 State = bytes | None
@@ -111,11 +123,13 @@ class MemoryLog:
         """Names of those that were changed since the log was made."""
         self.last = 0
         self.handles = 0
+        self.has_due = False
+        """Whether events with due times were stored."""
         self.version = 0
         """Another number after each change."""
         self._batches: list[Batch] = []
         self._offsets: dict[str, Offset] = {}
-        self._clock = LogClock.of_system()
+        self.clock = LogClock.of_system()
         self._lock = threading.RLock()
         self._waiting: list[Callable[[], object]] = []
         self.groups = Groups(self, self._lock)
@@ -165,10 +179,11 @@ class MemoryLog:
             self.make_room(len(packed.payload))
             base_seq_no = self.last + 1
             newest = self._batches[-1].append_time_ns if self._batches else 0
-            now, steady = self._clock.stamp(newest), self._clock.steady()
+            now, steady = self.clock.stamp(newest), self.clock.steady()
             self._batches.append(Batch(base_seq_no, now, steady, packed))
             self.last += packed.count
             self._keys.note(base_seq_no, packed)
+            self.has_due |= bool(packed.flags & FLAG_DUE)
             self.counters.add_batch(packed.count, len(packed.payload))
             self._changed()
             return base_seq_no
@@ -196,7 +211,7 @@ class MemoryLog:
 
     def _is_over(self, oldest: Batch, size: int) -> bool:
         age = self.options.retention.max_age
-        is_old = age is not None and self._clock.steady() - oldest.steady_ns > (
+        is_old = age is not None and self.clock.steady() - oldest.steady_ns > (
             age.total_seconds() * 1e9
         )
         return is_old or self._is_too_large(size)
@@ -366,10 +381,10 @@ class MemoryLog:
         """A group is a consumer of its name, and is there."""
         known = self._offsets.get(group)
         if known is None or known.position != position or known.state is not None:
-            self._offsets[group] = Offset(position, self._clock.now())
+            self._offsets[group] = Offset(position, self.clock.now())
 
     def _set(self, consumer: str, position: int, state: State = None) -> None:
-        self._offsets[consumer] = Offset(position, self._clock.now(), state)
+        self._offsets[consumer] = Offset(position, self.clock.now(), state)
         self.counters.positions += 1
         self._changed()
 
@@ -406,7 +421,7 @@ class MemoryLog:
             )
 
     def _events_per_s(self) -> float:
-        since = self._clock.now() - int(RATE_S * 1e9)
+        since = self.clock.now() - int(RATE_S * 1e9)
         return (self.last + 1 - self.find_time(since)) / RATE_S
 
     def status(self) -> LogStatus:

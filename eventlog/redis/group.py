@@ -12,7 +12,7 @@ import msgpack
 
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, GroupReport, MemberReport
 from eventlog.api.refusals import lost_letter, no_group
-from eventlog.event.envelope import datetime_of
+from eventlog.event.moments import datetime_of
 from eventlog.remote.driver import Delivery, Done, Failed, GivenUp, Outcome, Stored
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -45,8 +46,9 @@ from eventlog.config import (
     LogOptions,
 )
 from eventlog.errors import SequenceOutOfRange
-from eventlog.event.envelope import datetime_of
 from eventlog.event.many_events import Headers, Keys
+from eventlog.event.moments import datetime_of
+from eventlog.event.scheduled import scheduled
 from eventlog.remote.driver import Driver
 from eventlog.remote.group import GroupsOfRemote
 from eventlog.remote.handle import RemoteHandle, open_handle
@@ -137,8 +139,11 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
         headers: Mapping[str, str] | None = None,
         expect: int | None = None,
         expect_last: int | None = None,
+        not_before: datetime | None = None,
+        expires: datetime | None = None,
     ) -> int:
         handle = await self.ready()
+        event = scheduled(event, not_before, expires)
         expected = Expectation.of_event(event, key, expect, expect_last)
         if expected is not None:
             each = ManyRecords(handle.limits, self.path, [key], [headers])

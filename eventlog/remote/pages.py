@@ -15,13 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from eventlog.event.arrays import as_array
-from eventlog.event.envelope import (
-    ID_BYTES,
-    TIMESTAMP_BYTES,
-    Columns,
-    EventEnvelope,
-    envelopes_of,
-)
+from eventlog.event.envelope import TIMESTAMP_BYTES, Columns, EventEnvelope, envelopes_of
+from eventlog.event.ids import ID_BYTES
 from eventlog.event.payload import Deletions, lend_extension, unpack_extension
 from eventlog.event.record_batch import FIVE_COLUMNS
 from eventlog.remote.driver import Stored

@@ -16,23 +16,23 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from eventlog.api.refusals import no_due_times
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import CorruptLog, EventTooLarge
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import (
-    ID_BYTES,
-    RANDOM_BITS,
     TIMESTAMP_BYTES,
     Columns,
     EventEnvelope,
     Row,
-    id_of,
 )
 from eventlog.event.filters import EventFilter
+from eventlog.event.ids import ID_BYTES, RANDOM_BITS, id_of
 from eventlog.event.many_events import Packing
 from eventlog.event.payload import DELETION, PLAIN_OPTIONS, pack_plain
 from eventlog.event.record_batch import (
     FIVE_COLUMNS,
+    FLAG_DUE,
     Decode,
     areas_bytes,
     columns_of,
@@ -101,6 +101,7 @@ class RecordBuilder:
 
         Raises:
             InvalidEvent, EventTooLarge, InvalidArgument, InvalidArgumentType: it can have none.
+            NotSupported: it has due times.
         """
         kind = type(event)
         if headers is None and kind not in _BY_BUILDER:
@@ -111,6 +112,8 @@ class RecordBuilder:
             self._builder.clear()  # an interrupt came in between
         self._builder.add(event, key, headers)
         count, flags, acks_bytes, payload = self._builder.build()
+        if flags & FLAG_DUE:
+            raise no_due_times(self._path)
         record = bytes(payload[areas_bytes(count, flags, acks_bytes) :])
         if len(record) > self._limits.record_bytes_max:
             raise EventTooLarge(

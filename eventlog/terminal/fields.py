@@ -12,7 +12,7 @@ Field = Callable[[EventEnvelope], Any]
 Piece = str | int
 """A name in a mapping, or a place in a list."""
 
-TIMES: Final = ("timestamp", "stored_at")
+TIMES: Final = ("timestamp", "stored_at", "not_before", "expires")
 
 
 def _cause(envelope: EventEnvelope) -> dict[str, Any] | None:
@@ -34,6 +34,8 @@ FIELDS: Final[dict[str, Field]] = {
     "key": attrgetter("key"),
     "headers": attrgetter("headers"),
     "cause": _cause,
+    "not_before": attrgetter("not_before"),
+    "expires": attrgetter("expires"),
     "event": attrgetter("event"),
 }
 

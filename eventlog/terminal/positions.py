@@ -55,9 +55,30 @@ def moment_of(text: str, now: datetime | None = None) -> datetime:
         ) from None
 
 
+def due_moment_of(text: str, now: datetime) -> datetime:
+    """A time: an ISO time, here if it names no zone, or in how long: `90s`, `15m`, `2h`, `7d`.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    try:
+        span = _span(text)
+        return _moment(text) if span is None else now + span
+    except (ValueError, OverflowError):
+        raise InvalidArgument(
+            f"{text!r} is no time: give one such as 2026-01-31T12:00:00+00:00, or in how long, such"
+            " as 15m, 2h or 7d"
+        ) from None
+
+
+def _span(text: str) -> timedelta | None:
+    """How long `15m` and its kin are; `None` for another text."""
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
+    return timedelta(seconds=int(match[1]) * SECONDS[match[2]]) if match else None
+
+
 def _moment(text: str, now: datetime | None = None) -> datetime:
-    if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
-        ago = timedelta(seconds=int(match[1]) * SECONDS[match[2]])
+    if (ago := _span(text)) is not None:
         return (now or datetime.now(UTC)) - ago
     moment = datetime.fromisoformat(text)
     return moment.astimezone(UTC) if moment.tzinfo is None else moment

@@ -314,6 +314,7 @@ class _Copy:
             high_water=last,
             first_available=first,
             epoch=control.epoch,
+            due=(control.due_from, control.due_to),
         )
         self._write(control_file.FILE_NAME, page)
         if is_orderly:

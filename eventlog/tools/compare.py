@@ -1,4 +1,4 @@
-"""Whether two logs hold the same events: ids, times, keys, headers, causes and payload bytes.
+"""Whether two logs hold the same events: ids, times, keys, headers, causes, due times and payloads.
 
 What each log gives an event itself is not compared: the time of storing, and with `by_order` the
 number.
@@ -14,7 +14,7 @@ from typing import Final
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.stored_batch import identity
 
-FIELDS: Final = ("id", "timestamp", "key", "headers", "event", "cause")
+FIELDS: Final = ("id", "timestamp", "key", "headers", "event", "cause", "times")
 """What `identity` has, in its order."""
 SHOW_EVERY: Final = 4096
 

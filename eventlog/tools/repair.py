@@ -200,12 +200,12 @@ class _Work:
             if is_new:
                 control.high_water = control.synced = tail.last_seq_no
                 control.first_available, control.boot_id = self._bases[0], boot_id()
+                control.note_due(self._bases[0], tail.last_seq_no)
                 self.report.done.append(f"found the last event, {tail.last_seq_no}")
             elif self._is_first_wrong(control, tail):
                 self._files.keep(self._path(page.FILE_NAME))
-                text = f"event {self._bases[0]} is the first one, not {control.first_available}"
-                control.first_available = self._bases[0]
-                self.report.done.append(text)
+                wrong, control.first_available = control.first_available, self._bases[0]
+                self.report.done.append(f"event {self._bases[0]} is the first one, not {wrong}")
             if control.first_available < self._bases[0]:
                 last = self._bases[0] - 1
                 text = f"the events {max(control.first_available, 1)} to {last}: their segments"

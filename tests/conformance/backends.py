@@ -40,6 +40,8 @@ Ability = Literal[
     "changed options",  # `configure` changes retention and what a full log does
     "trimming",  # the oldest events can be deleted by their numbers
     "states",  # an acknowledgement may have a state
+    "due times",  # groups hand an event out from a time on, and until another
+    "no due times",  # they are refused
 ]
 
 EVERY_FLAVOUR = frozenset({"trio", "asyncio", "blocking"})
@@ -85,7 +87,11 @@ _LACKS_IN_MEMORY: dict[Ability, str] = {
 
 _ON_SERVER = "a server does not tell what its clients have done"
 
+_NO_DUE_TIMES: dict[Ability, str] = {"due times": "groups on servers know no times of events"}
+_HAS_DUE_TIMES: dict[Ability, str] = {"no due times": "it has them"}
+
 _LACKS_ON_SERVERS: dict[Ability, str] = {
+    **_NO_DUE_TIMES,
     "writer process": "a server serves the log, and many others",
     "offline reading": "only its server has the log",
     "directory": "the log is on a server",
@@ -123,6 +129,7 @@ BACKENDS = (
         "local",
         path_of=lambda folder, name: str(folder / name),
         lacks={
+            **_HAS_DUE_TIMES,
             "private logs": "a directory is the same log for everybody",
         },
         slow=frozenset({"asyncio"}),
@@ -130,7 +137,7 @@ BACKENDS = (
     Backend(
         "memory",
         path_of=lambda folder, name: f"memory:{folder}/{name}",
-        lacks=_LACKS_IN_MEMORY,
+        lacks={**_LACKS_IN_MEMORY, **_HAS_DUE_TIMES},
         slow=frozenset({"trio", "blocking"}),
     ),
     Backend(
@@ -138,6 +145,7 @@ BACKENDS = (
         path_of=lambda folder, name: f"toy://{folder}/{name}",
         lacks={
             **{key: why for key, why in _LACKS_IN_MEMORY.items() if key != "pickled handles"},
+            **_NO_DUE_TIMES,
             "counts of the writer": _ON_SERVER,
             "bounds at the call": "a call that does not wait cannot ask a server",
             "segments": "a server stores each event by itself",

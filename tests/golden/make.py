@@ -1,8 +1,8 @@
 """Write the golden logs of today's format: python tests/golden/make.py DIRECTORY
 
-The logs under `v1` were written once, by the first release that had what is in them (`causes` came
-later than the others), and are never written again: whatever the code becomes, it has to read them.
-A later format gets a directory of its own.
+The logs under `v1` were written once, by the first release that had what is in them (`causes` and
+`due` came later than the others), and are never written again: whatever the code becomes, it has
+to read them. A later format gets a directory of its own.
 
 Everything that differs from run to run (clock, random numbers, process, boot) is fixed, so that a
 test can hold what the code writes today against the files, byte for byte.
@@ -37,6 +37,8 @@ BOOT: Final = "00000000-0000-4000-8000-000000000000"
 PRODUCER: Final = 0x0123_4567_89AB_CDEF
 MOMENT: Final = datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC)
 OTHER_CAUSE: Final = Cause(UUID(int=2), 2**63 - 1, "группа/0")
+DUE: Final = datetime(2030, 1, 1, tzinfo=UTC)
+END: Final = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 ODD: Final[list[Any]] = [
     None,
     True,
@@ -113,8 +115,17 @@ def fill_causes(log: WritableLog) -> None:
     log.append(batch(("without",)))
 
 
+def fill_due(log: WritableLog) -> None:
+    """Events that groups hand out later or not after a time, among others; and batches without."""
+    log.append(batch(("before",)))
+    later = EventEnvelope("later", id=UUID(int=8), timestamp=MOMENT, not_before=DUE)
+    both = EventEnvelope("both", id=UUID(int=9), timestamp=MOMENT, not_before=DUE, expires=END)
+    log.append(batch((later,), ("plain", "ключ"), (both, "ключ")))
+    log.append(batch(("after",)))
+
+
 def make(directory: Path) -> None:
-    """The logs: ended in order, killed in the middle of a batch, with causes, with a group."""
+    """The logs: ended in order, killed in the middle of a batch, with what came later, a group."""
     with fixed_world():
         log = open_storage(
             str(directory / "orderly"), segment_bytes=4096, clock=TickingClock(START_NS)
@@ -139,6 +150,11 @@ def make(directory: Path) -> None:
             str(directory / "causes"), segment_bytes=4096, clock=TickingClock(START_NS)
         )
         fill_causes(log)
+        log.close()
+
+    with fixed_world():
+        log = open_storage(str(directory / "due"), segment_bytes=4096, clock=TickingClock(START_NS))
+        fill_due(log)
         log.close()
 
     with fixed_world():

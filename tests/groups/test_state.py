@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from eventlog.local.groups.endings import settlement
+from eventlog.local.groups.holders import RECENT_MAX
+from eventlog.local.groups.postponed import no_times
 from eventlog.local.groups.ranges import Range, RangeSet, ranges_of
 from eventlog.local.groups.records import Failed, GroupRecord, Ordering, group_record
-from eventlog.local.groups.state import RECENT_MAX, GroupState
+from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.members import DONE, FAILED, RETURNED, STARTED
 
 A, B = 11, 22
@@ -46,9 +48,9 @@ def snapshot_of(state: GroupState) -> tuple[Any, ...]:
     return (kind, *fields)
 
 
-def replayed(records: Records, hashes: Any = no_keys) -> GroupState:
+def replayed(records: Records, hashes: Any = no_keys, times: Any = no_times) -> GroupState:
     """The state that the next writer has."""
-    state = GroupState("g", hashes)
+    state = GroupState("g", hashes, times)
     for kind, *fields in records:
         apply(state, kind, *fields)
     return state
@@ -117,8 +119,8 @@ def test_a_failed_event_is_held_until_its_wait_is_over() -> None:
     assert (state.deliveries, state.exhausted) == ({1: 1}, {})
     assert state.next_due() == 50
     assert state.take(2, 1, 2) == []
-    assert not state.resume_due(49)
-    assert state.resume_due(50)
+    assert not state.resume_due(49, 0)
+    assert state.resume_due(50, 0)
     assert state.next_due() is None
     assert state.take(2, 1, 2) == [(1, 1)]
     apply(state, "lease", 10, 2, [(1, 1)])
@@ -135,7 +137,7 @@ def test_the_last_delivery_condemns_an_event_until_it_is_buried() -> None:
         apply(state, "failed", lease_id, 1)
         if not state.exhausted:
             state.delay(1, 0)
-            state.resume_due(0)
+            state.resume_due(0, 0)
     assert state.exhausted == {1: 3}
     assert taken(state, 2) == [2]
     assert not state.is_done(1)
@@ -316,7 +318,7 @@ def test_an_event_that_fails_after_a_restart_waits_and_comes_back_once() -> None
     apply(state, "failed", 9, 1)
     state.delay(1, 50)
     assert taken(state, 5, member_id=2) == [3, 4, 5]
-    assert state.resume_due(50)
+    assert state.resume_due(50, 0)
     assert taken(state, 5, member_id=3) == [1]
 
 
@@ -330,7 +332,7 @@ def test_a_member_that_died_with_its_writer_leaves_its_event_to_one_member() -> 
         for ending in settlement(state, state.leases[9], bytes([STARTED])):
             state.apply(ending)
         state.delay(1, 0)
-        assert state.resume_due(0)
+        assert state.resume_due(0, 0)
         assert sorted(taken(state, 4)) == [1, 2, 3, 4]
 
 
@@ -343,7 +345,7 @@ def test_a_group_that_changes_its_order_forgets_no_wait() -> None:
     state.delay(1, 50)
     apply(state, "options", "key", 3)
     seen = taken(state, 3)
-    state.resume_due(50)
+    state.resume_due(50, 0)
     seen += taken(state, 3)
     assert sorted(seen) == [1, 2, 3]
 
@@ -384,9 +386,9 @@ def test_results_that_stand_before_the_position_do_not_stop_it() -> None:
 class AgainstModel(RuleBasedStateMachine):
     """The model: of each event "idle", "delayed", "exhausted", "done", "dead", or whose it is.
 
-    An idle event may be handed out; a wait that is forgotten makes an event idle. Members have one
-    lease at a time, are done with a key's events in order, and give back the later ones of a key
-    whose event failed.
+    An idle event may be handed out if it is due; a wait that is forgotten makes an event idle.
+    Members have one lease at a time, are done with a key's events in order, and give back the later
+    ones of a key whose event failed.
     """
 
     def __init__(self) -> None:
@@ -401,7 +403,12 @@ class AgainstModel(RuleBasedStateMachine):
         self.lease_id = 0
         self.records: Records = []
         self.snapshot: tuple[tuple[Any, ...], int] | None = None
-        self.state = GroupState("g", self.hashes)
+        self.not_before: dict[int, int] = {}
+        self.state = GroupState("g", self.hashes, self.times)
+
+    def times(self, first: int, last: int) -> list[tuple[int, int]]:
+        assert 1 <= first <= last <= len(self.keys)
+        return [(due, n) for n, due in self.not_before.items() if first <= n <= last]
 
     def hashes(self, first: int, last: int) -> list[int]:
         assert 1 <= first <= last <= len(self.keys)
@@ -443,8 +450,14 @@ class AgainstModel(RuleBasedStateMachine):
         if member_id not in self.state.members:
             self.commit("member", member_id, 100, 5, member_id)
 
-    @rule(keys=st.lists(st.sampled_from([0, A, A, B]), min_size=1, max_size=8))
-    def append(self, keys: list[int]) -> None:
+    @rule(
+        keys=st.lists(st.sampled_from([0, A, A, B]), min_size=1, max_size=8),
+        later=st.sampled_from([0, 0, 2, 4]),
+    )
+    def append(self, keys: list[int], later: int = 0) -> None:
+        """Events, the first of which is due later."""
+        if later:
+            self.not_before[len(self.keys) + 1] = self.now + later
         for key in keys:
             self.keys.append(key)
             self.where[len(self.keys)] = "idle"
@@ -454,9 +467,11 @@ class AgainstModel(RuleBasedStateMachine):
         if member_id in self.leases:
             return
         self.join(member_id)
+        self.state.postpone(len(self.keys), self.now)
         ranges = self.state.take(member_id, count, len(self.keys))
         numbers = numbers_in(ranges)
         assert ranges == ranges_of(numbers)
+        assert all(self.not_before.get(n, 0) <= self.now for n in numbers), "none is early"
         assert len(numbers) <= count
         for seq_no in numbers:
             assert self.where[seq_no] == "idle", f"event {seq_no} is {self.where[seq_no]}"
@@ -567,7 +582,7 @@ class AgainstModel(RuleBasedStateMachine):
     @rule(steps=st.integers(0, 5))
     def wait(self, steps: int) -> None:
         self.now += steps
-        self.state.resume_due(self.now)
+        self.state.resume_due(self.now, self.now)
         self.move([n for n, due in list(self.due.items()) if due <= self.now], "idle")
 
     @precondition(lambda self: self.events_of("exhausted"))
@@ -614,7 +629,7 @@ class AgainstModel(RuleBasedStateMachine):
     @rule()
     def start_anew(self) -> None:
         """As the next writer has it: what waited for a backoff need not any more."""
-        self.state = replayed(self.records, self.hashes)
+        self.state = replayed(self.records, self.hashes, self.times)
         self.forget_waits()
 
     @rule()

@@ -20,6 +20,8 @@ from eventlog.errors import (
     WrongExpectation,
 )
 from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.due import Due
+from eventlog.event.envelope import envelope_of
 from eventlog.event.filters import EventFilter
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.conversations import Channel
@@ -72,6 +74,10 @@ class Ways:
         """What events may be beyond their value, in bytes."""
         self.keys: dict[str, str | None] = {}
         """Of every value."""
+        self.due: dict[str, int] = {}
+        """When the events of some values are due."""
+        self.next_due_ns: Callable[[], int] = lambda: 0
+        """When the next event is due; 0: at once."""
         self.has_forked = False
         """A child of the process that ends holds its pipes still."""
         self.held: list[Link] = []
@@ -173,11 +179,11 @@ class Producer(Client):
             self._append_expecting()
         elif self.rng.random() < 0.03:
             values = [self._value() for _ in range(OVERSIZE_EVENTS)]
-            self._put(pack(values, self.ways.keys, EVENT_BYTES_MAX - 64), values)
+            self._put(self._pack(values, EVENT_BYTES_MAX - 64), values)
         else:
             values = [self._value() for _ in range(self.rng.choice([1, 1, 2, 3]))]
             padding = self.rng.choice(self.ways.paddings)
-            self._put(pack(values, self.ways.keys, padding), values)
+            self._put(self._pack(values, padding), values)
 
     def _put(self, packed: PackedBatch, values: list[str], **more: Any) -> None:
         expect = more.get("expect")
@@ -196,7 +202,7 @@ class Producer(Client):
         values = [self._value() for _ in range(self.rng.choice([1, 1, 2]))]
         for value in values:
             self.ways.keys[value] = self.rng.choice([*keys, *keys, *CONTESTED])
-        packed = pack(values, self.ways.keys, self.rng.choice(self.ways.paddings))
+        packed = self._pack(values, self.rng.choice(self.ways.paddings))
         self._put(packed, values, expect=expect)
 
     def _last_of(self, key: str) -> int:
@@ -217,15 +223,26 @@ class Producer(Client):
         value = f"{self.name}.{next(self.ways.serial)}"
         contested = CONTESTED[:1] if self.ways.has_conditions else ()
         self.ways.keys[value] = self.rng.choice([*KEYS, *contested])
+        if due_ns := self.ways.next_due_ns():
+            self.ways.due[value] = due_ns
         return value
 
-
-def pack(values: list[str], keys: dict[str, str | None], padding: int) -> PackedBatch:
-    """One batch; what an event is beyond its value is padding."""
-    builder = BatchBuilder(EVENT_BYTES_MAX)
-    for value in values:
-        builder.add([value, bytes(padding)], keys[value])
-    return builder.build()
+    def _pack(self, values: list[str], padding: int) -> PackedBatch:
+        """One batch; what an event is beyond its value is padding."""
+        builder = BatchBuilder(EVENT_BYTES_MAX)
+        for value in values:
+            event: Any = [value, bytes(padding)]
+            if due_ns := self.ways.due.get(value):
+                event = envelope_of(
+                    event,
+                    id_bytes=bytes(16),
+                    timestamp_ns=due_ns,
+                    key=None,
+                    headers=None,
+                    due=Due(due_ns),
+                )
+            builder.add(event, self.ways.keys[value])
+        return builder.build()
 
 
 def note_answer(client: Client, number: int, batch: OutBatch) -> None:

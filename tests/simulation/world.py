@@ -49,6 +49,7 @@ class Plan(NamedTuple):
     max_deliveries: int
     options: dict[str, Any]
     has_conditions: bool = False
+    has_due_times: bool = False
 
     @classmethod
     def of(cls, rng: random.Random) -> Plan:
@@ -91,7 +92,11 @@ class World:
         self.rng = random.Random(seed)
         # From a generator of its own: the histories of all other seeds stay what they were.
         has_conditions = random.Random(f"{seed} has conditions").random() < 0.4
-        self.plan = plan or Plan.of(self.rng)._replace(has_conditions=has_conditions)
+        self._due_rng = random.Random(f"{seed} has due times")
+        has_due_times = self._due_rng.random() < 0.3
+        self.plan = plan or Plan.of(self.rng)._replace(
+            has_conditions=has_conditions, has_due_times=has_due_times
+        )
         self.directory = directory
         self.history: list[Entry] = []
         self.counts: Counter[str] = Counter()
@@ -99,20 +104,35 @@ class World:
         self.step = 0
         self.now_ns = 0
         self.wall_offset_ns = 0
+        self.latest_ns = self.wall_ns()
+        """What the wall clock has said at most."""
         self.writer = Writer(
             directory,
             self.rng,
             self.plan.options,
             self.note,
             lambda: self.now_ns,
-            lambda: 10**18 + self.now_ns + self.wall_offset_ns,
+            self.wall_ns,
         )
         self.ways = Ways(directory, self.rng, self.note, self.open_link)
         self.ways.has_conditions = self.plan.has_conditions
+        if self.plan.has_due_times:
+            self.ways.next_due_ns = self._next_due_ns
         if "retention" in self.plan.options:
             self.ways.paddings = (300, 900)
         self.clients: list[Client] = []
         self._names: Counter[str] = Counter()
+
+    def wall_ns(self) -> int:
+        """What the wall clock says."""
+        return 10**18 + self.now_ns + self.wall_offset_ns
+
+    def _next_due_ns(self) -> int:
+        """When the next event that is appended is due; 0: at once, as most are."""
+        if self._due_rng.random() < 0.7:
+            return 0
+        self.counts["due times"] += 1
+        return self.wall_ns() + self._due_rng.choice([SECOND // 1000, SECOND // 10, 3 * SECOND])
 
     def note(self, who: str, what: str, **fields: Any) -> None:
         """Put an entry into the history, and judge it."""
@@ -120,6 +140,8 @@ class World:
         self.history.append(entry)
         self.checker.note(entry)
         # A pipe that a child holds may still have what its member said before it was dismissed.
+        if what == "handling" and self.ways.due.get(fields["value"], 0) > self.latest_ns:
+            self._blame("early", f"event {fields['seq_no']} was begun before it was due")
         if what == "protocol_error" and any(one.name == fields["of"] for one in self.clients):
             self._blame("protocol error", f"{fields['of']}: {fields['error']}")
 
@@ -249,6 +271,7 @@ class World:
         self.now_ns += self.rng.choice([SECOND // 1000, SECOND // 10])
         if due_ns is not None and self.rng.random() < 0.5:
             self.now_ns = max(self.now_ns, due_ns)
+        self.latest_ns = max(self.latest_ns, self.wall_ns())
         self.writer.resume()
 
     def _fail(self) -> None:
@@ -266,9 +289,14 @@ class World:
                 self.kill(self.rng.choice(at_work or wanted))
 
     def _jump(self) -> None:
-        """Somebody sets the machine's clock: no event is deleted by that, and no backoff ends."""
+        """Somebody sets the machine's clock: no event is deleted by that, and no backoff ends.
+
+        Not by much where events are due: they would be so far off that the history has no end.
+        """
         self.counts["clock jumps"] += 1
-        self.wall_offset_ns = self.rng.choice([-1, 1]) * self.rng.choice([SECOND, 10**5 * SECOND])
+        far = 4 * SECOND if self.plan.has_due_times else 10**5 * SECOND
+        self.wall_offset_ns = self.rng.choice([-1, 1]) * self.rng.choice([SECOND, far])
+        self.latest_ns = max(self.latest_ns, self.wall_ns())
 
     def kill(self, client: Client) -> None:
         """A client's process dies."""

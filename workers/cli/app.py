@@ -60,7 +60,7 @@ def options(
 
 def run() -> NoReturn:
     """Parse the arguments, run the command, and end the process with its exit code."""
-    from workers.cli import dead, groups, run  # noqa: F401 - they register their commands
+    from workers.cli import dead, groups, replay, run  # noqa: F401 - they register their commands
 
     sys.setrecursionlimit(NESTING_MAX)
     prepare_streams()

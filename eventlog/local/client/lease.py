@@ -28,6 +28,7 @@ from eventlog.event.record_batch import key_hash
 from eventlog.local.client.conversations import Steps
 from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.client.lease_holder import Holder
+from eventlog.local.client.member_events import EventExpired
 from eventlog.local.groups.ranges import ranges_of
 from eventlog.local.storage.members import (
     DONE,
@@ -112,6 +113,9 @@ class LocalLease(Lease):
                 return
             try:
                 envelope = read(seq_no)
+            except EventExpired as error:
+                self._expired(seq_no, error)
+                continue
             except EventLogError as error:
                 self._cannot_read(row, seq_no, error)
                 continue
@@ -140,6 +144,13 @@ class LocalLease(Lease):
             return
         logger.error("event %d of group %s: %s", seq_no, self.member.group, error)
         letter = letter or self._events.fitting_letter(seq_no, described(error))
+        self.held.gone.add(seq_no)
+        self._say_failed(seq_no, Failure(error=str(error), is_final=True), letter)
+
+    def _expired(self, seq_no: int, error: EventExpired) -> None:
+        """An event that is not to be started any more is a dead letter."""
+        logger.info("event %d of group %s %s", seq_no, self.member.group, error)
+        letter = self._events.fitting_letter(seq_no, str(error))
         self.held.gone.add(seq_no)
         self._say_failed(seq_no, Failure(error=str(error), is_final=True), letter)
 

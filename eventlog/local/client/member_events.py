@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Final
+from typing import Final, TypeVar, cast
 
 from eventlog.api.group import ExitReport
+from eventlog.api.refusals import expired
+from eventlog.api.times import LogClock
 from eventlog.errors import CorruptLog, EventLogError, EventsTruncated
-from eventlog.event.envelope import EventEnvelope
-from eventlog.event.record_batch import key_hash, unpack_body
+from eventlog.event.envelope import EventEnvelope, Row
+from eventlog.event.record_batch import (
+    FLAG_DUE,
+    decode_any,
+    decode_some,
+    key_hash,
+    packed_columns,
+    take_deletions,
+    unpack_body,
+)
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups.letter_content import envelope_of_letter, fitting_letter
 from eventlog.local.groups.stored import StoredLetters
@@ -20,8 +30,16 @@ from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
 
 LETTER_AROUND_BYTES: Final = 64
 """More than the numbers of a message with a dead letter take."""
+NOWHERE: Final = 1 << 63
+"""A base that no event is behind."""
 BATCHES_KEPT: Final = 4
 """Decoded batches: the members of a group take turns in the same few."""
+DUE_BATCHES_KEPT: Final = 32
+"""Batches whose events are due at any time, so that they come out by turns."""
+
+
+class EventExpired(EventLogError):
+    """An event that is not to be started any more; `described` is its dead letter's error."""
 
 
 class _Batch:
@@ -45,10 +63,51 @@ class _Batch:
         """All events, as they were appended."""
         return [*unpack_body(self.body, len(self.events), self.base)]
 
+    def spare_of(self, seq_no: int) -> EventEnvelope:
+        """An event for its dead letter."""
+        index = seq_no - self.base
+        if self.spare is None or self.spare[index] is None:
+            self.spare = self.decoded()
+        envelope, self.spare[index] = self.spare[index], None
+        assert envelope is not None
+        return envelope
+
     def key_of(self, seq_no: int) -> str | None:
         """The key of one of the events."""
         keys: list[str | None] | None = self._columns.keys
         return None if keys is None else keys[seq_no - self.base]
+
+
+class _DueBatch:
+    """A batch whose events are due at any time, so each is decoded alone, when it comes out."""
+
+    __slots__ = ("_packed", "base", "events")
+
+    def __init__(self, stored: StoredBatch, path: str) -> None:
+        self.base = stored.header.base_seq_no
+        self._packed = stored.envelopes(path, packed_columns)
+        """Their payloads keep the segment mapped: retention may delete an event meanwhile."""
+        self.events: list[EventEnvelope | None] = [None] * len(self._packed)
+
+    def expires_ns(self, seq_no: int) -> int:
+        """From when on no handler begins with the event; 0 for never."""
+        return self._packed[seq_no - self.base].due.expires_ns
+
+    def spare_of(self, seq_no: int) -> EventEnvelope:
+        """One event, as it was appended."""
+        packed = self._packed[seq_no - self.base]
+        values = decode_some([packed.event], [0], decode_any)
+        if take_deletions(values):
+            columns = packed.columns
+            columns.deletions = {*columns.deletions, seq_no - self.base}
+        return cast("EventEnvelope", Row(values[0], seq_no, packed.columns))
+
+    def key_of(self, seq_no: int) -> str | None:
+        """The key of one of the events."""
+        return self._packed[seq_no - self.base].key
+
+
+AnyBatch = TypeVar("AnyBatch", _Batch, _DueBatch)
 
 
 class MemberEvents:
@@ -61,7 +120,10 @@ class MemberEvents:
         self._reading = threading.Lock()
         """Guards the batches and their reader."""
         self._batches: OrderedDict[int, _Batch] = OrderedDict()
+        self._due_batches: OrderedDict[int, _DueBatch] = OrderedDict()
         self._letters = StoredLetters(handle.path, group)
+        self._clock: LogClock | None = None
+        """What expiry is compared with, once there are events that expire."""
         self._base = 0
         self._events: list[EventEnvelope | None] = []
         """The batch that was last asked for, from event `_base` on."""
@@ -73,6 +135,7 @@ class MemberEvents:
 
         Raises:
             CorruptLog, EventsTruncated: it cannot be read.
+            EventExpired: it is not to be started any more.
         """
         index = seq_no - self._base
         if not 0 <= index < len(self._events) or self._events[index] is None:
@@ -89,10 +152,25 @@ class MemberEvents:
         with self._reading:
             batch = self._batch_of(seq_no)
             index = seq_no - batch.base
-            if batch.events[index] is None:
-                batch.events = batch.decoded()
-        self._base, self._events = batch.base, batch.events
+            if isinstance(batch, _DueBatch):
+                self._base = NOWHERE  # so that each of its events comes here
+                self._check_not_expired(seq_no, batch.expires_ns(seq_no))
+                batch.events[index] = batch.spare_of(seq_no)
+            else:
+                self._base = batch.base
+                if batch.events[index] is None:
+                    batch.events = batch.decoded()
+        self._events = batch.events
         return index
+
+    def _check_not_expired(self, seq_no: int, expires_ns: int) -> None:
+        """Pass if the event may be started; a dead letter that is retried always may."""
+        if not expires_ns:
+            return
+        if self._clock is None:
+            self._clock = LogClock.of_system()
+        if self._clock.now() >= expires_ns and self.letter(seq_no) is None:
+            raise EventExpired(expired(expires_ns), seq_no=seq_no)
 
     def appended(self, seq_no: int) -> EventEnvelope:
         """An event as it was appended, whatever a handler did to it; callable from any thread.
@@ -102,18 +180,13 @@ class MemberEvents:
         """
         try:
             with self._reading:
-                batch = self._batch_of(seq_no)
-                index = seq_no - batch.base
-                if batch.spare is None or batch.spare[index] is None:
-                    batch.spare = batch.decoded()
-                envelope, batch.spare[index] = batch.spare[index], None
+                return self._batch_of(seq_no).spare_of(seq_no)
         except (CorruptLog, EventsTruncated) as error:
             return self._copy_of(seq_no, error)
-        assert envelope is not None
-        return envelope
 
-    def _batch_of(self, seq_no: int) -> _Batch:
-        for batch in self._batches.values():
+    def _batch_of(self, seq_no: int) -> _Batch | _DueBatch:
+        kept: list[_Batch | _DueBatch] = [*self._batches.values(), *self._due_batches.values()]
+        for batch in kept:
             if batch.base <= seq_no < batch.base + len(batch.events):
                 return batch
         if self._reader is None or self._reader.next_seq_no != seq_no:
@@ -123,11 +196,13 @@ class MemberEvents:
         stored = self._reader.next_batch()
         if stored is None:
             raise CorruptLog(f"event {seq_no} was leased and is not published", seq_no=seq_no)
-        batch = _Batch(stored, self._handle.path)
-        self._batches[batch.base] = batch
-        while len(self._batches) > BATCHES_KEPT:
-            self._batches.popitem(last=False)
-        return batch
+        if stored.header.flags & FLAG_DUE:
+            due_batch = _DueBatch(stored, self._handle.path)
+            _keep(self._due_batches, due_batch, DUE_BATCHES_KEPT)
+            return due_batch
+        whole = _Batch(stored, self._handle.path)
+        _keep(self._batches, whole, BATCHES_KEPT)
+        return whole
 
     def _copy_of(self, seq_no: int, error: EventLogError) -> EventEnvelope:
         """The copy in the dead letter of an event that cannot be read."""
@@ -181,6 +256,13 @@ class MemberEvents:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def _keep(kept: OrderedDict[int, AnyBatch], batch: AnyBatch, limit: int) -> None:
+    """Keep a batch instead of the oldest one."""
+    kept[batch.base] = batch
+    while len(kept) > limit:
+        kept.popitem(last=False)
 
 
 def letter_of_death(handle: LocalHandle, group: str, seq_no: int, report: ExitReport) -> bytes:

@@ -9,9 +9,8 @@ from uuid import UUID
 from eventlog.errors import EventTooLarge
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.record_batch import FLAG_KEYED, PackedBatch
+from eventlog.event.record_batch import PackedBatch, areas_bytes
 from eventlog.event.results import add_results
-from eventlog.event.text_columns import KEY_HASH_BYTES
 from eventlog.local.client.conversations import Steps
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.outbox import Outbox
@@ -104,8 +103,8 @@ class ResultWriter:
 
 
 def _with_acks(packed: PackedBatch, acks: Acks) -> PackedBatch:
-    """The batch, with the area of acknowledgements between key hashes and body."""
+    """The batch, with the area of acknowledgements between the other areas and the body."""
     area = pack_acks(acks)
-    hashes_end = KEY_HASH_BYTES * packed.count if packed.flags & FLAG_KEYED else 0
-    payload = b"".join((packed.payload[:hashes_end], area, packed.payload[hashes_end:]))
+    before = areas_bytes(packed.count, packed.flags, 0)
+    payload = b"".join((packed.payload[:before], area, packed.payload[before:]))
     return packed._replace(acks_bytes=len(area), payload=payload)

@@ -11,6 +11,8 @@
 `reconcile`       what a start makes of journal, letters and batches; pure
 `records`         the records, one type for each; pure
 `state`           one group: position, leases, deliveries; changed by records only; pure
+`holders`         members and leases, as a state keeps them; pure
+`postponed`       events that are not due yet; pure
 `endings`         what becomes of events whose member is gone, or that are deleted; pure
 `order`           which events may be handed out next; pure
 `ranges`          sets of sequence numbers; pure
@@ -18,6 +20,7 @@
 `letter_numbers`  which dead letters are listed, and which are retried; pure
 `letter_content`  what a dead letter says; pure
 `key_hashes`      reads the hashes that a group in key order goes by
+`due_times`       reads the times of events that are handed out later
 `stored`          groups and dead letters, read without a writer
 ================  =======================================================================
 

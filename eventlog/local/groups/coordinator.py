@@ -17,8 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from eventlog.api.positions import check_name, check_seq_no
+from eventlog.api.times import SETTLED_NS
 from eventlog.config import MAX_DELIVERIES_LIMIT
 from eventlog.errors import EventLogError, GroupMismatch, InvalidArgument, ProtocolError
+from eventlog.event.record_batch import areas_bytes
 from eventlog.local.groups import records
 from eventlog.local.groups.acks import Acks, unpack_acks
 from eventlog.local.groups.leasing import Leasing, checked, failures_of
@@ -75,7 +77,7 @@ class Coordinator:
         self.store = GroupStore(log)
         self.memberships = Memberships(self.store)
         self._waiting = Waiting()
-        self._leasing = Leasing(log, self.store, self.memberships, self._moved)
+        self._leasing = Leasing(log, self.store, self.memberships, self._moved, on_due)
         self._ending: list[tuple[GroupState, int]] = []
         """Members that are gone, and for whose end there was no room in the journal."""
         self._first_seen = 0
@@ -294,7 +296,7 @@ class Coordinator:
         """
         if not message.acks_bytes:
             return None
-        before = 4 * message.count if message.flags & 1 else 0
+        before = areas_bytes(message.count, message.flags, 0)
         acks = unpack_acks(message.payload[before : before + message.acks_bytes])
         membership = Membership(self._known(acks.group), acks.member_id)
         if acks.ranges:
@@ -365,20 +367,28 @@ class Coordinator:
             logger.warning("groups that retention ran past are moved on later: %s", error)
 
     def next_due(self) -> int | None:
-        """When the next backoff ends, by the monotonic clock; `None` without one."""
-        times = [state.next_due() for state in self.store.groups.values()]
+        """When the next backoff ends or event is due, by the monotonic clock; `None` without one.
+
+        No later than a jump of the wall clock can count: nobody tells of one.
+        """
+        groups = self.store.groups.values()
+        times = [state.next_due() for state in groups]
+        moments = [one for state in groups if (one := state.postponed.next_due_ns()) is not None]
+        if moments:
+            wait_ns = min(max(min(moments) - self._log.clock.now(), 0), SETTLED_NS)
+            times.append(self._clock() + wait_ns)
         if self._ending:
             times.append(self._clock() + TRY_AGAIN_NS)
         return min((due for due in times if due is not None), default=None)
 
     def resume_due(self) -> None:
-        """Hand out what waited for its backoff long enough."""
-        now = self._clock()
+        """Hand out what waited for its backoff long enough, and what is due."""
+        now, log_ns = self._clock(), self._log.clock.now()
         ending, self._ending = self._ending, []
         for one in ending:
             self.end_member(*one)
         for state in self.store.groups.values():
-            if state.resume_due(now):
+            if state.resume_due(now, log_ns):
                 self._leasing.serve(state)
 
     def _changed(self, state: GroupState) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eventlog.local.groups import records
+from eventlog.local.groups.holders import Lease
 from eventlog.local.groups.ranges import Range, RangeSet
-from eventlog.local.groups.state import GroupState, Lease
+from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.members import DONE, FAILED, NOT_STARTED, STARTED
 
 

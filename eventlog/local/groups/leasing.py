@@ -18,10 +18,10 @@ from eventlog.api.positions import SEQ_NO_MAX
 from eventlog.errors import EventLogError, EventsTruncated, ProtocolError, StaleLease
 from eventlog.local.groups import records
 from eventlog.local.groups.endings import begun_in, lost_before, settlement
+from eventlog.local.groups.holders import Lease as HeldLease
 from eventlog.local.groups.membership import Membership, Memberships
 from eventlog.local.groups.ranges import Range, RangeSet
 from eventlog.local.groups.state import GroupState
-from eventlog.local.groups.state import Lease as HeldLease
 from eventlog.local.groups.store import GroupStore
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.members import LEASE_EVENTS_MAX
@@ -43,7 +43,11 @@ class Asking(NamedTuple):
 
 
 class Leasing:
-    """The leases of all groups. `on_passed` is called when retention has moved a group on."""
+    """The leases of all groups.
+
+    `on_passed` is called when retention has moved a group on, `on_due` when events were found that
+    are to be handed out later.
+    """
 
     def __init__(
         self,
@@ -51,8 +55,10 @@ class Leasing:
         store: GroupStore,
         memberships: Memberships,
         on_passed: Callable[[GroupState], None],
+        on_due: Callable[[], None],
     ) -> None:
         self._log = log
+        self._on_due = on_due
         self._on_passed = on_passed
         self._lost: dict[str, RangeSet] = {}
         """By group: deleted events of which no member was told yet."""
@@ -94,6 +100,8 @@ class Leasing:
         state, member_id = asking.membership
         high_water = self._log.last_seq_no
         self.pass_deleted(state)
+        if state.postpone(high_water, self._log.clock.now()):
+            self._on_due()
         count = min(asking.count, max(state.fair_share(high_water), asking.least))
         try:
             ranges = state.take(member_id, count, high_water)

@@ -5,24 +5,22 @@ Members and pools pack it, and the writer never looks into it.
 
 from __future__ import annotations
 
+import struct
 from typing import Any, Final
 
 import msgpack
 
 from eventlog.api.group import DeadLetter
 from eventlog.event.cause import OneCause, packed_cause, unpacked_cause
-from eventlog.event.envelope import (
-    TIMESTAMP_BYTES,
-    Columns,
-    EventEnvelope,
-    datetime_of,
-    envelopes_of,
-    new_id,
-)
+from eventlog.event.due import checked_due, pack_due
+from eventlog.event.envelope import TIMESTAMP_BYTES, Columns, EventEnvelope, envelopes_of
+from eventlog.event.ids import new_id
+from eventlog.event.moments import datetime_of
 from eventlog.event.payload import DELETION, new_packer, unpack, with_packed_arrays
 from eventlog.event.record_batch import take_deletions
 from eventlog.local.groups.records import LetterStored
 
+LETTER_FAULTS: Final = (msgpack.UnpackException, struct.error)
 ERROR_BYTES_LEAST: Final = 500
 """So much of an error's text is kept, however little room a letter has."""
 ROOM_BYTES: Final = 8
@@ -82,6 +80,8 @@ def _copy_of(envelope: EventEnvelope) -> dict[str, Any]:
     }
     if envelope.cause is not None:
         copy["cause"] = packed_cause(envelope.cause)
+    if any(envelope.due):
+        copy["due"] = list(envelope.due)
     return copy
 
 
@@ -116,7 +116,9 @@ def envelope_of_letter(letter: bytes, seq_no: int) -> EventEnvelope | None:
             [fields.get("headers")],
             causes=cause,
         )
-    except (ValueError, TypeError, AttributeError, OverflowError, msgpack.UnpackException):
+        if (due := fields.get("due")) is not None:
+            columns.due = pack_due({0: checked_due(*due)}, 1)
+    except (ValueError, TypeError, AttributeError, OverflowError, *LETTER_FAULTS):
         return None
     events = [event]
     columns.deletions = take_deletions(events)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from eventlog.errors import ProtocolError
 from eventlog.local.groups import records
-from eventlog.local.groups.state import GroupState, Member
+from eventlog.local.groups.holders import Member
+from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.store import GroupStore
 from eventlog.local.wire.group_messages import Join
 from eventlog.local.wire.peer import Peer

@@ -10,8 +10,11 @@ about what may be taken:
       |               '------hold------> held ---resume--> waiting
       never handed out                    '------drop----> (done)
 
+A fresh event that is not due is postponed before anything is taken, until `come_due`.
+
 With `KeyOrder` the events of one key's hash form a line, and the line moves only while none of it
-is held and none is leased to another member: so they are handled in order, whatever dies.
+is held, none is leased to another member, and its first one is due: so they are handled in order,
+whatever dies.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import heapq
 from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final, Protocol
 
 from eventlog.local.groups.ranges import Range, RangeSet, count_of, ranges_of
@@ -54,6 +58,12 @@ class Order(Protocol):
     def resume(self, seq_no: int) -> None:
         """A held event may be taken again."""
 
+    def postpone(self, seq_no: int) -> None:
+        """An event that was not looked at may not be taken before it has come due."""
+
+    def come_due(self, seq_no: int) -> None:
+        """A postponed event may be taken."""
+
     def drop(self, seq_no: int) -> None:
         """A held event is done with."""
 
@@ -74,7 +84,8 @@ class FreeOrder:
         self.fresh = fresh
         """Neither this event nor any later one was looked at."""
         self._taken = taken
-        """Events from `fresh` on that were leased or held when this object was made."""
+        """Events from `fresh` on that were leased or held when this object was made; and those that
+        are postponed."""
         self.waiting = RangeSet()
 
     def take(self, member_id: int, count: int, high_water: int, done: RangeSet) -> list[Range]:
@@ -126,6 +137,16 @@ class FreeOrder:
         """See `Order`."""
         self.put_back([(seq_no, seq_no)])
 
+    def postpone(self, seq_no: int) -> None:
+        """See `Order`."""
+        self._taken.add(seq_no, seq_no)
+
+    def come_due(self, seq_no: int) -> None:
+        """See `Order`."""
+        self._taken.remove(seq_no, seq_no)
+        if seq_no < self.fresh:
+            self.waiting.add(seq_no, seq_no)
+
     def drop(self, seq_no: int) -> None:
         """See `Order`."""
 
@@ -172,6 +193,9 @@ class KeyOrder:
         self._ready: list[tuple[int, int]] = []
         """A heap of (first waiting number, hash); an entry may be out of date."""
         self._queued = 0
+        """Events in lines that wait for others, and not for their time."""
+        self._undue: set[int] = set()
+        """Events that are postponed."""
         taken = RangeSet(held)
         for _, ranges in leased:
             for first, last in ranges:
@@ -227,9 +251,11 @@ class KeyOrder:
         while self._ready and len(numbers) < count:
             head, key_hash = heapq.heappop(self._ready)
             line = self._lines.get(key_hash)
-            if line is None or not line.is_ready or line.waiting[0] != head:
+            if line is None or not self._may_go(line) or line.waiting[0] != head:
                 continue
             taken = line.waiting[: count - len(numbers)]
+            if self._undue:
+                taken = list(takewhile(lambda n: n not in self._undue, taken))
             del line.waiting[: len(taken)]
             self._queued -= len(taken)
             line.leased, line.member_id = len(taken), member_id
@@ -242,17 +268,19 @@ class KeyOrder:
             if len(numbers) >= count or self._queued >= QUEUED_MAX:
                 return
             self._free.fresh = seq_no + 1
+            is_due = seq_no not in self._undue
             if not key_hash:
-                numbers.append(seq_no)
+                if is_due:
+                    numbers.append(seq_no)
                 continue
             line = self._join(seq_no, key_hash)
-            if line.may_take(member_id):
+            if is_due and line.may_take(member_id):
                 line.leased += 1
                 line.member_id = member_id
                 numbers.append(seq_no)
             else:
                 line.waiting.append(seq_no)
-                self._queued += 1
+                self._queued += is_due
 
     # --- what becomes of them ----------------------------------------------------------------
 
@@ -290,6 +318,20 @@ class KeyOrder:
         else:
             self._free.resume(seq_no)
 
+    def postpone(self, seq_no: int) -> None:
+        """See `Order`."""
+        self._undue.add(seq_no)
+
+    def come_due(self, seq_no: int) -> None:
+        """See `Order`."""
+        self._undue.discard(seq_no)
+        key_hash = self._hash_of.get(seq_no, 0)
+        if key_hash:
+            self._queued += 1
+            self._moved(key_hash)
+        elif seq_no < self._free.fresh:
+            self._free.put_back([(seq_no, seq_no)])
+
     def drop(self, seq_no: int) -> None:
         """See `Order`."""
         key_hash = self._hash_of.pop(seq_no, 0)
@@ -308,10 +350,11 @@ class KeyOrder:
             line = self._lines[key_hash]
             waiting = [n for n in line.waiting if n not in numbers]
             removed = len(line.waiting) - len(waiting)
-            self._queued -= removed
+            self._queued -= removed - len(numbers & self._undue)
             line.held -= len(numbers) - removed
             line.waiting = waiting
             self._moved(key_hash)
+        self._undue = {seq_no for seq_no in self._undue if seq_no not in lost}
 
     def add(self, ranges: Iterable[Range]) -> None:
         """See `Order`."""
@@ -335,10 +378,14 @@ class KeyOrder:
     def _moved(self, key_hash: int) -> None:
         """A line changed: perhaps it can go on, perhaps it is empty."""
         line = self._lines[key_hash]
-        if line.is_ready:
+        if self._may_go(line):
             heapq.heappush(self._ready, (line.waiting[0], key_hash))
         elif not (line.waiting or line.leased or line.held):
             del self._lines[key_hash]
+
+    def _may_go(self, line: _Line) -> bool:
+        """Whether its first event may be taken by anybody."""
+        return line.is_ready and line.waiting[0] not in self._undue
 
     def available(self, high_water: int) -> int:
         """See `Order`."""

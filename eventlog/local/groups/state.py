@@ -6,8 +6,9 @@ Invariants:
 2. An event is in at most one lease. Leased, held and done are disjoint.
 3. The state changes by `apply` alone, whose records (see `records`) are in the journal before:
    replaying them gives the same state, but for what only a running writer needs (waits for a
-   backoff, suspects).
+   backoff or for a due time, suspects).
 4. A suspect, which was in a worker's hands when that died, is leased alone.
+5. A postponed event is neither leased nor held nor done.
 
 A delivery is counted when it has failed: `deliveries[n]` have begun and ended without success. That
 is exact although nothing is written when a handler begins, because the member marks its page first
@@ -19,49 +20,21 @@ shared death counts up to one below `max_deliveries`, so that the next delivery,
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eventlog.local.groups import records
+from eventlog.local.groups.holders import Lease, Member
 from eventlog.local.groups.order import FreeOrder, HashesOf, KeyOrder, Order
+from eventlog.local.groups.postponed import Postponed, TimesOf, no_times
 from eventlog.local.groups.ranges import Range, RangeSet, numbers_between
 from eventlog.local.groups.records import GroupRecord, Ordering, SnapshotLease, SnapshotMember
-
-RECENT_MAX: Final = 16
-"""Leases of a member that are through, remembered so that a repeated message does no harm."""
-
-
-@dataclass(slots=True)
-class Member:
-    """A process that takes part."""
-
-    member_id: int
-    pid: int
-    start: int
-    """When the process started; with the pid it names one process (see `storage.identity`)."""
-    slot: int
-    """The slot of its page."""
-    recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
-
-
-@dataclass(slots=True)
-class Lease:
-    """Events that a member works on."""
-
-    lease_id: int
-    member_id: int
-    given: tuple[Range, ...]
-    """All of them, in the order of the rows in the member's page."""
-    open: RangeSet
-    """Those that were neither done nor given back."""
 
 
 class GroupState:
     """One group: its position, its members and leases, and how often its events have failed."""
 
-    def __init__(self, name: str, hashes: HashesOf) -> None:
+    def __init__(self, name: str, hashes: HashesOf, times: TimesOf = no_times) -> None:
         self.name = name
         self._hashes = hashes
         self.ordering: Ordering = ""
@@ -79,6 +52,8 @@ class GroupState:
         """The last batch whose acknowledgements are known."""
         self.suspects: set[int] = set()
         """Events that were in the hands of a worker when it died."""
+        self.postponed = Postponed(times)
+        """Events that are not due yet."""
         self._delayed: list[tuple[int, int]] = []
         self._order: Order | None = None
 
@@ -114,22 +89,40 @@ class GroupState:
     def order(self) -> Order:
         """What may be taken, worked out anew from the rest of the state when need be."""
         if self._order is None:
-            waiting = (seq_no for _, seq_no in self._delayed if not self.is_done(seq_no))
-            held = RangeSet((seq_no, seq_no) for seq_no in (*self.exhausted, *waiting))
-            leased = [(lease.member_id, lease.open) for lease in self.leases.values()]
-            busy = RangeSet(held)
-            for _, ranges in leased:
-                for first, last in ranges:
-                    busy.add(first, last)
+            held, leased, busy = self._taken()
             if self.ordering == "key":
                 self._order = KeyOrder(self.position + 1, leased, held, self._hashes)
             else:
                 self._order = FreeOrder(self.position + 1, RangeSet(busy))
             self._order.skip_to(self.position + 1)
             self._order.add((n, n) for n in self.again.numbers() if n not in busy)
+            for seq_no in self.postponed.numbers():
+                self._order.postpone(seq_no)
         # What is behind the position is never found as fresh; it comes again only if asked for.
         self._order.skip_to(self.position + 1)
         return self._order
+
+    def _taken(self) -> tuple[RangeSet, list[tuple[int, RangeSet]], RangeSet]:
+        """Events that are held, those that each member has, and all of them."""
+        waiting = (seq_no for _, seq_no in self._delayed if not self.is_done(seq_no))
+        held = RangeSet((seq_no, seq_no) for seq_no in (*self.exhausted, *waiting))
+        leased = [(lease.member_id, lease.open) for lease in self.leases.values()]
+        return held, leased, RangeSet([*held, *(one for _, ranges in leased for one in ranges)])
+
+    def postpone(self, high_water: int, now_ns: int) -> bool:
+        """Keep those events until they are due that came since the last call; whether any did.
+
+        Call it before `take`, with the log's time.
+        """
+        found = self.postponed.look(self.position + 1, high_water, now_ns)
+        if not found:
+            return False
+        order, (_, _, busy) = self.order, self._taken()
+        for not_before_ns, seq_no in found:
+            if seq_no not in busy and not self.is_done(seq_no):
+                self.postponed.add(not_before_ns, seq_no)
+                order.postpone(seq_no)
+        return True
 
     def take(self, member_id: int, count: int, high_water: int) -> list[Range]:
         """Events for a member; follow it with the record `lease`, or with `untake`."""
@@ -174,11 +167,11 @@ class GroupState:
         heapq.heappush(self._delayed, (due_ns, seq_no))
 
     def next_due(self) -> int | None:
-        """When the next wait ends; `None` without one."""
+        """When the next backoff ends; `None` without one."""
         return self._delayed[0][0] if self._delayed else None
 
-    def resume_due(self, now_ns: int) -> bool:
-        """Let events go whose wait is over; whether there were any."""
+    def resume_due(self, now_ns: int, log_ns: int) -> bool:
+        """Let events go whose backoff is over, or that are due by the log's time; whether any."""
         order = self.order  # worked out before anything is taken from what it counts as held
         resumed = False
         while self._delayed and self._delayed[0][0] <= now_ns:
@@ -186,6 +179,9 @@ class GroupState:
             if not self.is_done(seq_no):
                 order.resume(seq_no)
                 resumed = True
+        for seq_no in self.postponed.take_due(log_ns):
+            order.come_due(seq_no)
+            resumed = True
         return resumed
 
     # --- records -----------------------------------------------------------------------------
@@ -207,6 +203,7 @@ class GroupState:
         self.exhausted.clear()
         self.leases.clear()
         self._delayed.clear()
+        self.postponed.begin_after(self.position)
         self._order = None
 
     def _skip(self, record: records.Skipped) -> None:
@@ -222,6 +219,7 @@ class GroupState:
             lease.open.remove(1, position)
             self._close_if_through(lease)
         self._delayed = sorted(one for one in self._delayed if one[1] > position)
+        self.postponed.keep(lambda seq_no: seq_no > position)
         self._order = None
 
     def _add_member(self, record: records.Joined) -> None:
@@ -244,6 +242,7 @@ class GroupState:
         self._finish(ranges)
         if not lease_id:
             self._delayed = sorted(one for one in self._delayed if not self.is_done(one[1]))
+            self.postponed.keep(lambda seq_no: not self.is_done(seq_no))
 
     def _store_results(self, record: records.ResultsStored) -> None:
         if record.first_result <= self.replayed_to:
@@ -385,6 +384,7 @@ class GroupState:
 
     def _restore(self, record: records.Snapshot) -> None:
         self._order = None
+        self.postponed.begin_after(record.position)
         self.ordering, self.max_deliveries = record.ordering, record.max_deliveries
         self.position, self.replayed_to = record.position, record.replayed_to
         self.done, self.again = RangeSet(record.done), RangeSet(record.again)

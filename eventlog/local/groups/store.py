@@ -16,6 +16,7 @@ from eventlog.config import MIB
 from eventlog.errors import EventLogError
 from eventlog.local.groups import records
 from eventlog.local.groups.acks import Acks
+from eventlog.local.groups.due_times import DueTimes
 from eventlog.local.groups.journal import GroupFiles
 from eventlog.local.groups.key_hashes import KeyHashes
 from eventlog.local.groups.letters import DeadLetters
@@ -41,6 +42,7 @@ class GroupStore:
         self._log = log
         self._clock = clock
         self._hashes = KeyHashes(log.directory)
+        self._times = DueTimes(log.control)
         self._files = GroupFiles(log)
         self.groups: dict[str, GroupState] = {}
         self.counters = Counters(WriterStatistics)
@@ -95,7 +97,7 @@ class GroupStore:
     def _state(self, name: str) -> GroupState:
         state = self.groups.get(name)
         if state is None:
-            state = self.groups[name] = GroupState(name, self._hashes)
+            state = self.groups[name] = GroupState(name, self._hashes, self._times)
         return state
 
     # --- changes -----------------------------------------------------------------------------
@@ -250,4 +252,5 @@ class GroupStore:
     def close(self) -> None:
         """Give the descriptors back."""
         self._hashes.close()
+        self._times.close()
         self._files.close()

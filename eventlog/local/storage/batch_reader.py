@@ -18,11 +18,14 @@ from eventlog.errors import CorruptLog, EventsTruncated
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter, unpack_matching
 from eventlog.event.record_batch import (
+    FLAG_DUE,
     FLAGS_KNOWN,
     Decode,
     areas_bytes,
     decode_any,
+    due_area,
     mismatch,
+    note_due,
     unpack_body,
 )
 from eventlog.local.storage.format import (
@@ -73,8 +76,12 @@ class StoredBatch(NamedTuple):
             body = self.segment.view[start:end]
             count, base, stored_ns = header.count, header.base_seq_no, header.append_time_ns
             if wanted is not None:
-                return unpack_matching(body, count, base, wanted, decode, stored_ns)
-            return unpack_body(body, count, base, decode, stored_ns)
+                envelopes = unpack_matching(body, count, base, wanted, decode, stored_ns)
+            else:
+                envelopes = unpack_body(body, count, base, decode, stored_ns)
+            if header.flags & FLAG_DUE:
+                note_due(envelopes, self.due())
+            return envelopes
         except (msgspec.ValidationError, RecursionError) as error:
             raise mismatch(error, header.base_seq_no, path) from error
         except ValueError as error:
@@ -85,6 +92,12 @@ class StoredBatch(NamedTuple):
                 seq_no=header.base_seq_no,
                 last_seq_no=header.last_seq_no,
             ) from error
+
+    def due(self) -> bytes | None:
+        """The due times of the events (see `event.due`); `None` if they have none."""
+        header = self.header
+        view = self.segment.view
+        return due_area(header.flags, header.count, view, self.position + HEADER_BYTES)
 
 
 class BatchReader:

@@ -21,6 +21,8 @@
       152    8  sync_failed      the boot in which a sync failed (`boot_word`); 0: none did
       160    8  times_from       number of the event at which stored times last went back; 0: none
       168    8  clock_offset     wall clock less the one since boot, ns; 0: not known
+      176    8  due_from         number of the first event that may have due times; 0: none has
+      184    8  due_to           number of the last event that may have due times
 
 What stands before offset 64 is written when the log is made; only its options change later (see
 `changed_options`). Each of the others is one
@@ -87,6 +89,8 @@ CONTROL: Final = Layout(
         "Q",
         "wall clock less the one since boot, ns; 0: not known",
     ),
+    Field("due_from", "Q", "number of the first event that may have due times; 0: none has"),
+    Field("due_to", "Q", "number of the last event that may have due times"),
 )
 _IDENTITY_BYTES: Final = CONTROL.offset("crc")
 _CRC: Final = struct.Struct("<I")
@@ -111,6 +115,7 @@ def new_control_page(
     high_water: int = 0,
     first_available: int = 1,
     epoch: int = 0,
+    due: tuple[int, int] = (0, 0),
 ) -> bytes:
     """The page of a log whose events are all on the disk; of a new and empty one by default."""
     packed = msgpack.packb(options.to_dict())
@@ -119,6 +124,7 @@ def new_control_page(
     CONTROL.pack_into(
         page, 0, MAGIC, VERSION, BYTE_ORDER, len(packed), log_id, created_ns, crc32c(packed), 0,
         bytes(16), high_water, high_water, first_available, epoch, 0, 0, b"", 0, 0, 0, 0,
+        *due,
     )  # fmt: skip
     _CRC.pack_into(page, _IDENTITY_BYTES, crc32c(page[:_IDENTITY_BYTES]))
     page[OPTIONS_OFFSET : OPTIONS_OFFSET + len(packed)] = packed
@@ -322,6 +328,8 @@ class ControlPage:
     sync_failed = _Word()
     times_from = _Word()
     clock_offset = _Word()
+    due_from = _Word()
+    due_to = _Word()
 
     @property
     def boot_id(self) -> str:
@@ -338,6 +346,11 @@ class ControlPage:
         start = CONTROL.offset("boot_id")
         padded = value.encode()[:BOOT_ID_BYTES].ljust(BOOT_ID_BYTES, b"\0")
         self._files.store(self._descriptor, self._view, start, padded)
+
+    def note_due(self, first: int, last: int) -> None:
+        """Say that some of these events may have due times."""
+        self.due_to = max(self.due_to, last)
+        self.due_from = min(self.due_from or first, first)
 
     def note_failed_sync(self, boot: str) -> None:
         """Have the next start in this boot copy what it cannot believe the disk to have."""

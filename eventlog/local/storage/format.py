@@ -30,7 +30,7 @@ there are only zeros::
        24    8  producer_id      random, of one connection's producer; 0: none
        32    8  producer_seq     the producer's count of batches, from 1
        40    4  count            of events
-       44    2  flags            1: key hashes; 2: causes; 8 to 15: compression (none is defined)
+       44    2  flags            1: key hashes; 2: causes; 4: due times; others: see *Versions*
        46    2  header_bytes     of this header
        48    4  epoch            of the writer that stored the batch
        52    4  acks_bytes       of the acknowledgements in the payload
@@ -122,7 +122,7 @@ BATCH_HEADER: Final = Layout(
     Field("producer_id", "Q", "random, of one connection's producer; 0: none"),
     Field("producer_seq", "Q", "the producer's count of batches, from 1"),
     Field("count", "I", "of events"),
-    Field("flags", "H", "1: key hashes; 2: causes; 8 to 15: compression (none is defined)"),
+    Field("flags", "H", "1: key hashes; 2: causes; 4: due times; others: see *Versions*"),
     Field("header_bytes", "H", "of this header"),
     Field("epoch", "I", "of the writer that stored the batch"),
     Field("acks_bytes", "I", "of the acknowledgements in the payload"),

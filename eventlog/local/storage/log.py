@@ -20,7 +20,7 @@ from eventlog.api.refusals import beyond_the_last
 from eventlog.api.times import LogClock
 from eventlog.config import LogOptions
 from eventlog.errors import EventLogError, LogFull
-from eventlog.event.record_batch import PackedBatch
+from eventlog.event.record_batch import FLAG_DUE, PackedBatch
 from eventlog.local.storage import producers as producers_file
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, replace_file, sync_errors
@@ -81,9 +81,11 @@ class WritableLog(RetiringLog):
         """By the clock that never jumps; an earlier writer's is not known."""
         self._epoch = control.epoch
         self.files = files
-        self._clock = clock
+        self.clock = clock
+        """What events are stamped with, and what due times are compared with."""
         self._unsynced: list[SegmentWriter] = []
-        self._failure: EventLogError | None = None
+        self.failure: EventLogError | None = None
+        """Why nothing is appended any more; `None` while all is well."""
         self._has_new_names = False
         self.keys: LastOfKeys | None = None
         """Of the logs that are appended to with `expect=` alone."""
@@ -106,11 +108,6 @@ class WritableLog(RetiringLog):
     def is_superseded(self) -> bool:
         """Whether another writer has taken over: nothing here may be stored to any more."""
         return self.control.epoch != self._epoch
-
-    @property
-    def failure(self) -> EventLogError | None:
-        """Why nothing is appended any more; `None` while all is well."""
-        return self._failure
 
     # --- appending ---------------------------------------------------------------------------
 
@@ -140,7 +137,7 @@ class WritableLog(RetiringLog):
         room = self.options.segment_bytes - FIRST_BATCH
         check_batch_fits(self.directory, batch.count, length, room)
         segment = self._segment_for(length, base_seq_no, makes_room)
-        now = self._clock.stamp(self._last_append_ns)
+        now = self.clock.stamp(self._last_append_ns)
         if now < self._last_append_ns:
             segment, now = self._step_back(segment, base_seq_no, now, makes_room)
         header = pack_batch_header(
@@ -155,9 +152,11 @@ class WritableLog(RetiringLog):
         segment.append(header, batch.payload, place)
         if self.keys is not None:
             self.keys.note(batch, place, header)
-        self._last_append_ns, self._last_append_steady_ns = now, self._clock.steady()
+        self._last_append_ns, self._last_append_steady_ns = now, self.clock.steady()
         if producer_id:
             self._producers.note(producer_id, producer_seq, base_seq_no)
+        if batch.flags & FLAG_DUE:
+            self.control.note_due(base_seq_no, base_seq_no + batch.count - 1)
         self.control.high_water = base_seq_no + batch.count - 1
         if segment.is_half_full and self.spare.is_wanted:
             self.on_spare_wanted()
@@ -176,8 +175,8 @@ class WritableLog(RetiringLog):
 
     def _segment_for(self, length: int, base_seq_no: int, may_exceed: bool) -> SegmentWriter:
         """The segment that takes a batch of that length, a new one if need be."""
-        if self._failure is not None:
-            raise no_more_appends(self.directory, self._failure)
+        if self.failure is not None:
+            raise no_more_appends(self.directory, self.failure)
         if self._active is not None and self._active.has_room(length):
             if not may_exceed:
                 self._make_room(0)  # the segment may be one that should not be there
@@ -205,7 +204,7 @@ class WritableLog(RetiringLog):
             self.retire()
         else:
             self._make_room(self.options.segment_bytes)
-        now = self._clock.stamp(self._last_append_ns)
+        now = self.clock.stamp(self._last_append_ns)
         fresh = SegmentWriter.create(
             self.directory,
             base_seq_no,
@@ -260,7 +259,7 @@ class WritableLog(RetiringLog):
         for segment in work.sealed:
             self._unsynced.remove(segment)
             segment.close()
-        if self._failure is None:  # another sync failed meanwhile: what this one did is not known
+        if self.failure is None:  # another sync failed meanwhile: what this one did is not known
             self.control.synced = max(self.control.synced, work.last_seq_no)
 
     def fail(self, error: EventLogError) -> None:
@@ -273,7 +272,7 @@ class WritableLog(RetiringLog):
 
     def refuse(self, error: EventLogError) -> None:
         """Refuse appends from now on."""
-        self._failure = error
+        self.failure = error
 
     def sync_positions(self) -> None:
         """Return when positions and marks are on the disk."""
@@ -291,7 +290,7 @@ class WritableLog(RetiringLog):
         known = self.offsets.find(consumer)
         if known is not None and not known.is_changed_by(seq_no, state):
             _, seq_no, _, state = known
-        self.offsets.set(consumer, seq_no, self._clock.now(), state)
+        self.offsets.set(consumer, seq_no, self.clock.now(), state)
 
     def check_ack(self, consumer: str, seq_no: int) -> None:
         """Pass if the event is there to be acknowledged.
@@ -304,7 +303,7 @@ class WritableLog(RetiringLog):
 
     def seek(self, consumer: str, position: int) -> None:
         """Set a consumer's position: `position` is the last number behind it, 0 the beginning."""
-        self.offsets.set(consumer, position, self._clock.now())
+        self.offsets.set(consumer, position, self.clock.now())
 
     # --- end ---------------------------------------------------------------------------------
 
@@ -314,7 +313,7 @@ class WritableLog(RetiringLog):
             self.abandon()
             return
         try:
-            if self._failure is None:
+            if self.failure is None:
                 self._end_orderly()
         finally:
             self.abandon()

@@ -34,8 +34,9 @@ from eventlog.errors import (
     LogDeleted,
     LogNotFound,
 )
-from eventlog.event.envelope import EventEnvelope, datetime_of
+from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
+from eventlog.event.moments import datetime_of
 from eventlog.local.storage.batch_reader import BatchReader
 from eventlog.local.storage.control import ControlPage, check_is_log
 from eventlog.local.storage.files import FILES, Files, os_errors

@@ -11,6 +11,7 @@ from bisect import bisect_right
 
 from eventlog.api.times import LogClock, went_back
 from eventlog.errors import CorruptLog
+from eventlog.event.record_batch import FLAG_DUE
 from eventlog.local.storage import producers as producers_file
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, os_errors
@@ -246,6 +247,8 @@ class Restart:
             entry = IndexEntry(header.base_seq_no, header.append_time_ns, position)
             if is_due(entry, fresh[-1].position if fresh else 0):
                 fresh.append(entry)
+            if header.flags & FLAG_DUE:
+                self._control.note_due(header.base_seq_no, header.last_seq_no)
             if header.acks_bytes:
                 self._acks.append(_acks_of(reader.view, header, position))
             if header.producer_id and header.base_seq_no > self._producers_to:

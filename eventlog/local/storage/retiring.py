@@ -30,7 +30,7 @@ class RetiringLog(ABC):
     _sealed: list[SealedSegment]
     _active: SegmentWriter | None
     _unsynced: list[SegmentWriter]
-    _clock: LogClock
+    clock: LogClock
     _producers_to: int
     keys: LastOfKeys | None
 
@@ -56,15 +56,15 @@ class RetiringLog(ABC):
                 if not self._retire_oldest():
                     break
         if retention.max_age is not None:
-            learn_ages(self._sealed, self._clock)
-            while self._sealed and is_older(self._sealed[0], retention, self._clock):
+            learn_ages(self._sealed, self.clock)
+            while self._sealed and is_older(self._sealed[0], retention, self.clock):
                 if not self._retire_oldest():
                     break
 
     def _note_clock(self) -> None:
         """Leave the next writer what the wall clock had settled on."""
-        offset = self._clock.offset
-        if abs(self.control.clock_offset - offset) > SLACK_NS and self._clock.is_settled:
+        offset = self.clock.offset
+        if abs(self.control.clock_offset - offset) > SLACK_NS and self.clock.is_settled:
             self.control.clock_offset = max(offset, 0)
 
     def _make_room(self, size: int) -> None:

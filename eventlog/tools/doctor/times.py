@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eventlog.api.times import AHEAD_NS
-from eventlog.event.envelope import datetime_of
+from eventlog.event.moments import datetime_of
 from eventlog.tools.doctor.findings import Finding
 
 

@@ -6,9 +6,10 @@ A line is one object, in UTF-8::
      "timestamp": "2026-01-31T12:00:00.123456789Z", "key": "k", "headers": {"h": "v"},
      "cause": {"log_id": "5c1a3f0e-...", "seq_no": 3, "group": "resize"}, "event": ...}
 
-`key`, `headers` and `cause` are left out where an event has none. What JSON has (null, true,
-numbers, strings, arrays, objects with string keys) stands in `event` as it is; integers may have 64
-bits. What it does not have is an object with a single name, which begins with `$`:
+`key`, `headers`, `cause`, `not_before` and `expires` (times, as `timestamp`) are left out where an
+event has none. What JSON has (null, true, numbers, strings, arrays, objects with string keys)
+stands in `event` as it is; integers may have 64 bits. What it does not have is an object with a
+single name, which begins with `$`:
 
 ==================================  =======================================================
 in the line                         in the log
@@ -45,9 +46,10 @@ import msgpack
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
 from eventlog.event import arrays
 from eventlog.event.cause import packed_cause
-from eventlog.event.envelope import EventEnvelope, timestamp_ns_of
+from eventlog.event.envelope import EventEnvelope
+from eventlog.event.moments import timestamp_ns_of
 from eventlog.event.payload import DELETION, hashable
-from eventlog.tools.transfer.records import check_fields, envelope_from
+from eventlog.tools.transfer.records import TIMES, check_fields, envelope_from
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
 _UNSAFE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -86,6 +88,8 @@ def fields_of(envelope: EventEnvelope) -> dict[str, Any]:
         fields["headers"] = envelope.headers
     if (cause := envelope.cause) is not None:
         fields["cause"] = packed_cause(cause) | {"log_id": str(cause.log_id)}
+    if any(due := envelope.due):
+        fields |= {name: _text_of_ns(ns) for name, ns in zip(TIMES, due, strict=True) if ns}
     fields["event"] = to_plain(DELETION if envelope.is_deletion else envelope.event)
     return fields
 
@@ -100,7 +104,12 @@ def envelope_of_line(line: str | bytes) -> EventEnvelope:
         record = check_fields(json.loads(line))
         identity, moment = record.get("id"), record.get("timestamp")
         return envelope_from(
-            {**record, "cause": _cause_of(record), "event": from_plain(record["event"])},
+            {
+                **record,
+                **{name: _ns_of_text(_text(record[name])) for name in TIMES if name in record},
+                "cause": _cause_of(record),
+                "event": from_plain(record["event"]),
+            },
             None if identity is None else UUID(_text(identity)).bytes,
             None if moment is None else _ns_of_text(_text(moment)),
         )

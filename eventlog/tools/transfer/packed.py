@@ -1,9 +1,9 @@
 """Events as MessagePack: one map for each, one after the other, as any MessagePack library reads.
 
 The fields are those of `records`, in that order; `id` is 16 bytes, as is the `log_id` of a `cause`,
-and `timestamp` an integer, nanoseconds since 1970. `event` is the payload as the log stores it:
-times are MessagePack's timestamps, a UUID is extension type 1, and type 3, without data, says that
-the event marks its key as deleted. Pure.
+and `timestamp` an integer, nanoseconds since 1970, as are `not_before` and `expires`. `event` is
+the payload as the log stores it: times are MessagePack's timestamps, a UUID is extension type 1,
+and type 3, without data, says that the event marks its key as deleted. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidEvent
 from eventlog.event.cause import packed_cause
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.payload import DELETION, new_packer, unpack, with_packed_arrays
-from eventlog.tools.transfer.records import check_fields, envelope_from
+from eventlog.tools.transfer.records import TIMES, check_fields, envelope_from
 
 RECORD_BYTES_MAX: Final = 1 << 30
 """More than any event of any log; a length beyond it is no MessagePack of ours."""
@@ -39,6 +39,8 @@ def new_record_packer() -> Callable[[EventEnvelope], bytes]:
             fields["headers"] = envelope.headers
         if (cause := envelope.cause) is not None:
             fields["cause"] = packed_cause(cause)
+        if any(due := envelope.due):
+            fields |= {name: ns for name, ns in zip(TIMES, due, strict=True) if ns}
         event = DELETION if envelope.is_deletion else with_packed_arrays(envelope.event)
         fields["event"] = event
         return pack(fields)

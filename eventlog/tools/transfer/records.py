@@ -6,6 +6,8 @@
     key         str, or left out
     headers     map of str to str, or left out
     cause       what a result came from: map of log_id, seq_no and group, or left out
+    not_before  when groups may hand it out: nanoseconds since 1970, or left out
+    expires     when it expires: nanoseconds since 1970, or left out
     event       the payload
 
 On import only `event` is needed; a missing `id` or `timestamp` is made then.
@@ -18,11 +20,26 @@ from typing import Any, Final
 
 from eventlog.errors import InvalidEvent
 from eventlog.event.cause import unpacked_cause
-from eventlog.event.envelope import ID_BYTES, EventEnvelope, envelope_of, new_id
+from eventlog.event.due import checked_due
+from eventlog.event.envelope import EventEnvelope, envelope_of
+from eventlog.event.ids import ID_BYTES, new_id
 from eventlog.event.payload import with_packed_arrays
 from eventlog.event.texts import check_headers, check_key
 
-FIELDS: Final = ("seq_no", "id", "timestamp", "key", "headers", "cause", "event")
+FIELDS: Final = (
+    "seq_no",
+    "id",
+    "timestamp",
+    "key",
+    "headers",
+    "cause",
+    "not_before",
+    "expires",
+    "event",
+)
+
+TIMES: Final = ("not_before", "expires")
+"""The fields of an envelope's `due`."""
 
 
 def check_fields(record: object) -> dict[str, Any]:
@@ -65,4 +82,15 @@ def envelope_from(record: dict[str, Any], id_bytes: bytes | None, ns: int | None
         key=None if key is None else check_key(key),
         headers=None if headers is None else check_headers(headers),
         cause=None if cause is None else unpacked_cause(cause),
+        due=checked_due(_moment(record, "not_before"), _moment(record, "expires")),
     )
+
+
+def _moment(record: dict[str, Any], name: str) -> int:
+    """A time that the event has, in nanoseconds; 0 if it has none."""
+    ns = record.get(name)
+    if ns is None:
+        return 0
+    if isinstance(ns, bool) or not isinstance(ns, int) or not 0 < ns < 2**63:
+        raise InvalidEvent(f"its {name} is {ns!r:.60} instead of nanoseconds since 1970")
+    return ns

@@ -1,0 +1,48 @@
+"""The dead letters of a group of a log in memory. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from eventlog.api.group import DeadLetter
+from eventlog.event.envelope import EventEnvelope
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter, with the copy that a retry runs should retention delete the event."""
+
+    letter: DeadLetter
+    copy: EventEnvelope | None
+
+
+@dataclass(slots=True)
+class Letters:
+    """The dead letters of one name, in the order in which they died; they outlive their group."""
+
+    stored: dict[int, Letter] = field(default_factory=dict)
+    retried: set[int] = field(default_factory=set)
+    """Of those: handed out again, and not listed while they are."""
+
+    def add(self, seq_no: int, letter: Letter) -> None:
+        """The newest one; an older one of the event is replaced."""
+        self.retried.discard(seq_no)
+        self.stored.pop(seq_no, None)
+        self.stored[seq_no] = letter
+
+    def settle(self, seq_no: int) -> None:
+        """The event is handled: a retry of it has succeeded."""
+        if seq_no in self.retried:
+            self.retried.discard(seq_no)
+            del self.stored[seq_no]
+
+    def listed(self) -> list[DeadLetter]:
+        """Those that nobody retries."""
+        return [one.letter for n, one in self.stored.items() if n not in self.retried]
+
+    def drop(self, seq_nos: set[int]) -> int:
+        """Forget those of these numbers that are listed; how many there were."""
+        dropped = [n for n in self.stored if n in seq_nos and n not in self.retried]
+        for seq_no in dropped:
+            del self.stored[seq_no]
+        return len(dropped)
