@@ -19,9 +19,9 @@ from eventlog.local.storage.control import (
     FILE_NAME,
     OPTIONS_OFFSET,
     ControlPage,
-    make_control_file,
 )
 from eventlog.local.storage.files import Files
+from eventlog.local.storage.start import make_control_file
 
 MADE = LogOptions.of(AskedOptions(segment_bytes=8192))
 FIRST = replace(MADE, retention=Retention(max_bytes=1 << 20, max_age=timedelta(days=7)))

@@ -25,9 +25,9 @@ from eventlog.local.storage.control import (
     ControlPage,
     check_is_log,
     is_log,
-    make_control_file,
     new_control_page,
 )
+from eventlog.local.storage.start import make_control_file
 from eventlog.testing import FailingFiles, Killed, KillingFiles
 
 OPTIONS = LogOptions.of(AskedOptions(segment_bytes=8192, retention=Retention(max_bytes=1 << 20)))

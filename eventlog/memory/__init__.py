@@ -2,6 +2,7 @@
 
 =================  ==================================================
 `model`            the log itself; nothing in it waits
+`batch`            a batch as it stores it
 `keys`             the last event of each key, for conditional appends
 `handle`           what both kinds of handle have
 `groups`           a group of it, pure: leases, deliveries, key order, dead letters

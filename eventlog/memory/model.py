@@ -21,8 +21,6 @@ from contextlib import suppress
 from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
-
 from eventlog.api.arguments import Bounds
 from eventlog.api.expectation import Expectation
 from eventlog.api.operated import Trimmed
@@ -32,73 +30,17 @@ from eventlog.api.statistics import Counters, WriterStatistics
 from eventlog.api.status import RATE_S, LogStatus
 from eventlog.api.times import LogClock, first_at
 from eventlog.config import AskedOptions, LogOptions
-from eventlog.errors import CorruptLog, LogFull, SequenceOutOfRange
+from eventlog.errors import LogFull, SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.filters import EventFilter, unpack_matching
 from eventlog.event.moments import datetime_of
 from eventlog.event.record_batch import (
     FLAG_DUE,
-    Decode,
     PackedBatch,
-    areas_bytes,
     decode_any,
-    due_area,
-    mismatch,
-    note_due,
-    unpack_body,
 )
+from eventlog.memory.batch import Batch
 from eventlog.memory.coordinator import Groups
 from eventlog.memory.keys import LastOfKeys
-
-
-class Batch(NamedTuple):
-    """A stored batch."""
-
-    base_seq_no: int
-    append_time_ns: int
-    steady_ns: int
-    """When it was stored, by a clock that never jumps (see `storage.times`)."""
-    packed: PackedBatch
-
-    @property
-    def last_seq_no(self) -> int:
-        """The number of its last event."""
-        return self.base_seq_no + self.packed.count - 1
-
-    def envelopes(
-        self, path: str, decode: Decode, wanted: EventFilter | None = None
-    ) -> list[EventEnvelope]:
-        """Its events, unpacked anew; only those that the filter wants, if there is one."""
-        count, flags, acks_bytes, payload = self.packed
-        if wanted is not None and wanted.refuses(flags, count, payload):
-            return []
-        body = payload[areas_bytes(count, flags, acks_bytes) :]
-        if wanted is not None and wanted.lacks(body, count):
-            return []
-        try:
-            if wanted is not None:
-                time_ns = self.append_time_ns
-                found = unpack_matching(body, count, self.base_seq_no, wanted, decode, time_ns)
-            else:
-                found = unpack_body(body, count, self.base_seq_no, decode, self.append_time_ns)
-            note_due(found, self.due())
-            return found
-        except (msgspec.ValidationError, RecursionError) as error:
-            raise mismatch(error, self.base_seq_no, path) from error
-        except (ValueError, TypeError) as error:
-            raise CorruptLog(
-                f"event {self.base_seq_no} of the log {path} was not written by eventlog; read on"
-                " after it",
-                path=path,
-                seq_no=self.base_seq_no,
-                last_seq_no=self.last_seq_no,
-            ) from error
-
-    def due(self) -> bytes | None:
-        """The due times of its events (see `event.due`); `None` if they have none."""
-        count, flags, _, payload = self.packed
-        return due_area(flags, count, payload)
-
 
 State = bytes | None
 """What a consumer has left with its position."""

@@ -25,8 +25,8 @@ from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.members import STARTED, MemberPage
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.reader import LogReader
-from eventlog.local.writer.actor import Waiting
 from eventlog.local.writer.service import Service
+from eventlog.local.writer.waiting import Waiting
 from tests.simulation.world import simulate
 
 Break = Callable[[pytest.MonkeyPatch], None]

@@ -18,8 +18,9 @@ from eventlog.errors import (
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.calls import PAUSE, Ask, Call
 from eventlog.local.client.requests import Requests
+from eventlog.local.storage.batch_reader import trimmed
 from eventlog.local.storage.format import HEADER_BYTES
-from eventlog.local.storage.reader import LogReader, trimmed
+from eventlog.local.storage.reader import LogReader
 from eventlog.local.wire.messages import Ack, AckState, AwaitSynced, Park
 
 EVENTS_AT_ONCE: Final = 512

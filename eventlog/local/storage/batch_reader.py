@@ -360,3 +360,18 @@ class BatchReader:
 def _is_for_index(wanted: EventFilter) -> bool:
     """Whether the filter names few enough keys to be looked up in an index."""
     return wanted.keys is not None and len(wanted.keys) <= KEYS_BY_INDEX_MAX
+
+
+def trimmed(
+    envelopes: list[EventEnvelope], header: BatchHeader, first: int, end: int
+) -> list[EventEnvelope]:
+    """The envelopes of a batch, or some of them, with numbers from `first` to before `end`."""
+    if header.base_seq_no >= first and header.last_seq_no < end:
+        return envelopes
+    return _cut(envelopes, range(first, end))
+
+
+def _cut(envelopes: list[EventEnvelope], seq_nos: range) -> list[EventEnvelope]:
+    # In `trimmed`, what the comprehension shares with it would be an object at each call, for which
+    # the garbage collector walks the new batch (see `Feed._last`).
+    return [one for one in envelopes if one.seq_no in seq_nos]

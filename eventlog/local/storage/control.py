@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -129,31 +128,6 @@ def new_control_page(
     _CRC.pack_into(page, _IDENTITY_BYTES, crc32c(page[:_IDENTITY_BYTES]))
     page[OPTIONS_OFFSET : OPTIONS_OFFSET + len(packed)] = packed
     return bytes(page)
-
-
-def make_control_file(
-    directory: str, options: LogOptions, files: Files = FILES, *, first_seq_no: int = 1
-) -> None:
-    """Make the directory a log: its control file appears whole or not at all."""
-    path = os.path.join(directory, FILE_NAME)
-    temporary = path + ".new"
-    with os_errors(directory, "making the control file"):
-        descriptor = files.create(temporary)
-        try:
-            files.allocate(descriptor, PAGE_BYTES)
-            page = new_control_page(
-                options,
-                os.urandom(16),
-                time.time_ns(),
-                high_water=first_seq_no - 1,
-                first_available=first_seq_no,
-            )
-            files.write(descriptor, [page], 0)
-            files.sync(descriptor)
-        finally:
-            files.close(descriptor)
-        files.rename(temporary, path)
-        files.sync_directory(directory)
 
 
 class _Word:

@@ -37,12 +37,11 @@ from eventlog.errors import (
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.moments import datetime_of
-from eventlog.local.storage.batch_reader import BatchReader
+from eventlog.local.storage.batch_reader import BatchReader, trimmed
 from eventlog.local.storage.control import ControlPage, check_is_log
 from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.format import (
     FIRST_BATCH,
-    BatchHeader,
     base_of_name,
     segment_name,
     unpack_batch_header,
@@ -408,18 +407,3 @@ def _making_index(log: LogReader, base: int) -> Iterator[list[EventEnvelope]]:
     with suppress(FileNotFoundError, EventLogError):
         for _ in make_key_index(log.directory, base, log.files):
             yield []
-
-
-def trimmed(
-    envelopes: list[EventEnvelope], header: BatchHeader, first: int, end: int
-) -> list[EventEnvelope]:
-    """The envelopes of a batch, or some of them, with numbers from `first` to before `end`."""
-    if header.base_seq_no >= first and header.last_seq_no < end:
-        return envelopes
-    return _cut(envelopes, range(first, end))
-
-
-def _cut(envelopes: list[EventEnvelope], seq_nos: range) -> list[EventEnvelope]:
-    # In `trimmed`, what the comprehension shares with it would be an object at each call, for which
-    # the garbage collector walks the new batch (see `Feed._last`).
-    return [one for one in envelopes if one.seq_no in seq_nos]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from eventlog.api.times import LogClock
 from eventlog.config import AskedOptions, LogOptions
@@ -10,9 +11,10 @@ from eventlog.errors import CorruptLog, NotALog, PermissionDenied, StorageFailed
 from eventlog.local.storage.control import (
     EPOCH_MAX,
     FILE_NAME,
+    PAGE_BYTES,
     ControlPage,
     is_log,
-    make_control_file,
+    new_control_page,
 )
 from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.identity import boot_id, process_start
@@ -25,6 +27,31 @@ from eventlog.local.storage.salvage import salvage
 
 OWN_FILES = ("writer.lock", "writer.sock", "writer.log", FILE_NAME + ".new")
 """What may lie in the directory of a log that is not made yet."""
+
+
+def make_control_file(
+    directory: str, options: LogOptions, files: Files = FILES, *, first_seq_no: int = 1
+) -> None:
+    """Make the directory a log: its control file appears whole or not at all."""
+    path = os.path.join(directory, FILE_NAME)
+    temporary = path + ".new"
+    with os_errors(directory, "making the control file"):
+        descriptor = files.create(temporary)
+        try:
+            files.allocate(descriptor, PAGE_BYTES)
+            page = new_control_page(
+                options,
+                os.urandom(16),
+                time.time_ns(),
+                high_water=first_seq_no - 1,
+                first_available=first_seq_no,
+            )
+            files.write(descriptor, [page], 0)
+            files.sync(descriptor)
+        finally:
+            files.close(descriptor)
+        files.rename(temporary, path)
+        files.sync_directory(directory)
 
 
 def make_log(

@@ -4,6 +4,7 @@
 `__main__`       becoming the writer: locks, detaching, logging, telling the starter
 `succession`     how one writer follows another
 `actor`          what each message does to the log; no trio, no sockets
+`waiting`        who waits for a number
 `expecting`      conditional appends, and those that wait for an index by key
 `processes`      waiting for a member's end
 `service`        what is done when, and in which order; the same
