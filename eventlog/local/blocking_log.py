@@ -14,6 +14,7 @@ from typing import Any
 
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.batches import ManyBatches
 from eventlog.api.blocking_log import PUBLISHER_LINGER_S_DEFAULT, EventLog, EventStream, Publisher
 from eventlog.api.engines import open_log
 from eventlog.api.expectation import Expectation, check_one_batch
@@ -37,7 +38,6 @@ from eventlog.config import (
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
-from eventlog.event.record_batch import PackedBatch
 from eventlog.event.scheduled import scheduled
 from eventlog.local.blocking_group import BlockingLocalGroup
 from eventlog.local.blocking_publisher import BlockingLocalPublisher
@@ -106,7 +106,9 @@ class BlockingLocalEventLog(EventLog):
         event = scheduled(event, not_before, expires)
         if expect is not None or expect_last is not None:
             expected = Expectation.of_event(event, key, expect, expect_last)
-            return self._store([self._handle.packed(event, key, headers)], expected)[0]
+            with self._outbox_lock:
+                batch = self._outbox.add_expecting(event, key, headers, expected)
+            return self._store(ManyBatches([batch]))[0]
         with self._outbox_lock:
             batch, row = self._outbox.add(event, key, headers)
         self._deliver(batch)
@@ -126,11 +128,11 @@ class BlockingLocalEventLog(EventLog):
         packed = self._handle.many_events(keys, headers).pack(events)
         if expected is not None:
             check_one_batch(packed, self.path)
-        return self._store(packed, expected)
-
-    def _store(self, packed: list[PackedBatch], expected: Expectation | None) -> tuple[int, int]:
         with self._outbox_lock:
             many = self._outbox.add_many(packed, expected)
+        return self._store(many)
+
+    def _store(self, many: ManyBatches[OutBatch]) -> tuple[int, int]:
         try:
             for batch in many.batches:
                 self._deliver(batch)

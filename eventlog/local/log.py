@@ -22,6 +22,7 @@ import anyio.to_thread
 
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.batches import ManyBatches
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, Group, GroupReport
@@ -46,7 +47,6 @@ from eventlog.config import (
 )
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import Headers, Keys, stored_before
-from eventlog.event.record_batch import PackedBatch
 from eventlog.event.scheduled import scheduled
 from eventlog.local.client import calls
 from eventlog.local.client.append_pipe import AppendPipe
@@ -55,6 +55,7 @@ from eventlog.local.client.calls import Call
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.group import group_fields
 from eventlog.local.client.handle import LocalHandle
+from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.group import LocalGroup
 from eventlog.local.publisher import LocalPublisher
 from eventlog.local.stream import LocalStream, read_from
@@ -155,8 +156,9 @@ class LocalEventLog(EventLog):
         event = scheduled(event, not_before, expires)
         if expect is not None or expect_last is not None:
             expected = Expectation.of_event(event, key, expect, expect_last)
-            await self._ready()
-            return (await self._store([self._handle.packed(event, key, headers)], expected))[0]
+            producer = await self._producer()
+            batch = producer.outbox.add_expecting(event, key, headers, expected)
+            return (await self._store(producer, ManyBatches([batch])))[0]
         pipe = self._appends
         loop = self._handle.loop
         if pipe is None or loop is None or self._handle.generation != forks.generation:
@@ -177,16 +179,13 @@ class LocalEventLog(EventLog):
         expect_last: int | None = None,
     ) -> tuple[int, int]:
         expected = Expectation.of_events(expect, expect_last)
-        packed = await (await self._ready()).many_events(keys, headers).pack_any(events)
+        pipe = await self._producer()
+        packed = await self._handle.many_events(keys, headers).pack_any(events)
         if expected is not None:
             check_one_batch(packed, self.path)
-        return await self._store(packed, expected)
+        return await self._store(pipe, pipe.outbox.add_many(packed, expected))
 
-    async def _store(
-        self, packed: list[PackedBatch], expected: Expectation | None
-    ) -> tuple[int, int]:
-        pipe = await self._producer()
-        many = pipe.outbox.add_many(packed, expected)
+    async def _store(self, pipe: AppendPipe, many: ManyBatches[OutBatch]) -> tuple[int, int]:
         try:
             for batch in many.batches:
                 await pipe.deliver(batch)

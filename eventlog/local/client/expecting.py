@@ -7,7 +7,6 @@ from typing import Final
 from eventlog.api.expectation import Expectation
 from eventlog.api.refusals import not_supported
 from eventlog.errors import EventTooLarge, NotSupported
-from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.wire.messages import AppendIf
 
@@ -27,14 +26,14 @@ def expecting(
     return AppendIf(request_id, *numbers, expected.of_keys, b"")
 
 
-def check_fits(packed: PackedBatch, expected: Expectation, frame_bytes_max: int, path: str) -> None:
-    """Pass if one message can hold the batch and the keys.
+def check_fits(size: int, expected: Expectation, frame_bytes_max: int, path: str) -> None:
+    """Pass if one message can hold the keys, and a batch of that size.
 
     Raises:
         EventTooLarge: it cannot.
     """
     keys_bytes = sum(len(key.encode()) + KEY_OVERHEAD_BYTES for key in expected.of_keys)
-    size = len(packed.payload) + keys_bytes + MESSAGE_OVERHEAD_BYTES
+    size += keys_bytes + MESSAGE_OVERHEAD_BYTES
     if size > frame_bytes_max:
         raise EventTooLarge(
             f"the events and the keys that are expected take {size} bytes in the log {path}, and a"

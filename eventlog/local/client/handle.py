@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
@@ -17,11 +17,9 @@ from eventlog.api.status import RATE_S, LogStatus
 from eventlog.api.waiting import warn_of_options
 from eventlog.config import TABLE_NAME, AskedOptions, LogOptions
 from eventlog.errors import SequenceOutOfRange
-from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.many_events import Headers, Keys, ManyEvents
-from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.conversations import Channel
 from eventlog.local.client.launch import prepare
 from eventlog.local.client.outbox import Outbox
@@ -178,12 +176,6 @@ class LocalHandle:
     def notice_of(self, outbox: Outbox) -> RoomNotice | None:
         """What is to be called while an outbox's pipe is silent."""
         return notice_of(self.reader, outbox)
-
-    def packed(self, event: Any, key: str | None, headers: Mapping[str, str] | None) -> PackedBatch:
-        """A batch of one event."""
-        builder = BatchBuilder(self.options.max_event_bytes, self.path)
-        builder.add(event, key, headers)
-        return builder.build()
 
     def many_events(
         self, keys: Keys, headers: Headers, batch_bytes_max: int | None = None

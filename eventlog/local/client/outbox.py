@@ -162,6 +162,32 @@ class Outbox:
         self._queue(batch, BatchParts(*packed[:3], [packed.payload]))
         return batch
 
+    def add_expecting(
+        self,
+        event: Any,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        expected: Expectation | None,
+    ) -> OutBatch:
+        """Queue one event as a batch of its own, behind all that were added before.
+
+        Raises:
+            InvalidEvent, EventTooLarge, InvalidArgument: the outbox is as it was before.
+        """
+        self.seal()
+        batch = OutBatch()
+        batch.expected, batch.rows = expected, 1
+        try:
+            self.builder.add(event, key, headers)
+            parts = self.builder.build_parts()
+            if expected is not None:
+                check_fits(parts.size, expected, self._frame_bytes_max, self.channel.path)
+        except BaseException:
+            self.builder.truncate(0)
+            raise
+        self._queue(batch, parts)
+        return batch
+
     def add_many(
         self, packed: Sequence[PackedBatch], expected: Expectation | None = None
     ) -> ManyBatches[OutBatch]:
@@ -173,7 +199,7 @@ class Outbox:
             EventTooLarge: one message cannot hold it with all the keys that are expected.
         """
         if expected is not None:
-            check_fits(packed[0], expected, self._frame_bytes_max, self.channel.path)
+            check_fits(len(packed[0].payload), expected, self._frame_bytes_max, self.channel.path)
         batches: list[OutBatch] = []
         for one in packed:
             batches.append(self.add_packed(one, batches[-1] if batches else None))

@@ -132,12 +132,12 @@ def look_up(
     except OSError:
         return None
     try:
-        extent, bits, _ = _read_header(descriptor, base_seq_no, files)
+        extent, bits, entries = _read_header(descriptor, base_seq_no, files)
         _check_segment(directory, extent, files)
         found: set[int] = set()
         for key_hash in hashes:
-            entries = _read_bucket(descriptor, bits, _bucket_of(key_hash, bits), files)
-            found.update(positions_in(entries, key_hash, bisect_left(entries, key_hash << 32)))
+            held = _read_bucket(descriptor, bits, entries, _bucket_of(key_hash, bits), files)
+            found.update(positions_in(held, key_hash, bisect_left(held, key_hash << 32)))
         return Found(extent, sorted(found))
     except (OSError, _Unusable):
         return None
@@ -152,10 +152,10 @@ def index_fault(directory: str, base_seq_no: int, files: Files) -> str | None:
     except FileNotFoundError:
         return None
     try:
-        extent, bits, _ = _read_header(descriptor, base_seq_no, files)
+        extent, bits, entries = _read_header(descriptor, base_seq_no, files)
         _check_segment(directory, extent, files)
         for bucket in range(1 << bits):
-            _read_bucket(descriptor, bits, bucket, files)
+            _read_bucket(descriptor, bits, entries, bucket, files)
     except _Unusable as error:
         return str(error)
     finally:
@@ -195,17 +195,21 @@ def _check_segment(directory: str, extent: Extent, files: Files) -> None:
         raise _Unusable("is of a segment that is not what it was")
 
 
-def _read_bucket(descriptor: int, bits: int, bucket: int, files: Files) -> Sequence[int]:
+def _read_bucket(
+    descriptor: int, bits: int, entries: int, bucket: int, files: Files
+) -> Sequence[int]:
     slot = _read(descriptor, SLOT.size, HEADER.size + bucket * SLOT.size, files)
     start, end, crc = SLOT.unpack_from(slot)
+    if not start <= end <= entries:
+        raise _Unusable("is damaged")
     place = HEADER.size + (SLOT.size << bits) + start * ENTRY.size
-    packed = _read(descriptor, max(end - start, 0) * ENTRY.size, place, files)
+    packed = _read(descriptor, (end - start) * ENTRY.size, place, files)
     if crc != bucket_crc(bucket, start, end, packed):
         raise _Unusable("is damaged")
-    entries = array("Q", packed)
+    held = array("Q", packed)
     if sys.byteorder == "big":
-        entries.byteswap()
-    return entries
+        held.byteswap()
+    return held
 
 
 def _read(descriptor: int, size: int, position: int, files: Files) -> bytes:

@@ -84,14 +84,20 @@ class LastOfKeys:
         collected = self._collected[self._bases[-1]]
         crc = int.from_bytes(header[:4], "little")
         hashes = collected.note(batch, place.base_seq_no, place.position, crc, batch.payload)
-        for one in self._heads.keys() & hashes:
-            del self._heads[one]
+        for one in hashes:
+            head = self._heads.pop(one, None)
+            if (
+                head is not None
+                and batch.count == 1
+                and _keys_of(batch, place.base_seq_no) == [head[0]]
+            ):
+                self._heads[one] = head[0], place.base_seq_no
 
     def roll(self, base_seq_no: int) -> None:
         """A new segment is the active one."""
         if self._before is not None:
             # Of which only a part was collected: its index is made when it is needed.
-            del self._collected[self._before.extent.base_seq_no]
+            del self._collected[self._before.base_seq_no]
             self._before, self._is_looked_through = None, True
         if self._bases and self._bases[-1] in self._collected:
             self.on_full()
@@ -104,13 +110,11 @@ class LastOfKeys:
         self._collected.pop(base_seq_no, None)
 
     def learn(self, batch: PackedBatch, base_seq_no: int, expected: Mapping[str, int]) -> None:
-        """A batch was stored that expected these numbers: those that its keys have now."""
-        body = batch.payload[areas_bytes(batch.count, batch.flags, batch.acks_bytes) :]
-        with suppress(ValueError, CorruptLog):  # the next look-up says so
-            keys = keys_in(body, batch.count, base_seq_no)
-            now = {key: number for number, key in enumerate(keys, base_seq_no) if key in expected}
-            for key, number in expected.items():
-                self._remember(key, now.get(key, number))
+        """A batch of several events, which expected these numbers, was stored."""
+        keys = enumerate(_keys_of(batch, base_seq_no), base_seq_no)
+        now = {key: number for number, key in keys if key in expected}
+        for key, number in now.items():
+            self._remember(key, number)
 
     # --- looking up ----------------------------------------------------------------------------
 
@@ -221,3 +225,12 @@ class LastOfKeys:
                 yield from save(self._directory, collected, self._files)
                 if look_up(self._directory, base, [], self._files) is not None:
                     self._collected.pop(base, None)
+
+
+def _keys_of(batch: PackedBatch, base_seq_no: int) -> list[str | None]:
+    """The keys of a batch, as far as they can be read: whoever looks for them there says so."""
+    body = batch.payload[areas_bytes(batch.count, batch.flags, batch.acks_bytes) :]
+    try:
+        return keys_in(body, batch.count, base_seq_no)
+    except (ValueError, CorruptLog):
+        return []

@@ -49,6 +49,8 @@ def hashes_of(flags: int, count: int, payload: bytes | memoryview) -> set[int]:
     """The hashes of the keys of a batch."""
     if not flags & FLAG_KEYED:
         return set()
+    if count == 1:
+        return {int.from_bytes(payload[:KEY_HASH_BYTES], "little")}
     return set(struct.unpack_from(f"<{count}I", payload))
 
 
@@ -57,7 +59,15 @@ class Collected:
 
     def __init__(self, base_seq_no: int) -> None:
         self.runs = KeyRuns()
-        self.extent = Extent(base_seq_no, base_seq_no, 0, 0, is_whole=True)
+        self.base_seq_no = self._end_seq_no = base_seq_no
+        self._last_position = self._last_crc = 0
+        self._is_whole = True
+
+    @property
+    def extent(self) -> Extent:
+        """What was looked at."""
+        last = self._last_position, self._last_crc
+        return Extent(self.base_seq_no, self._end_seq_no, *last, self._is_whole)
 
     def note(
         self,
@@ -70,9 +80,10 @@ class Collected:
         """Another batch of the segment, after those before it; the hashes of its keys."""
         hashes = hashes_of(batch.flags, batch.count, payload)
         self.runs.add(hashes, position)
-        base, end = self.extent.base_seq_no, base_seq_no + batch.count
-        is_whole = self.extent.is_whole and base_seq_no == self.extent.end_seq_no
-        self.extent = Extent(base, end, position, crc, is_whole)
+        if base_seq_no != self._end_seq_no:
+            self._is_whole = False
+        self._end_seq_no = base_seq_no + batch.count
+        self._last_position, self._last_crc = position, crc
         return hashes
 
 
@@ -105,7 +116,7 @@ def collect_all(directory: str, collected: Collected, files: Files) -> Iterator[
         FileNotFoundError: there is no such segment.
         CorruptLog, StorageFailed: it cannot be read.
     """
-    segment = SegmentReader(directory, collected.extent.base_seq_no, files)
+    segment = SegmentReader(directory, collected.base_seq_no, files)
     try:
         yield from collect(segment, collected, segment.data_end())
     finally:
@@ -125,9 +136,9 @@ def make_key_index(directory: str, base_seq_no: int, files: Files) -> Iterator[N
 
 def save(directory: str, collected: Collected, files: Files) -> Iterator[None]:
     """Put the index into its file, step by step; without room for it there is none."""
-    if collected.extent.end_seq_no == collected.extent.base_seq_no:
+    if not collected.extent.last_position:
         return
-    path = os.path.join(directory, key_index_name(collected.extent.base_seq_no))
+    path = os.path.join(directory, key_index_name(collected.base_seq_no))
     temporary = f"{path}.{os.getpid()}.new"
     try:
         descriptor = files.create(temporary)
@@ -146,7 +157,7 @@ def save(directory: str, collected: Collected, files: Files) -> Iterator[None]:
     finally:
         files.close(descriptor)
     # Retention may have deleted the segment meanwhile: nobody else would look for its index.
-    if not os.path.exists(os.path.join(directory, segment_name(collected.extent.base_seq_no))):
+    if not os.path.exists(os.path.join(directory, segment_name(collected.base_seq_no))):
         with suppress(OSError, EventLogError):
             files.unlink(path)
 

@@ -84,8 +84,8 @@ class Expecting:
             self.on_wanted()
 
     def stored(self, message: AppendIf, batch: PackedBatch, base_seq_no: int) -> None:
-        """The batch is stored: the numbers of its keys are known."""
-        if message.last_seq_nos and self._log.keys is not None:
+        """The batch is stored: the numbers of its keys are known, if it has several."""
+        if batch.count > 1 and message.last_seq_nos and self._log.keys is not None:
             self._log.keys.learn(batch, base_seq_no, message.last_seq_nos)
 
     def working(self, resume: Callable[[Entry, EventLogError | None], None]) -> Iterator[None]:
