@@ -403,7 +403,7 @@ def test_an_unreadable_batch_of_the_key_refuses_the_append(directory: str) -> No
     log.append(batch("a"))
     keys = log.keep_keys()
     assert last_of(keys, "a") == 1
-    log.append(batch("a"))
+    log.append(batch("a", "b"))
     path = Path(directory, segment_name(1))
     data = path.read_bytes()
     path.write_bytes(data[:210] + bytes(8) + data[218:])

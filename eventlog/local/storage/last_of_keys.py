@@ -86,12 +86,13 @@ class LastOfKeys:
         hashes = collected.note(batch, place.base_seq_no, place.position, crc, batch.payload)
         for one in hashes:
             head = self._heads.pop(one, None)
-            if (
-                head is not None
-                and batch.count == 1
-                and _keys_of(batch, place.base_seq_no) == [head[0]]
-            ):
-                self._heads[one] = head[0], place.base_seq_no
+            if head is not None and batch.count == 1:  # else who asks for the key looks
+                self._go_on(batch, place.base_seq_no, one, head[0])
+
+    def _go_on(self, batch: PackedBatch, seq_no: int, hashed: int, key: str) -> None:
+        """An event of a key that was asked for was stored, or one of another key of its hash."""
+        if _keys_of(batch, seq_no) == [key]:
+            self._heads[hashed] = key, seq_no
 
     def roll(self, base_seq_no: int) -> None:
         """A new segment is the active one."""
