@@ -113,7 +113,7 @@ class LastOfKeys:
     def learn(self, batch: PackedBatch, base_seq_no: int, expected: Mapping[str, int]) -> None:
         """A batch of several events, which expected these numbers, was stored."""
         keys = enumerate(_keys_of(batch, base_seq_no), base_seq_no)
-        now = {key: number for number, key in keys if key in expected}
+        now = {key: number for number, key in keys if key is not None and key in expected}
         for key, number in now.items():
             self._remember(key, number)
 
