@@ -86,6 +86,8 @@ class WriterStatistics:
     """Those of them that had failed before."""
     in_flight: int = 0
     """Events, now, that members work on."""
+    postponed: int = 0
+    """Events, now, that a group has come to and that are not due yet; once for each group."""
     connections: int = 0
     """Pipes, now, from all processes."""
 

@@ -297,7 +297,7 @@ class BatchBuilder:
         self._ids[row] = envelope.id_bytes
         if (cause := envelope.cause) is not None:
             self._add_cause(row, cause)
-        if any(due := envelope.due):
+        if envelope.columns.due is not None and any(due := envelope.due):
             self._add_due(row, due)
         return row
 

@@ -11,7 +11,7 @@ All numbers are little-endian. The writer reads the area without decoding any ev
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from eventlog.errors import InvalidArgument
@@ -19,6 +19,7 @@ from eventlog.event.moments import datetime_of
 
 DUE_BYTES: Final = 16
 _ROW: Final = struct.Struct("<QQ")
+_NOT_BEFORE: Final = struct.Struct("<Q8x")
 
 
 class Due(NamedTuple):
@@ -59,6 +60,6 @@ def due_of_row(area: bytes, row: int) -> Due:
     return Due(*_ROW.unpack_from(area, DUE_BYTES * row))
 
 
-def due_times(area: bytes) -> list[Due]:
-    """The times of all events of a batch, in order."""
-    return list(map(Due._make, _ROW.iter_unpack(area)))
+def not_before_times(area: bytes) -> Iterator[int]:
+    """From when on groups hand out each event of a batch, in order; 0: at once."""
+    return (not_before_ns for (not_before_ns,) in _NOT_BEFORE.iter_unpack(area))

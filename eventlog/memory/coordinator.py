@@ -96,6 +96,11 @@ class Groups:
         with self.lock:
             return [self._models[name].report(self._log.last) for name in sorted(self._models)]
 
+    def postponed(self) -> int:
+        """How many events groups have come to that are not due yet."""
+        with self.lock:
+            return sum(len(model.postponed) for model in self._models.values())
+
     def lag(self, name: str) -> int:
         """How many events are after the group's position."""
         with self.lock:

@@ -127,8 +127,8 @@ class GroupModel:
             if seq_no in self.done:
                 continue
             key = key_of(seq_no) if self.ordering == "key" else None
-            states = self.holders, self.waiting, self.exhausted, self.postponed
-            is_busy = any(seq_no in one for one in states)
+            is_busy = seq_no in self.holders or seq_no in self.waiting or seq_no in self.exhausted
+            is_busy = is_busy or seq_no in self.postponed
             if is_busy and key is not None:
                 busy_keys.add(key)
             elif not is_busy and (key is None or key not in busy_keys):

@@ -359,6 +359,7 @@ class MemoryLog:
                 uptime_s=time.monotonic() - self._made_s,
                 parked=len(self._waiting),
                 in_flight=sum(report.in_flight for report in self.groups.reports()),
+                postponed=self.groups.postponed(),
                 connections=self.handles,
             )
 

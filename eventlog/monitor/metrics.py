@@ -40,7 +40,7 @@ from eventlog.monitor.history import History
 from eventlog.monitor.sample import Sample, Sampler
 from eventlog.monitor.views import ReaderView
 
-NOW: Final = {"uptime_s", "waiting", "parked", "unsynced", "in_flight", "connections"}
+NOW: Final = {"uptime_s", "waiting", "parked", "unsynced", "in_flight", "postponed", "connections"}
 """The fields of `WriterStatistics` that also shrink."""
 UNITS: Final = {"uptime_s": "uptime_seconds", "sync_s": "sync_seconds"}
 NOT_SHOWN: Final = {"longest_sync_s"}

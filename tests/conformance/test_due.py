@@ -68,6 +68,9 @@ async def test_an_event_that_is_not_due_holds_the_position_and_no_other_event(lo
             assert await take_all(member, 1) == [(2, 1)]
             [report] = await log.groups()
             assert (report.position, report.lag) == (0, 1)
+            writer = (await log.statistics()).writer
+            assert writer is not None
+            assert writer.postponed == 1
 
 
 @needs("members", "due times")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eventlog.errors import CorruptLog, EventsTruncated
-from eventlog.event.due import due_times
+from eventlog.event.due import not_before_times
 from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.reader import LogReader
@@ -28,10 +28,11 @@ class DueTimes:
         if not self._control.due_from or first > last:
             return []
         return [
-            (due.not_before_ns, seq_no)
+            (not_before_ns, seq_no)
             for batch in self._batches(first, last)
-            for seq_no, due in enumerate(due_times(batch.due() or b""), batch.header.base_seq_no)
-            if due.not_before_ns and first <= seq_no <= last
+            if (area := batch.due()) is not None
+            for seq_no, not_before_ns in enumerate(not_before_times(area), batch.header.base_seq_no)
+            if not_before_ns and first <= seq_no <= last
         ]
 
     def _batches(self, first: int, last: int) -> Iterator[StoredBatch]:

@@ -57,6 +57,11 @@ class RangeSet:
     def add(self, first: int, last: int) -> None:
         """Put the numbers in that are not in yet."""
         assert first <= last, f"{first}..{last} is no range"
+        if not self._lasts or first > self._lasts[-1] + 1:  # as most are, which takes no look
+            self._firsts.append(first)
+            self._lasts.append(last)
+            self.count += last - first + 1
+            return
         left = bisect_left(self._lasts, first - 1)
         right = bisect_right(self._firsts, last + 1)
         new_first = min([first, *self._firsts[left : min(left + 1, right)]])

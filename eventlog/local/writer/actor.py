@@ -197,6 +197,7 @@ class Actor:
             parked=len(self._parked),
             unsynced=len(self._unsynced) + len(self._awaiting_sync),
             in_flight=sum(state.in_flight for state in self.groups.store.groups.values()),
+            postponed=sum(len(state.postponed) for state in self.groups.store.groups.values()),
             connections=self._connections(),
         )
 
