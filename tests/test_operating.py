@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,8 +22,9 @@ from eventlog.config import AskedOptions
 from eventlog.local import rendezvous
 from eventlog.local.client import launch
 from eventlog.local.client.handle import LocalHandle
-from tests.commands import COMMAND, ENVIRONMENT, out, run, run_bytes
+from tests.commands import out, run, run_bytes
 from tests.test_locks import HANGS_S, end, first_line, serve
+from tests.users import User
 
 EVENTS = [b"x" * 500] * 100
 
@@ -378,17 +378,8 @@ def test_ls_shows_served_logs_to_a_user_who_may_not_open_them() -> None:
     path = os.path.join(place, "log")
     with blocking.open(path) as log:
         log.append(1)
-        done = subprocess.run(
-            [*COMMAND, "ls", place, "--json"],
-            env=ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1"},
-            cwd="/",
-            capture_output=True,
-            check=True,
-            timeout=HANGS_S,
-            user=65534,
-        )
+        row = json.loads(User(65534).out("ls", place, "--json"))
     end_writer(path)
     shutil.rmtree(place)
-    row = json.loads(done.stdout)
     assert (row["path"], row["is_served"], row["last_seq_no"]) == (path, True, None)
     assert row["problem"] == "you may not open it: it belongs to the user root (id 0)"

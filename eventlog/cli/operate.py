@@ -28,6 +28,7 @@ from eventlog.local import rendezvous
 from eventlog.local.client.launch import prepare, start_writer
 from eventlog.local.storage.control import ControlPage, check_is_log, is_log
 from eventlog.local.storage.owner import check_owner
+from eventlog.local.storage.sharing import described_group, gid_of, share, shared_with
 from eventlog.local.writer.succession import end_writer, is_of_clients
 from eventlog.terminal.printing import complain, counted, fail_with, say
 from eventlog.terminal.show import to_json
@@ -88,6 +89,10 @@ def create(  # noqa: PLR0917 - typer calls it by name; these are options of a co
     max_event_bytes: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The largest event; it stays so.")
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Share it with that group of users; see `serve`."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say its options as JSON.")] = False,
 ) -> None:
     """Make a log with these options; one that is there already is an error.
@@ -102,7 +107,10 @@ def create(  # noqa: PLR0917 - typer calls it by name; these are options of a co
         segment_bytes=None if segment_bytes is None else bytes_of(segment_bytes),
         max_event_bytes=None if max_event_bytes is None else bytes_of(max_event_bytes),
     )
+    gid = None if group is None else gid_of(group)
     if not is_directory(check_usable(log)):
+        if group is not None:
+            raise InvalidArgument(f"--group is about the files of a log, and {log} has none")
         _create_on_engine(log, asked, as_json=as_json)
         return
     if is_log(log):
@@ -111,6 +119,8 @@ def create(  # noqa: PLR0917 - typer calls it by name; these are options of a co
         )
     directory = check_directory(log, "create")
     prepare(directory, asked)
+    if gid is not None:
+        share(directory, gid)
     control = ControlPage(directory)
     options = control.options
     control.close()
@@ -195,6 +205,11 @@ def restart(log: LogFiles) -> None:
     """
     directory = check_directory(log, "restart")
     check_is_log(directory)
+    if (gid := shared_with(directory)) is not None:
+        raise InvalidArgument(
+            f"the log {log} is shared with {described_group(gid)}, so it is `eventlog serve` alone"
+            " that serves it: restart that, or use `eventlog stop` if a supervisor starts it again"
+        )
     before, now = _restarted(directory)
     if before is None:
         say(f"started a writer of {log}, process {now}")

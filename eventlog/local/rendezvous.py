@@ -34,7 +34,8 @@ from eventlog.api import forks
 from eventlog.config import PIPE_BUFFER_BYTES
 from eventlog.errors import LogInUse, PermissionDenied, UnsupportedFileSystem
 from eventlog.local.storage.files import os_errors
-from eventlog.local.storage.owner import check_owner, described_user
+from eventlog.local.storage.owner import check_owner, described_user, is_owner, owner_of
+from eventlog.local.storage.sharing import SOCKET_MODE, shared_with
 from eventlog.system import above_standard, hold_standard_descriptors
 
 LOCK_NAME: Final = "writer.lock"
@@ -164,7 +165,7 @@ def listen(directory: str) -> socket.socket:
     try:
         with os_errors(directory, "making the writer's socket"), _reachable(directory) as path:
             listener.bind(path)
-            os.chmod(path, 0o600)
+            os.chmod(path, 0o600 if shared_with(directory) is None else SOCKET_MODE)
             listener.listen(BACKLOG)
     except BaseException:
         listener.close()
@@ -175,17 +176,25 @@ def listen(directory: str) -> socket.socket:
 def check_peer(pipe: socket.socket, directory: str) -> None:
     """Pass if the process at the other end belongs to this user, or to root.
 
+    The owner of a shared log hears whoever the socket's mode lets in, and they speak with him.
+
     Raises:
         PermissionDenied: it belongs to somebody else.
     """
     _, uid = peer_of(pipe)
-    if uid not in (os.geteuid(), 0):
+    if uid not in (os.geteuid(), 0) and not _is_shared_by(uid, directory):
         check_owner(directory)
         raise PermissionDenied(
             f"the process at the other end of a pipe of the log {directory} belongs to"
             f" {described_user(uid)}",
             path=directory,
         )
+
+
+def _is_shared_by(uid: int, directory: str) -> bool:
+    return shared_with(directory) is not None and (
+        is_owner(directory) or uid == owner_of(directory)
+    )
 
 
 def peer_of(pipe: socket.socket) -> tuple[int, int]:

@@ -207,7 +207,7 @@ def upcoming(
 def _ack_refused(feed: Feed, requests: Requests[Any]) -> Call[None]:
     """Move the consumer to the end, past what its filter left out."""
     ask = feed.ack_of_refused()
-    if ask is not None and requests.handle.can_write:
+    if ask is not None and requests.handle.can_ask:
         yield ask
 
 

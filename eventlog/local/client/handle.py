@@ -27,6 +27,7 @@ from eventlog.local.client.room import RoomNotice, notice_of
 from eventlog.local.client.staging import StagingRing
 from eventlog.local.storage.owner import is_owner
 from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.storage.sharing import is_in_group, shared_with
 from eventlog.system import absolute_path
 
 if TYPE_CHECKING:
@@ -126,22 +127,30 @@ class LocalHandle:
 
     @property
     def can_write(self) -> bool:
-        """Whether this process may start a writer here; else the log can only be read.
+        """Whether this process may start a writer here, or make files; else it can only read them.
 
         Root may not, where the log is another user's: the writer's files would be root's.
         """
         return is_owner(self.path) and os.access(self.path, os.W_OK)
 
     @property
+    def can_ask(self) -> bool:
+        """Whether a writer of the log hears this process; else the log can only be read."""
+        return self.can_write or is_in_group(self.path)
+
+    @property
     def starts_writer(self) -> bool:
-        """Whether this handle starts a writer when none serves the log."""
-        return self.asked.start_writer is not False
+        """Whether this handle starts a writer when none serves the log; none does of a shared one.
+
+        One that a client starts leaves when it is idle, and the others could start none.
+        """
+        return self.asked.start_writer is not False and shared_with(self.path) is None
 
     @property
     def may_ask(self) -> bool:
         """Whether there is, or this handle starts, a writer that answers it."""
         is_there = self.starts_writer or self.reader.control.running_writer is not None
-        return is_there and self.can_write
+        return is_there and self.can_ask
 
     @property
     def snapshot_place(self) -> str | None:
@@ -206,7 +215,7 @@ class LocalHandle:
         self, start: int, stop: int, wanted: EventFilter | None
     ) -> Iterator[list[EventEnvelope]]:
         """See `storage.reader`; who may write here makes the indexes by key that are missing."""
-        makes_index = wanted is not None and self.can_write
+        makes_index = wanted is not None and self.starts_writer and self.can_write
         return read_range(self.reader, start, stop, wanted, makes_index=makes_index)
 
     def number_to_sync(self, seq_no: int | None) -> int | None:

@@ -26,7 +26,8 @@ from eventlog.local import rendezvous
 from eventlog.local.client.adoption import await_adopted
 from eventlog.local.client.conversations import Channel
 from eventlog.local.storage.control import is_log
-from eventlog.local.storage.owner import check_owner
+from eventlog.local.storage.owner import check_owner, described_user, owner_of
+from eventlog.local.storage.sharing import described_group, shared_with
 from eventlog.local.storage.start import make_directory, make_log
 from eventlog.spawn import CannotStart
 from eventlog.system import hold_standard_descriptors
@@ -81,13 +82,22 @@ def _find_running(channel: Channel) -> socket.socket:
         if not is_log(directory):
             raise _deleted(directory)
         if time.monotonic() >= end_s:
-            raise WriterUnavailable(
-                f"no writer serves the log {directory}, and this handle starts none"
-                f" (start_writer=False); run: eventlog serve {shlex.quote(directory)}",
-                path=directory,
-            )
+            raise _nobody_serves(directory)
         time.sleep(LOOK_AGAIN_S)  # whoever starts it does not know who waits
     return pipe
+
+
+def _nobody_serves(directory: str) -> WriterUnavailable:
+    gid = shared_with(directory)
+    why = "this handle starts none (start_writer=False)"
+    if gid is not None:
+        owner = described_user(owner_of(directory))
+        why = f"it is shared with {described_group(gid)}, so that only its owner, {owner}, runs one"
+    return WriterUnavailable(
+        f"no writer serves the log {directory}, and {why}; run: eventlog serve"
+        f" {shlex.quote(directory)}",
+        path=directory,
+    )
 
 
 def find_or_start(directory: str) -> socket.socket:

@@ -34,5 +34,6 @@
 `batch_reader`     its batches, one after the other
 `identity`         who a process is
 `owner`            whose a log is
+`sharing`          with which group of users it is shared
 =================  ========================================================================
 """

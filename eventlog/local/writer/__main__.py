@@ -29,6 +29,7 @@ from eventlog.local import rendezvous
 from eventlog.local.storage.files import FILES, os_errors
 from eventlog.local.storage.owner import check_owner
 from eventlog.local.storage.recovery import Damage
+from eventlog.local.storage.sharing import files_of
 from eventlog.local.storage.start import open_log
 from eventlog.local.writer.succession import become_writer
 from eventlog.system import absolute_path, hold_standard_descriptors
@@ -150,7 +151,7 @@ def _run(
 
     from eventlog.local.writer.server import Server
 
-    log = open_log(directory)
+    log = open_log(directory, files_of(directory))
     logger.info("writer of %s, epoch %d", directory, log.control.epoch)
     for damage in log.damages:
         logger.warning("%s", describe(damage, log.last_seq_no))
