@@ -30,7 +30,8 @@ from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.outbox import Outbox
 from eventlog.local.storage.reader import LogReader
-from eventlog.local.wire.messages import Ack, Park, Seek
+from eventlog.local.wire.messages import Ack, AckState, Park, Seek
+from tests.simulation.history import state_at
 from tests.simulation.line import Line, OpenLink
 from tests.simulation.writer import Action, Link
 
@@ -283,8 +284,8 @@ class Subscriber(Client):
         return feed
 
     def _note_position(self) -> None:
-        at = self.handle.reader.position_of(self.name)
-        self.note("position", consumer=self.name, at=at)
+        at, state = self.handle.reader.position_and_state(self.name)
+        self.note("position", consumer=self.name, at=at, state=state)
 
     def own_actions(self) -> list[Action]:
         found: list[Action] = []
@@ -337,9 +338,14 @@ class Subscriber(Client):
 
     def _move(self, kind: Any, to: int) -> None:
         op = next(self.ways.serial)
+        fields: tuple[Any, ...] = (self.name, to)
+        if kind is Ack and op % 2 == 0:
+            kind, fields = AckState, (self.name, to, state_at(to))
         self.note(kind.__name__.lower(), op=op, consumer=self.name, to=to)
 
-        def on_end(_result: Any, error: EventLogError | None) -> None:
+        def on_end(result: Any, error: EventLogError | None) -> None:
+            if result is None and error is None:  # two writers died before they answered
+                error = WriterUnavailable("nobody knows whether it moved")
             if error is None:
                 self.note("moved", op=op)
             else:
@@ -347,7 +353,7 @@ class Subscriber(Client):
                 kind_of_error = type(error).__name__
                 self.note("not_moved", op=op, error=kind_of_error, to=to, last=last)
 
-        self._requests.begin(self._requests.channel.request(kind, self.name, to), on_end)
+        self._requests.begin(self._requests.channel.request(kind, *fields), on_end)
 
     def _begin_again(self) -> None:
         if not self._parking.is_idle:

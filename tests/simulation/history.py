@@ -49,3 +49,8 @@ class Checker:
     def blame(self, kind: str, text: str) -> None:
         """Note a violation at this entry."""
         self.violations.append(Violation(kind, text, self._step))
+
+
+def state_at(seq_no: int) -> bytes:
+    """What a consumer has made of all events up to there."""
+    return b"state of %d" % seq_no

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.simulation.checker import violations_of
-from tests.simulation.history import Entry
+from tests.simulation.history import Entry, state_at
 
 Told = tuple[str, str, dict[str, Any]]
 
@@ -114,8 +114,8 @@ def not_moved(op: int, to: int, last: int, error: str = "SequenceOutOfRange") ->
     return "s", "not_moved", {"op": op, "error": error, "to": to, "last": last}
 
 
-def at(position: int) -> Told:
-    return "s", "position", {"consumer": "c", "at": position}
+def at(position: int, state: bytes | None = None) -> Told:
+    return "s", "position", {"consumer": "c", "at": position, "state": state}
 
 
 POSITIONS: dict[str, tuple[list[Told], list[str]]] = {
@@ -141,6 +141,23 @@ POSITIONS: dict[str, tuple[list[Told], list[str]]] = {
         ["refused position"],
     ),
     "one that is not there": ([move("ack", 1, 4), not_moved(1, 4, 3), at(0)], []),
+    "a state comes with its position": (
+        [move("ackstate", 1, 3), moved(1), at(3, state_at(3)), move("ack", 2, 3), moved(2)],
+        [],
+    ),
+    "it is lost": ([move("ackstate", 1, 3), moved(1), at(3)], ["position"]),
+    "it is of another position": (
+        [move("ackstate", 1, 3), moved(1), at(3, state_at(2))],
+        ["position"],
+    ),
+    "it stays when the consumer moves on": (
+        [move("ackstate", 1, 3), moved(1), move("ack", 2, 4), moved(2), at(4, state_at(4))],
+        ["position"],
+    ),
+    "it comes late for the same position": (
+        [move("ack", 1, 3), moved(1), move("ackstate", 2, 3), at(3), at(3, state_at(3))],
+        [],
+    ),
     "and it moves all the same": (
         [move("ack", 1, 4), not_moved(1, 4, 3), at(0), at(4)],
         ["position"],

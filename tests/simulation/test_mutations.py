@@ -23,6 +23,7 @@ from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.batch_reader import BatchReader
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.members import STARTED, MemberPage
+from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.writer.service import Service
@@ -98,12 +99,27 @@ def skip_an_event(patch: pytest.MonkeyPatch) -> None:
 
 
 def move_back_by_ack(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(WritableLog, "ack", lambda self, name, to: self.seek(name, to))
+    patch.setattr(WritableLog, "ack", lambda self, name, to, _state=None: self.seek(name, to))
 
 
 def read_a_position_ahead(patch: pytest.MonkeyPatch) -> None:
-    real = LogReader.position_of
-    patch.setattr(LogReader, "position_of", lambda self, name: real(self, name) + 1)
+    real = LogReader.position_and_state
+
+    def ahead(reader: LogReader, name: str) -> tuple[int, bytes | None]:
+        position, state = real(reader, name)
+        return position + 1, state
+
+    patch.setattr(LogReader, "position_and_state", ahead)
+
+
+def keep_the_state_of_before(patch: pytest.MonkeyPatch) -> None:
+    real = OffsetTable.set
+
+    def kept(table: OffsetTable, name: str, to: int, now: int, state: bytes | None = None) -> None:
+        known = table.find(name)
+        real(table, name, to, now, state or (known.state if known else None))
+
+    patch.setattr(OffsetTable, "set", kept)
 
 
 def hold_whatever_is_said(patch: pytest.MonkeyPatch) -> None:
@@ -192,6 +208,7 @@ BREAKS: list[tuple[Break, str]] = [
     (skip_an_event, "skipped read"),
     (move_back_by_ack, "position"),
     (read_a_position_ahead, "position"),
+    (keep_the_state_of_before, "position"),
     (keep_leases_of_the_dead, "no rest"),
     (lease_what_is_leased, "two members"),
     (forget_acks_of_results, "own result"),

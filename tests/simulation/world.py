@@ -391,8 +391,8 @@ class World:
     def _check_readers(self, log: LogReader) -> None:
         for client in self.clients:
             if isinstance(client, Subscriber):
-                at = log.position_of(client.name)
-                self.note(client.name, "position", consumer=client.name, at=at)
+                at, state = log.position_and_state(client.name)
+                self.note(client.name, "position", consumer=client.name, at=at, state=state)
                 if client.next_seq_no <= log.last_seq_no:
                     text = f"{client.name} sleeps before {client.next_seq_no} of {log.last_seq_no}"
                     self._blame("lost wake-up", text)
