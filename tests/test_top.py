@@ -394,3 +394,17 @@ async def test_the_screen_sorts_filters_pauses_and_helps(log: blocking.EventLog)
         await screen.press("question_mark")
         await screen.shows("leave", "caught up in")
         await screen.press("escape", "q")
+
+
+def test_looking_at_a_log_starts_no_writer(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    with blocking.open(path) as log:
+        log.append_many(range(10))
+        log.ack("billing", 4)
+        poison(log, 1)
+    out("stop", path)
+    found = json.loads(out("top", path, "--once", "--json", "--interval", "0.1"))
+    assert "writer" not in found
+    assert [(one["name"], one["lag"]) for one in found["consumers"]] == [("billing", 6)]
+    assert [(one["name"], one["dead_letters"]) for one in found["groups"]] == [("resize", 1)]
+    assert json.loads(out("status", path, "--json"))["writer_pid"] is None

@@ -9,12 +9,11 @@ from typing import Annotated
 
 import typer
 
-from eventlog import blocking
 from eventlog.cli.address import check_there
 from eventlog.cli.app import EPILOG, app
 from eventlog.errors import NotSupported
 from eventlog.monitor.history import History
-from eventlog.monitor.sample import Sampler
+from eventlog.monitor.sample import Sampler, opened_to_look
 from eventlog.monitor.text import line_of, log_table, reader_table
 from eventlog.monitor.views import LogView, known_fields
 from eventlog.terminal.printing import is_terminal, print_table, say, say_now
@@ -68,7 +67,7 @@ def _watched(logs: list[str]) -> Iterator[list[tuple[Sampler, History]]]:
         watched = []
         for log in logs:
             check_there(log)
-            opened = stack.enter_context(blocking.open(log))
+            opened = stack.enter_context(opened_to_look(log))
             sampler = Sampler(opened)
             stack.callback(sampler.close)
             watched.append((sampler, History()))

@@ -33,11 +33,10 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from eventlog import blocking
 from eventlog.api.statistics import WriterStatistics
 from eventlog.errors import EventLogError, InvalidArgument
 from eventlog.monitor.history import History
-from eventlog.monitor.sample import Sample, Sampler
+from eventlog.monitor.sample import Sample, Sampler, opened_to_look
 from eventlog.monitor.views import ReaderView
 
 NOW: Final = {"uptime_s", "waiting", "parked", "unsynced", "in_flight", "postponed", "connections"}
@@ -57,7 +56,7 @@ class LogCollector(Collector):
         """The metrics of this moment."""
         families = _Families(self._address)
         try:
-            with blocking.open(self._address) as log, closing(Sampler(log)) as sampler:
+            with opened_to_look(self._address) as log, closing(Sampler(log)) as sampler:
                 families.add_sample(sampler.take())
         except EventLogError:
             families.gauge("up", 0)

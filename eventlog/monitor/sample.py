@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from eventlog import blocking
+from eventlog.api.engines import is_directory
 from eventlog.api.group import BlockingGroup, GroupReport, MemberReport
 from eventlog.api.positions import ConsumerState
 from eventlog.api.statistics import WriterStatistics
@@ -53,6 +54,15 @@ class Sample:
     """Of the writer."""
 
 
+def opened_to_look(address: str) -> blocking.EventLog:
+    """The log, open, whose writer nobody starts to look at it.
+
+    Raises:
+        EventLogError: it cannot be opened.
+    """
+    return blocking.open(address, start_writer=not is_directory(address))
+
+
 class Sampler:
     """Takes samples of a log that is open; `close` lets go of its groups."""
 
@@ -80,7 +90,7 @@ class Sampler:
             consumers=consumers,
             waiting_since=self._waiting_since(positions, status),
             groups=None if groups is None else tuple(groups),
-            members=None if groups is None else dict(self._members(groups)),
+            members=None if groups is None else dict(self._members(groups, status)),
             writer=None if statistics is None else statistics.writer,
             process=None if status.writer_pid is None else process_use(status.writer_pid),
         )
@@ -112,7 +122,11 @@ class Sampler:
                 return envelope.stored_at
         return None
 
-    def _members(self, groups: list[GroupReport]) -> Iterator[tuple[str, tuple[MemberReport, ...]]]:
+    def _members(
+        self, groups: list[GroupReport], status: LogStatus
+    ) -> Iterator[tuple[str, tuple[MemberReport, ...]]]:
+        if status.writer_pid is None:  # nobody would answer
+            return
         for report in groups:
             with suppress(EventLogError):  # a group may change, or go, meanwhile
                 group = self._groups.get(report.name) or self._open(report)

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 import anyio
 import anyio.to_thread
 
+import eventlog
 from eventlog import blocking
 from eventlog.api.log import EventLog
 from eventlog.errors import EventLogError
 from eventlog.monitor.history import History
-from eventlog.monitor.sample import Sampler
+from eventlog.monitor.sample import Sampler, opened_to_look
 from eventlog.monitor.views import LogView, known_fields
 
 
 class Shown:
     """One log of the page, in both colours, until the page ends."""
 
-    def __init__(self, calls: blocking.EventLog, log: EventLog) -> None:
-        self.calls = calls
-        """For what is called in threads."""
+    def __init__(self, looks: blocking.EventLog, log: EventLog) -> None:
+        self.looks = looks
+        """For looks in threads; it starts no writer."""
         self.log = log
-        self.sampler = Sampler(calls)
+        """For reading, and for actions."""
+        self.sampler = Sampler(looks)
         self._history = History()
 
     def look(self) -> LogView:
@@ -67,7 +68,7 @@ def _seen(shown: Shown) -> dict[str, object]:
     try:
         fields: dict[str, object] = known_fields(shown.look())
     except EventLogError as error:
-        return {"path": shown.calls.path, "error": str(error)}
+        return {"path": shown.looks.path, "error": str(error)}
     return fields
 
 
@@ -81,10 +82,10 @@ async def board_of(addresses: list[str], interval_s: float) -> AsyncIterator[Boa
     async with AsyncExitStack() as stack:
         shown = []
         for address in addresses:
-            calls = await anyio.to_thread.run_sync(partial(blocking.open, address))
-            stack.callback(calls.close)
-            log = await stack.enter_async_context(calls.for_event_loop())
-            shown.append(Shown(calls, log))
+            looks = await anyio.to_thread.run_sync(opened_to_look, address)
+            stack.callback(looks.close)
+            log = await stack.enter_async_context(eventlog.open(address))
+            shown.append(Shown(looks, log))
             stack.callback(shown[-1].sampler.close)
         board = Board(shown, interval_s)
         async with anyio.create_task_group() as tasks:

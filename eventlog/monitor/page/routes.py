@@ -192,7 +192,7 @@ def _letter(letter: DeadLetter) -> dict[str, Any]:
 
 async def _seek(shown: Shown, asked: dict[str, Any]) -> str:
     consumer, position = asked.get("consumer"), position_of(str(asked.get("position", "")))
-    preview = partial(preview_seek, shown.calls, consumer, position)  # type: ignore[arg-type]  # it checks the name
+    preview = partial(preview_seek, shown.looks, consumer, position)  # type: ignore[arg-type]  # it checks the name
     said = str(await anyio.to_thread.run_sync(preview))
     if asked.get("dry_run") is not True:
         await shown.log.seek(consumer, position)  # type: ignore[arg-type]  # the same

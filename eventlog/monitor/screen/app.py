@@ -252,7 +252,7 @@ class Top(App[None]):
             return
         preview = await self._carried(lambda: preview_seek(watched.log, reader.name, position))
         if preview is not None and await self.push_screen_wait(Confirmed(f"{preview}\n\nSeek?")):
-            await self._carried(lambda: watched.log.seek(reader.name, position))
+            await self._carried(lambda: watched.act(lambda log: log.seek(reader.name, position)))
             self._look()
 
     @work
@@ -275,7 +275,7 @@ class Top(App[None]):
             f" {max(seq_no - reader.position, 0):,} events passed over\n\nAcknowledge?"
         )
         if await self.push_screen_wait(Confirmed(what)):
-            await self._carried(lambda: watched.log.ack(reader.name, seq_no))
+            await self._carried(lambda: watched.act(lambda log: log.ack(reader.name, seq_no)))
             self._look()
 
     async def _carried(self, call: Callable[[], Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from textual import work
 from textual.app import ComposeResult
@@ -12,6 +12,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Static
 
+from eventlog import blocking
 from eventlog.api.group import DeadLetter
 from eventlog.errors import EventLogError
 from eventlog.monitor.screen.dialogs import Confirmed, shown
@@ -93,34 +94,32 @@ class Letters(ModalScreen[None]):
     async def action_retry(self) -> None:
         """Hand the letter's event out again."""
         if (seq_no := self._chosen()) is not None:
-            log, group = self._watched.log, self._group
             question = f"Retry event {seq_no:,}?"
-            await self._asked(question, lambda: log.retry_dead(group, [seq_no]))
+            await self._asked(question, lambda log: log.retry_dead(self._group, [seq_no]))
 
     @work
     async def action_retry_all(self) -> None:
         """Hand the events of all letters out again."""
         if self._letters:
-            log, group, numbers = self._watched.log, self._group, [*map(int, self._letters)]
+            numbers = [*map(int, self._letters)]
             question = f"Retry all {len(numbers):,} events?"
-            await self._asked(question, lambda: log.retry_dead(group, numbers))
+            await self._asked(question, lambda log: log.retry_dead(self._group, numbers))
 
     @work
     async def action_drop(self) -> None:
         """Forget the letter."""
         if (seq_no := self._chosen()) is not None:
-            log, group = self._watched.log, self._group
             question = f"Drop the letter of event {seq_no:,} for good?"
-            await self._asked(question, lambda: log.drop_dead(group, [seq_no]))
+            await self._asked(question, lambda log: log.drop_dead(self._group, [seq_no]))
 
-    async def _asked(self, question: str, call: Callable[[], Any]) -> None:
+    async def _asked(self, question: str, action: Callable[[blocking.EventLog], object]) -> None:
         if await self.app.push_screen_wait(Confirmed(question)):
-            self._carry_out(call)
+            self._carry_out(action)
 
     @work(thread=True)
-    def _carry_out(self, call: Callable[[], Any]) -> None:
+    def _carry_out(self, action: Callable[[blocking.EventLog], object]) -> None:
         try:
-            call()
+            self._watched.act(action)
         except EventLogError as error:
             self.app.call_from_thread(self.notify, str(error), severity="error", markup=False)
         self._read()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from eventlog import blocking
 from eventlog.errors import EventLogError
 from eventlog.monitor.history import History
-from eventlog.monitor.sample import Sampler
+from eventlog.monitor.sample import Sampler, opened_to_look
 from eventlog.monitor.views import LogView
 
 
@@ -21,7 +22,7 @@ class Watched:
             EventLogError: it cannot be.
         """
         self.address = address
-        self.log = blocking.open(address)
+        self.log = opened_to_look(address)
         self.view: LogView | None = None
         """What was seen last."""
         self.error: EventLogError | None = None
@@ -35,6 +36,15 @@ class Watched:
             self.view, self.error = self._history.add(self._sampler.take()), None
         except EventLogError as error:
             self.error = error
+
+    def act(self, action: Callable[[blocking.EventLog], object]) -> None:
+        """Do something to the log, whose writer is started if need be.
+
+        Raises:
+            EventLogError: it was refused.
+        """
+        with blocking.open(self.address) as log:
+            action(log)
 
     def close(self) -> None:
         """Let go of the log; a look that still goes on ends with an error of it."""
