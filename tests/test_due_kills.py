@@ -87,7 +87,8 @@ def test_due_times_are_met_over_a_kill_of_the_writer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_hundred_thousand_due_times_are_met_over_ten_kills_of_the_writer(tmp_path: Path) -> None:
-    met = met_over_kills(tmp_path / "log", 100_000, 10, window_s=150.0, lead_s=10.0)
+    met = met_over_kills(tmp_path / "log", 100_000, 10, window_s=300.0, lead_s=10.0)
     late_s = check(met, 100_000)
     assert late_s < LATE_S_MAX, f"the median is {late_s * 1000:.1f} ms late"
