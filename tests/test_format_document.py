@@ -174,10 +174,12 @@ def test_another_language_reads_every_kind_of_event_and_position(node: str, tmp_
     log.append(batch_of_many(300))
     log.ack("reader", 17)
     log.seek("читатель", 3)
+    for position in (5, 9):
+        log.ack("with a state", position, b"state")
     log.close()
     found, end = read_by(node, tmp_path / "log")
     assert found == exported(tmp_path / "log")
-    assert end["positions"] == {"reader": 17, "читатель": 3}
+    assert end["positions"] == {"reader": 17, "читатель": 3, "with a state": 9}
     part, _ = read_by(node, tmp_path / "log", 30, 50)
     assert part == found[29:50]
 

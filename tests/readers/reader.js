@@ -6,13 +6,10 @@
 // that it finds at its start; a last line has the positions of the consumers. It exits with 3 if
 // stored bytes are damaged or of a format that it does not know.
 "use strict";
-const fs = require("fs");
-const path = require("path");
-
+const fs = require("fs"), path = require("path");
 const FLAG_KEYED = 1, FLAG_CAUSED = 2, FLAG_DUE = 4, KNOWN = 7;
 
 class Damaged extends Error {}
-
 function check(condition, what) { if (!condition) throw new Damaged(what); }
 
 // --- checksums ---------------------------------------------------------------------------------
@@ -25,7 +22,6 @@ function tableOf(polynomial) {
 }
 
 const CRC32C = tableOf(0x82f63b78), CRC32 = tableOf(0xedb88320);
-
 function crc(table, bytes) {
   let sum = 0xffffffff;
   for (const byte of bytes) sum = (sum >>> 8) ^ table[(sum ^ byte) & 0xff];
@@ -36,8 +32,7 @@ function crc(table, bytes) {
 
 function readAt(descriptor, offset, size) {
   const bytes = Buffer.alloc(size);
-  const got = fs.readSync(descriptor, bytes, 0, size, offset);
-  return bytes.subarray(0, got);
+  return bytes.subarray(0, fs.readSync(descriptor, bytes, 0, size, offset));
 }
 
 function controlPage(directory) {
@@ -117,20 +112,13 @@ class Unpacker {
 
   take(size) {
     check(this.at + size <= this.bytes.length, "MessagePack that ends too soon");
-    this.at += size;
-    return this.bytes.subarray(this.at - size, this.at);
+    return this.bytes.subarray(this.at, (this.at += size));
   }
-
   size(width) { return this.take(width).readUIntBE(0, width); }
-
   array(count) { return Array.from({ length: count }, () => this.value()); }
-
   map(count) { return new Map(Array.from({ length: count }, () => [this.value(), this.value()])); }
-
   text(size) { return this.take(size).toString("utf8"); }
-
   extension(size) { return new Extension(this.take(1).readInt8(0), this.take(size)); }
-
   value() {
     const tag = this.size(1);
     if (tag < 0x80) return BigInt(tag);
@@ -218,9 +206,7 @@ function causesOf([sources, rows, which, numbers]) {
 function uuid(bytes) {
   return bytes.toString("hex").replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
 }
-
 function time(ns) { return moment(ns / 1000000000n, ns % 1000000000n, 9); }
-
 function moment(seconds, fraction, digits) {
   const whole = new Date(Number(seconds) * 1000).toISOString().slice(0, 19);
   return fraction ? `${whole}.${fraction.toString().padStart(digits, "0")}Z` : `${whole}Z`;
@@ -267,12 +253,25 @@ function timestamp(data) {
 // --- consumers ---------------------------------------------------------------------------------
 
 function positions(directory) {
-  const table = fs.readFileSync(path.join(directory, "offsets")), found = {};
-  check(table.toString("latin1", 0, 8) === "EVLOGOFF", "no offset table");
+  const table = fs.readFileSync(path.join(directory, "offsets")), found = {}, stated = states(directory);
+  check(table.toString("latin1", 0, 8) === "EVLOGOFF" && table.readUInt16LE(8) <= 2, "no offset table");
   for (let at = 64, size = table.readUInt32LE(12); at + size <= table.length; at += size) {
-    const name = table.subarray(at + 64, at + 64 + table.readUInt32LE(at + 24));
-    const isUsed = table.readBigUInt64LE(at) === 1n && crc(CRC32C, name) === table.readUInt32LE(at + 28);
-    if (isUsed) found[name.toString("utf8")] = table.readBigUInt64LE(at + 8);
+    const bytes = table.subarray(at + 64, at + 64 + table.readUInt32LE(at + 24)), name = bytes.toString("utf8");
+    if (table.readBigUInt64LE(at) !== 1n || crc(CRC32C, bytes) !== table.readUInt32LE(at + 28)) continue;
+    const isKept = table.readBigUInt64LE(at + 32) === 1n && stated.has(name);
+    found[name] = isKept ? stated.get(name) : table.readBigUInt64LE(at + 8);
+  }
+  return found;
+}
+
+function states(directory) {
+  const file = path.join(directory, "states"), found = new Map();
+  const journal = fs.existsSync(file) ? fs.readFileSync(file) : Buffer.alloc(0);
+  check(!journal.length || journal.toString("latin1", 0, 8) === "EVLOGJNL", "no journal");
+  for (let at = 16; at + 8 <= journal.length; at += 8 + journal.readUInt32LE(at)) {
+    const size = journal.readUInt32LE(at), record = journal.subarray(at + 8, at + 8 + size);
+    if (!size || record.length < size || crc(CRC32C, record) !== journal.readUInt32LE(at + 4)) break;
+    found.set(...new Unpacker(record).value().slice(0, 2)); // name and position
   }
   return found;
 }
