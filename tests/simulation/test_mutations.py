@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from eventlog.api.positions import SEQ_NO_MAX
 from eventlog.errors import LogFull
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client import lease
@@ -19,6 +20,7 @@ from eventlog.local.groups.coordinator import Coordinator
 from eventlog.local.groups.leasing import Leasing
 from eventlog.local.groups.letters import DeadLetters
 from eventlog.local.groups.order import _Line
+from eventlog.local.groups.postponed import Postponed
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.batch_reader import BatchReader
 from eventlog.local.storage.log import WritableLog
@@ -48,6 +50,11 @@ def forget_producers_at_a_start(patch: pytest.MonkeyPatch) -> None:
         self._producers = ProducerTable()
 
     patch.setattr(WritableLog, "__init__", init)
+
+
+def forget_due_times_at_a_start(patch: pytest.MonkeyPatch) -> None:
+    real = Postponed.begin_after
+    patch.setattr(Postponed, "begin_after", lambda self, _: real(self, SEQ_NO_MAX))
 
 
 def send_in_any_order(patch: pytest.MonkeyPatch) -> None:
@@ -216,6 +223,7 @@ BREAKS: list[tuple[Break, str]] = [
     (reject_without_a_letter, "dead letter"),
     (keep_what_handlers_have, "changed event"),
     (stay_in_a_deleted_log, "another log"),
+    (forget_due_times_at_a_start, "early"),
 ]
 RARE: list[tuple[Break, str]] = [
     (hold_whatever_is_said, "superseded delivery"),
