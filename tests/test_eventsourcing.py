@@ -284,6 +284,16 @@ def test_a_subscription_that_waits_is_ended_by_another_thread(place: Path) -> No
         assert seen == [1]
 
 
+def test_an_application_may_live_in_memory_and_under_a_path_with_a_slash(place: Path) -> None:
+    for path in ("memory:", f"{place}/dogs/"):
+        with Dogs({"PERSISTENCE_MODULE": "eventlog.eventsourcing", "EVENTLOG_PATH": path}) as app:
+            dog_id = app.register("Fido")
+            app.take_snapshot(dog_id)
+            app.teach(dog_id, "sit")
+            assert app.tricks(dog_id) == ["sit"]
+    assert sorted(path.name for path in place.iterdir()) == ["dogs", "dogs-snapshots"]
+
+
 def test_without_a_path_the_factory_says_what_is_missing() -> None:
     factory = LogFactory({"PERSISTENCE_MODULE": "eventlog.eventsourcing"})
     with pytest.raises(InfrastructureFactoryError, match="EVENTLOG_PATH is not set"):

@@ -16,11 +16,12 @@ from eventlog.config import STATE_BYTES_MAX
 from eventlog.errors import CorruptLog, LogFull
 from eventlog.local.storage import states as states_file
 from eventlog.local.storage.journal import STATES_NAME, framed, journal_header
-from eventlog.local.storage.offset_format import HEADER, STATES_VERSION, Offset
+from eventlog.local.storage.offset_format import HEADER, SLOT, STATES_VERSION, Offset
 from eventlog.local.storage.offsets import OffsetTable, open_or_make
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.states import REWRITE_BYTES
 from eventlog.testing import FailingFiles, batch_of, open_storage
+from eventlog.tools.repair import repair_log
 from eventlog.tools.survey import survey
 
 
@@ -207,6 +208,31 @@ def test_a_file_of_states_that_is_another_one_is_said_to_be_damaged(log: str) ->
     path.write_bytes(journal_header() + framed(["c", "five", 3, None]))
     with pytest.raises(CorruptLog, match="'states'"):
         open_storage(log)
+
+
+def test_a_repaired_table_leaves_the_states_of_others_as_they_are(log: str) -> None:
+    opened = open_storage(log)
+    opened.ack("other", 4)
+    opened.close()
+    path = Path(log, "offsets")
+    content = bytearray(path.read_bytes())
+    content[HEADER.size + SLOT.size + SLOT.offset("name")] ^= 1  # the second one's
+    content[0] ^= 1
+    path.write_bytes(content)
+    report = repair_log(log)
+    assert "made the offset table again, with 1 consumer(s)" in report.done
+    assert version_of(log) == STATES_VERSION
+    assert found_in(log) == ([(8, b"eight")], [])
+
+
+def test_a_repair_says_which_states_are_lost(log: str) -> None:
+    path = Path(log, STATES_NAME)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # in the last record; the next one is whole
+    path.write_bytes(bytes(content) + framed(["c", 9, 1, b"nine"]))
+    report = repair_log(log)
+    assert [text for text in report.lost if "states of consumers" in text]
+    assert found_in(log)[0] == [(5, b"five")]
 
 
 def test_a_consumer_goes_back_with_a_state_from_before_the_events_that_are_lost(

@@ -52,6 +52,8 @@ __all__ = [
     "LogTrackingRecorder",
 ]
 
+MEMORY: Final = "memory:"
+
 
 class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
     """Makes recorders whose logs are open until `close`."""
@@ -68,9 +70,11 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
         path = self.env.get(self.PATH)
         if not path:
             raise InfrastructureFactoryError(f"{self.PATH} is not set; give the path of a log")
+        if path != MEMORY:  # else each log that is opened is another one
+            path = path.rstrip("/") + ending
         with self._opening, translated():
             if ending not in self._logs:
-                self._logs[ending] = blocking.open(path + ending)
+                self._logs[ending] = blocking.open(path)
             return self._logs[ending]
 
     def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:

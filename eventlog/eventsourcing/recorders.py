@@ -116,7 +116,10 @@ class LogRecorder:
             return self.log.append_many(events, keys=keys, expect=expect)
         except WrongExpectation as error:
             if error.key is not None:
-                self._look_up(error.key).seq_no = error.last_seq_no or 0
+                before = self._known_of(error.key).seq_no
+                known = self._look_up(error.key)
+                if known.seq_no == before:  # nothing is new: retention has deleted the last one
+                    known.seq_no = error.last_seq_no or 0
             raise
 
     def _check_tracking(self, tracking: Tracking) -> None:
