@@ -29,7 +29,7 @@ import msgspec
 
 from eventlog.api.stream_options import StreamOptions
 from eventlog.checksum import crc32c
-from eventlog.event.envelope import EventEnvelope
+from eventlog.event.envelope import PACKED_DELETION, EventEnvelope
 from eventlog.event.record_batch import Decode, decode_some, mismatch
 
 MAGIC: Final = b"EVLOGTAB"
@@ -160,18 +160,22 @@ class LatestByKey(Mapping[str, Any]):
     def _apply(self, events: Iterable[EventEnvelope]) -> list[str]:
         """Take events in, in their order; the keys whose latest event is another one now."""
         keys: dict[str, None] = {}
+        rows, seen, last = self._rows, self._seq_no, None
         for envelope in events:
             key, seq_no = envelope.key, envelope.seq_no or 0
             if key is None:
                 continue
             keys[key] = None
-            if seq_no <= self._seq_no:
+            if seq_no <= seen:
                 continue  # `caught_up` was there before
-            self._rows.pop(key, None)  # the order is that of the numbers
-            if not envelope.is_deletion:
-                self._rows[key] = Row(seq_no, bytes(envelope.event))
-            self._seq_no = self._last_keyed = seq_no
-            self._last_id = envelope.id_bytes
+            packed = bytes(envelope.event)
+            rows.pop(key, None)  # the order is that of the numbers
+            if packed != PACKED_DELETION:
+                rows[key] = Row(seq_no, packed)
+            last = envelope
+        if last is not None:
+            self._seq_no = self._last_keyed = last.seq_no or 0
+            self._last_id = last.id_bytes
         return [*keys]
 
     def _pass_to(self, seq_no: int) -> None:
