@@ -109,6 +109,24 @@ def test_todays_code_writes_the_same_bytes(tmp_path: Path, maker: dict[str, Any]
     assert names == {path.relative_to(V1) for path in V1.rglob("*")}
 
 
+def test_a_golden_log_has_its_states(tmp_path: Path) -> None:
+    wanted = [
+        ("moved on", 8, None),
+        ("plain", 9, None),
+        ("reader", 7, bytes(range(256))),
+        ("читатель", 4, "состояние".encode()),
+    ]
+    log = LogReader(str(V1 / "states"))
+    assert [(one.name, one.last_acked, one.state) for one in log.consumers()] == wanted
+    log.close()
+    shutil.copytree(V1 / "states", tmp_path / "log")
+    continued = open_storage(str(tmp_path / "log"))
+    continued.ack("reader", 8, b"eight")
+    found = [(one.name, one.position, one.state) for one in continued.offsets.all()]
+    assert found == [*wanted[:2], ("reader", 8, b"eight"), wanted[3]]
+    continued.close()
+
+
 def test_a_golden_log_has_its_causes(maker: dict[str, Any]) -> None:
     found = envelopes_in(V1 / "causes")
     resize = [Cause(UUID(int=1), 7, "resize")] * 2

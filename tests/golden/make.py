@@ -1,8 +1,8 @@
 """Write the golden logs of today's format: python tests/golden/make.py DIRECTORY
 
-The logs under `v1` were written once, by the first release that had what is in them (`causes` and
-`due` came later than the others), and are never written again: whatever the code becomes, it has
-to read them. A later format gets a directory of its own.
+The logs under `v1` were written once, by the first release that had what is in them (`causes`,
+`due` and `states` came later than the others), and are never written again: whatever the code
+becomes, it has to read them. A later format gets a directory of its own.
 
 Everything that differs from run to run (clock, random numbers, process, boot) is fixed, so that a
 test can hold what the code writes today against the files, byte for byte.
@@ -124,6 +124,18 @@ def fill_due(log: WritableLog) -> None:
     log.append(batch(("after",)))
 
 
+def fill_states(log: WritableLog) -> None:
+    """Consumers with a state, with one no more, with none, and one that had a position before."""
+    log.append(batch(*((n,) for n in range(1, 11))))
+    log.ack("читатель", 4, "состояние".encode())
+    log.ack("reader", 3)
+    log.ack("reader", 5, b"five")
+    log.ack("reader", 7, bytes(range(256)))
+    log.ack("moved on", 6, b"")
+    log.ack("moved on", 8)
+    log.ack("plain", 9)
+
+
 def make(directory: Path) -> None:
     """The logs: ended in order, killed in the middle of a batch, with what came later, a group."""
     with fixed_world():
@@ -150,6 +162,13 @@ def make(directory: Path) -> None:
             str(directory / "causes"), segment_bytes=4096, clock=TickingClock(START_NS)
         )
         fill_causes(log)
+        log.close()
+
+    with fixed_world():
+        log = open_storage(
+            str(directory / "states"), segment_bytes=4096, clock=TickingClock(START_NS)
+        )
+        fill_states(log)
         log.close()
 
     with fixed_world():
