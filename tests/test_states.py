@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.config import STATE_BYTES_MAX
-from eventlog.errors import CorruptLog, LogFull
+from eventlog.errors import CorruptLog, EventLogError, LogFull
 from eventlog.local.storage import states as states_file
 from eventlog.local.storage.journal import STATES_NAME, framed, journal_header
 from eventlog.local.storage.offset_format import HEADER, SLOT, STATES_VERSION, Offset
@@ -23,6 +26,8 @@ from eventlog.local.storage.states import REWRITE_BYTES
 from eventlog.testing import FailingFiles, batch_of, open_storage
 from eventlog.tools.repair import repair_log
 from eventlog.tools.survey import survey
+from tests.fuzz.targets import seal_journal
+from tests.test_golden import V1
 
 
 @pytest.fixture
@@ -208,6 +213,30 @@ def test_a_file_of_states_that_is_another_one_is_said_to_be_damaged(log: str) ->
     path.write_bytes(journal_header() + framed(["c", "five", 3, None]))
     with pytest.raises(CorruptLog, match="'states'"):
         open_storage(log)
+
+
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["as it is", "with right checksums"])
+def test_any_bytes_are_states_or_an_error_of_ours(tmp_path: Path, is_sealed: bool) -> None:
+    rng = random.Random(1)
+    golden = (V1 / "states" / STATES_NAME).read_bytes()
+    path = tmp_path / "log"
+    for _ in range(60):
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(V1 / "states", path)
+        content = bytearray(golden)
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(len(content))
+            content[place : place + rng.choice([0, 1, 8])] = rng.randbytes(rng.choice([0, 1, 9]))
+        if is_sealed:
+            seal_journal(content)
+        (path / STATES_NAME).write_bytes(content)
+        with suppress(EventLogError), closing(LogReader(str(path))) as reader:
+            reader.consumers()
+            survey(reader)
+        with suppress(EventLogError):
+            open_storage(str(path)).close()
+        with suppress(EventLogError):
+            repair_log(str(path))
 
 
 def test_a_repaired_table_leaves_the_states_of_others_as_they_are(log: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 from typing import Final
 
+from eventlog.api.positions import check_name, check_seq_no, check_state
 from eventlog.config import MIB
 from eventlog.errors import EventLogError
 from eventlog.local.storage.files import FILES, Files
@@ -35,10 +36,11 @@ REWRITE_BYTES: Final = 1 * MIB
 def offset_of(record: Record) -> Offset:
     """What a record says; `ValueError` or `TypeError` if it is none."""
     name, position, last_seen_ns, state = record
-    is_good = isinstance(name, str) and isinstance(position, int) and isinstance(last_seen_ns, int)
-    if not is_good or not (state is None or isinstance(state, bytes)):
-        raise ValueError(f"{record!r:.80} is no consumer")
-    return Offset(name, position, last_seen_ns, state)
+    try:
+        check_state(state, check_name(name))
+        return Offset(name, check_seq_no(position), check_seq_no(last_seen_ns), state)
+    except EventLogError as error:
+        raise ValueError(str(error)) from error
 
 
 def read_offsets(directory: str, files: Files = FILES) -> list[Offset]:
