@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from eventlog.api.table_rows import (
     options_of_reading,
     snapshot_in,
 )
+from eventlog.checksum import crc32c
 from eventlog.event.record_batch import decode_any
 from eventlog.memory.model import MemoryLog
 
@@ -41,6 +43,16 @@ def test_a_snapshot_that_is_damaged_anywhere_is_no_snapshot(data: st.DataObject)
     else:
         del content[data.draw(st.integers(0, len(content) - 1)) :]
     with pytest.raises(ValueError):  # noqa: PT011 - whatever it says
+        snapshot_in(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "rows", [b"", b"\xc1", b"\x91\x01", msgspec.msgpack.encode([("a", "b", b"c")])]
+)
+def test_rows_that_are_none_are_no_snapshot_although_their_checksum_is_right(rows: bytes) -> None:
+    content = bytearray(SNAPSHOT.to_bytes()[:56] + rows)
+    content[12:16] = crc32c(content[16:]).to_bytes(4, "little")
+    with pytest.raises(ValueError, match="its rows are none"):
         snapshot_in(bytes(content))
 
 

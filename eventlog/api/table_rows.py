@@ -83,7 +83,10 @@ def snapshot_in(data: bytes) -> Snapshot:
         raise ValueError(f"its format has the version {version}")
     if crc32c(memoryview(data)[_CHECKED_FROM:]) != checked:
         raise ValueError("its checksum is wrong")
-    rows = _ROWS.decode(memoryview(data)[_HEADER.size :])
+    try:
+        rows = _ROWS.decode(memoryview(data)[_HEADER.size :])
+    except msgspec.DecodeError as error:
+        raise ValueError(f"its rows are none: {error}") from error
     return Snapshot(
         log_id, seq_no, event_id, {key: Row(number, packed) for key, number, packed in rows}
     )
