@@ -216,11 +216,14 @@ def test_a_file_of_states_that_is_another_one_is_said_to_be_damaged(log: str) ->
 
 
 @pytest.mark.parametrize("is_sealed", [False, True], ids=["as it is", "with right checksums"])
-def test_any_bytes_are_states_or_an_error_of_ours(tmp_path: Path, is_sealed: bool) -> None:
+@pytest.mark.parametrize("inputs", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_any_bytes_are_states_or_an_error_of_ours(
+    tmp_path: Path, is_sealed: bool, inputs: int
+) -> None:
     rng = random.Random(1)
     golden = (V1 / "states" / STATES_NAME).read_bytes()
     path = tmp_path / "log"
-    for _ in range(60):
+    for _ in range(inputs):
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(V1 / "states", path)
         content = bytearray(golden)
