@@ -382,3 +382,63 @@ GROUPS: dict[str, tuple[list[Told], list[str]]] = {
 def test_groups(name: str) -> None:
     history, wanted = GROUPS[name]
     assert kinds(*history) == wanted
+
+
+def wrong(batch: int, key: str, last: int) -> Told:
+    return "p", "wrong", {"batch": batch, "key": key, "last": last}
+
+
+def of(**keys: str) -> Told:
+    return "end", "key_of", {"keys": keys}
+
+
+def expecting(batch: int, value: str, **expect: int) -> Told:
+    return append(batch, value, expect=expect)
+
+
+EXPECTATIONS: dict[str, tuple[list[Told], list[str]]] = {
+    "each names the one before it": (
+        [expecting(1, "a", k=0), expecting(2, "b", k=1), log("a", "b"), of(a="k", b="k")],
+        [],
+    ),
+    "two expect the same, and both are stored": (
+        [expecting(1, "a", k=0), expecting(2, "b", k=0), log("a", "b"), of(a="k", b="k")],
+        ["broken expectation"],
+    ),
+    "an event of another key stands between": (
+        [
+            *(expecting(1, "a", k=0), B, expecting(3, "c", k=1)),
+            *(log("a", "b", "c"), of(a="k", b="l", c="k")),
+        ],
+        [],
+    ),
+    "the expected event is of another key": (
+        [A, expecting(2, "b", k=1), log("a", "b"), of(a="l", b="k")],
+        ["broken expectation"],
+    ),
+    "retention has deleted what came before": (
+        [
+            *(expecting(1, "a", k=0), expecting(2, "b", k=0), stored(1, 1), stored(2, 2)),
+            *(log("b", first=2), of(a="k", b="k")),
+        ],
+        [],
+    ),
+    "one is refused as it should": (
+        [A, expecting(2, "b", k=0), wrong(2, "k", 1), log("a"), of(a="k", b="k")],
+        [],
+    ),
+    "one is refused for what it expected": (
+        [A, expecting(2, "b", k=1), wrong(2, "k", 1), log("a"), of(a="k", b="k")],
+        ["wrong refusal"],
+    ),
+    "one is refused for an event of another key": (
+        [A, expecting(2, "b", k=0), wrong(2, "k", 1), log("a"), of(a="l", b="k")],
+        ["wrong refusal"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTATIONS)
+def test_expectations(name: str) -> None:
+    history, wanted = EXPECTATIONS[name]
+    assert kinds(*history) == wanted

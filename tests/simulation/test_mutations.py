@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from eventlog.api.expectation import Expectation
 from eventlog.api.positions import SEQ_NO_MAX
 from eventlog.errors import LogFull
 from eventlog.event.envelope import EventEnvelope
@@ -23,6 +24,7 @@ from eventlog.local.groups.order import _Line
 from eventlog.local.groups.postponed import Postponed
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.batch_reader import BatchReader
+from eventlog.local.storage.last_of_keys import LastOfKeys
 from eventlog.local.storage.log import WritableLog
 from eventlog.local.storage.members import STARTED, MemberPage
 from eventlog.local.storage.offsets import OffsetTable
@@ -205,7 +207,27 @@ def forget_failures_nobody_heard_of(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lease, "FAILED", STARTED)
 
 
+def admit_whatever_is_expected(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Expectation, "check", lambda *_: None)
+
+
+def take_two_keys_of_a_hash_for_one(patch: pytest.MonkeyPatch) -> None:
+    def last_in(self: LastOfKeys, base: int, position: int, key: str) -> int:
+        twins = ("plumless", "buckeroo")
+        return max(real(self, base, position, one) for one in ((key in twins and twins) or (key,)))
+
+    real = LastOfKeys._last_in
+    patch.setattr(LastOfKeys, "_last_in", last_in)
+
+
+def remember_no_event_of_a_key(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LastOfKeys, "note", lambda *_: None)
+
+
 BREAKS: list[tuple[Break, str]] = [
+    (admit_whatever_is_expected, "broken expectation"),
+    (take_two_keys_of_a_hash_for_one, "wrong refusal"),
+    (remember_no_event_of_a_key, "broken expectation"),
     (forget_producers, "duplicate"),
     (forget_producers_at_a_start, "duplicate"),
     (send_in_any_order, "reordered"),
