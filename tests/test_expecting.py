@@ -17,7 +17,7 @@ from eventlog.api.expectation import Expectation
 from eventlog.config import AskedOptions, LogOptions, Retention
 from eventlog.errors import EventTooLarge, NotSupported, WrongExpectation
 from eventlog.event.batch_builder import BatchBuilder
-from eventlog.event.record_batch import PackedBatch
+from eventlog.event.record_batch import PackedBatch, key_hash
 from eventlog.local.client.conversations import Channel, PipeBroken
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.outbox import Outbox
@@ -304,6 +304,25 @@ def test_a_roll_on_the_way_is_no_reason_to_wait_for_ever(world: World) -> None:
     assert list(steps) is not None
     assert len(second.answers) == 1
     assert second.answers[0][1] in (2, 40)
+
+
+def test_a_body_that_is_none_harms_nobody_else(world: World) -> None:
+    """A producer may say anything; who asks for a key that such a batch may hold is told so."""
+    first, second = Peer(), Peer()
+    world.expect(first, 1, {"k": 0}, "k")
+    world.append(first, 2, "plumless")
+    world.expect(first, 3, {"plumless": 2}, "plumless")
+    hashes = b"".join(key_hash(key).to_bytes(4, "little") for key in ("k", "plumless"))
+    nonsense = hashes + b"\x95\xc4\x10" + bytes(40)
+    world.actor.handle(second, Append(1, 2, 1, 2, 1, 0, nonsense))
+    world.actor.handle(second, Append(2, 2, 2, 1, 1, 0, hashes[4:] + b"\x95"))
+    world.actor.handle(second, AppendIf(3, 2, 3, 1, 1, 7, {}, hashes[:4] + b"\x95"))
+    assert second.answers == [(1, 4), (2, 6), (3, 7)]
+    world.expect(first, 4, {"plumless": 3}, "plumless")
+    assert first.answers[-1] == (4, "CorruptLog")
+    world.append(first, 5, "k")
+    world.expect(first, 6, {"k": 8}, "k")
+    assert [outcome for _, outcome in first.answers[-2:]] == [8, 9]
 
 
 def test_many_keys_are_looked_up_in_steps(world: World) -> None:

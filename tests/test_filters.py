@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from eventlog.errors import CorruptLog
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.filters import EventFilter, unpack_matching
+from eventlog.event.packed_columns import keys_in
 from eventlog.event.record_batch import PackedBatch, areas_bytes, unpack_body
 from eventlog.local.storage.format import (
     BATCH_HEADER,
@@ -74,6 +76,38 @@ def test_a_filtered_batch_is_the_filtered_whole(
     assert found == expected
     if wanted.refuses(batch.flags, batch.count, memoryview(batch.payload)):
         assert expected == []
+
+
+@given(st.lists(rows, min_size=1, max_size=40), filters, st.data())
+def test_a_body_that_makes_no_sense_is_nothing_worse(
+    events: list[tuple[Any, Any, Any]], wanted: EventFilter, data: st.DataObject
+) -> None:
+    """Whatever stands in a body, it is refused, found to be no body, or read."""
+    batch = batch_with(*events)
+    body = bytearray(batch.payload[areas_bytes(batch.count, batch.flags, batch.acks_bytes) :])
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(body[: data.draw(st.integers(0, len(body)))])
+    for some in (bytes(body), cut):
+        wanted.lacks(some, batch.count)
+        with suppress(ValueError, CorruptLog):
+            assert isinstance(keys_in(some, batch.count, 1), list)
+        with suppress(ValueError, CorruptLog, RecursionError, TypeError):
+            unpack_matching(memoryview(some), batch.count, 1, wanted)
+
+
+@given(st.lists(rows, min_size=16, max_size=60), filters)
+def test_few_events_of_a_large_batch_are_found_one_by_one(
+    events: list[tuple[Any, Any, Any]], wanted: EventFilter
+) -> None:
+    batch = batch_with(*events)
+    body = memoryview(batch.payload)[areas_bytes(batch.count, batch.flags, batch.acks_bytes) :]
+    expected = [row for row in enumerate(events, 41) if is_match(wanted, *row[1][1:])]
+    found = unpack_matching(body, batch.count, 41, wanted)
+    assert [(one.seq_no, (one.event, one.key, one.headers)) for one in found] == expected
+    if wanted.lacks(body, batch.count):
+        assert expected == []
+    assert keys_in(body, batch.count, 41) in ([], [key for _, key, _ in events])
 
 
 def test_two_keys_of_one_hash_are_told_apart_by_the_key_itself() -> None:

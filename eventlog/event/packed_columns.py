@@ -17,6 +17,8 @@ from eventlog.event.text_columns import NIL, array_header, unpacked
 
 TEXT_BYTES_GUESSED: Final = 48
 """What the keys and headers of an event take, mostly; where they take more, it is tried again."""
+_ID_AND_ONE_KEY: Final = (0xC4, 16, 0x91)
+"""How the bin of one id begins, and, behind that and a time, the array of one key."""
 _SIZE_BYTES: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 """How many bytes tell the size of a MessagePack bin, by its first byte."""
 
@@ -100,12 +102,15 @@ def keys_in(body: bytes | memoryview, count: int, base_seq_no: int) -> list[str 
         ValueError: it does not begin as a body does.
         CorruptLog: its producer has packed something else than keys.
     """
-    if count == 1 and bytes(body[1:3]) == b"\xc4\x10" and bytes(body[29:30]) == b"\x91":
-        size = body[30] ^ 0xA0  # of a short text, behind an id and a time
+    if count == 1 and len(body) > 30 and (body[1], body[2], body[29]) == _ID_AND_ONE_KEY:
+        size = body[30] ^ 0xA0  # of a short text
         if size < 32:
             return [str(body[31 : 31 + size], "utf-8")]
     keys = columns_in(body, count).keys
-    return [] if keys == NIL else unpacked(keys, base_seq_no)
+    values = [] if keys == NIL else unpacked(keys, base_seq_no)
+    if not isinstance(values, list):
+        raise ValueError("the keys are no array")
+    return values
 
 
 def _bin_at(body: bytes | memoryview, place: int) -> tuple[bytes, int]:

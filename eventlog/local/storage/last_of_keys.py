@@ -185,7 +185,11 @@ class LastOfKeys:
         fault = batch_fault(view, 0, header)
         if fault is not None:
             raise unreadable_key(self._directory, base, position, fault)
-        keys = keys_in(view[header.body_offset :], header.count, header.base_seq_no)
+        try:
+            keys = keys_in(view[header.body_offset :], header.count, header.base_seq_no)
+        except ValueError:
+            fault = "a batch whose keys cannot be decoded"
+            raise unreadable_key(self._directory, base, position, fault) from None
         numbers = [number for number, one in enumerate(keys, header.base_seq_no) if one == key]
         return numbers[-1] if numbers else 0
 
