@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from eventlog.api.expectation import Expectation
-from eventlog.api.refusals import not_supported
-from eventlog.errors import EventTooLarge, NotSupported
+from eventlog.errors import EventTooLarge, WriterUnavailable
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.wire.messages import AppendIf
 
+HANG_UPS_MAX: Final = 3
+"""By one writer, on one batch. One that lives may drop a client for other reasons, and have stored
+the batch before, so this is no refusal, which would say that nothing is stored."""
 KEY_OVERHEAD_BYTES: Final = 5 + 9
 """What a key takes in a message beside its text: the text's length, and its number."""
 MESSAGE_OVERHEAD_BYTES: Final = 128
@@ -43,12 +45,11 @@ def check_fits(size: int, expected: Expectation, frame_bytes_max: int, path: str
         )
 
 
-def not_known(path: str) -> NotSupported:
-    """The error for a batch that a writer hangs up on."""
-    return not_supported(
-        "local",
-        "expect",
-        path,
-        "its writer is of an earlier release, which knows no conditional appends: close all handles"
-        " of the log, or restart `eventlog serve`, so that a writer of this release serves it",
+def hung_up(path: str) -> WriterUnavailable:
+    """The error for a batch that a living writer hangs up on, again and again."""
+    return WriterUnavailable(
+        f"the writer of the log {path} hung up {HANG_UPS_MAX} times on a conditional append: it is"
+        " of an earlier release, most likely, which knows none; close all handles of the log, or"
+        " restart `eventlog serve`, so that a writer of this release serves it",
+        path=path,
     )

@@ -17,7 +17,7 @@ Pure, like `conversations`, whose `Channel` it builds on.
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.record_batch import BatchParts, PackedBatch
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
-from eventlog.local.client.expecting import check_fits, expecting, not_known
+from eventlog.local.client.expecting import HANG_UPS_MAX, check_fits, expecting, hung_up
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.wire.connection import append_head, frame
 from eventlog.local.wire.messages import (
@@ -84,8 +84,8 @@ class Outbox:
         self.in_flight: deque[OutBatch] = deque()
         self._first_error: EventLogError | None = None
         self._counters = Counters(PublisherStatistics)
-        self._hang_up: tuple[OutBatch, int] | None = None
-        """The conditional batch that a writer hung up on, and the writer's epoch."""
+        self._hang_ups: Counter[tuple[int, int]] = Counter()
+        """How often which writer, by its epoch, has hung up on which conditional batch."""
         self._refused = 0
         """Events that got an error since the last `check_stored`."""
 
@@ -329,18 +329,21 @@ class Outbox:
         self.in_flight.clear()
         self._refuse_followers()
 
-    def _check_is_known(self, first: OutBatch | None) -> None:
-        """Refuse a conditional batch that a writer has hung up on twice, and still lives.
+    def _count_hang_up(self, first: OutBatch | None) -> None:
+        """Give a conditional batch up that a writer hangs up on again and again, and still lives.
 
         A writer that was killed is another one when the batch is sent again.
         """
-        hang_up = (first, self.channel.epoch) if first and first.expected else None
-        before, self._hang_up = self._hang_up, hang_up
-        if first is not None and hang_up is not None and hang_up == before:
+        if first is None or first.expected is None:
+            self._hang_ups.clear()
+            return
+        by = first.producer_seq, self.channel.epoch
+        self._hang_ups = Counter({by: self._hang_ups[by] + 1})
+        if self._hang_ups[by] == HANG_UPS_MAX:
             self.unsent.remove(first)
             self._refused += first.rows
             self._counters.refused += first.rows
-            first.finish(None, not_known(self.channel.path))
+            first.finish(None, hung_up(self.channel.path))
 
     def close(self) -> None:
         """Give the ring back: it ends with its pipe."""
@@ -379,7 +382,7 @@ class Outbox:
             except PipeBroken as error:
                 first = next((one for one in self.in_flight if not one.is_done), None)
                 self.pipe_broke()
-                self._check_is_known(first)
+                self._count_hang_up(first)
                 gave_up = self.channel.gave_up(attempt, error)
                 attempt += 1
                 if gave_up is not None:

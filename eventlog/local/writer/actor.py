@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from eventlog.api.positions import SEQ_NO_MAX, check_name, check_seq_no, check_state
 from eventlog.api.refusals import state_of_group
 from eventlog.api.statistics import WriterStatistics, numbers_of
-from eventlog.config import MAX_IN_FLIGHT_LIMIT, AskedOptions
+from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
 from eventlog.local.groups.coordinator import Coordinator
@@ -56,7 +56,7 @@ from eventlog.local.wire.messages import (
     failed,
 )
 from eventlog.local.wire.peer import Peer
-from eventlog.local.writer.expecting import AnyAppend, Entry, Expecting
+from eventlog.local.writer.expecting import AnyAppend, Entry, Expecting, put_in_turn
 from eventlog.local.writer.waiting import Waiting
 
 
@@ -217,7 +217,7 @@ class Actor:
 
     def _take(self, peer: Peer, message: AnyAppend) -> None:
         _check_append(message)
-        if self.expecting.holds(peer):
+        if self.expecting.holds_before(peer, message):
             self.expecting.defer(peer, message)
         else:
             self._append_in_turn(peer, message)
@@ -279,10 +279,7 @@ class Actor:
             raise error
 
     def _wait_for_room(self, peer: Peer, message: AnyAppend) -> None:
-        if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
-            raise ProtocolError(f"more than {MAX_IN_FLIGHT_LIMIT} batches in flight")
-        # Until then its bytes may lie where the next message is received.
-        self._waiting.append((peer, replace(message, payload=bytes(message.payload))))
+        put_in_turn(self._waiting, peer, message)
 
     def retry_waiting(self) -> None:
         """Append what waited for room, in the order in which it came, as far as there is some."""
@@ -300,7 +297,7 @@ class Actor:
         if peer.is_gone:
             return  # it will repeat the batch on its next connection, if it lives
         try:
-            if self.expecting.holds(peer):
+            if self.expecting.holds_before(peer, message):
                 self.expecting.defer(peer, message)
             else:
                 self._append(peer, message)

@@ -62,24 +62,25 @@ class Expecting:
         self.defer(peer, message)
         return False
 
-    def holds(self, peer: Peer) -> bool:
-        """Whether one of the peer's appends waits: those behind it wait too, to keep its order."""
-        return any(waiting is peer for waiting, _ in self._waiting)
-
     def _keys(self) -> LastOfKeys:
         keys = self._log.keep_keys()
         keys.on_full = self.on_wanted
         return keys
 
+    def holds_before(self, peer: Peer, message: AnyAppend) -> bool:
+        """Whether an earlier append of the producer waits: so does this one, to keep the order."""
+        return any(
+            waiting is peer and one.producer_seq < message.producer_seq
+            for waiting, one in self._waiting
+        )
+
     def defer(self, peer: Peer, message: AnyAppend) -> None:
-        """Let an append wait until those before it are stored or refused."""
-        if message is self._ready:  # a segment became full meanwhile
-            self._waiting.appendleft((peer, message))
-            return
-        if sum(waiting is peer for waiting, _ in self._waiting) >= MAX_IN_FLIGHT_LIMIT:
-            raise ProtocolError(f"more than {MAX_IN_FLIGHT_LIMIT} batches in flight")
-        # Until then its bytes may lie where the next message is received.
-        self._waiting.append((peer, replace(message, payload=bytes(message.payload))))
+        """Let an append wait until those before it are stored or refused.
+
+        Raises:
+            ProtocolError: the peer has more batches on their way than it may.
+        """
+        put_in_turn(self._waiting, peer, message)
         if len(self._waiting) == 1:
             self.on_wanted()
 
@@ -128,3 +129,18 @@ class Expecting:
 
 def _no_key(key: str) -> int:
     raise AssertionError(key)
+
+
+def put_in_turn(waiting: deque[Entry], peer: Peer, message: AnyAppend) -> None:
+    """Put an append behind all others, but before the later ones of its producer.
+
+    Raises:
+        ProtocolError: the peer has more batches on their way than it may.
+    """
+    places = [place for place, entry in enumerate(waiting) if entry[0] is peer]
+    if len(places) >= MAX_IN_FLIGHT_LIMIT:
+        raise ProtocolError(f"more than {MAX_IN_FLIGHT_LIMIT} batches in flight")
+    later = (one for one in places if waiting[one][1].producer_seq > message.producer_seq)
+    # Until then its bytes may lie where the next message is received.
+    kept = replace(message, payload=bytes(message.payload))
+    waiting.insert(next(later, len(waiting)), (peer, kept))

@@ -50,7 +50,7 @@ LASTING: Final = frozenset(
     }
 )
 """Requests that are refused at once when the log was deleted: each has to last."""
-INDEXING_NS: Final = 4_000_000
+INDEXING_NS: Final = 2_000_000
 """How long indexes are made before others have their turn."""
 Blocking = Generator[Callable[[], None], None, None]
 """Steps of which each yields what blocks on the disk, and goes on when that is done."""
