@@ -193,6 +193,8 @@ class MemoryLog:
             if goes and not force and behind is not None and behind[1] <= goes[-1].last_seq_no:
                 raise not_acknowledged(self.path, *behind, goes[-1].last_seq_no)
             del self._batches[: len(goes)]
+            for batch in goes:
+                self._keys.forget(batch.base_seq_no, batch.packed)
             if goes:
                 self.groups.pass_deleted()
                 self._changed()

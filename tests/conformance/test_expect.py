@@ -213,6 +213,20 @@ async def test_only_events_that_are_stored_count(logs: Logs) -> None:
         assert await log.append("again", key="k", expect=0) == number + 1
 
 
+@needs("conditional appends", "segments")
+async def test_an_event_that_was_trimmed_counts_no_more(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append("a", key="a", expect=0)
+        for _ in range(20):
+            await log.append_many([bytes(20_000)] * 3, keys=["b"] * 3)
+        await log.trim(61)
+        first = (await log.status()).first_seq_no
+        assert first is not None
+        assert first > 1
+        assert await refusal(log, key="a", expect=1) == ("a", 0)
+        assert await log.append("b", key="b", expect=61) == 62
+
+
 @needs("conditional appends", "restart")
 async def test_numbers_are_the_same_after_a_restart(logs: Logs) -> None:
     async with logs.open() as log:
