@@ -69,7 +69,7 @@ class Expecting:
 
     def holds_before(self, peer: Peer, message: AnyAppend) -> bool:
         """Whether an earlier append of the producer waits: so does this one, to keep the order."""
-        return any(
+        return bool(self._waiting) and any(
             waiting is peer and one.producer_seq < message.producer_seq
             for waiting, one in self._waiting
         )
