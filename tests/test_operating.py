@@ -17,7 +17,15 @@ from typing import Any
 import pytest
 
 import eventlog
-from eventlog import LogDeleted, LogNotFound, NotSupported, WriterUnavailable, blocking
+from eventlog import (
+    Failure,
+    LogDeleted,
+    LogNotFound,
+    NotSupported,
+    Retention,
+    WriterUnavailable,
+    blocking,
+)
 from eventlog.config import AskedOptions
 from eventlog.local import rendezvous
 from eventlog.local.client import launch
@@ -339,6 +347,29 @@ def test_trim_says_what_it_deleted_and_what_holds_it_back(path: str) -> None:
     with blocking.open(path) as log:
         assert log.status().first_seq_no == gone["first_available"]
         assert log.append(b"next") == 71
+
+
+def test_a_backup_has_changed_options_and_corrected_letters(path: str, tmp_path: Path) -> None:
+    made = Retention(max_bytes=1 << 20)
+    with blocking.open(path, retention=made) as log:
+        log.append("wrong")
+        with log.member("g", max_deliveries=1) as member:
+            lease = member.lease(1)
+            assert lease is not None
+            ((_, envelope),) = lease
+            lease.begin(envelope)
+            lease.failed(envelope, Failure(error="no", traceback=""))
+            member.flush()
+        log.retry_corrected("g", 1, "right")
+    out("config", path, "--max-bytes", "2M")
+    copy = str(tmp_path / "copy")
+    out("backup", path, copy)
+    with blocking.open(copy, retention=made) as log, log.member("g", max_deliveries=1) as member:
+        assert log.configure().retention.max_bytes == 2 << 20
+        lease = member.lease(1)
+        assert lease is not None
+        assert [one.event for _, one in lease] == ["right"]
+    end_writer(copy)
 
 
 # --- ls --------------------------------------------------------------------------------------

@@ -219,6 +219,7 @@ WALK: Final[list[tuple[str, int, list[str]]]] = [
     ("workers dead show log[/] 2 -g [/red]", 1, ["of the group '[/red]'"]),
     ("workers dead retry log[/] --match [/red] --dry-run", 0, [r"\x1b[31m", "would be retried 1"]),
     ("workers dead retry log[/] --match-logs [bold] --dry-run", 0, ["would be retried 1"]),
+    ("workers dead retry log[/] 1 --event [/red]", 2, ["--event is no JSON"]),
     ("workers dead retry log[/] --match [/red]", 0, ["retried 1"]),
     ("workers dead drop log[/] 1", 0, ["dropped 0"]),
     (f"workers dead list --{RED}[/red]", 2, [r"\x1b[31m[/red]"]),

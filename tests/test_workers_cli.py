@@ -520,6 +520,25 @@ def test_retrying_says_how_many_and_twice_does_no_harm(
     assert (g["lag"], g["dead_letters"]) == (0, 1)
 
 
+def test_a_dead_letter_is_retried_with_a_corrected_event(
+    dead: Path, told: Callable[..., str], inside: Inside
+) -> None:
+    for given, reason in (("70", "and these are 2"), ("{", "--event is no JSON")):
+        refused = inside(dead, "dead", "retry", "log", "5", "--event", given)
+        assert refused.returncode == 2
+        assert reason in refused.stderr
+    corrected = ("dead", "retry", "log", "5", "-g", "g", "--event")
+    assert told(dead, *corrected, "70", "--dry-run").endswith("would be retried 1 dead letter\n")
+    done = run_bytes(*corrected, "-", given=b'{"size": 70}', command=COMMAND, folder=dead)
+    assert done.stdout == b"retried 1 dead letter\n"
+    assert told(dead, *corrected, "80") == "retried 0 dead letters\n"
+    with blocking.open(dead / "log") as log, log.member("g", max_deliveries=1) as member:
+        lease = member.lease(1)
+        assert lease is not None
+        assert [(one.seq_no, one.event) for _, one in lease] == [(5, {"size": 70})]
+    assert len(rows(told(dead, "dead", "list", "log", "--json"))) == 4
+
+
 def test_dropping_forgets_what_was_chosen_and_nothing_else(
     dead: Path, told: Callable[..., str]
 ) -> None:

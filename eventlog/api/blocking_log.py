@@ -18,7 +18,7 @@ from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.log_of_tables import BlockingLogOfTables
 from eventlog.api.operated import OperatedBlockingLog
 from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
-from eventlog.api.refusals import no_groups, no_statistics
+from eventlog.api.refusals import no_groups, no_operation, no_statistics
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
@@ -372,6 +372,10 @@ class EventLog(OperatedBlockingLog, BlockingLogOfTables):
     def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         """Hand dead letters of a group out again; how many of the numbers were some."""
         raise no_groups(self.path)
+
+    def retry_corrected(self, group: str, seq_no: int, event: Any) -> int:
+        """Hand a dead letter out again with another event in its place; see `eventlog.EventLog`."""
+        raise no_operation("retry_corrected", self.path)
 
     def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         """Forget dead letters of a group; how many of the numbers were some."""

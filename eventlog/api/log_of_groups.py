@@ -9,7 +9,7 @@ from typing import Any
 
 from eventlog.api.group import DeadLetter, Group, GroupReport, Member
 from eventlog.api.positions import SeekPosition
-from eventlog.api.refusals import no_groups
+from eventlog.api.refusals import no_groups, no_operation
 from eventlog.config import MAX_DELIVERIES_DEFAULT, GroupOrdering
 
 
@@ -106,6 +106,19 @@ class LogOfGroups(ABC):
             InvalidArgumentType: the numbers are none.
         """
         raise no_groups(self.path)
+
+    async def retry_corrected(self, group: str, seq_no: int, event: Any) -> int:
+        """Hand a dead letter of a group out again with another event in its place; 1 if it was one.
+
+        The group's handlers get that event under the old number, key and headers, until one of them
+        has handled it. The log stays as it is, and so does what others read.
+
+        Raises:
+            InvalidArgument: there is no such group.
+            InvalidEvent, EventTooLarge: the event cannot be stored.
+            NotSupported: the engine cannot do that.
+        """
+        raise no_operation("retry_corrected", self.path)
 
     async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         """Forget dead letters of a group; how many of the numbers were some.

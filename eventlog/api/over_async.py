@@ -205,6 +205,10 @@ class LogOverAsync(EventLog):
         number: int = self._portal.call(self._log.retry_dead, group, seq_nos)
         return number
 
+    def retry_corrected(self, group: str, seq_no: int, event: Any) -> int:
+        number: int = self._portal.call(self._log.retry_corrected, group, seq_no, event)
+        return number
+
     def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         number: int = self._portal.call(self._log.drop_dead, group, seq_nos)
         return number

@@ -247,6 +247,9 @@ class BlockingLocalEventLog(EventLog):
     def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return self._requests.run(calls.end_dead(RetryDead, group, seq_nos))
 
+    def retry_corrected(self, group: str, seq_no: int, event: Any) -> int:
+        return self._requests.run(calls.retry_corrected(self._handle, group, seq_no, event))
+
     def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return self._requests.run(calls.end_dead(DropDead, group, seq_nos))
 

@@ -287,6 +287,9 @@ class LocalEventLog(EventLog):
     async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return await self._run(calls.end_dead(RetryDead, group, seq_nos))
 
+    async def retry_corrected(self, group: str, seq_no: int, event: Any) -> int:
+        return await self._run(calls.retry_corrected(self._handle, group, seq_no, event))
+
     async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return await self._run(calls.end_dead(DropDead, group, seq_nos))
 

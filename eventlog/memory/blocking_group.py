@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Any
 
 from eventlog.api.arguments import check_group, check_numbers, check_owner
 from eventlog.api.blocking_log import EventLog
@@ -43,6 +44,10 @@ class GroupsForThreads(MemoryHandle):
 
     def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return self.log.groups.retry_dead(check_name(group), check_numbers(group, seq_nos))
+
+    def retry_corrected(self, group: str, seq_no: int, event: Any) -> int:
+        check_seq_no(seq_no, consumer=check_name(group))
+        return self.log.groups.retry_corrected(group, seq_no, self.only_event(event))
 
     def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return self.log.groups.drop_dead(check_name(group), check_numbers(group, seq_nos))

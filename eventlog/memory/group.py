@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -53,6 +54,10 @@ class GroupsForLoops(MemoryHandle):
 
     async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return self.log.groups.retry_dead(check_name(group), check_numbers(group, seq_nos))
+
+    async def retry_corrected(self, group: str, seq_no: int, event: Any) -> int:
+        check_seq_no(seq_no, consumer=check_name(group))
+        return self.log.groups.retry_corrected(group, seq_no, self.only_event(event))
 
     async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return self.log.groups.drop_dead(check_name(group), check_numbers(group, seq_nos))

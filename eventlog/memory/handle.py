@@ -19,8 +19,9 @@ from eventlog.errors import (
     WrongExpectation,
 )
 from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, ManyEvents
-from eventlog.event.record_batch import PackedBatch
+from eventlog.event.record_batch import PackedBatch, areas_bytes, unpack_body
 from eventlog.memory.member import MemberCore
 from eventlog.memory.model import MemoryLog
 
@@ -119,6 +120,12 @@ class MemoryHandle:
         builder = BatchBuilder(self.log.options.max_event_bytes, self.path)
         builder.add(event, key, headers)
         return builder.build()
+
+    def only_event(self, event: Any) -> EventEnvelope:
+        """The event as it would be read, once it was stored."""
+        _, flags, _, payload = self.packed(event, None, None)
+        (envelope,) = unpack_body(payload[areas_bytes(1, flags, 0) :], 1, 1)
+        return envelope
 
     def many_events(self, keys: Keys, headers: Headers) -> ManyEvents:
         """What packs the events of an `append_many`."""

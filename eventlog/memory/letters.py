@@ -14,6 +14,8 @@ class Letter:
 
     letter: DeadLetter
     copy: EventEnvelope | None
+    is_corrected: bool = False
+    """The copy is what is to be handled, whatever the log has."""
 
 
 @dataclass(slots=True)

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from eventlog.errors import CorruptLog, EventsTruncated, InvalidArgument, LogNotFound
-from eventlog.local.groups import records
+from eventlog.local.groups import corrections, records
+from eventlog.local.groups.corrections import Numbers, pack_corrections, read_corrections
 from eventlog.local.groups.endings import settlement
 from eventlog.local.groups.records import LetterRecord, LetterStored, letter_record
 from eventlog.local.groups.state import GroupState
@@ -35,7 +36,8 @@ from eventlog.local.groups.stored import read_states
 from eventlog.local.storage import control as control_file
 from eventlog.local.storage import offset_format
 from eventlog.local.storage import producers as producers_file
-from eventlog.local.storage.control import ControlPage, new_control_page
+from eventlog.local.storage.changed_options import CHANGES_OFFSET, Change, pack_change
+from eventlog.local.storage.control import CONTROL, ControlPage, new_control_page
 from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.format import IndexEntry, segment_name
 from eventlog.local.storage.identity import boot_id
@@ -85,6 +87,7 @@ class _Decisions:
     states: list[GroupState]
     letters: list[LetterRecord]
     rows: list[Offset]
+    corrected: Numbers
 
 
 class _NewestGone(Exception):
@@ -183,9 +186,12 @@ class _Copy:
     def _read_decisions(self) -> _Decisions:
         log = self._log
         known_to = log.last_seq_no
+        corrected = read_corrections(log.directory, self._files)
         before = self._read_letters()
         states = read_states(log.directory)
         after = self._read_letters()
+        # A number too many does no harm.
+        corrected |= read_corrections(log.directory, self._files)
         # A letter is stored before its event is done, and dropped after its event is handed out
         # again: so those from before are kept, and those that came since are done.
         start = len(before) if after[: len(before)] == before else 0
@@ -210,7 +216,7 @@ class _Copy:
             else row
             for row in rows
         ]
-        return _Decisions(known_to, states, [*before, *fresh], rows)
+        return _Decisions(known_to, states, [*before, *fresh], rows, corrected)
 
     def _read_letters(self) -> list[LetterRecord]:
         directory = self._log.directory
@@ -229,6 +235,8 @@ class _Copy:
             self._write(GROUPS_NAME, journal_header() + b"".join(map(framed, states)))
             letters = b"".join(map(framed, decisions.letters))
             self._write(DEAD_NAME, journal_header() + letters)
+        if decisions.corrected:
+            self._write(corrections.FILE_NAME, pack_corrections(decisions.corrected))
 
     def _write(self, name: str, content: bytes) -> None:
         with os_errors(self._place, f"writing {name}"):
@@ -316,7 +324,7 @@ class _Copy:
             epoch=control.epoch,
             due=(control.due_from, control.due_to),
         )
-        self._write(control_file.FILE_NAME, page)
+        self._write(control_file.FILE_NAME, _with_changes(page, control))
         if is_orderly:
             return
         # As if a writer had been killed: the next one looks for what batches acknowledge.
@@ -325,6 +333,15 @@ class _Copy:
         copied.writer_pid, copied.writer_start = os.getpid(), START_OF_NONE
         copied.sync()
         copied.close()
+
+
+def _with_changes(page: bytes, control: ControlPage) -> bytes:
+    """The page, which also says which options were changed since the log was made."""
+    if not control.changed_options:
+        return page
+    identity_crc = CONTROL.to_dict(page)["crc"]
+    change = pack_change(Change(control.options, control.changed_options, identity_crc))
+    return page[:CHANGES_OFFSET] + change + page[CHANGES_OFFSET + len(change) :]
 
 
 def _leave_members(state: GroupState) -> None:

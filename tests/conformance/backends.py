@@ -42,6 +42,7 @@ Ability = Literal[
     "states",  # an acknowledgement may have a state
     "due times",  # groups hand an event out from a time on, and until another
     "no due times",  # they are refused
+    "corrected letters",  # a dead letter can be retried with another event in its place
 ]
 
 EVERY_FLAVOUR = frozenset({"trio", "asyncio", "blocking"})
@@ -102,6 +103,7 @@ _LACKS_ON_SERVERS: dict[Ability, str] = {
     "segments": "a server stores each event by itself",
     "conditional appends": "a server does not know the last event of a key",
     "changed options": "a stream is set with the tools of its server",
+    "corrected letters": "a server hands out what it has stored",
 }
 
 
@@ -151,6 +153,7 @@ BACKENDS = (
             "segments": "a server stores each event by itself",
             "changed options": "a stream is set with the tools of its server",
             "trimming": "its driver has no such call",
+            "corrected letters": "a server hands out what it has stored",
             "private logs": "all handles of an address have one log",
             "conditional appends": "its records have no keys that it knows",
         },

@@ -432,6 +432,9 @@ class ThreadedEventLog(EventLog):
     async def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return await self._threads.run(self.blocking.retry_dead, group, seq_nos)
 
+    async def retry_corrected(self, group: str, seq_no: int, event: Any) -> int:
+        return await self._threads.run(self.blocking.retry_corrected, group, seq_no, event)
+
     async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:
         return await self._threads.run(self.blocking.drop_dead, group, seq_nos)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 import pytest
@@ -11,10 +12,13 @@ import pytest
 from eventlog import (
     EventLog,
     EventsTruncated,
+    EventTooLarge,
     Failure,
+    Group,
     InvalidArgument,
     InvalidArgumentType,
     InvalidConfig,
+    InvalidEvent,
     LogFull,
     NotAcknowledged,
     NotSupported,
@@ -23,7 +27,7 @@ from eventlog import (
 )
 
 from .backends import has, needs
-from .logs import Logs, stored, take
+from .logs import KIB, Logs, stored, take
 from .test_retention import EVENT, FORGETFUL, KEEPING, LIMIT, PLENTY, SEGMENT, fill
 
 pytestmark = pytest.mark.anyio
@@ -227,6 +231,88 @@ async def test_a_group_goes_on_after_a_trim_and_its_dead_letters_are_retried(log
                 assert lease is not None
                 ((_, envelope),) = lease
                 assert (envelope.seq_no, envelope.event) == (1, "first")
+
+
+# --- dead letters ----------------------------------------------------------------------------
+
+
+async def fail_first(group: Group) -> list[Any]:
+    """Fail the next event; what its handler was given."""
+    async with await group.open_member() as member:
+        lease = await member.lease(1)
+        assert lease is not None
+        ((_, envelope),) = lease
+        lease.begin(envelope)
+        lease.failed(envelope, Failure(error="ValueError: no", traceback=""))
+        await member.flush()
+        return [envelope.seq_no, envelope.event, envelope.key, envelope.headers]
+
+
+@needs("corrected letters", "members")
+async def test_a_dead_letter_is_retried_with_a_corrected_event(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append({"size": -1}, key="k", headers={"h": "v"})
+        await log.append({"size": 2})
+        async with log.group("g", max_deliveries=1) as group:
+            assert await fail_first(group) == [1, {"size": -1}, "k", {"h": "v"}]
+            assert await log.retry_corrected("g", 1, {"size": 1}) == 1
+            assert await log.dead_letters("g") == []
+            assert await fail_first(group) == [1, {"size": 1}, "k", {"h": "v"}]
+            (letter,) = await log.dead_letters("g")
+            assert (letter.event, letter.key, letter.error) == ({"size": 1}, "k", "ValueError: no")
+            assert await log.retry_corrected("g", 1, [3]) == 1
+            async with await group.open_member() as member:
+                lease = await member.lease(2, least=2)
+                assert lease is not None
+                handled = []
+                for _, envelope in lease:
+                    lease.begin(envelope)
+                    handled.append((envelope.seq_no, envelope.event))
+                    lease.done(envelope)
+                await member.flush()
+            assert handled == [(1, [3]), (2, {"size": 2})]
+            assert await log.dead_letters("g") == []
+        assert await stored(log) == [{"size": -1}, {"size": 2}]
+
+
+@needs("corrected letters", "members")
+async def test_what_is_no_dead_letter_is_not_corrected(logs: Logs) -> None:
+    async with logs.open(max_event_bytes=1000, segment_bytes=64 * KIB) as log:
+        await log.append(1)
+        with pytest.raises(InvalidArgument):
+            await log.retry_dead("nobody", [1])
+        async with log.group("g", max_deliveries=1) as group:
+            assert await log.retry_corrected("g", 1, 2) == 0
+            await fail_first(group)
+            with pytest.raises(EventTooLarge):
+                await log.retry_corrected("g", 1, b"x" * 1001)
+            with pytest.raises(InvalidEvent):
+                await log.retry_corrected("g", 1, object())
+            assert [letter.event for letter in await log.dead_letters("g")] == [1]
+
+
+@needs("corrected letters", "members", "restart")
+async def test_a_correction_survives_the_end_of_whatever_serves_the_log(logs: Logs) -> None:
+    async with logs.open() as log:
+        await log.append("wrong")
+        async with log.group("g", max_deliveries=1) as group:
+            await fail_first(group)
+            await log.retry_corrected("g", 1, "right")
+            await logs.end_writer(log)
+            assert await fail_first(group) == [1, "right", None, None]
+            await logs.end_writer(log)
+            await log.retry_dead("g", [1])
+            assert await fail_first(group) == [1, "right", None, None]
+            await log.drop_dead("g", [1])
+            assert await log.dead_letters("g") == []
+
+
+async def test_an_engine_that_corrects_no_letters_says_so(logs: Logs) -> None:
+    if has(logs.backend, logs.flavour, ("corrected letters",)):
+        pytest.skip("this one does")
+    async with logs.open() as log:
+        with pytest.raises(NotSupported, match="has no `retry_corrected`"):
+            await log.retry_corrected("g", 1, 2)
 
 
 @pytest.mark.parametrize("before", [-1, True, "7", 1.5, None, datetime(2026, 1, 1)])  # noqa: DTZ001

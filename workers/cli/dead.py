@@ -7,10 +7,12 @@ over.
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -90,6 +92,8 @@ RETRY_EXAMPLES = """
   workers dead retry images --match-logs 'no space left' --since 2h
 
   workers dead retry images --all
+
+  workers dead retry images 1042 --event '{"name": "cat.png", "width": 100}'
 """
 DROP_EXAMPLES = """
 [bold]Examples[/]
@@ -180,15 +184,25 @@ def retry(  # noqa: PLR0917 - typer calls it by name; these are options of a com
     match: Match = None,
     match_logs: MatchLogs = None,
     every: Every = False,
+    event: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", callback=utf8, help="What is handled instead of its event; - reads it."
+        ),
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Hand dead letters out again, as if for the first time, and say how many.
 
-    Doing it twice is harmless: what is no dead letter any more is passed over.
+    Doing it twice is harmless: what is no dead letter any more is passed over. With --event, of one
+    letter, the group handles that in the place of its event; the log stays as it is.
     """
     _check_says_which(seq_nos, group, since, match, match_logs, every=every)
     letters = _chosen(log, seq_nos, group=group, since=since, match=match, match_logs=match_logs)
+    if event is not None:
+        _retry_corrected(log, letters, _payload(event), dry_run=dry_run, as_json=as_json)
+        return
     _settle(log, letters, "retried", dry_run=dry_run, as_json=as_json)
 
 
@@ -208,6 +222,29 @@ def drop(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
     _check_says_which(seq_nos, group, since, match, match_logs, every=every)
     letters = _chosen(log, seq_nos, group=group, since=since, match=match, match_logs=match_logs)
     _settle(log, letters, "dropped", dry_run=dry_run, as_json=as_json)
+
+
+def _payload(text: str) -> Any:
+    """The event that a text of JSON, or the standard input, means."""
+    said = sys.stdin.read() if text == "-" and sys.stdin is not None else text
+    try:
+        return json.loads(said)
+    except ValueError as error:
+        raise typer.BadParameter(f"--event is no JSON: {error}") from None
+
+
+def _retry_corrected(
+    log: str, letters: list[DeadLetter], event: Any, *, dry_run: bool, as_json: bool
+) -> None:
+    """Retry the one letter with another event."""
+    if len(letters) > 1:
+        raise typer.BadParameter(f"--event is for one dead letter, and these are {len(letters)}")
+    counts = {letter.group: 1 for letter in letters}
+    if letters and not dry_run:
+        (letter,) = letters
+        with blocking.open(log) as opened:
+            counts[letter.group] = opened.retry_corrected(letter.group, letter.seq_no, event)
+    _say_settled(letters, counts, "retried", dry_run=dry_run, as_json=as_json)
 
 
 def _check_says_which(*choices: object, every: bool) -> None:
@@ -271,6 +308,12 @@ def _settle(
         counts = {name: len(numbers) for name, numbers in by_group.items()}
     else:
         counts = {name: _ask_writer(log, name, each, verb) for name, each in by_group.items()}
+    _say_settled(letters, counts, verb, dry_run=dry_run, as_json=as_json)
+
+
+def _say_settled(
+    letters: list[DeadLetter], counts: dict[str, int], verb: Verb, *, dry_run: bool, as_json: bool
+) -> None:
     if as_json:
         name = f"would_be_{verb}" if dry_run else verb
         say(to_json({name: sum(counts.values()), "groups": counts}))

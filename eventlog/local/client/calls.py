@@ -30,10 +30,12 @@ from eventlog.api.statistics import (
 from eventlog.api.status import LogStatus
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import WriterUnavailable
+from eventlog.event.batch_builder import BatchBuilder
 from eventlog.local.client.handle import LocalHandle
+from eventlog.local.groups.letter_content import corrected_letter
 from eventlog.local.groups.ranges import ranges_of
-from eventlog.local.groups.stored import read_dead_letters, read_groups
-from eventlog.local.wire.group_messages import DropDead, RetryDead
+from eventlog.local.groups.stored import find_letter, read_dead_letters, read_groups
+from eventlog.local.wire.group_messages import DropDead, RetryCorrected, RetryDead
 from eventlog.local.wire.messages import (
     Ack,
     AckState,
@@ -165,6 +167,18 @@ def dead_letters(handle: LocalHandle, group: str) -> Call[list[DeadLetter]]:
     """The dead letters of a group."""
     letters: list[DeadLetter] = yield Work(read_dead_letters, (handle.path, check_name(group)))
     return letters
+
+
+def retry_corrected(handle: LocalHandle, group: str, seq_no: int, event: Any) -> Call[int]:
+    """Hand a dead letter out again with another event; 1 if it was one."""
+    check_seq_no(seq_no, consumer=check_name(group))
+    BatchBuilder(handle.options.max_event_bytes, handle.path).add(event, None, None)  # checks it
+    old = yield Work(find_letter, (handle.path, group, seq_no))
+    if old is None:
+        return 0
+    fields = group, seq_no, corrected_letter(old.letter, event)
+    number: int = _known((yield Ask(RetryCorrected, fields)), handle, "retry_corrected").number
+    return number
 
 
 def end_dead(kind: type[RetryDead | DropDead], group: str, seq_nos: Iterable[int]) -> Call[int]:

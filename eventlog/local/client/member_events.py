@@ -24,6 +24,7 @@ from eventlog.event.record_batch import (
     unpack_body,
 )
 from eventlog.local.client.handle import LocalHandle
+from eventlog.local.groups.corrections import StoredCorrections
 from eventlog.local.groups.letter_content import envelope_of_letter, fitting_letter
 from eventlog.local.groups.stored import StoredLetters
 from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
@@ -124,6 +125,7 @@ class MemberEvents:
         self._letters = StoredLetters(handle.path, group)
         self._clock: LogClock | None = None
         """What expiry is compared with, once there are events that expire."""
+        self._corrections = StoredCorrections(handle.path, group)
         self._base = 0
         self._events: list[EventEnvelope | None] = []
         """The batch that was last asked for, from event `_base` on."""
@@ -137,6 +139,8 @@ class MemberEvents:
             CorruptLog, EventsTruncated: it cannot be read.
             EventExpired: it is not to be started any more.
         """
+        if seq_no in self._corrections.numbers and (corrected := self._corrected(seq_no)):
+            return corrected
         index = seq_no - self._base
         if not 0 <= index < len(self._events) or self._events[index] is None:
             try:
@@ -146,6 +150,15 @@ class MemberEvents:
         envelope, self._events[index] = self._events[index], None
         assert envelope is not None
         return envelope
+
+    def look_for_corrections(self) -> None:
+        """A lease begins: dead letters of its events may have been corrected."""
+        self._corrections.look()
+
+    def _corrected(self, seq_no: int) -> EventEnvelope | None:
+        """What is to be handled in the place of an event."""
+        letter = self._letters.find(seq_no, is_new=True)
+        return None if letter is None else envelope_of_letter(letter, seq_no)
 
     def _turn_to(self, seq_no: int) -> int:
         """Make the batch with that event the current one; the event's index in it."""
@@ -178,6 +191,8 @@ class MemberEvents:
         Raises:
             CorruptLog, EventsTruncated: it cannot be read.
         """
+        if seq_no in self._corrections.numbers and (corrected := self._corrected(seq_no)):
+            return corrected
         try:
             with self._reading:
                 return self._batch_of(seq_no).spare_of(seq_no)
@@ -268,6 +283,7 @@ def _keep(kept: OrderedDict[int, AnyBatch], batch: AnyBatch, limit: int) -> None
 def letter_of_death(handle: LocalHandle, group: str, seq_no: int, report: ExitReport) -> bytes:
     """The dead letter of an event that used up its deliveries by deaths, as it is stored."""
     events = MemberEvents(handle, group)
+    events.look_for_corrections()
     try:
         return events.fitting_letter(
             seq_no,

@@ -19,6 +19,7 @@
 `acks`            acknowledgements that travel with a batch of results; pure
 `letter_numbers`  which dead letters are listed, and which are retried; pure
 `letter_content`  what a dead letter says; pure
+`corrections`     which of them hold a corrected event
 `key_hashes`      reads the hashes that a group in key order goes by
 `due_times`       reads the times of events that are handed out later
 `stored`          groups and dead letters, read without a writer

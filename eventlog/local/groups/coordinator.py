@@ -46,6 +46,7 @@ from eventlog.local.wire.group_messages import (
     Nack,
     OpenGroup,
     Release,
+    RetryCorrected,
     RetryDead,
     Settle,
 )
@@ -97,6 +98,7 @@ class Coordinator:
             AwaitCondemned: self._await_exhausted,
             AwaitDrained: self._await_drained,
             RetryDead: self._retry_dead,
+            RetryCorrected: self._retry_corrected,
             DropDead: self._drop_dead,
             Dismiss: self._dismiss,
             Excuse: self._excuse,
@@ -267,18 +269,28 @@ class Coordinator:
         self._waiting.await_drained(peer, state, message.seq_no, message.request_id)
 
     def _retry_dead(self, peer: Peer, message: RetryDead) -> None:
-        state = self.store.groups.get(check_name(message.group))
-        if state is None:
-            raise InvalidArgument(
-                f"there is no group {message.group!r} in the log {self._log.directory} (any more),"
-                " so nobody would be handed these events; start a pool of that group first, or drop"
-                " its dead letters",
-                path=self._log.directory,
-                consumer=message.group,
-            )
+        state = self._to_retry(message.group)
         number = self.store.letters.retry(state, checked(message.ranges))
         peer.say(Counted(message.request_id, number))
         self._leasing.serve(state)
+
+    def _retry_corrected(self, peer: Peer, message: RetryCorrected) -> None:
+        state = self._to_retry(message.group)
+        number = self.store.letters.retry_corrected(state, message.seq_no, message.letter)
+        peer.say(Counted(message.request_id, number))
+        self._leasing.serve(state)
+
+    def _to_retry(self, name: str) -> GroupState:
+        state = self.store.groups.get(check_name(name))
+        if state is None:
+            raise InvalidArgument(
+                f"there is no group {name!r} in the log {self._log.directory} (any more),"
+                " so nobody would be handed these events; start a pool of that group first, or drop"
+                " its dead letters",
+                path=self._log.directory,
+                consumer=name,
+            )
+        return state
 
     def _drop_dead(self, peer: Peer, message: DropDead) -> None:
         number = self.store.letters.drop(check_name(message.group), checked(message.ranges))

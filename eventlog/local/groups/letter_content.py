@@ -70,6 +70,15 @@ def fitting_letter(
     return pack(letter)
 
 
+def corrected_letter(letter: bytes, event: Any) -> bytes:
+    """The same letter with another event, which a retry runs in the place of the stored one."""
+    fields: dict[str, Any] = unpack(letter)
+    fields["event"] = with_packed_arrays(event)
+    fields.setdefault("timestamp_ns", 0)
+    fields.setdefault("id", new_id(fields["timestamp_ns"]))
+    return new_packer()(fields)
+
+
 def _copy_of(envelope: EventEnvelope) -> dict[str, Any]:
     copy = {
         "event": DELETION if envelope.is_deletion else with_packed_arrays(envelope.event),

@@ -25,12 +25,13 @@ from typing import Final
 from eventlog.config import MIB
 from eventlog.errors import EventLogError, InvalidArgument
 from eventlog.local.groups import records
+from eventlog.local.groups.corrections import Corrections
 from eventlog.local.groups.journal import GroupFiles
 from eventlog.local.groups.letter_numbers import LetterNumbers
 from eventlog.local.groups.ranges import Range, RangeSet, ranges_of
 from eventlog.local.groups.records import GroupRecord, LetterRecord
 from eventlog.local.groups.state import GroupState
-from eventlog.local.groups.stored import without_copy
+from eventlog.local.groups.stored import find_letter, without_copy
 from eventlog.local.storage.log import WritableLog
 
 REWRITE_BYTES: Final = 1 * MIB
@@ -53,6 +54,7 @@ class DeadLetters:
         self._commit = commit
         self._clock = clock
         self.numbers = LetterNumbers()
+        self._corrections = Corrections(log.directory, log.files)
 
     def reject(self, state: GroupState, lease_id: int, seq_no: int, letter: bytes) -> None:
         """Store a dead letter, and be done with its event."""
@@ -79,6 +81,22 @@ class DeadLetters:
             self._files.groups.sync()  # or a loss of power takes "again", and not "retry"
             self._end(records.LettersRetried, state.name, numbers)
         return len(numbers)
+
+    def retry_corrected(self, state: GroupState, seq_no: int, letter: bytes) -> int:
+        """Put another letter in the place of a listed one, and hand its event out; 1 if it was one.
+
+        Raises:
+            LogFull, StorageFailed: the old letter, or the new one, is listed.
+        """
+        one = [(seq_no, seq_no)]
+        old = find_letter(self._log.directory, state.name, seq_no)
+        if old is None or not self.numbers.listed_in(state.name, one):
+            return 0
+        self._corrections.add(state.name, seq_no)  # first: with the old letter it changes nothing
+        fields = (old.deliveries, old.failed_ns, letter, old.lease_id)
+        self.write(records.LetterStored(state.name, seq_no, *fields))
+        self._files.letters.sync()
+        return self.retry(state, one)
 
     def _check_copies(self, name: str, numbers: list[int]) -> None:
         """Pass if each of the dead letters can be handed out again."""
@@ -135,5 +153,7 @@ class DeadLetters:
         file = self._files.letters
         file.append(record)
         self.numbers.apply(record)
+        if isinstance(record, records.LettersDropped):
+            self._corrections.drop(record.group, record.ranges)
         if self.numbers.are_none and file.bytes > REWRITE_BYTES:
             file.replace([])

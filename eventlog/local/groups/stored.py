@@ -31,13 +31,13 @@ class StoredLetters:
         self._known: dict[int, bytes] = {}
         self._read_at: tuple[int, ...] = ()
 
-    def find(self, seq_no: int) -> bytes | None:
-        """The letter of an event; `None` if it has none.
+    def find(self, seq_no: int, *, is_new: bool = False) -> bytes | None:
+        """The letter of an event; `None` if it has none. `is_new`: it may be another by now.
 
         Raises:
             CorruptLog: the letters cannot be read.
         """
-        if seq_no not in self._known:
+        if is_new or seq_no not in self._known:
             stamp = stamp_of(self._directory, DEAD_NAME)
             if stamp != self._read_at:
                 self._known = {
@@ -48,6 +48,11 @@ class StoredLetters:
                 }
                 self._read_at = stamp
         return self._known.get(seq_no)
+
+
+def find_letter(directory: str, group: str, seq_no: int) -> LetterStored | None:
+    """The dead letter of an event, if it is listed."""
+    return _stored_letters(directory)[0].get((group, seq_no))
 
 
 def without_copy(directory: str, group: str, seq_nos: list[int]) -> list[int]:

@@ -202,6 +202,17 @@ class RetryDead(Request, tag=18):
     ranges: Ranges
 
 
+class RetryCorrected(Request, tag=34):
+    """Put this letter in the place of a dead one, and hand the event out with what it holds."""
+
+    answer = Counted
+    may_be_unknown = True
+
+    group: str
+    seq_no: Number
+    letter: bytes
+
+
 class DropDead(Request, tag=19):
     """Forget these dead letters."""
 

@@ -34,6 +34,7 @@ number  from a client   answered by       and
 30      AckState        Done              may be unknown
 32      Configure       Done              may be unknown
 33      Trim            TrimmedTo         may be unknown
+34      RetryCorrected  Counted           may be unknown
 ======  ==============  ================  ==============
 
 ======  ================

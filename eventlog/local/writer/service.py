@@ -23,7 +23,15 @@ from typing import Final
 from eventlog.errors import EventLogError, LogDeleted
 from eventlog.local.groups.membership import Absent
 from eventlog.local.storage.log import WritableLog
-from eventlog.local.wire.group_messages import Bury, Dismiss, DropDead, Join, OpenGroup, RetryDead
+from eventlog.local.wire.group_messages import (
+    Bury,
+    Dismiss,
+    DropDead,
+    Join,
+    OpenGroup,
+    RetryCorrected,
+    RetryDead,
+)
 from eventlog.local.wire.messages import (
     Ack,
     AckState,
@@ -46,7 +54,7 @@ logger = logging.getLogger("eventlog.writer")
 LASTING: Final = frozenset(
     {
         *(Append, AppendIf, Ack, AckState, Seek, Forget, Status, Configure, Trim),
-        *(OpenGroup, Join, Bury, RetryDead, DropDead, Dismiss),
+        *(OpenGroup, Join, Bury, RetryDead, RetryCorrected, DropDead, Dismiss),
     }
 )
 """Requests that are refused at once when the log was deleted: each has to last."""
