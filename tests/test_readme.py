@@ -152,6 +152,17 @@ def test_the_commands_that_keep_and_move_a_log_work(tmp_path: Path) -> None:
         stop_writers(tmp_path)
 
 
+def test_the_commands_that_operate_a_log_work(tmp_path: Path) -> None:
+    try:
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["operate"]], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "made meters: durability disk, max-bytes 10,737,418,240, max-age 30d" in done.stdout
+        assert "nothing to delete" in done.stdout
+        assert done.stdout.splitlines()[-1] == "deleted meters"
+    finally:
+        stop_writers(tmp_path)
+
+
 def test_the_set_up_commands_are_there_and_can_be_run() -> None:
     commands = re.findall(r"^\./(\S+)", blocks("sh")["set-up"], re.MULTILINE)
     assert commands == ["scripts/demo", "scripts/test"]
