@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from eventlog.api.times import SETTLED_NS
 from eventlog.errors import CorruptLog, EventsTruncated, InvalidArgument
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.due import due_of_row
-from eventlog.event.envelope import TIMESTAMP_BYTES, Columns, EventEnvelope, envelopes_of
+from eventlog.event.envelope import EventEnvelope
 from eventlog.event.moments import datetime_of
 from eventlog.memory.groups import GroupModel, Held, Seat
 from eventlog.memory.letters import Letter, Letters
@@ -171,7 +170,7 @@ class Groups:
                 model = self.get(name)
                 held.out.add(seq_no)
                 attempt = model.attempt_of(seq_no)
-                if seq_no not in unpacked or self._corrected(name, seq_no):
+                if seq_no not in unpacked or self._letters[name].corrected(seq_no):
                     unpacked.update({one.seq_no or 0: one for one in self._rest(name, seq_no)})
                 envelope = unpacked.pop(seq_no, None)
                 if envelope is not None and self._has_expired(model, seq_no, envelope):
@@ -315,7 +314,7 @@ class Groups:
             log_lines=report.log_lines,
             failed_at=datetime_of(time.time_ns()),
         )
-        return Letter(letter, found, self._corrected(name, seq_no) is not None)
+        return Letter(letter, found, self._letters[name].corrected(seq_no) is not None)
 
     def dead_letters(self, name: str) -> list[DeadLetter]:
         """Those that are listed, each a copy of the caller's own."""
@@ -343,34 +342,16 @@ class Groups:
                 )
             return model.retry(seq_nos)
 
-    def retry_corrected(self, name: str, seq_no: int, corrected: EventEnvelope) -> int:
-        """Hand a dead letter out again, with the payload of another event.
+    def retry_corrected(self, name: str, seq_no: int, event: EventEnvelope) -> int:
+        """Hand a dead letter out again, with the payload of another event; 1 if it was one.
 
         Raises:
             InvalidArgument: there is no such group.
         """
         with self.changing():
-            letters = self.get(name).letters
-            known = letters.stored.get(seq_no)
-            if known is None or seq_no in letters.retried:
-                return 0
-            old = known.copy or self.envelope_of(name, seq_no) or corrected
-            copied = Columns(
-                seq_no,
-                old.id.bytes,
-                old.timestamp_ns.to_bytes(TIMESTAMP_BYTES, "little"),
-                [known.letter.key],
-                [known.letter.headers],
-            )
-            (envelope,) = envelopes_of([corrected.event], copied)
-            letter = replace(known.letter, event=copy.deepcopy(corrected.event))
-            letters.stored[seq_no] = Letter(letter, envelope, is_corrected=True)
-            return self.get(name).retry({seq_no})
-
-    def _corrected(self, name: str, seq_no: int) -> EventEnvelope | None:
-        """What is handled in the place of an event, if it was corrected."""
-        letter = self._letters[name].stored.get(seq_no)
-        return letter.copy if letter is not None and letter.is_corrected else None
+            model = self.get(name)
+            old = self.envelope_of(name, seq_no) or event
+            return model.retry({seq_no}) if model.letters.correct(seq_no, old, event) else 0
 
     def drop_dead(self, name: str, seq_nos: set[int]) -> int:
         """Forget dead letters."""
@@ -385,7 +366,7 @@ class Groups:
 
     def _rest(self, name: str, seq_no: int) -> list[EventEnvelope]:
         """The event and what follows it in its batch, each read anew."""
-        if corrected := self._corrected(name, seq_no):
+        if corrected := self._letters[name].corrected(seq_no):
             return [copy.deepcopy(corrected)]
         try:
             return self._log.next_batch(seq_no) or []

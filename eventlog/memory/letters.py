@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 
 from eventlog.api.group import DeadLetter
-from eventlog.event.envelope import EventEnvelope
+from eventlog.event.envelope import TIMESTAMP_BYTES, Columns, EventEnvelope, envelopes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,28 @@ class Letters:
         self.retried.discard(seq_no)
         self.stored.pop(seq_no, None)
         self.stored[seq_no] = letter
+
+    def correct(self, seq_no: int, old: EventEnvelope, event: EventEnvelope) -> bool:
+        """Put another payload into the letter of an event; whether it is listed."""
+        known = self.stored.get(seq_no)
+        if known is None or seq_no in self.retried:
+            return False
+        columns = Columns(
+            seq_no,
+            old.id.bytes,
+            old.timestamp_ns.to_bytes(TIMESTAMP_BYTES, "little"),
+            [known.letter.key],
+            [known.letter.headers],
+        )
+        (envelope,) = envelopes_of([event.event], columns)
+        letter = replace(known.letter, event=deepcopy(event.event))
+        self.stored[seq_no] = Letter(letter, envelope, is_corrected=True)
+        return True
+
+    def corrected(self, seq_no: int) -> EventEnvelope | None:
+        """What is handled in the place of an event, if its letter was corrected."""
+        letter = self.stored.get(seq_no)
+        return letter.copy if letter is not None and letter.is_corrected else None
 
     def settle(self, seq_no: int) -> None:
         """The event is handled: a retry of it has succeeded."""
