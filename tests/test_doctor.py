@@ -417,6 +417,11 @@ def test_owners_and_modes() -> None:
     assert foreign.level == "problem"
     assert "offsets belong(s) to the user with id 6" in foreign.what
     assert [one.level for one in access_findings(mine, 0)] == ["warning"]
+    of_group = {"": 0o2750, "control": 0o640, "members": 0o660, "writer.lock": 0o600}
+    shared = [Access(name, 5, mode, is_shared=True) for name, mode in of_group.items()]
+    assert [one.level for one in access_findings(shared, 5)] == ["ok"]
+    (ajar,) = access_findings([replace(shared[0], mode=0o2755), *shared[1:]], 5)
+    assert ajar.do == "chmod 2750 {log}"
     (closed,) = access_findings([*mine, Access("offsets", 5, 0o400)], 5)
     assert (closed.level, closed.remedy) == ("problem", "modes")
 

@@ -35,12 +35,15 @@ class SharedFiles(Files):
     def create(self, path: str) -> int:
         """See `Files.create`; the umask of a service is no reason to lock its group out."""
         descriptor = super().create(path)
-        os.fchmod(descriptor, _mode_of(path))
+        os.fchmod(descriptor, shared_mode(os.path.basename(path)))
         return descriptor
 
 
-def _mode_of(path: str) -> int:
-    return _MEMBERS_MODE if os.path.basename(path) == MEMBERS else _FILE_MODE
+def shared_mode(name: str) -> int:
+    """The mode of a file of a shared log; of its directory, if the name is empty."""
+    if not name:
+        return _DIRECTORY_MODE
+    return _MEMBERS_MODE if name == MEMBERS else _FILE_MODE
 
 
 def shared_with(directory: str) -> int | None:
@@ -97,4 +100,4 @@ def share(directory: str, gid: int) -> None:
         for name in ("", *os.listdir(directory)):
             path = os.path.join(directory, name)
             os.chown(path, -1, gid)
-            os.chmod(path, _mode_of(path) if name else _DIRECTORY_MODE)
+            os.chmod(path, shared_mode(name))

@@ -10,7 +10,16 @@ from typing import Final
 from eventlog.config import TABLE_NAME
 from eventlog.errors import CorruptLog
 from eventlog.local import rendezvous
-from eventlog.local.storage import control, journal, members, offset_format, producers, spare
+from eventlog.local.groups import corrections
+from eventlog.local.storage import (
+    control,
+    journal,
+    members,
+    offset_format,
+    producers,
+    sharing,
+    spare,
+)
 from eventlog.local.storage.format import VERSION, base_of_name, index_name, key_index_name
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
@@ -30,6 +39,8 @@ KNOWN: Final = frozenset(
         journal.DEAD_NAME,
         journal.STATES_NAME,
         TABLE_NAME,
+        corrections.FILE_NAME,
+        sharing.FILE_NAME,
         rendezvous.LOCK_NAME,
         rendezvous.SOCKET_NAME,
         rendezvous.LOG_NAME,

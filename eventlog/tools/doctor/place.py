@@ -13,6 +13,7 @@ from eventlog.config import LogOptions
 from eventlog.local.rendezvous import SOCKET_NAME, file_system_of, is_network
 from eventlog.local.storage.files import DIRECTORY_MODE, FILE_MODE
 from eventlog.local.storage.format import index_bytes
+from eventlog.local.storage.sharing import shared_mode, shared_with
 from eventlog.tools.doctor.findings import Finding, size
 
 SEGMENTS_TO_COME: Final = 4
@@ -127,25 +128,30 @@ class Access:
     """Empty for the log's directory itself."""
     uid: int
     mode: int
+    is_shared: bool = False
+    """The log is shared with a group of users."""
 
 
 def accesses_of(directory: str) -> list[Access]:
     """The directory, and what lies in it but for its socket."""
-    found = [_access("", directory)]
+    is_shared = shared_with(directory) is not None
+    found = [_access("", directory, is_shared)]
     for name in sorted(os.listdir(directory)):
         if name != SOCKET_NAME:
             with suppress(FileNotFoundError):
-                found.append(_access(name, os.path.join(directory, name)))
+                found.append(_access(name, os.path.join(directory, name), is_shared))
     return found
 
 
-def _access(name: str, path: str) -> Access:
+def _access(name: str, path: str, is_shared: bool) -> Access:
     status = os.lstat(path)
-    return Access(name, status.st_uid, stat.S_IMODE(status.st_mode))
+    return Access(name, status.st_uid, stat.S_IMODE(status.st_mode), is_shared)
 
 
 def wanted_mode(access: Access) -> int:
     """What the mode should be."""
+    if access.is_shared:
+        return shared_mode(access.name)
     return FILE_MODE if access.name else DIRECTORY_MODE
 
 
@@ -162,7 +168,7 @@ def access_findings(accesses: list[Access], uid: int) -> Iterator[Finding]:
             f" and you are {uid}",
             do=f"use the log as its owner, or give it to one user: chown -R {uid} {{log}}",
         )
-    closed = [one for one in accesses if one.mode & wanted_mode(one) != wanted_mode(one)]
+    closed = [one for one in accesses if 0o700 & wanted_mode(one) & ~one.mode]
     if closed:
         yield Finding(
             level="problem",
@@ -171,14 +177,13 @@ def access_findings(accesses: list[Access], uid: int) -> Iterator[Finding]:
             do="chmod -R u+rwX {log}",
             remedy="modes",
         )
-    shared = [one for one in accesses if one.mode & 0o077 and one not in closed]
-    is_open = accesses[0].mode & 0o077
-    if is_open:
+    shared = [one for one in accesses if _lets_others_in(one) and one not in closed]
+    if _lets_others_in(accesses[0]):
         yield Finding(
             level="warning",
             about="access",
             what=f"other users may enter the directory ({accesses[0].mode:04o})",
-            do="chmod 700 {log}",
+            do=f"chmod {wanted_mode(accesses[0]):o} {{log}}",
             remedy="modes",
         )
     elif shared:
@@ -190,7 +195,12 @@ def access_findings(accesses: list[Access], uid: int) -> Iterator[Finding]:
             remedy="modes",
         )
     if not (foreign or closed or shared):
-        yield Finding(level="ok", about="access", what="only its owner, you, can use it")
+        who = "its owner, you, and its group" if accesses[0].is_shared else "only its owner, you,"
+        yield Finding(level="ok", about="access", what=f"{who} can use it")
+
+
+def _lets_others_in(access: Access) -> int:
+    return 0o077 & access.mode & ~wanted_mode(access)
 
 
 def _few(names: list[str]) -> str:
