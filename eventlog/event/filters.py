@@ -146,7 +146,12 @@ class EventFilter:
                 _, _, keys, headers, _ = columns_in(body, count)
             except ValueError:
                 return False  # whoever unpacks it says what is wrong
-        return self._prefix not in keys or any(pair not in headers for pair in self._pairs)
+        if self._prefix not in keys:
+            return True
+        for pair in self._pairs:  # noqa: SIM110 - `any` would take half as long again
+            if pair not in headers:
+                return True
+        return False
 
     def rows(self, columns: Columns, count: int) -> Sequence[int]:
         """The rows of a batch of `count` events that are wanted, in order.
