@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +93,21 @@ def test_a_conditional_batch_is_one_of_its_own_and_keeps_its_place() -> None:
     assert [before.base_seq_no, conditional.base_seq_no, after.base_seq_no] == [1, 2, 3]
     kinds = [type(one) for one in writer.requests if isinstance(one, Append | AppendIf)]
     assert kinds == [Append, AppendIf, Append]
+
+
+def test_what_is_expected_is_known_before_another_thread_may_send_the_batch() -> None:
+    outbox = new_outbox()
+    queued: list[Any] = []
+
+    class Unsent(deque[Any]):
+        def append(self, batch: Any) -> None:
+            queued.append(batch.expected)
+            super().append(batch)
+
+    outbox.unsent = Unsent()
+    expected = Expectation.of_events({"k": 0}, None)
+    outbox.add_many([batch_of(1)], expected)
+    assert queued == [expected]
 
 
 def test_a_refused_one_holds_up_nothing_behind_it() -> None:

@@ -397,9 +397,9 @@ class Signals:
     def __del__(self):
         signal.raise_signal(signal.SIGTERM)
 
-def open_log(directory, real=writer.open_log):
+def open_log(*arguments, real=writer.open_log):
     Signals()
-    return real(directory)
+    return real(*arguments)
 
 writer.open_log = open_log
 writer.serve(sys.argv[1], linger_s=None)

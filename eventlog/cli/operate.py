@@ -28,7 +28,13 @@ from eventlog.local import rendezvous
 from eventlog.local.client.launch import prepare, start_writer
 from eventlog.local.storage.control import ControlPage, check_is_log, is_log
 from eventlog.local.storage.owner import check_owner
-from eventlog.local.storage.sharing import described_group, gid_of, share, shared_with
+from eventlog.local.storage.sharing import (
+    check_may_share,
+    described_group,
+    gid_of,
+    share,
+    shared_with,
+)
 from eventlog.local.writer.succession import end_writer, is_of_clients
 from eventlog.terminal.printing import complain, counted, fail_with, say
 from eventlog.terminal.show import to_json
@@ -118,6 +124,8 @@ def create(  # noqa: PLR0917 - typer calls it by name; these are options of a co
             f"there is a log at {log} already; `eventlog config` shows its options and changes them"
         )
     directory = check_directory(log, "create")
+    if gid is not None:
+        check_may_share(gid, directory)
     prepare(directory, asked)
     if gid is not None:
         share(directory, gid)

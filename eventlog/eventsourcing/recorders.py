@@ -79,6 +79,9 @@ class LogRecorder:
     def __init__(self, log: blocking.EventLog) -> None:
         self.log = log
         self._known: dict[str, _Known] = {}
+        self._inserting = threading.Lock()
+        """An application is used by several threads: what is checked by what is known is stored
+        before anybody knows more."""
 
     def _known_of(self, key: str) -> _Known:
         if len(self._known) >= KNOWN_MAX:
@@ -120,6 +123,9 @@ class LogRecorder:
                 known = self._look_up(error.key)
                 if known.seq_no == before:  # nothing is new: retention has deleted the last one
                     known.seq_no = error.last_seq_no or 0
+            for key in expect:  # the refusal tells of one key only
+                if key != error.key:
+                    self._look_up(key)
             raise
 
     def _check_tracking(self, tracking: Tracking) -> None:
@@ -156,7 +162,8 @@ class LogAggregateRecorder(LogRecorder, AggregateRecorder):
         with translated():
             for _ in range(ATTEMPTS_MAX):
                 try:
-                    return self._try_to_insert(stored_events, tracking)
+                    with self._inserting:
+                        return self._try_to_insert(stored_events, tracking)
                 except WrongExpectation:
                     continue
         raise OperationalError(f"others of {self.log.path} append all the time; try it again")
@@ -326,19 +333,23 @@ class LogTrackingRecorder(LogRecorder, TrackingRecorder):
         """Note that everything up to a notification was processed."""
         with translated():
             for _ in range(ATTEMPTS_MAX):
-                key = TRACKING + tracking.application_name
-                self._look_up(key)
-                self._check_tracking(tracking)
                 try:
-                    self._append([{"notification_id": tracking.notification_id}], [key])
+                    with self._inserting:
+                        self._look_up(TRACKING + tracking.application_name)
+                        self._try_to_track(tracking)
                 except WrongExpectation:
                     continue
                 return
         raise OperationalError(f"others of {self.log.path} append all the time; try it again")
 
+    def _try_to_track(self, tracking: Tracking) -> None:
+        self._check_tracking(tracking)
+        key = TRACKING + tracking.application_name
+        self._append([{"notification_id": tracking.notification_id}], [key])
+
     def max_tracking_id(self, application_name: str) -> int | None:
         """Up to where another application was processed."""
-        with translated():
+        with translated(), self._inserting:
             return self._look_up(TRACKING + application_name).largest
 
 

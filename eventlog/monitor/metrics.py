@@ -139,7 +139,7 @@ def place_of(text: str) -> tuple[str, int]:
         InvalidArgument: it is neither.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65_535:
+    if not colon or not port.isdecimal() or len(port) > 5 or int(port) > 65_535:
         raise InvalidArgument(
             f"{text!r} is no place for metrics: give HOST:PORT, as 0.0.0.0:9464, or :9464 for this"
             " machine alone"

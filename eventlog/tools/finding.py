@@ -7,6 +7,7 @@ socket on which its writer listens, which the kernel shows to everybody.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def _logs_below(folder: str) -> Iterator[str]:
 def _is_control(path: str) -> bool:
     """Whether it is the control file of a log; one that may not be read counts."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            return False
         with open(path, "rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except PermissionError:

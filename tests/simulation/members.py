@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
+from eventlog.api.expectation import Expectation
 from eventlog.api.group import Failure
 from eventlog.errors import EventLogError, LogDeleted
 from eventlog.event.envelope import EventEnvelope
@@ -43,9 +44,14 @@ class NotedOutbox(Outbox):
 
     note: Callable[[OutBatch], None]
 
-    def add_packed(self, packed: PackedBatch, before: OutBatch | None = None) -> OutBatch:
+    def add_packed(
+        self,
+        packed: PackedBatch,
+        before: OutBatch | None = None,
+        expected: Expectation | None = None,
+    ) -> OutBatch:
         """See `Outbox`."""
-        batch = super().add_packed(packed, before)
+        batch = super().add_packed(packed, before, expected)
         self.note(batch)
         return batch
 

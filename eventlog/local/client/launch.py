@@ -134,12 +134,24 @@ def _start_and_connect(directory: str) -> socket.socket | None:
     try:
         pipe = rendezvous.connect(directory)
         if pipe is None:
-            start_writer(directory, lock.descriptor)
+            pipe = _started(directory, lock.descriptor)
     except BaseException:
         lock.hand_over()  # a writer that was started, and not waited for, still needs it
         raise
     lock.release()
     return pipe or rendezvous.connect(directory)
+
+
+def _started(directory: str, lock: int) -> socket.socket | None:
+    """Start a writer; a pipe to another one, if that was first."""
+    try:
+        start_writer(directory, lock)
+    except WriterUnavailable:
+        # The lock may be that of a directory that was deleted, and made again by somebody else.
+        if (pipe := rendezvous.connect(directory)) is None:
+            raise
+        return pipe
+    return None
 
 
 def _deleted(directory: str) -> LogDeleted:

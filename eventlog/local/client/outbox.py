@@ -151,14 +151,20 @@ class Outbox:
             batch, self.open_batch = self.open_batch, OutBatch()
             self._queue(batch, self.builder.build_parts())
 
-    def add_packed(self, packed: PackedBatch, before: OutBatch | None = None) -> OutBatch:
+    def add_packed(
+        self,
+        packed: PackedBatch,
+        before: OutBatch | None = None,
+        expected: Expectation | None = None,
+    ) -> OutBatch:
         """Queue a batch that is already packed, behind all that were added before.
 
         If it follows one of the same call, `before`, and that is refused, it is not stored either.
         """
         self.seal()
         batch = OutBatch()
-        batch.rows, batch.before = packed.count, before
+        # All of it before it is queued: another thread may send it from then on.
+        batch.rows, batch.before, batch.expected = packed.count, before, expected
         self._queue(batch, BatchParts(*packed[:3], [packed.payload]))
         return batch
 
@@ -202,8 +208,7 @@ class Outbox:
             check_fits(len(packed[0].payload), expected, self._frame_bytes_max, self.channel.path)
         batches: list[OutBatch] = []
         for one in packed:
-            batches.append(self.add_packed(one, batches[-1] if batches else None))
-        batches[0].expected = expected
+            batches.append(self.add_packed(one, batches[-1] if batches else None, expected))
         return ManyBatches(batches)
 
     def withdraw(self, many: ManyBatches[OutBatch]) -> None:

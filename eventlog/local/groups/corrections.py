@@ -14,7 +14,7 @@ from typing import Final
 
 import msgpack
 
-from eventlog.errors import EventLogError
+from eventlog.errors import CorruptLog, EventLogError
 from eventlog.local.groups.ranges import Range, RangeSet
 from eventlog.local.storage.files import FILES, Files, os_errors, replace_file
 from eventlog.local.storage.journal import stamp_of
@@ -24,15 +24,30 @@ Numbers = frozenset[tuple[str, int]]
 
 
 def read_corrections(directory: str, files: Files = FILES) -> Numbers:
-    """The pairs; none if there is no file, or none that can be read."""
-    with suppress(OSError, ValueError, TypeError, msgpack.UnpackException):
-        descriptor = files.open_read(os.path.join(directory, FILE_NAME))
+    """The pairs; none if there is no file.
+
+    Raises:
+        CorruptLog: they are none.
+        StorageFailed: they cannot be read.
+    """
+    with os_errors(directory, f"reading {FILE_NAME}"):
+        try:
+            descriptor = files.open_read(os.path.join(directory, FILE_NAME))
+        except FileNotFoundError:
+            return frozenset()
         try:
             data = files.read(descriptor, files.size(descriptor), 0)
         finally:
             files.close(descriptor)
+    try:
         return frozenset((str(name), int(number)) for name, number in msgpack.unpackb(data))
-    return frozenset()
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise CorruptLog(
+            f"the file {FILE_NAME} of the log {directory} is damaged: {error}; without it, dead"
+            " letters that were retried with a corrected event are handled as they were: move it"
+            " away to go on so",
+            path=directory,
+        ) from error
 
 
 def pack_corrections(numbers: Numbers) -> bytes:
@@ -87,6 +102,6 @@ class StoredCorrections:
         """See what has changed."""
         stamp = stamp_of(self._directory, FILE_NAME)
         if stamp != self._read_at:
-            self._read_at = stamp
             found = read_corrections(self._directory)
+            self._read_at = stamp
             self.numbers = frozenset(number for name, number in found if name == self._group)

@@ -36,8 +36,9 @@ class Postponed:
         first = max(first, self._looked_to + 1)
         if first > last:
             return []
-        self._looked_to = last
-        return [one for one in self._times(first, last) if one[0] > now_ns]
+        found = [one for one in self._times(first, last) if one[0] > now_ns]
+        self._looked_to = last  # not before: after an error they are looked at again
+        return found
 
     def add(self, not_before_ns: int, seq_no: int) -> None:
         """Keep an event until that time."""

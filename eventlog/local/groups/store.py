@@ -205,7 +205,8 @@ class GroupStore:
             if is_new:
                 del self.groups[name]
             raise
-        self._publish(state)
+        if is_new:  # else whoever only looks at an abandoned group would make it look alive
+            self._publish(state)
         return state
 
     def holds_retention(self, group: str) -> bool:

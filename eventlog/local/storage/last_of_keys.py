@@ -226,10 +226,11 @@ class LastOfKeys:
     def save(self) -> Iterator[None]:
         """Put the indexes of full segments into their files; one without room for it stays here."""
         for base, collected in list(self._collected.items()):
-            if base != self._bases[-1]:
-                yield from save(self._directory, collected, self._files)
-                if look_up(self._directory, base, [], self._files) is not None:
-                    self._collected.pop(base, None)
+            is_full = base != self._bases[-1]
+            # Kept if it could not be saved: the file there may be a damaged one, which would be
+            # made anew, and not saved, again and again.
+            if is_full and (yield from save(self._directory, collected, self._files)):
+                self._collected.pop(base, None)
 
 
 def _keys_of(batch: PackedBatch, base_seq_no: int) -> list[str | None]:

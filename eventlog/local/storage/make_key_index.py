@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
+from itertools import count
 from typing import Final
 
 from eventlog.errors import EventLogError
@@ -43,6 +44,10 @@ STEP_BATCHES: Final = 256
 """So much of a segment is looked at in one step."""
 STEP_ENTRIES: Final = 4096
 """So many entries are put in order in one step."""
+
+
+_COUNT: Final = count()
+"""Of the files that this process has made."""
 
 
 def hashes_of(flags: int, count: int, payload: bytes | memoryview) -> set[int]:
@@ -134,22 +139,23 @@ def make_key_index(directory: str, base_seq_no: int, files: Files) -> Iterator[N
     yield from save(directory, collected, files)
 
 
-def save(directory: str, collected: Collected, files: Files) -> Iterator[None]:
-    """Put the index into its file, step by step; without room for it there is none."""
+def save(directory: str, collected: Collected, files: Files) -> Generator[None, None, bool]:
+    """Put the index into its file, step by step; whether it is there: it needs room."""
     if not collected.extent.last_position:
-        return
+        return False
     path = os.path.join(directory, key_index_name(collected.base_seq_no))
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = f"{path}.{os.getpid()}.{next(_COUNT)}.new"  # threads may make the same one
     try:
         descriptor = files.create(temporary)
     except OSError:
-        return
+        return False
     try:
         yield from _write(descriptor, collected, files)
         files.rename(temporary, path)
     except OSError:
         with suppress(OSError):
             files.unlink(temporary)
+        return False
     except BaseException:
         with suppress(OSError):
             files.unlink(temporary)
@@ -160,6 +166,7 @@ def save(directory: str, collected: Collected, files: Files) -> Iterator[None]:
     if not os.path.exists(os.path.join(directory, segment_name(collected.base_seq_no))):
         with suppress(OSError, EventLogError):
             files.unlink(path)
+    return True
 
 
 def _write(descriptor: int, collected: Collected, files: Files) -> Iterator[None]:

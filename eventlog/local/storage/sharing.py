@@ -17,7 +17,7 @@ import grp
 import os
 from typing import Final
 
-from eventlog.errors import InvalidArgument
+from eventlog.errors import InvalidArgument, PermissionDenied
 from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.members import FILE_NAME as MEMBERS
 
@@ -27,6 +27,8 @@ _DIRECTORY_MODE: Final = 0o2750
 _FILE_MODE: Final = 0o640
 _MEMBERS_MODE: Final = 0o660
 SOCKET_MODE: Final = 0o660
+GID_DIGITS_MAX: Final = 9
+"""Of a group's number, which has 32 bits."""
 
 
 class SharedFiles(Files):
@@ -82,11 +84,25 @@ def gid_of(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        if name.isascii() and name.isdecimal():
+        if name.isascii() and name.isdecimal() and len(name) <= GID_DIGITS_MAX:
             return int(name)
         raise InvalidArgument(
             f"there is no group {name!r} here; `getent group` lists those that there are"
         ) from None
+
+
+def check_may_share(gid: int, directory: str) -> None:
+    """Pass if this process may give files of its own to that group.
+
+    Raises:
+        PermissionDenied: its user is not in the group, or was not when the process began.
+    """
+    if os.geteuid() and gid not in (os.getegid(), *os.getgroups()):
+        raise PermissionDenied(
+            f"the log {directory} cannot be shared with {described_group(gid)}: this process is not"
+            " in it; a user who was put there just now has to log in again",
+            path=directory,
+        )
 
 
 def share(directory: str, gid: int) -> None:
@@ -96,8 +112,10 @@ def share(directory: str, gid: int) -> None:
         PermissionDenied: this user does not own the log, or is not in the group.
     """
     with os_errors(directory, "sharing it with a group"):
-        os.close(FILES.create(os.path.join(directory, FILE_NAME)))
-        for name in ("", *os.listdir(directory)):
+        # The file that says so is last: what is refused before leaves a log of this user alone.
+        for name in ("", *os.listdir(directory), FILE_NAME):
             path = os.path.join(directory, name)
+            if name == FILE_NAME:
+                os.close(FILES.create(path))
             os.chown(path, -1, gid)
             os.chmod(path, shared_mode(name))

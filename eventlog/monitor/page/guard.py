@@ -3,6 +3,9 @@
 Others on the machine do not know the token. Pages of other origins cannot read answers, and their
 requests carry another `Origin`; a name of theirs that is made to mean this machine is another
 `Host`. All of them get a refusal that says nothing of the logs.
+
+The browser sends the cookie with the token to every port of this machine that it visits: do not
+open pages of users here whom you do not trust while it is shown.
 """
 
 from __future__ import annotations

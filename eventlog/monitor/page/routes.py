@@ -43,6 +43,8 @@ TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/cs
 COUNT_MAX: Final = 500
 LETTERS_MAX: Final = 500
 BODY_BYTES_MAX: Final = 1 << 20
+DIGITS_MAX: Final = 19
+"""Of a number that fits 63 bits."""
 
 
 def routes_of(board: Board) -> list[Route]:
@@ -114,7 +116,7 @@ async def _asked(request: Request) -> dict[str, Any]:
             raise InvalidArgument(f"the request has more than {BODY_BYTES_MAX} bytes")
     try:
         asked = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the request is no JSON: {error}") from error
     if not isinstance(asked, dict):
         raise InvalidArgument("the request is no JSON object")
@@ -155,8 +157,8 @@ def _wanted(text: str | None) -> IsWanted | None:
 
 def _number(name: str, value: Any) -> int:
     text = str(value)
-    if not text.isdecimal():
-        raise InvalidArgument(f"{name} is {text!r}; give a whole number")
+    if not text.isdecimal() or len(text) > DIGITS_MAX:
+        raise InvalidArgument(f"{name} is {text[:40]!r}; give a whole number")
     return int(text)
 
 
