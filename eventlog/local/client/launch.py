@@ -134,24 +134,12 @@ def _start_and_connect(directory: str) -> socket.socket | None:
     try:
         pipe = rendezvous.connect(directory)
         if pipe is None:
-            pipe = _started(directory, lock.descriptor)
+            start_writer(directory, lock.descriptor)
     except BaseException:
         lock.hand_over()  # a writer that was started, and not waited for, still needs it
         raise
     lock.release()
     return pipe or rendezvous.connect(directory)
-
-
-def _started(directory: str, lock: int) -> socket.socket | None:
-    """Start a writer; a pipe to another one, if that was first."""
-    try:
-        start_writer(directory, lock)
-    except WriterUnavailable:
-        # The lock may be that of a directory that was deleted, and made again by somebody else.
-        if (pipe := rendezvous.connect(directory)) is None:
-            raise
-        return pipe
-    return None
 
 
 def _deleted(directory: str) -> LogDeleted:
@@ -177,6 +165,10 @@ def start_writer(directory: str, lock: int, *, replaces: bool = False) -> None:
         answer = start.wait()
     match answer:
         case ["ready"]:
+            return
+        case ["error", WriterUnavailable.__name__, str()] if not replaces:
+            # Another one is there, or was: the lock may be that of a directory that was deleted,
+            # and made again by somebody else. The caller looks again.
             return
         case ["error", str(name), str(message)]:
             raise _reported(name, message, directory)
