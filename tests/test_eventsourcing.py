@@ -298,3 +298,50 @@ def test_without_a_path_the_factory_says_what_is_missing() -> None:
     factory = LogFactory({"PERSISTENCE_MODULE": "eventlog.eventsourcing"})
     with pytest.raises(InfrastructureFactoryError, match="EVENTLOG_PATH is not set"):
         factory.application_recorder()
+
+
+def test_threads_of_an_application_store_no_version_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One thread checked its version, another stored the same one, and the first stored it again.
+    with blocking.open(tmp_path / "log") as log:
+        recorder = LogApplicationRecorder(log)
+        originator = uuid4()
+        recorder.insert_events([StoredEvent(originator, 1, "made", b"")])
+        has_checked = threading.Event()
+        others: list[threading.Thread] = []
+        outcomes: list[Any] = []
+
+        def insert() -> None:
+            try:
+                outcomes.append(recorder.insert_events([StoredEvent(originator, 2, "more", b"")]))
+            except IntegrityError as error:
+                outcomes.append(error)
+
+        real = recorder._append
+
+        def append_after_another(*arguments: Any) -> Any:
+            if not has_checked.is_set():
+                has_checked.set()
+                others.append(threading.Thread(target=insert))
+                others[0].start()
+                others[0].join(0.5)  # it either stores now, or waits for its turn
+            return real(*arguments)
+
+        monkeypatch.setattr(recorder, "_append", append_after_another)
+        insert()
+        others[0].join()
+        assert sum(isinstance(one, IntegrityError) for one in outcomes) == 1
+        assert [one.originator_version for one in recorder.select_events(originator)] == [1, 2]
+
+
+def test_an_insert_may_name_more_stored_keys_than_there_are_attempts(tmp_path: Path) -> None:
+    with blocking.open(tmp_path / "log") as log:
+        originators = [uuid4() for _ in range(120)]
+        LogApplicationRecorder(log).insert_events(
+            [StoredEvent(one, 1, "made", b"") for one in originators]
+        )
+        fresh = LogApplicationRecorder(log)  # as after a restart: it knows nothing of them
+        stored = fresh.insert_events([StoredEvent(one, 2, "more", b"") for one in originators])
+        assert stored is not None
+        assert len(stored) == 120

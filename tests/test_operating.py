@@ -398,6 +398,7 @@ def test_ls_lists_the_logs_below_a_folder_and_who_serves_them(path: str, tmp_pat
         assert path in listed(folder=str(tmp_path / "deep"))
     assert out("ls", str(tmp_path / "deep" / "down" / "idle")).count("idle") == 1
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "empty" / "control")  # as supervisors have them: nobody waits for it
     assert out("ls", str(tmp_path / "empty")) == "no logs\n"
 
 

@@ -146,3 +146,12 @@ def test_a_user_shares_no_log_with_a_group_that_he_is_not_in(path: str) -> None:
     refused = STRANGER.run("create", path, "--group", str(GROUP))
     assert refused.returncode == 1
     assert "Error" not in refused.stderr
+
+
+def test_what_cannot_be_shared_is_not_made(path: str) -> None:
+    # It was made and said to be shared, with nobody, so that even its owner could not append.
+    refused = OWNER.run("create", path, "--group", str(GROUP + 1))
+    assert refused.returncode == 1
+    assert "has to log in again" in refused.stderr
+    assert not os.path.exists(path)
+    OWNER.out("create", path)  # the path is free

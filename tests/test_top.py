@@ -86,6 +86,20 @@ def test_a_sample_has_positions_groups_members_and_the_writer(log: blocking.Even
     assert (view.writer.rss_bytes or 0) > 1 << 20
 
 
+def test_looking_at_a_group_does_not_make_it_look_alive(log: blocking.EventLog) -> None:
+    log.append_many(range(3))
+    poison(log, 1)
+
+    def last_seen() -> datetime:
+        return next(one.last_seen for one in log.consumers() if one.name == "resize")
+
+    before = last_seen()
+    sampler = Sampler(log)
+    sampler.take()
+    sampler.close()
+    assert last_seen() == before
+
+
 def test_what_an_engine_does_not_know_is_left_out_and_not_zero() -> None:
     with blocking.open("memory:") as log:
         log.append(1)

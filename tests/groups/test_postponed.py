@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from eventlog.api.times import SETTLED_NS, LogClock
+from eventlog.errors import EventLogError, StorageFailed
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.due import Due
 from eventlog.event.envelope import envelope_of
 from eventlog.local.groups.due_times import DueTimes
+from eventlog.local.groups.postponed import Postponed
 from eventlog.local.groups.state import GroupState
 from eventlog.local.wire.group_messages import AwaitDrained
 from eventlog.local.wire.messages import Ack, Append, Done, Seek
@@ -270,3 +272,22 @@ def test_a_state_alone_knows_no_times() -> None:
     """Tools that only look at groups hand nothing out."""
     state = GroupState("g", lambda first, last: [0] * (last - first + 1))
     assert not state.postpone(100, 0)
+
+
+def test_times_that_could_not_be_read_are_read_again() -> None:
+    # After an error they counted as looked at, and the events were handed out at once.
+    answers: list[EventLogError | list[tuple[int, int]]] = [
+        StorageFailed("no descriptor is left"),
+        [(5 * SECOND, 3)],
+    ]
+
+    def times(_first: int, _last: int) -> list[tuple[int, int]]:
+        answer = answers.pop(0)
+        if isinstance(answer, EventLogError):
+            raise answer
+        return answer
+
+    postponed = Postponed(times)
+    with pytest.raises(StorageFailed):
+        postponed.look(1, 4, now_ns=SECOND)
+    assert postponed.look(1, 4, now_ns=SECOND) == [(5 * SECOND, 3)]
