@@ -35,7 +35,7 @@ Decide = Callable[[State], Iterable[Any]]
 
 logger = logging.getLogger("eventlog")
 ATTEMPTS_MAX: Final = 100
-"""Of a change that others come before; each time, one of theirs was stored."""
+"""How often a change is tried; before each further attempt, another program has stored an event."""
 SNAPSHOT_EVERY_DEFAULT: Final = 100
 
 
@@ -44,15 +44,15 @@ class Loaded(NamedTuple, Generic[State]):
 
     state: State
     seq_no: int
-    """Of that event: what the next append expects; 0 without any."""
+    """The number of its last event, which the next append expects; 0 if it has none."""
     last_id: bytes = b""
-    """Of that event."""
+    """The id of its last event."""
     since_snapshot: int = 0
-    """How many events came after the snapshot."""
+    """The number of events after the snapshot."""
 
 
 class _Rules(Generic[State]):
-    """What both kinds have: how a state is made of events, and snapshots of it; no I/O."""
+    """The part that both kinds share: makes states of events, and snapshots of states; no I/O."""
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class Aggregates(_Rules[State]):
 
 
 class BlockingAggregates(_Rules[State]):
-    """The same for logs of `eventlog.blocking.open`."""
+    """Aggregates of one kind in a log of `eventlog.blocking.open`; see `Aggregates`."""
 
     def __init__(
         self,

@@ -30,9 +30,9 @@ class ProcessUse:
     """What a process of this machine has used."""
 
     cpu_s: float
-    """Since it started."""
+    """Processor time since the process started, in seconds."""
     rss_bytes: int
-    """Now."""
+    """Resident memory at the moment of the sample, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Sample:
     """The members of each group."""
     writer: WriterStatistics | None = None
     process: ProcessUse | None = None
-    """Of the writer."""
+    """Use of the writer's process."""
 
 
 def opened_to_look(address: str) -> blocking.EventLog:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 HIDDEN = {"trend"}
-"""What only a screen draws."""
+"""Fields that only a screen draws."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
