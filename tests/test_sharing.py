@@ -155,3 +155,16 @@ def test_what_cannot_be_shared_is_not_made(path: str) -> None:
     assert "has to log in again" in refused.stderr
     assert not os.path.exists(path)
     OWNER.out("create", path)  # the path is free
+
+
+def test_a_repair_leaves_the_log_to_its_group_and_doctor_sees_what_keeps_the_group_out(
+    shared: str,
+) -> None:
+    # Files that a repair made anew were the owner's alone, and nobody said so.
+    os.unlink(os.path.join(shared, "offsets"))
+    OWNER.run("verify", "--repair", shared)
+    assert stat.S_IMODE(os.stat(os.path.join(shared, "offsets")).st_mode) == 0o640
+    os.chmod(os.path.join(shared, "offsets"), 0o600)
+    assert "offsets cannot be used by the group" in OWNER.run("doctor", shared).stdout
+    OWNER.run("doctor", "--fix", shared)
+    assert stat.S_IMODE(os.stat(os.path.join(shared, "offsets")).st_mode) == 0o640

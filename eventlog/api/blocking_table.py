@@ -28,6 +28,7 @@ class Table(LatestByKey):
         self._waiting = threading.Lock()
         self._streams = ExitStack()
         self._batches: Iterator[list[EventEnvelope]] | None = None
+        self._untold: dict[str, None] = {}
 
     def caught_up(self) -> None:
         """Take in all events that are stored by now; see `eventlog.Table.caught_up`."""
@@ -52,10 +53,12 @@ class Table(LatestByKey):
                 position = SeekPosition.sequence(self.seq_no + 1)
                 following = self._log._subscribe(None, position, options_of_reading(follow=True))
                 self._batches = self._streams.enter_context(following).batches()
-            events = next(self._batches)
-            with self._turn:
-                keys = self._apply(events)
+            if not self._untold:
+                events = next(self._batches)
+                with self._turn:
+                    self._untold.update(dict.fromkeys(self._apply(events)))
             self.caught_up()
+            keys, self._untold = [*self._untold], {}
             return keys
 
     def _start(self) -> None:

@@ -64,7 +64,8 @@ STOP_EXAMPLES = """
 
   Those that are connected lose nothing: they start another writer as soon as they need one, unless
   they were opened with start_writer=False. A writer that `eventlog serve` runs is ended too; its
-  supervisor may start it again.
+  supervisor may start it again. Clients of a shared log (`create --group`) start none: they wait for
+  the next `eventlog serve`, up to 10 seconds.
 """
 RESTART_EXAMPLES = """
 [bold]Example[/]
@@ -199,10 +200,10 @@ def stop(log: LogFiles) -> None:
     if pid is None:
         say(f"no writer serves {log}")
         return
-    say(
-        f"stopped the writer of {log}, process {pid}; clients that are still connected start"
-        " another one when they need it"
-    )
+    follows = "clients that are still connected start another one when they need it"
+    if shared_with(directory) is not None:
+        follows = "the log is shared, so its clients wait until `eventlog serve` runs again"
+    say(f"stopped the writer of {log}, process {pid}; {follows}")
 
 
 @app.command(epilog=RESTART_EXAMPLES + "\n\n" + EPILOG)

@@ -164,8 +164,12 @@ def listen(directory: str) -> socket.socket:
     listener = _new_socket(directory, socket.socket)
     try:
         with os_errors(directory, "making the writer's socket"), _reachable(directory) as path:
-            listener.bind(path)
-            os.chmod(path, 0o600 if shared_with(directory) is None else SOCKET_MODE)
+            mode = 0o600 if shared_with(directory) is None else SOCKET_MODE
+            before = os.umask(0o777 & ~mode)  # at no moment has the socket another mode
+            try:
+                listener.bind(path)
+            finally:
+                os.umask(before)
             listener.listen(BACKLOG)
     except BaseException:
         listener.close()

@@ -35,6 +35,7 @@ from eventlog.local.storage import control as page
 from eventlog.local.storage import offset_format, offsets
 from eventlog.local.storage.control import CONTROL, EPOCH_MAX, ControlPage
 from eventlog.local.storage.files import os_errors
+from eventlog.local.storage.sharing import share, shared_with
 from eventlog.local.storage.format import (
     FIRST_BATCH,
     OTHER_VERSION,
@@ -105,6 +106,8 @@ def repair_log(directory: str, files: KeepingFiles | None = None) -> Repair:
     finally:
         files.drop_unneeded()
         work.report.kept = sorted(map(os.path.basename, files.copies.values()))
+        if (gid := shared_with(directory)) is not None:
+            share(directory, gid)  # the files made anew too
     return work.report
 
 

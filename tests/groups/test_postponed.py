@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from eventlog.errors import EventLogError, StorageFailed
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.due import Due
 from eventlog.event.envelope import envelope_of
+from eventlog.local.groups import postponed as postponed_module
 from eventlog.local.groups.due_times import DueTimes
 from eventlog.local.groups.postponed import Postponed
 from eventlog.local.groups.state import GroupState
@@ -272,6 +273,31 @@ def test_a_state_alone_knows_no_times() -> None:
     """Tools that only look at groups hand nothing out."""
     state = GroupState("g", lambda first, last: [0] * (last - first + 1))
     assert not state.postpone(100, 0)
+
+
+def test_a_lease_looks_at_no_more_times_than_it_needs(
+    world: TimedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first lease of a group read the headers of all batches up to the last due time.
+    monkeypatch.setattr(postponed_module, "LOOK_EVENTS", 2)
+    world.open_group()
+    state = world.state()
+    looks: list[tuple[int, int]] = []
+
+    def times(first: int, last: int) -> Iterable[tuple[int, int]]:
+        looks.append((first, last))
+        return DueTimes(world.log.control)(first, last)
+
+    state.postponed = Postponed(times)
+    world.append_due(0, 0, 0, 9, 9, 9, 0, 0)
+    member = Member(world, M1)
+    assert member.lease(2) == [1, 2]
+    assert looks == [(1, 2)]
+    member.settle(1, 2)
+    assert member.lease(1) == [3]
+    member.settle(3)
+    assert member.lease(9) == [7, 8], "past those that are due later"
+    assert looks == [(1, 2), (3, 4), (5, 6), (7, 8)]
 
 
 def test_times_that_could_not_be_read_are_read_again() -> None:

@@ -100,11 +100,9 @@ class Leasing:
         state, member_id = asking.membership
         high_water = self._log.last_seq_no
         self.pass_deleted(state)
-        if state.postpone(high_water, self._log.clock.now()):
-            self._on_due()
         count = min(asking.count, max(state.fair_share(high_water), asking.least))
         try:
-            ranges = state.take(member_id, count, high_water)
+            ranges = self._take(state, member_id, count, high_water)
         except EventsTruncated:
             return False
         if not ranges:
@@ -121,6 +119,16 @@ class Leasing:
         self._store.counters.redelivered += len(failures)
         asking.peer.say(Leased(asking.request_id, self._next_lease, tuple(ranges), failures))
         return True
+
+    def _take(self, state: GroupState, member_id: int, count: int, high_water: int) -> list[Range]:
+        """Events that are due; a long run of others is looked through until some are found."""
+        while True:
+            if state.postpone(high_water, self._log.clock.now()):
+                self._on_due()
+            looked_to = min(state.postponed.looked_to, high_water)
+            ranges = state.take(member_id, count, looked_to)
+            if ranges or looked_to == high_water:
+                return ranges
 
     def _revoke_for(self, asking: Asking) -> None:
         """Somebody is idle: ask the owner of the largest lease to share it."""

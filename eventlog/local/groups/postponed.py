@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
+from typing import Final
+
+LOOK_EVENTS: Final = 65_536
+"""How many events are looked at in one step: a group that is far behind does not hold the writer up
+with times that matter much later."""
 
 TimesOf = Callable[[int, int], Iterable[tuple[int, int]]]
 """(not_before_ns, number) of those events from the first to the last number that have one."""
@@ -22,7 +27,7 @@ class Postponed:
 
     def __init__(self, times: TimesOf) -> None:
         self._times = times
-        self._looked_to = 0
+        self.looked_to = 0
         """The last event whose time was looked at."""
         self._waiting: list[tuple[int, int]] = []
         """A heap of (not_before_ns, number)."""
@@ -32,12 +37,13 @@ class Postponed:
         return len(self._waiting)
 
     def look(self, first: int, last: int, now_ns: int) -> list[tuple[int, int]]:
-        """(not_before_ns, number) of events that are not due, of those not looked at before."""
-        first = max(first, self._looked_to + 1)
+        """(not_before_ns, number) of events that are not due, of the next not looked at before."""
+        self.looked_to = max(self.looked_to, first - 1)
+        first, last = self.looked_to + 1, min(last, self.looked_to + LOOK_EVENTS)
         if first > last:
             return []
         found = [one for one in self._times(first, last) if one[0] > now_ns]
-        self._looked_to = last  # not before: after an error they are looked at again
+        self.looked_to = last  # not before: after an error they are looked at again
         return found
 
     def add(self, not_before_ns: int, seq_no: int) -> None:
@@ -65,4 +71,4 @@ class Postponed:
 
     def begin_after(self, position: int) -> None:
         """Forget all, and look at the events after `position` again."""
-        self._waiting, self._looked_to = [], position
+        self._waiting, self.looked_to = [], position

@@ -110,9 +110,9 @@ class GroupState:
         return held, leased, RangeSet([*held, *(one for _, ranges in leased for one in ranges)])
 
     def postpone(self, high_water: int, now_ns: int) -> bool:
-        """Keep those events until they are due that came since the last call; whether any did.
+        """Keep events until they are due, of the next not looked at; whether there were any.
 
-        Call it before `take`, with the log's time.
+        Call it before `take`, with the log's time; `postponed.looked_to` is as far as that may go.
         """
         found = self.postponed.look(self.position + 1, high_water, now_ns)
         if not found:

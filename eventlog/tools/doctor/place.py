@@ -177,6 +177,15 @@ def access_findings(accesses: list[Access], uid: int) -> Iterator[Finding]:
             do="chmod -R u+rwX {log}",
             remedy="modes",
         )
+    kept_out = [one for one in accesses if 0o070 & wanted_mode(one) & ~one.mode]
+    if kept_out:
+        yield Finding(
+            level="problem",
+            about="access",
+            what=f"{_few([shown[one] for one in kept_out])} cannot be used by the group that the"
+            " log is shared with",
+            remedy="modes",
+        )
     shared = [one for one in accesses if _lets_others_in(one) and one not in closed]
     if _lets_others_in(accesses[0]):
         yield Finding(
@@ -194,7 +203,7 @@ def access_findings(accesses: list[Access], uid: int) -> Iterator[Finding]:
             " into the directory",
             remedy="modes",
         )
-    if not (foreign or closed or shared):
+    if not (foreign or closed or kept_out or shared):
         who = "its owner, you, and its group" if accesses[0].is_shared else "only its owner, you,"
         yield Finding(level="ok", about="access", what=f"{who} can use it")
 
