@@ -64,8 +64,8 @@ STOP_EXAMPLES = """
 
   Those that are connected lose nothing: they start another writer as soon as they need one, unless
   they were opened with start_writer=False. A writer that `eventlog serve` runs is ended too; its
-  supervisor may start it again. Clients of a shared log (`create --group`) start none: they wait for
-  the next `eventlog serve`, up to 10 seconds.
+  supervisor may start it again. Clients of a shared log (`create --group`) start none: they wait
+  for the next `eventlog serve`, up to 10 seconds.
 """
 RESTART_EXAMPLES = """
 [bold]Example[/]

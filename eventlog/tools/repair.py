@@ -35,7 +35,6 @@ from eventlog.local.storage import control as page
 from eventlog.local.storage import offset_format, offsets
 from eventlog.local.storage.control import CONTROL, EPOCH_MAX, ControlPage
 from eventlog.local.storage.files import os_errors
-from eventlog.local.storage.sharing import share, shared_with
 from eventlog.local.storage.format import (
     FIRST_BATCH,
     OTHER_VERSION,
@@ -60,6 +59,7 @@ from eventlog.local.storage.journal import (
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.recovery import find_batch_after
 from eventlog.local.storage.segment import SegmentReader
+from eventlog.local.storage.sharing import share, shared_with
 from eventlog.local.storage.start import open_log
 from eventlog.tools.keep import KeepingFiles
 from eventlog.tools.survey import (
