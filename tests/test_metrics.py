@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from eventlog import blocking
 from eventlog.errors import InvalidArgument
 from eventlog.monitor.metrics import place_of, serving_metrics
+from eventlog.terminal.log_lines import LogFormat, formatter_of
 from tests.commands import COMMAND, ENVIRONMENT, run
 
 PATIENCE_S = 30.0
@@ -43,18 +46,21 @@ def free_port() -> int:
 
 @contextmanager
 def serving(path: Path, port: int) -> Iterator[subprocess.Popen[str]]:
-    command = [*COMMAND, "serve", str(path), "--metrics", f":{port}"]
+    command = [*COMMAND, "serve", str(path), "--metrics", f":{port}", "--log-format", "json"]
     with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         try:
             with blocking.open(path):  # finds it, or is first: it then takes over
                 yield process
         finally:
             process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            told = [json.loads(line) for line in process.stderr]
+            assert {one["logger"] for one in told} == {"eventlog.writer"}
             assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_scrape_has_the_log_its_consumers_groups_members_and_writer(tmp_path: Path) -> None:
-    with blocking.open(tmp_path / "log") as log, serving_metrics(log.path, ":0") as port:
+    with blocking.open(tmp_path / "log") as log, serving_metrics([log.path], ":0") as port:
         log.append_many(range(10), keys=["[k]"] * 10)
         log.ack('a "b" {c}', 4)
         with log.member("resize") as member:
@@ -79,8 +85,19 @@ def test_a_scrape_has_the_log_its_consumers_groups_members_and_writer(tmp_path: 
 
 
 def test_a_log_that_is_gone_is_down_and_the_scrape_goes_on(tmp_path: Path) -> None:
-    with serving_metrics("kafka://", ":0") as port:
+    with serving_metrics(["kafka://"], ":0") as port:
         assert scraped(port) == {"eventlog_up": [({"log": "kafka://"}, 0)]}
+
+
+def test_several_logs_are_samples_of_the_same_metrics(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("a", "b")]
+    for count, path in enumerate(paths, start=1):
+        with blocking.open(path) as log:
+            log.append_many(range(count))
+    with serving_metrics([*paths, "kafka://"], ":0") as port:
+        found = scraped(port)
+    assert found["eventlog_last_seq_no"] == [({"log": paths[0]}, 1), ({"log": paths[1]}, 2)]
+    assert [up for _, up in found["eventlog_up"]] == [1, 1, 0]
 
 
 def test_serve_serves_metrics_until_sigterm(tmp_path: Path) -> None:
@@ -116,6 +133,21 @@ def test_a_pool_in_the_foreground_serves_metrics_of_its_group_and_workers(tmp_pa
     assert handled > 20
 
 
+def test_the_page_serves_metrics_of_all_its_logs(tmp_path: Path) -> None:
+    port = free_port()
+    paths = [str(tmp_path / name) for name in ("a", "b")]
+    for path in paths:
+        blocking.open(path).close()
+    command = [*COMMAND, "ui", *paths, "--metrics", f":{port}"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://")
+        found = scraped(port)
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_S)
+    assert found["eventlog_up"] == [({"log": path}, 1) for path in paths]
+
+
 @pytest.mark.parametrize("text", ["9464", "host:", ":x", ":70000", ""])
 def test_a_place_that_is_none_is_wrong_usage(text: str) -> None:
     with pytest.raises(InvalidArgument, match="HOST:PORT"):
@@ -140,8 +172,29 @@ def test_the_dashboard_shows_metrics_that_there_are(tmp_path: Path) -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     names = {name for expression in asked for name in re.findall(r"eventlog_\w+", expression)}
-    with blocking.open(tmp_path / "log") as log, serving_metrics(log.path, ":0") as port:
+    with blocking.open(tmp_path / "log") as log, serving_metrics([log.path], ":0") as port:
         log.append_many(range(10))
         log.ack("billing", 4)
         with log.member("resize"):
             assert names <= set(scraped(port))
+
+
+def test_lines_of_log_may_be_json(tmp_path: Path) -> None:
+    formatter = formatter_of(LogFormat.json, "")
+    try:
+        raise ValueError("[bad]\x1b[31m")
+    except ValueError:
+        told = logging.LogRecord("eventlog.writer", logging.WARNING, "", 0, "a %s\nb", ("x",), None)
+        told.exc_info = sys.exc_info()
+    told.worker = "worker 3"
+    line = formatter.format(told)
+    assert "\n" not in line
+    assert "\x1b" not in line
+    fields = json.loads(line)
+    assert (fields["level"], fields["logger"], fields["message"]) == (
+        *("warning", "eventlog.writer"),
+        "a x\nb",
+    )
+    assert fields["worker"] == "worker 3"
+    assert fields["traceback"].endswith("ValueError: [bad]\x1b[31m")
+    assert datetime.fromisoformat(fields["time"]).tzinfo is not None

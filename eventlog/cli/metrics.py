@@ -1,4 +1,4 @@
-"""The option `--metrics` of commands that stay: a log's metrics for Prometheus."""
+"""The option `--metrics` of commands that stay: metrics of logs for Prometheus."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Metrics = Annotated[
 ]
 
 
-def metrics_at(log: str, place: str | None) -> AbstractContextManager[object]:
-    """Serve metrics of the log in its block, if there is a place to serve them at.
+def metrics_at(place: str | None, *logs: str) -> AbstractContextManager[object]:
+    """Serve metrics of the logs in its block, if there is a place to serve them at.
 
     Raises:
         InvalidArgument: the place is none, or something else is served there.
@@ -35,4 +35,4 @@ def metrics_at(log: str, place: str | None) -> AbstractContextManager[object]:
         raise NotSupported(
             "--metrics needs prometheus-client: pip install 'eventlog[metrics]'"
         ) from error
-    return serving_metrics(log, place)
+    return serving_metrics(logs, place)

@@ -14,7 +14,7 @@ from eventlog.cli.app import EPILOG, app
 from eventlog.cli.metrics import Metrics, metrics_at
 from eventlog.config import AskedOptions, Durability
 from eventlog.errors import InvalidArgument
-from eventlog.terminal.printing import CleanFormatter
+from eventlog.terminal.log_lines import LogFormat, LogFormatOption, formatter_of
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -40,6 +40,7 @@ def serve(
         bool, typer.Option("--wait", help="Wait for the end of another serve, and follow it.")
     ] = False,
     metrics: Metrics = None,
+    log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Be the writer of a log until SIGTERM or Ctrl-C, which end it in order.
 
@@ -53,7 +54,7 @@ def serve(
     if linger is not None and not 0 <= linger < math.inf:  # so that NaN is refused too
         raise InvalidArgument(f"--linger {linger}: give seconds, 0 or more")
     handler = logging.StreamHandler()
-    handler.setFormatter(CleanFormatter("%(levelname)s %(message)s"))
+    handler.setFormatter(formatter_of(log_format, "%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     directory = check_directory(log, "serve")
     asked = AskedOptions(durability=cast("Durability | None", durability))
@@ -63,5 +64,5 @@ def serve(
         warn_of_options(asked.check_against(control.options, directory, control.changed_options))
     finally:
         control.close()
-    with metrics_at(directory, metrics):
+    with metrics_at(metrics, directory):
         writer.serve(directory, linger_s=linger, replaces=True, waits=wait)

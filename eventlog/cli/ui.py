@@ -8,6 +8,7 @@ import typer
 
 from eventlog.cli.address import check_there
 from eventlog.cli.app import EPILOG, app
+from eventlog.cli.metrics import Metrics, metrics_at
 from eventlog.errors import NotSupported
 from eventlog.terminal.printing import say_now
 
@@ -19,6 +20,8 @@ EXAMPLES = """
   eventlog ui orders                           (needs eventlog\\[ui]; prints the page's address)
 
   eventlog ui orders nats://host:4222/images --port 8080
+
+  eventlog ui orders images --metrics :9464    (for Prometheus too)
 
   ssh -L 8080:127.0.0.1:8080 server eventlog ui orders --port 8080
 """
@@ -32,6 +35,7 @@ def ui(
         float, typer.Option(min=0.1, metavar="SECONDS", help="Between two looks.")
     ] = 1.0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    metrics: Metrics = None,
 ) -> None:
     """Show logs as a page: rates, lag, groups, dead letters, and a browser of events.
 
@@ -52,5 +56,6 @@ def ui(
         if open_browser:
             typer.launch(address)
 
-    with serving.listen(port) as listener:
-        serving.show([check_there(log) for log in logs], listener, interval, tell)
+    checked = [check_there(log) for log in logs]
+    with serving.listen(port) as listener, metrics_at(metrics, *checked):
+        serving.show(checked, listener, interval, tell)

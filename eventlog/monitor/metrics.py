@@ -24,7 +24,7 @@ prefix. What an engine does not know is left out.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from typing import Final
@@ -47,29 +47,31 @@ NOT_SHOWN: Final = {"longest_sync_s"}
 
 
 class LogCollector(Collector):
-    """Asks a log at each scrape; between two of them it holds nothing open."""
+    """Asks logs at each scrape; between two of them it holds nothing open."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
 
     def collect(self) -> Iterable[Metric]:
         """The metrics of this moment."""
-        families = _Families(self._address)
-        try:
-            with opened_to_look(self._address) as log, closing(Sampler(log)) as sampler:
-                families.add_sample(sampler.take())
-        except EventLogError:
-            families.gauge("up", 0)
-        else:
-            families.gauge("up", 1)
-        return families.found.values()
+        found: dict[str, Metric] = {}
+        for address in self._addresses:
+            families = _Families(address, found)
+            try:
+                with opened_to_look(address) as log, closing(Sampler(log)) as sampler:
+                    families.add_sample(sampler.take())
+            except EventLogError:
+                families.gauge("up", 0)
+            else:
+                families.gauge("up", 1)
+        return found.values()
 
 
 class _Families:
-    """Metrics by their names, each with a value for each set of labels."""
+    """Metrics by their names, each with a value for each set of labels; adds those of a log."""
 
-    def __init__(self, address: str) -> None:
-        self.found: dict[str, Metric] = {}
+    def __init__(self, address: str, found: dict[str, Metric]) -> None:
+        self.found = found
         self._address = address
 
     def gauge(self, name: str, value: float | None, **labels: str) -> None:
@@ -148,15 +150,15 @@ def place_of(text: str) -> tuple[str, int]:
 
 
 @contextmanager
-def serving_metrics(address: str, place: str) -> Iterator[int]:
-    """Serve a log's metrics there, at every path, in a thread; gives the port.
+def serving_metrics(addresses: Sequence[str], place: str) -> Iterator[int]:
+    """Serve the metrics of logs there, at every path, in a thread; gives the port.
 
     Raises:
         InvalidArgument: the place is none, or something else is served there.
     """
     host, port = place_of(place)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(LogCollector(address))
+    registry.register(LogCollector(addresses))
     # The threads of the server leave signals to the main one, which may be about to change what
     # they do (see `local.writer.__main__`).
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])

@@ -9,7 +9,6 @@ Commands print with the functions of this module only; a test looks for any othe
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 from typing import Final
@@ -104,11 +103,3 @@ def folded(table: Table) -> Table:
     for column in table.columns:
         column.overflow = "fold"
     return table
-
-
-class CleanFormatter(logging.Formatter):
-    """Log lines with nothing in them that a terminal obeys; tracebacks keep their lines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
-        return clean_lines(super().format(record))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,10 +17,14 @@ from eventlog.cli.address import Log, check_there
 from eventlog.cli.metrics import Metrics, metrics_at
 from eventlog.cli.streams import utf8
 from eventlog.system import absolute_path
+from eventlog.terminal.log_lines import LogFormat, LogFormatOption
 from eventlog.terminal.positions import PLACES, position_of
 from eventlog.terminal.sizes import bytes_of
 from workers.cli.app import app
 from workers.options import DEFAULTS
+
+if TYPE_CHECKING:
+    from workers.cli.views import View
 
 EXAMPLES = """
 [bold]Examples[/]
@@ -141,6 +147,7 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
         bool, typer.Option("--json", help="The pool's figures, one JSON object per line.")
     ] = False,
     metrics: Metrics = None,
+    log_format: LogFormatOption = LogFormat.text,
 ) -> None:
     """Handle the events of a log in worker processes, until SIGTERM or Ctrl-C.
 
@@ -148,6 +155,8 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
     workers. Modules are found from the current folder, too. On a terminal a table shows every
     worker; otherwise log lines say what happens.
     """
+    from workers.cli.views import open_view
+
     check_there(log)
     options = {
         "group": group,
@@ -169,9 +178,14 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
         "stop_s": stop_timeout,
     }
     folder = reload_dir or (Path() if reload else None)
-    with metrics_at(log, metrics):
+    with metrics_at(metrics, log):
         _work(
-            log, options, until_drained=until_drained, folder=folder, as_json=as_json, lease_s=lease
+            log,
+            options,
+            until_drained=until_drained,
+            folder=folder,
+            open_view=partial(open_view, as_json=as_json, log_format=log_format),
+            lease_s=lease,
         )
 
 
@@ -181,20 +195,19 @@ def _work(
     *,
     until_drained: bool,
     folder: Path | None,
-    as_json: bool,
+    open_view: Callable[[str], AbstractContextManager[View]],
     lease_s: float | None,
 ) -> None:
     """Run pools until told to stop; raises what they ended of."""
     import trio
 
     from workers.cli.session import Session, first_of, ignore_signals
-    from workers.cli.views import open_view
 
     # Workers take the path over, and import the handler; this process never does.
     with suppress(FileNotFoundError):  # it was deleted
         sys.path.insert(0, os.getcwd())
     failure: EventLogError | None = None
-    with open_view(f"{options['group']} of {log}", as_json=as_json) as view:
+    with open_view(f"{options['group']} of {log}") as view:
         watched = None if folder is None else absolute_path(str(folder))
         session = Session(
             log, options, view, until_drained=until_drained, folder=watched, lease_s=lease_s

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.logging import RichHandler
 
-from eventlog.terminal.printing import CleanFormatter, folded
+from eventlog.terminal.log_lines import LogFormat, formatter_of
+from eventlog.terminal.printing import folded
 from eventlog.terminal.show import to_json
 from workers.cli.show import stats_fields, stats_line, stats_table
 from workers.stats import PoolStats
@@ -99,17 +100,17 @@ class JsonView(View):
 
 
 @contextmanager
-def open_view(title: str, *, as_json: bool) -> Iterator[View]:
+def open_view(title: str, *, as_json: bool, log_format: LogFormat) -> Iterator[View]:
     """The view that fits, with logging set up beside it."""
     console = Console(stderr=True, highlight=False)
-    if as_json or not console.is_terminal:
+    if as_json or log_format is LogFormat.json or not console.is_terminal:
         handler: logging.Handler = logging.StreamHandler()
-        handler.setFormatter(CleanFormatter(LINE_FORMAT, defaults=OF_THE_POOL))
+        handler.setFormatter(formatter_of(log_format, LINE_FORMAT, OF_THE_POOL))
         _log_to(handler)
         yield JsonView() if as_json else LineView()
         return
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False)
-    handler.setFormatter(CleanFormatter("[%(worker)s] %(message)s", defaults=OF_THE_POOL))
+    handler.setFormatter(formatter_of(log_format, "[%(worker)s] %(message)s", OF_THE_POOL))
     _log_to(handler)
     with Live(console=console, auto_refresh=False) as live:
         yield TableView(live, title)
