@@ -50,6 +50,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "kafka": GROUND | {"remote"},
     "blocking": GROUND,
     "aggregates": GROUND,
+    "tracing": GROUND,
     "eventsourcing": GROUND | {"blocking"},
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},

@@ -45,9 +45,12 @@ def check_ordering(ordering: str | None) -> Any:
 def path_of(
     output: EventLog | blocking.EventLog | str | os.PathLike[str] | None,
     *,
+    source: object = None,
     is_in_process: bool = False,
 ) -> str | None:
     """Where results go, as a path that means the same in every process; or in this one alone.
+
+    `source` is the log that the events come from.
 
     Raises:
         InvalidArgument, InvalidArgumentType: workers cannot write there, or it is no log.
@@ -58,6 +61,11 @@ def path_of(
     if "://" in path:
         return path
     if path.startswith(MEMORY):
+        if is_in_process and path == MEMORY and output is not source:
+            raise InvalidArgument(
+                f"output={path!r} names no log: whoever opens that address gets a log of his own;"
+                " give it a name, as memory:results"
+            )
         if is_in_process:
             return path
         raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, cast
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -43,8 +43,9 @@ class Pool:
                 f"log={log!r}; give what eventlog.blocking.open gives; for trio and asyncio there"
                 " is workers.Pool"
             )
+        source: Any = _PathOf(log.path)
         if isinstance(output := options.get("output"), eventlog.blocking.EventLog):
-            options["output"] = output.path
+            options["output"] = source if output is log else output.path
         self._log = log
         self._path = log.path
         self._stack = ExitStack()
@@ -53,7 +54,7 @@ class Pool:
         self._entered: Future[None] = Future()
         self._left = anyio.Event()
         self._scope: anyio.CancelScope | None = None
-        self._pool = pool.Pool(_PathOf(log.path), **options)  # type: ignore[arg-type]
+        self._pool = pool.Pool(source, **options)
         self._signals = PoolSignals(self._pool_call("request_stop"), self._pool_call("kill"))
 
     def __repr__(self) -> str:
@@ -179,9 +180,16 @@ class Pool:
         self._signals.take()
         self._call(self._pool.wait_stop_asked)
 
+    def statistics(self) -> PoolStats:
+        """As `stats`."""
+        return self.stats()
+
     def stats(self) -> PoolStats:
         """See `workers.Pool.stats`."""
-        return self._pool.stats()
+        try:
+            return cast("PoolStats", self._call(self._pool.stats))
+        except EventLogError:  # it has ended, or not begun, as the pool itself says
+            return self._pool.stats()
 
     def kill(self) -> None:
         """See `workers.Pool.kill`."""
