@@ -51,6 +51,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "blocking": GROUND,
     "aggregates": GROUND,
     "tracing": GROUND,
+    "logging_handler": GROUND | {"blocking"},
     "eventsourcing": GROUND | {"blocking"},
     "tools": LOCAL | {"local.groups", "local.rendezvous"},
     "testing": LOCAL | {"local.wire", "local.client"},
