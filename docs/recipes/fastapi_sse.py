@@ -1,10 +1,11 @@
 """FastAPI with server-sent events: `uvicorn fastapi_sse:app`. A browser resumes where it was."""
 
-import json
+from collections.abc import AsyncIterable
 from contextlib import asynccontextmanager
+from typing import Annotated
 
-from fastapi import FastAPI, Header, Request
-from fastapi.responses import StreamingResponse
+from fastapi import FastAPI, Header
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 import eventlog
 from eventlog import SeekPosition
@@ -20,16 +21,12 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/orders")
-async def order(request: Request, order: dict):
-    return {"seq_no": await request.app.state.log.append(order)}
+async def order(order: dict):
+    return {"seq_no": await app.state.log.append(order)}
 
 
-@app.get("/orders")
-async def orders(request: Request, last_event_id: int = Header(0)):
-    async def lines():
-        position = SeekPosition.sequence(last_event_id + 1)
-        async with request.app.state.log.follow(position) as stream:
-            async for envelope in stream:
-                yield f"id: {envelope.seq_no}\ndata: {json.dumps(envelope.event)}\n\n"
-
-    return StreamingResponse(lines(), media_type="text/event-stream")
+@app.get("/orders", response_class=EventSourceResponse)
+async def orders(last_event_id: Annotated[int, Header()] = 0) -> AsyncIterable[ServerSentEvent]:
+    async with app.state.log.follow(SeekPosition.sequence(last_event_id + 1)) as stream:
+        async for envelope in stream:
+            yield ServerSentEvent(data=envelope.event, id=str(envelope.seq_no))
