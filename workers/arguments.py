@@ -44,13 +44,13 @@ def check_ordering(ordering: str | None) -> Any:
 
 def path_of(
     output: EventLog | blocking.EventLog | str | os.PathLike[str] | None,
+    log: EventLog,
     *,
-    source: object = None,
     is_in_process: bool = False,
 ) -> str | None:
     """Where results go, as a path that means the same in every process; or in this one alone.
 
-    `source` is the log that the events come from.
+    `log` is the pool's own.
 
     Raises:
         InvalidArgument, InvalidArgumentType: workers cannot write there, or it is no log.
@@ -61,14 +61,14 @@ def path_of(
     if "://" in path:
         return path
     if path.startswith(MEMORY):
-        if is_in_process and path == MEMORY and output is not source:
+        if not is_in_process:
+            raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
+        if path == MEMORY and output is not log:
             raise InvalidArgument(
-                f"output={path!r} names no log: whoever opens that address gets a log of his own;"
-                " give it a name, as memory:results"
+                'output="memory:" is a log that only its own handle has, so the results would be'
+                ' lost; give "memory:NAME", or the log of the pool'
             )
-        if is_in_process:
-            return path
-        raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
+        return path
     return system.absolute_path(path)
 
 

@@ -43,9 +43,9 @@ class Pool:
                 f"log={log!r}; give what eventlog.blocking.open gives; for trio and asyncio there"
                 " is workers.Pool"
             )
-        source: Any = _PathOf(log.path)
-        if isinstance(output := options.get("output"), eventlog.blocking.EventLog):
-            options["output"] = source if output is log else output.path
+        stand_in: Any = _PathOf(log.path)
+        if options.get("output") is log:
+            options["output"] = stand_in
         self._log = log
         self._path = log.path
         self._stack = ExitStack()
@@ -54,7 +54,7 @@ class Pool:
         self._entered: Future[None] = Future()
         self._left = anyio.Event()
         self._scope: anyio.CancelScope | None = None
-        self._pool = pool.Pool(source, **options)
+        self._pool = pool.Pool(stand_in, **options)
         self._signals = PoolSignals(self._pool_call("request_stop"), self._pool_call("kill"))
 
     def __repr__(self) -> str:

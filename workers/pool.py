@@ -113,7 +113,7 @@ class Pool:
             parent_pid=os.getpid(),
             # What stays in this process need not be fit to travel.
             code=b"" if self._is_in_process else handlers.packed(code),
-            output=path_of(options["output"], source=log, is_in_process=self._is_in_process),
+            output=path_of(options["output"], log, is_in_process=self._is_in_process),
             ordering=options["ordering"],
             max_deliveries=options["max_deliveries"],
             backoff=options["backoff"] or Backoff(),

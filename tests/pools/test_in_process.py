@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eventlog import InvalidArgument, blocking
+from eventlog import blocking
 from workers.blocking import Pool
 
 
@@ -21,15 +21,6 @@ def test_a_blocking_pool_tells_of_itself_while_it_runs_and_after() -> None:
             assert pool.statistics().handled == 2
             assert pool.stats().lag == 0
         assert pool.statistics().handled == 2
-
-
-def test_results_never_go_to_another_log_than_was_given() -> None:
-    # Two logs in memory without a name were taken for one: results went to the source.
-    with blocking.open("memory:") as log, blocking.open("memory:") as output:
-        with pytest.raises(InvalidArgument, match="give it a name, as memory:results"):
-            Pool(log, group="g", handler=half, processes=0, output=output)
-        with pytest.raises(InvalidArgument, match="give it a name"):
-            Pool(log, group="g", handler=half, processes=0, output="memory:")
 
 
 @pytest.mark.parametrize("name", ["", "results-of-halves"])

@@ -188,3 +188,14 @@ def test_a_pool_without_processes_has_one_group_of_a_broadcast(log: blocking.Eve
         assert pool.stats().handled == 3
     assert seen == [0, 1, 2]
     assert [consumer.name for consumer in log.consumers()] == ["g/0"]
+
+
+def test_results_go_to_no_log_that_only_another_handle_has() -> None:
+    with blocking.open("memory:") as log, blocking.open("memory:") as other:
+        for output in (other, "memory:"):
+            with pytest.raises(InvalidArgument, match="the results would be lost"):
+                Pool(log, group="g", handler=str, processes=0, output=output)
+        log.append(7)
+        with Pool(log, group="g", handler=str, processes=0, output=log) as pool:
+            drained(pool)
+        assert [envelope.event for envelope in log.read(1)] == [7, "7"]
