@@ -55,7 +55,7 @@ MODULES: Final = (
     "trio",
     "workers.process",
     "workers.child",
-    "workers.work",
+    "workers.worker",
 )
 
 

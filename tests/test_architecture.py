@@ -356,6 +356,13 @@ def test_the_command_line_of_pools_knows_no_engine(path: Path) -> None:
     assert of_log - shared <= {"eventlog", "eventlog.blocking", "eventlog.system"}
 
 
+@pytest.mark.parametrize("name", ["loop", "policy", "results"])
+def test_what_decides_in_a_worker_does_no_io(name: str) -> None:
+    """So the simulation of the tests drives it, with its own clock, where a worker process does."""
+    imported = full_imports(POOL_PACKAGE / f"{name}.py")
+    assert not {top_of(one) for one in imported} & NOT_PURE
+
+
 def test_the_log_knows_nothing_of_pools() -> None:
     """But for the demonstration, which is a program that uses both."""
     for name, path in MODULES.items():
@@ -417,7 +424,7 @@ def loaded_after(program: str, tmp_path: Path) -> set[str]:
                 assert [e.event for e in stream] == [1]
         """,
         "import workers; workers.Backoff, workers.PoolFailed; import eventlog.errors",
-        "import workers.child, workers.work, eventlog.local.client.member",
+        "import workers.child, workers.worker, eventlog.local.client.member",
     ],
     ids=[
         "package",

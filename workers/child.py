@@ -26,7 +26,7 @@ from workers.failing import TEXT_CHARACTERS_MAX, describe, storable, traceback_o
 from workers.policy import Backoff, Recycling
 
 if TYPE_CHECKING:
-    from workers.work import Worker
+    from workers.worker import Worker
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
@@ -170,7 +170,7 @@ def main(spec: WorkerSpec, pipe: socket.socket, times: int | None) -> None:
 def _worker(
     spec: WorkerSpec, control: ControlEnd, code: handlers.Code, times: int | None
 ) -> Worker:
-    from workers.work import Worker
+    from workers.worker import Worker
 
     return Worker(spec, control, code, times)
 

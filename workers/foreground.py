@@ -18,8 +18,7 @@ from eventlog import EventEnvelope
 from workers.errors import InvalidHandler
 from workers.failing import describe
 from workers.handlers import Code, Handler, check, is_async, wants_envelope
-from workers.results import results_of
-from workers.work import not_run
+from workers.results import not_run, results_of
 
 FAILURES = (Exception, SystemExit)
 """What fails an event; Ctrl-C ends the command."""

@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
-from eventlog import EventEnvelope, Group, Lease, Member
+from eventlog import EventEnvelope, Failure, Group, Member
 from workers.child import WorkerSpec
 from workers.errors import PoolFailed
 from workers.failing import Failing, describe, traceback_of
 from workers.handlers import Code, Handler, is_async, wants_envelope
+from workers.loop import WorkerLoop
 from workers.place import Counts
-from workers.policy import LeaseSize
-from workers.results import results_of
-from workers.work import not_run
 
 
 class InProcessPlace:
@@ -46,16 +43,15 @@ class InProcessPlace:
         self._group = group
         self._code = code
         self._on_failure = on_failure
-        self._concurrency = concurrency = spec.concurrency
-        self._size = LeaseSize(at_least=2 * concurrency if concurrency > 1 else 1)
-        self._threads = anyio.CapacityLimiter(concurrency)
-        self._turns: dict[str, anyio.Lock] = defaultdict(anyio.Lock)
-        """By key, where the group keeps key order."""
+        self._threads = anyio.CapacityLimiter(spec.concurrency)
+        is_ordered = spec.ordering == "key"
+        self._loop = WorkerLoop(
+            spec.concurrency, self._failure_of, time.monotonic, in_order=is_ordered
+        )
         self._member: Member | None = None
         self._final_counts = Counts(0, 0, 0, 0, 0)
         """What it has done when it left the group."""
         self._scope = anyio.CancelScope()
-        self._is_stopping = False
         self._has_ended = anyio.Event()
         self.ready = anyio.Event()
         self.pid = os.getpid()
@@ -91,7 +87,7 @@ class InProcessPlace:
 
     async def stop(self) -> None:
         """Begin nothing more, and wait for the handlers that run."""
-        self._is_stopping = True
+        self._loop.stop()
         if self._member is None:
             self._scope.cancel()
         else:
@@ -100,7 +96,7 @@ class InProcessPlace:
 
     def kill(self) -> None:
         """Leave the handlers that run behind."""
-        self._is_stopping = True
+        self._loop.stop()
         self._scope.cancel()
 
     async def gone(self) -> None:
@@ -133,14 +129,15 @@ class InProcessPlace:
 
     # --- working -----------------------------------------------------------------------------
 
+    def _failure_of(self, envelope: EventEnvelope, attempt: int, error: BaseException) -> Failure:
+        return self._failing.failure_of(envelope, attempt, error)
+
     async def _work(self, handler: Handler) -> None:
         spec = self._spec
         self._failing = Failing(
             self._group.name, spec.max_deliveries, spec.backoff, self._code.retry_on
         )
-        self._member = await self._group.open_member(
-            spec.pool_id, spec.output, self._failing.failure_of
-        )
+        self._member = await self._group.open_member(spec.pool_id, spec.output, self._failure_of)
         async with self._member as member:
             self.ready.set()
             try:
@@ -149,51 +146,34 @@ class InProcessPlace:
                 self._final_counts = self.counts()._replace(in_flight=0)
 
     async def _work_with(self, member: Member, handler: Handler) -> None:
-        while not self._is_stopping:
-            lease = await member.lease(self._size.count, self._concurrency)
+        loop = self._loop
+        while (wanted := loop.wanted()) is not None:
+            lease = await member.lease(*wanted)
             if lease is None:
                 break
-            await self._work_through(lease, handler)
+            loop.take(lease)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(min(self._spec.concurrency, lease.count)):
+                    tasks.start_soon(self._handle_some, member, handler)
+            loop.give_back()
         await member.flush()
 
-    async def _work_through(self, lease: Lease, handler: Handler) -> None:
-        started_s, events = time.monotonic(), iter(lease)
-        async with anyio.create_task_group() as tasks:
-            for _ in range(min(self._concurrency, lease.count)):
-                tasks.start_soon(self._handle_some, lease, events, handler)
-        lease.give_back()
-        self._size.note(lease.count, time.monotonic() - started_s)
-
-    async def _handle_some(
-        self, lease: Lease, events: Iterator[tuple[int, EventEnvelope]], handler: Handler
-    ) -> None:
+    async def _handle_some(self, member: Member, handler: Handler) -> None:
         """One task of several: event after event."""
-        for attempt, envelope in events:
-            if self._is_stopping:
-                return
-            if envelope.key is None or self._concurrency == 1:
-                await self._handle(lease, attempt, envelope, handler)
+        begin = self._loop.lease.begin
+        for attempt, envelope in self._loop.deliveries():
+            if not begin(envelope):
                 continue
-            async with self._turns[envelope.key]:  # first come, first served: that is in order
-                await self._handle(lease, attempt, envelope, handler)
-
-    async def _handle(
-        self, lease: Lease, attempt: int, envelope: EventEnvelope, handler: Handler
-    ) -> None:
-        if not lease.begin(envelope):
-            return
-        try:
-            result = await self._call(handler, envelope)
-            if (error := not_run(result)) is not None:
-                raise error
-            lease.done_with(envelope, list(results_of(result)))
-        except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
-            lease.failed(envelope, self._failing.failure_of(envelope, attempt, error))
-            return
-        if result is not None and self._member is not None:
-            await self._member.flush()  # its result is there before the next event of its key
+            try:
+                result = await self._call(handler, envelope)
+            except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
+                self._loop.raised(envelope, attempt, error)
+                continue
+            self._loop.returned(envelope, attempt, result)
+            if result is not None:
+                await member.flush()  # its result is there before the next event of its key
 
     async def _call(self, handler: Handler, envelope: EventEnvelope) -> Any:
         argument = envelope if wants_envelope(handler) else envelope.event

@@ -1,11 +1,19 @@
-"""`Results`: what a handler returns that has several results for one event, or perhaps none."""
+"""What handlers return: nothing, a result, or `Results`, which are several for one event."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Final
 
 from eventlog import InvalidArgumentType
+
+NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+"""What calling a function gives whose body has not begun to run."""
+_NOT_RUN_MESSAGE: Final = (
+    "the handler returned a {}, so nothing of it has run: make the handler itself async, or return"
+    " a list"
+)
 
 
 class Results:
@@ -38,3 +46,12 @@ def results_of(returned: Any) -> tuple[Any, ...]:
     if returned is None:
         return ()
     return returned.values if isinstance(returned, Results) else (returned,)
+
+
+def not_run(returned: object) -> TypeError | None:
+    """The error of a handler that returned what has not begun to run."""
+    if not isinstance(returned, NOT_RUN):
+        return None
+    if isinstance(returned, CoroutineType):
+        returned.close()  # or Python warns that nobody awaited it
+    return TypeError(_NOT_RUN_MESSAGE.format(type(returned).__name__))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,3 +200,16 @@ def test_results_go_to_no_log_that_only_another_handle_has() -> None:
         with Pool(log, group="g", handler=str, processes=0, output=log) as pool:
             drained(pool)
         assert [envelope.event for envelope in log.read(1)] == [7, "7"]
+
+
+def test_events_of_one_key_meet_without_an_order_where_no_process_is(
+    log: blocking.EventLog,
+) -> None:
+    """Threads of a pool without processes took turns by key, whether or not an order was asked."""
+    meeting = threading.Barrier(2, timeout=30)
+    log.append_many(range(2), keys=["k", "k"])
+
+    def meet(_event: int) -> None:
+        meeting.wait()
+
+    assert run(log, handler=meet, processes=0, concurrency=2, max_deliveries=1) == []

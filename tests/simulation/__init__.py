@@ -15,8 +15,8 @@
 ===================  ===========================================================================
 
 Real is all that does no I/O of its own, and the storage: outbox, channel and feed, the writer's
-service, membership, lease and results are the objects that ship. Simulated are pipes, processes,
-threads and time; of a worker, the loop over its leases (`workers.work`).
+service, membership, lease, results and the worker's loop are the objects that ship. Simulated are
+pipes, processes, threads and time.
 
 Pipes deliver in any pieces, at any time, and break with bytes on their way; the writer is killed
 between two messages or at any call to the operating system, also in its recovery; clients and

@@ -114,10 +114,13 @@ class GroupChecker(Checker):
 
     def _fail(self, seq_no: int) -> None:
         self._busy.pop(seq_no, None)
+        is_dead = self._is_last_delivery(seq_no)
         self._failures[seq_no] += 1
-        is_dead = self._failures[seq_no] >= self._max_deliveries
         dead = "perhaps dead" if seq_no in self._retried else "dead"
         self._set(seq_no, dead if is_dead else "open")
+
+    def _is_last_delivery(self, seq_no: int) -> bool:
+        return self._failures[seq_no] + 1 >= self._max_deliveries
 
     def on_died(self, who: str) -> None:
         self._supersede(who)
@@ -129,9 +132,13 @@ class GroupChecker(Checker):
     def _supersede(self, who: str) -> None:
         """Its leases end, as its page says."""
         self._superseded |= self._leases_of.pop(who, set())
-        for seq_no in [n for n, (member, _) in self._busy.items() if member == who]:
+        mine = [n for n, (member, _) in self._busy.items() if member == who]
+        is_shared = sum(self._state(seq_no) == "running" for seq_no in mine) > 1
+        for seq_no in mine:
             state = self._state(seq_no)
-            if state == "running":
+            if state == "running" and is_shared and self._is_last_delivery(seq_no):
+                self._set(seq_no, "open")  # nobody knows which of them it was
+            elif state == "running":
                 self._fail(seq_no)
             elif state == "returned":
                 self._set(seq_no, "unknown")

@@ -1,14 +1,15 @@
-"""Members of a group: the real membership, lease and results, without the threads around them.
+"""Members of a group: the real membership, lease, results and worker's loop, without threads.
 
-What the reader thread does (connect, hear) and what the worker's thread does (lease, begin, end,
-settle) are actions of their own here, in any order that the threads could have. Where a thread
-would wait, its next action is not offered yet.
+What the reader thread does (connect, hear) and what the worker does (lease, begin, end, settle) are
+actions of their own here, in any order that threads and tasks could have. Where a thread would
+wait, its next action is not offered yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,7 @@ from eventlog.local.wire.messages import Answer, Failed, Request
 from tests.simulation.clients import Client, Ways, note_answer
 from tests.simulation.group_checker import RESULT
 from tests.simulation.writer import Action, Link, piece_of
+from workers.loop import Delivery, WorkerLoop
 
 GROUP = "g"
 POOL_ID = 5
@@ -67,8 +69,18 @@ class NotedMembership(Membership):
         super().hear(message)
 
 
+class Task:
+    """One of the handlers that a worker runs at a time."""
+
+    def __init__(self, deliveries: Iterator[Delivery]) -> None:
+        self.deliveries = deliveries
+        self.next: Delivery | None = None
+        """It came out, and waits until results of its key are stored."""
+        self.running: Delivery | None = None
+
+
 class Member(Client):
-    """A worker process: one member, one handler, and perhaps results."""
+    """A worker process: one member, one handler or several at a time, and perhaps results."""
 
     def __init__(self, name: str, ways: Ways, pid: int, ordering: str, max_deliveries: int) -> None:
         super().__init__(name, ways)
@@ -97,11 +109,17 @@ class Member(Client):
         self._steps: Steps[None] | None = None
         """The member's conversation on the link."""
         self._is_leaving = False
+        self._loop = WorkerLoop(
+            self.rng.choice([1, 1, 2, 3]),
+            lambda *_: self._failure(),
+            self._clock,
+            in_order=self.is_ordered,
+        )
+        self._now_s = 0.0
         self._lease: LocalLease | None = None
-        self._out: Iterator[tuple[int, EventEnvelope]] = iter(())
-        self._running: EventEnvelope | None = None
-        self._next: tuple[int, EventEnvelope] | None = None
-        """It came out, and waits until results of its key are stored."""
+        self._is_at_work = False
+        """The lease was taken, and was not given back."""
+        self._tasks: list[Task] = []
         self._storing: list[int] = []
         """Events whose results are on their way."""
         self._settles: dict[int, int] = {}
@@ -122,7 +140,7 @@ class Member(Client):
     @property
     def is_running(self) -> bool:
         """Whether its handler runs."""
-        return self._running is not None
+        return any(task.running is not None for task in self._tasks)
 
     @property
     def is_storing(self) -> bool:
@@ -224,56 +242,80 @@ class Member(Client):
         if op is not None:
             self.note("settled", op=op, is_taken=not isinstance(message, Failed))
 
-    # --- the worker's thread -----------------------------------------------------------------
+    # --- the worker --------------------------------------------------------------------------
+
+    def _clock(self) -> float:
+        """A lease lasts as long as chance has it."""
+        self._now_s += self.rng.choice([0.05, 0.1, 0.2, 0.5])
+        return self._now_s
 
     def _work(self) -> list[Action]:
         if self.membership.failure is not None:
             raise self.membership.failure
         if self.is_storing:
             return []  # it waits until its results are stored
-        if self._running is not None:
-            assert self._lease is not None
-            is_due = self._lease._done or self._lease._returned
-            return [self._end_handler, self._settle] if is_due else [self._end_handler]
+        found = self._next_actions()
+        if not self.ways.is_settling and not self._loop.is_stopping and self.rng.random() < 0.01:
+            found.append(self._stop)
+        return found
+
+    def _next_actions(self) -> list[Action]:
         if self.membership.is_asking:
-            return [self._take_lease] if self.membership.fresh is not None else []
-        if self._lease is None:
-            if self._may_leave():
-                return [] if self.membership.unanswered else [self._leave]
-            return [self._ask]
-        return [self._go_on]
+            has_come = self.membership.fresh is not None or self.membership.is_stopped
+            return [self._take_lease] if has_come else []
+        if self._is_at_work:
+            return self._work_through()
+        if (wanted := self._loop.wanted()) is not None:
+            return [partial(self._ask, *wanted)]
+        return [] if self.membership.unanswered else [self._leave]
 
-    def _may_leave(self) -> bool:
-        return not self.ways.is_settling and self.rng.random() < 0.02
-
-    def _ask(self) -> None:
-        self.membership.ask(self.rng.randint(1, 6), 1)
+    def _ask(self, count: int, least: int) -> None:
+        """As `LocalMember.lease`, which waits."""
+        if self._lease is not None:
+            self._lease.end()
+            self._lease = None
+        self.membership.ask(count, least)
 
     def _take_lease(self) -> None:
         held = self.membership.take_fresh()
-        assert held is not None
+        if held is None:
+            return  # it was told to stop
         self._lease = LocalLease(self, held)
-        self._out = iter(self._lease)
+        self._loop.take(self._lease)
+        self._is_at_work = True
+        tasks = min(self._loop.concurrency, held.count)
+        self._tasks = [Task(self._loop.deliveries()) for _ in range(tasks)]
 
-    def _go_on(self) -> None:
-        """Begin the next event, or end the lease."""
+    def _work_through(self) -> list[Action]:
+        """What the tasks may do next; without any left, the lease ends."""
         lease = self._lease
         assert lease is not None
-        delivery, self._next = self._next or next(self._out, None), None
+        if not self._tasks:
+            # It gives nothing back before what was returned is stored.
+            return [self._settle if lease._returned else self._give_back]
+        found: list[Action] = []
+        for task in self._tasks:
+            move = self._begin_next if task.running is None else self._end_handler
+            found.append(partial(move, task))
+        if self.is_running and (lease._done or lease._returned):
+            found.append(self._settle)
+        return found
+
+    def _begin_next(self, task: Task) -> None:
+        """Begin the task's next event, or end the task."""
+        lease = self._lease
+        assert lease is not None
+        delivery, task.next = task.next or next(task.deliveries, None), None
         if delivery is None:
-            if lease._returned:  # it gives nothing back before that is stored
-                self._settle()
-            else:
-                lease.end()
-                self._lease = None
+            self._tasks.remove(task)
             return
         attempt, envelope = delivery
         if envelope.key is not None and envelope.key in lease._returned_keys:
             # As `begin` does it, which waits: it is given back if the result is refused.
-            self._next = delivery
+            task.next = delivery
             self._settle()
         elif lease.begin(envelope):
-            self._running = envelope
+            task.running = delivery
             self.note(
                 "handling",
                 seq_no=envelope.seq_no,
@@ -283,23 +325,23 @@ class Member(Client):
                 value=envelope.event[0],
             )
 
-    def _end_handler(self) -> None:
-        envelope, self._running = self._running, None
-        lease = self._lease
-        assert envelope is not None
-        assert lease is not None
+    def _end_handler(self, task: Task) -> None:
+        assert task.running is not None
+        assert self._lease is not None
+        (attempt, envelope), task.running = task.running, None
         seq_no = envelope.seq_no or 0
         envelope.event[0] = "changed by a handler"
         fails = not self.ways.is_settling and self.rng.random() < 0.25
         if fails:
             self._note_handled(seq_no, "failed")
-            lease.failed(envelope, self._failure())
+            self._loop.raised(envelope, attempt, ValueError("no"))
         elif self.results is not None and self.rng.random() < 0.8:
             self._note_handled(seq_no, "returned")
-            lease.done_with(envelope, [[f"{RESULT}{seq_no} by {lease.held.lease_id}", b""]])
+            result = [f"{RESULT}{seq_no} by {self._lease.held.lease_id}", b""]
+            self._loop.returned(envelope, attempt, result)
         else:
             self._note_handled(seq_no, "done")
-            lease.done(envelope)
+            self._loop.returned(envelope, attempt, None)
         if self.rng.random() < 0.3 and not self.is_storing:
             self._settle()
 
@@ -315,10 +357,21 @@ class Member(Client):
         assert self._lease is not None
         self._lease.settle()
 
+    def _give_back(self) -> None:
+        self._is_at_work = False
+        self._loop.give_back()
+
+    def _stop(self) -> None:
+        """As `Worker.stop`: the pool is left, or the worker has done enough."""
+        self._loop.stop()
+        self.membership.is_stopped = True
+
     # --- the end -----------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        """As `MemberPipe.close`, which waits."""
+        """As `LocalMember.close`, which waits."""
+        if self._lease is not None:
+            self._lease.end()
         self._is_leaving = True
         self.membership.say(Leave)
 

@@ -33,6 +33,7 @@ from eventlog.local.storage.reader import LogReader
 from eventlog.local.writer.service import Service
 from eventlog.local.writer.waiting import Waiting
 from tests.simulation.world import simulate
+from workers.loop import WorkerLoop
 
 Break = Callable[[pytest.MonkeyPatch], None]
 SEEDS = 150
@@ -224,6 +225,19 @@ def remember_no_event_of_a_key(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LastOfKeys, "note", lambda *_: None)
 
 
+def begin_events_of_a_key_together(patch: pytest.MonkeyPatch) -> None:
+    real = WorkerLoop.__init__
+
+    def init(self: WorkerLoop, *args: Any, **options: Any) -> None:
+        real(self, *args, **{**options, "in_order": False})
+
+    patch.setattr(WorkerLoop, "__init__", init)
+
+
+def call_done_what_failed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkerLoop, "raised", lambda self, envelope, *_: self.lease.done(envelope))
+
+
 BREAKS: list[tuple[Break, str]] = [
     (admit_whatever_is_expected, "broken expectation"),
     (take_two_keys_of_a_hash_for_one, "wrong refusal"),
@@ -243,6 +257,8 @@ BREAKS: list[tuple[Break, str]] = [
     (forget_acks_of_results, "own result"),
     (take_keys_at_once, "key order"),
     (reject_without_a_letter, "dead letter"),
+    (begin_events_of_a_key_together, "key order"),
+    (call_done_what_failed, "dead letter"),
     (keep_what_handlers_have, "changed event"),
     (stay_in_a_deleted_log, "another log"),
     (forget_due_times_at_a_start, "early"),

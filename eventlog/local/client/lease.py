@@ -61,6 +61,7 @@ class LocalLease(Lease):
         self.member = member
         self.held = held
         self._pipe = member.pipe
+        self._membership = member.pipe.membership
         self._events = member.events
         self._is_over = False
         """The member's page belongs to a later lease."""
@@ -95,7 +96,7 @@ class LocalLease(Lease):
 
     @property
     def _page(self) -> MemberPage:
-        page = self._pipe.page
+        page = self._membership.page
         if page is None:
             raise closed("member", self.member.path)
         return page
@@ -163,7 +164,7 @@ class LocalLease(Lease):
         if envelope is not self._current or self._alone is not None:
             return self._begin_beside(envelope)
         # The usual way, and as short as can be: nothing else runs, and nothing was given back.
-        page = self._pipe.page
+        page = self._membership.page
         if page is None:
             raise closed("member", self.member.path)
         words = page.words
@@ -196,7 +197,7 @@ class LocalLease(Lease):
             self._running[one.seq_no or 0] = self._begun_ns
 
     def done(self, envelope: EventEnvelope) -> None:
-        page = self._pipe.page
+        page = self._membership.page
         if page is None:
             raise closed("member", self.member.path)
         words = page.words
@@ -382,9 +383,9 @@ class LocalLease(Lease):
     def _not_begun(self) -> set[int]:
         """Events that nothing was said of yet, whether or not they came out."""
         held = self.held
-        if held.is_stale or self._is_over or self._pipe.page is None:
+        if held.is_stale or self._is_over or self._membership.page is None:
             return set()
-        states = bytes(self._pipe.page.states[: held.count])
+        states = bytes(self._membership.page.states[: held.count])
         if NOT_STARTED not in states:
             return set()
         pairs = zip(held.numbers, states, strict=True)

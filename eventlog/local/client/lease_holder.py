@@ -9,8 +9,8 @@ from eventlog.api.group import OnRefused
 from eventlog.local.client.conversations import Steps
 from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.client.member_events import MemberEvents
+from eventlog.local.client.membership import Membership
 from eventlog.local.client.results import ResultWriter
-from eventlog.local.storage.members import MemberPage
 
 
 class Pipe(Protocol):
@@ -21,8 +21,8 @@ class Pipe(Protocol):
         """Guards what the lease and the pipe share."""
 
     @property
-    def page(self) -> MemberPage | None:
-        """The member's page; `None` once the member is closed."""
+    def membership(self) -> Membership:
+        """What the member is to the writer; its page is `None` once the member is closed."""
 
     def say_of(self, lease: HeldEvents, kind: Any, *fields: Any) -> None:
         """Say something of a lease; of one that is somebody else's by now, nothing."""

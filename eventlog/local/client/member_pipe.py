@@ -45,14 +45,14 @@ class MemberPipe:
         self._handle = handle
         self.member_id = (owner << 32) | (secrets.randbits(32) or 1)
         self._channel = handle.new_channel()
-        self._membership = Membership(
+        self.membership = Membership(
             self._channel,
             group,
             self.member_id,
             self._send,
             lambda slot: MemberPage(handle.path, slot, self.member_id),
         )
-        self.passed = self._membership.passed
+        self.passed = self.membership.passed
         self._socket: socket.socket | None = None
         self.changed = threading.Condition()
         """Guards all that follows, and the membership."""
@@ -65,19 +65,19 @@ class MemberPipe:
         start_thread(self._thread, self._handle.path)
         with self.changed:
             self.changed.wait_for(lambda: self.page is not None or self._is_over)
-            if self._membership.failure is not None:
-                raise self._membership.failure
+            if self.membership.failure is not None:
+                raise self.membership.failure
         handle.adopt(self)  # closing the log ends the wait for events
 
     @property
     def page(self) -> MemberPage | None:
         """The member's page, once it has one and until it is closed."""
-        return self._membership.page
+        return self.membership.page
 
     @property
     def slot(self) -> int:
         """The slot of the page."""
-        return self._membership.slot
+        return self.membership.slot
 
     @property
     def is_open(self) -> bool:
@@ -88,7 +88,7 @@ class MemberPipe:
     @property
     def not_begun(self) -> int:
         """Events of the lease that were not begun."""
-        lease = self._membership.lease
+        lease = self.membership.lease
         return len(lease.todo) if lease else 0
 
     # --- the member's thread -----------------------------------------------------------------
@@ -102,7 +102,7 @@ class MemberPipe:
             EventLogError: the log cannot be reached.
         """
         self._check_process()
-        member = self._membership
+        member = self.membership
         with self.changed:
             if not member.is_stopped:
                 self._wait_for_answers()
@@ -132,7 +132,7 @@ class MemberPipe:
     def stop(self) -> None:
         """Make `lease` return `None`, now and from now on; callable from any thread."""
         with self.changed:
-            self._membership.is_stopped = True
+            self.membership.is_stopped = True
             self.changed.notify_all()
 
     def say_of(self, lease: HeldEvents, kind: Any, *fields: Any) -> None:
@@ -140,11 +140,11 @@ class MemberPipe:
         self._check_process()
         with self.changed:
             self._wait_for_answers()
-            self._membership.say_of(lease, kind, *fields)
+            self.membership.say_of(lease, kind, *fields)
 
     def _wait_for_answers(self) -> None:
         """Let the writer answer some of what was said before more is; the caller holds the lock."""
-        unanswered = self._membership.unanswered
+        unanswered = self.membership.unanswered
         self.changed.wait_for(lambda: len(unanswered) < UNANSWERED_MAX or self._is_over)
 
     def _send(self, message: Request) -> None:
@@ -169,7 +169,7 @@ class MemberPipe:
             LogClosed: another thread has closed the member before that.
         """
         self._check_process()
-        member = self._membership
+        member = self.membership
         with self.changed:
             self.changed.wait_for(lambda: not member.unanswered or self._is_over)
             if member.failure is not None:
@@ -180,7 +180,7 @@ class MemberPipe:
     @property
     def _is_over(self) -> bool:
         """Whether nothing is answered any more."""
-        return self._is_closed or self._membership.failure is not None
+        return self._is_closed or self.membership.failure is not None
 
     def close(self) -> None:
         """Leave the group, and give everything back; may be called twice."""
@@ -193,7 +193,7 @@ class MemberPipe:
             # One after the other: if the writer died with both answers, what this member did would
             # be said again by one that has left, and refused.
             if self._are_answered_by(end) and self._socket is not None:
-                self._membership.say(Leave)
+                self.membership.say(Leave)
                 self._are_answered_by(end)
             self._is_closed = self._channel.is_closed = True
             self.changed.notify_all()
@@ -203,11 +203,11 @@ class MemberPipe:
                     pipe.shutdown(socket.SHUT_RDWR)
         if not self._is_cut_off:
             self._thread.join()
-        self._membership.close()
+        self.membership.close()
 
     def _are_answered_by(self, end: float) -> bool:
         """Wait until all that was said is answered, but no longer than to `end`."""
-        member = self._membership
+        member = self.membership
         is_over = self.changed.wait_for(
             lambda: not member.unanswered or member.failure is not None, end - time.monotonic()
         )
@@ -241,12 +241,12 @@ class MemberPipe:
             if self._is_closed:
                 return
         pid = os.getpid()
-        steps = self._membership.converse(pid, process_start(pid))
+        steps = self.membership.converse(pid, process_start(pid))
         data: bytes | None = None
         while True:
             with self.changed:
                 wanted = steps.send(data)
-                if self._membership.has_joined:
+                if self.membership.has_joined:
                     self._attempts = 0
                 self.changed.notify_all()
             data = _perform(wanted, pipe)
@@ -269,13 +269,13 @@ class MemberPipe:
 
     def _fail(self, error: EventLogError) -> None:
         with self.changed:
-            self._membership.fail(error)
+            self.membership.fail(error)
             self.changed.notify_all()
 
     def _hang_up(self) -> None:
         with self.changed:
             pipe, self._socket = self._socket, None
-            self._membership.lose_pipe()
+            self.membership.lose_pipe()
         if pipe is not None:
             with suppress(OSError):  # other code has closed it
                 pipe.close()
