@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -314,3 +315,59 @@ def test_a_lease_is_used_while_the_event_loop_of_its_log_is_busy(run: Run, toy: 
         member.flush()
         group.wait_drained()
         assert [one.lag for one in log.groups()] == [0]
+
+
+# --- pools -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signals_stay() -> Iterator[None]:
+    """`workers run` ignores signals at its end, which is that of its process."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+POOL = ("--group", "g", "--handler", "builtins:abs", "--until-drained", "--json", "-n")
+
+
+@pytest.mark.usefixtures("signals_stay")
+def test_a_pool_without_processes_works_on_the_engine_of_an_entry_point(run: Run, toy: str) -> None:
+    """The toy's logs are in the memory of the command."""
+    run("append", toy, "--", "-1", "-2", "-3")
+    done = run("run", toy, *POOL, "0", "--output", toy, program="workers")
+    assert done.code == 0, done.err
+    assert json.loads(done.out.splitlines()[-1])["handled"] == 3
+    assert numbers(run("tail", toy)) == [1, 2, 3, 4, 5, 6]
+    assert [json.loads(one)["event"] for one in run("export", toy).out.splitlines()][3:] == [
+        1,
+        2,
+        3,
+    ]
+
+
+@pytest.mark.usefixtures("signals_stay")
+def test_workers_find_the_engine_of_an_entry_point_as_their_command_does(
+    run: Run, tmp_path: Path
+) -> None:
+    address = f"folder://{tmp_path}/log"
+    run("append", address, "--", "-1", "-2", "-3")
+    done = run("run", address, *POOL, "1", "--output", f"{tmp_path}/log", program="workers")
+    assert done.code == 0, done.err
+    rows = [json.loads(one) for one in run("export", address).out.splitlines()]
+    assert [row["event"] for row in rows] == [-1, -2, -3, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(["--reload"], "--reload starts worker processes anew"), (["--timeout", "1"], "timeout=1.0")],
+)
+def test_what_needs_a_worker_process_is_refused_without_one(
+    run: Run, toy: str, more: list[str], said: str
+) -> None:
+    run("append", toy, "1")
+    done = run("run", toy, *POOL, "0", *more, program="workers")
+    assert done.code == 2
+    assert said in done.err

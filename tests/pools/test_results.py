@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from eventlog import Cause, EventEnvelope, InvalidArgumentType, blocking
+from eventlog import Cause, EventEnvelope, InvalidArgumentType, NotSupported, blocking
 from eventlog.event.results import result_id
 from tests.pools import handlers
 from tests.pools.parts import AT_ONCE, drained, kill, until, until_noted
@@ -270,3 +271,16 @@ def test_a_double_in_another_log_has_the_id_of_the_first(
 def test_what_is_no_list_of_results_is_refused(values: Any) -> None:
     with pytest.raises(InvalidArgumentType, match="give a list of results"):
         Results(values)
+
+
+@pytest.mark.parametrize("address", ["redis://user:secret@nowhere/0/results", "memory:results"])
+def test_results_of_a_directory_do_not_go_to_another_engine(
+    log: blocking.EventLog, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They went into a directory of that name, below the working directory of the worker."""
+    monkeypatch.chdir(tmp_path)
+    with log.group("g") as group, pytest.raises(NotSupported, match="give a directory") as raised:
+        group.open_member(output=address)
+    assert (raised.value.engine, raised.value.option) == ("local", "output")
+    assert "secret" not in str(raised.value)
+    assert not any(name.startswith(address[:5]) for name in os.listdir())

@@ -39,6 +39,8 @@ EXAMPLES = """
 
   workers run images -g resize --handler tasks:resize -n 1 --reload
 
+  workers run redis://host/0/images -g resize --handler tasks:resize -n 0 --concurrency 20
+
   workers run images -g resize --handler tasks:resize --metrics :9465
 """
 RUN_EPILOG = (
@@ -61,7 +63,12 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
     ],
     processes: Annotated[
         int | None,
-        typer.Option("-n", "--processes", min=1, help="Workers; by default one for each CPU."),
+        typer.Option(
+            "-n",
+            "--processes",
+            min=0,
+            help="Workers; by default one for each CPU. 0: handlers run in this process.",
+        ),
     ] = None,
     ordering: Annotated[
         str | None, typer.Option(metavar="key", help="Events of one key one at a time, in order.")
@@ -158,6 +165,8 @@ def run(  # noqa: PLR0917 - typer calls it by name; these are options of a comma
     from workers.cli.views import open_view
 
     check_there(log)
+    if processes == 0 and (reload or reload_dir):
+        raise typer.BadParameter("--reload starts worker processes anew; give -n 1 or more")
     options = {
         "group": group,
         "handler": handler,
@@ -203,7 +212,7 @@ def _work(
 
     from workers.cli.session import Session, first_of, ignore_signals
 
-    # Workers take the path over, and import the handler; this process never does.
+    # Workers take the path over, and import the handler; this process does so with `-n 0` alone.
     with suppress(FileNotFoundError):  # it was deleted
         sys.path.insert(0, os.getcwd())
     failure: EventLogError | None = None

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from eventlog.api import forks
 from eventlog.api.arguments import check_count
+from eventlog.api.engines import is_directory
 from eventlog.api.group import BlockingMember, OnRefused, failed_by_refusal
 from eventlog.config import AskedOptions
-from eventlog.errors import EventLogError
+from eventlog.errors import EventLogError, NotSupported
 from eventlog.local.client.conversations import Steps
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.lease import LocalLease
@@ -37,6 +38,8 @@ class LocalMember(BlockingMember):
         output: str | None = None,
         on_refused: OnRefused | None = None,
     ) -> None:
+        if output is not None and not is_directory(output):
+            raise _foreign_output(handle.path, output)
         self._handle = handle
         self.group, ordering, self.max_deliveries = fields
         self.is_ordered = bool(ordering)
@@ -146,3 +149,15 @@ class LocalMember(BlockingMember):
         if self._output is not None:
             self._output.close()
         self.events.close()
+
+
+def _foreign_output(path: str, output: str) -> NotSupported:
+    scheme = output.partition(":")[0]  # an address may have a password
+    return NotSupported(
+        f"results of a group of the log {path} go to logs in directories, and output= is the"
+        f" address of another engine ({scheme}:); give a directory, and copy it there with"
+        " `eventlog mirror`",
+        path=path,
+        engine="local",
+        option="output",
+    )
