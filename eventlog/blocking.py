@@ -1,7 +1,7 @@
 """The log for processes that run no event loop: the same names, without `async`.
 
-For CPU-bound workers, scripts, notebooks and threads. Handles may be shared between threads, and
-concurrent `append`s then share batches; a stream or a publisher is for one thread at a time.
+For CPU-bound workers, scripts, notebooks and threads. Handles may be shared between threads, whose
+calls of `append` then share batches; a stream or a publisher is for one thread at a time.
 Importing this module imports neither trio nor asyncio.
 
 ::

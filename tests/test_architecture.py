@@ -23,6 +23,8 @@ from eventlog import errors
 
 PACKAGE: Final = Path(eventlog.__file__).parent
 
+SCREEN_LINES: Final = 25
+"""Lines of a terminal."""
 GROUND: Final = {"checksum", "config", "errors", "event", "api", "system"}
 """What everything stands on: values, the bytes of an event, what a log is, doors to the system."""
 LOCAL: Final = GROUND | {"local.storage"}
@@ -36,6 +38,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "event": {"config", "errors"},
     "api": {"checksum", "config", "errors", "event"},
     "api.engines": {"errors", "config", "api", "local", "memory"},
+    "api.opening": {"errors", "config", "api", "api.engines"},
     "local": GROUND | {"local"},
     "local.wire": GROUND,
     "local.storage": GROUND,
@@ -289,7 +292,7 @@ def test_event_loops_stay_in_the_shells() -> None:
     shells = {
         *("local.client.asynchronous", "local.client.append_pipe"),
         *("local.log", "local.stream", "local.publisher", "local.group", "local.member"),
-        *("memory.log", "memory.group", "api.portal", "api.loops", "__init__"),
+        *("memory.log", "memory.group", "api.portal", "api.loops", "api.opening"),
         *("api.publisher_block", "api.streams", "api.table"),
         *("remote.calls", "remote.handle", "remote.log", "remote.producing", "remote.publisher"),
         *("redis.link", "redis.group"),
@@ -440,7 +443,7 @@ def loaded_after(program: str, tmp_path: Path) -> set[str]:
 )
 def test_what_runs_in_a_worker_loads_no_event_loop(program: str, tmp_path: Path) -> None:
     loaded = loaded_after(program, tmp_path)
-    assert "eventlog.errors" in loaded
+    assert "eventlog" in loaded
     assert not loaded & EXPENSIVE
 
 
@@ -498,6 +501,16 @@ def test_every_public_name_is_there_and_documented() -> None:
         if name not in ("Durability", "GroupOrdering", "OnFull"):  # plain literals
             assert inspect.getdoc(thing), name
     assert len(set(eventlog.__all__)) == len(eventlog.__all__)
+
+
+def test_the_help_of_the_package_fits_on_three_screens_and_has_every_name() -> None:
+    """In an interpreter of its own: names that were used already are in no module's help."""
+    program = "import eventlog, pydoc; print(pydoc.plain(pydoc.render_doc(eventlog)))"
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(shown.stdout.splitlines()) <= 3 * SCREEN_LINES
+    words = set(re.findall(r"\w+", eventlog.__doc__ or ""))
+    assert set(eventlog.__all__) <= words
 
 
 def test_every_error_is_exported_and_derives_from_one() -> None:

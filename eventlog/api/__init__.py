@@ -21,6 +21,7 @@
 `table_file`         the file of a snapshot
 `arguments`          checks of arguments that several engines take
 `refusals`           the wording of what every engine refuses
+`opening`            `eventlog.open`: its options, checked together
 `engines`            which engine an address means, and which options it takes
 `over_async`         a blocking log over an engine that has only the asynchronous one
 `over_async_groups`  groups of such a blocking log
