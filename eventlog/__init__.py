@@ -14,22 +14,21 @@
                                keep positions        <--ack, seek--
                                wake who waits          ---wake----> read on
 
-Names by subject; `help(eventlog.open)` and so on tell about each. Each is loaded at its first use,
-so importing this package is cheap. `eventlog.blocking` has the same without `async`.
+Names by subject, each loaded at its first use; `eventlog.blocking` has the same without `async`.
 
 logs       open EventLog EventStream EventRange Publisher AppendHandle ManyHandle Table blocking
            InMemoryEventLog; what they hold and say: EventEnvelope Cause SeekPosition ConsumerState
 options    Durability Retention OnFull LogOptions Trimmed
-groups     Group GroupOrdering Member Lease DeadLetter Failure Exhausted ExitReport
-figures    LogStatus GroupReport MemberReport LogStatistics StreamStatistics PublisherStatistics
-           WriterStatistics
-errors     EventLogError, and its kinds. Of arguments: InvalidArgument InvalidArgumentType
-           InvalidConfig InvalidEvent InvalidName EventTooLarge EventTypeMismatch NotSupported
-           WrongEventLoop. Of a log: LogNotFound LogDeleted LogClosed LogFull LogInUse NotALog
-           CorruptLog UnknownFormat PermissionDenied UnsupportedFileSystem StorageFailed
-           WriterUnavailable ProtocolError. Of a call: SequenceOutOfRange EventsTruncated
-           WrongExpectation NotAcknowledged NotFlushed GroupMismatch StaleLease ForkedHandle
-more       `eventlog.aggregates`, `eventlog.testing`, and pools of processes: `workers`
+groups     Group GroupOrdering Member Lease DeadLetter Failure Exhausted ExitReport GroupReport
+           MemberReport
+figures    LogStatus LogStatistics StreamStatistics PublisherStatistics WriterStatistics
+errors     EventLogError and its kinds. Arguments: InvalidArgument InvalidArgumentType InvalidConfig
+           InvalidEvent InvalidName EventTooLarge EventTypeMismatch NotSupported WrongEventLoop;
+           logs: LogNotFound LogDeleted LogClosed LogFull LogInUse NotALog CorruptLog UnknownFormat
+           PermissionDenied UnsupportedFileSystem StorageFailed WriterUnavailable ProtocolError;
+           calls: SequenceOutOfRange EventsTruncated WrongExpectation NotAcknowledged NotFlushed
+           GroupMismatch StaleLease ForkedHandle
+more       `eventlog.aggregates`, `.logging_handler`, `.testing`, `.tracing`; pools: `workers`
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def repair_log(directory: str, files: KeepingFiles | None = None) -> Repair:
         files.drop_unneeded()
         work.report.kept = sorted(map(os.path.basename, files.copies.values()))
         if (gid := shared_with(directory)) is not None:
-            share(directory, gid)  # the files made anew too
+            share(directory, gid)
     return work.report
 
 
