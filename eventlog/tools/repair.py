@@ -59,7 +59,7 @@ from eventlog.local.storage.journal import (
 from eventlog.local.storage.reader import LogReader
 from eventlog.local.storage.recovery import find_batch_after
 from eventlog.local.storage.segment import SegmentReader
-from eventlog.local.storage.sharing import share, shared_with
+from eventlog.local.storage.sharing import keep_shared
 from eventlog.local.storage.start import open_log
 from eventlog.tools.keep import KeepingFiles
 from eventlog.tools.survey import (
@@ -106,8 +106,7 @@ def repair_log(directory: str, files: KeepingFiles | None = None) -> Repair:
     finally:
         files.drop_unneeded()
         work.report.kept = sorted(map(os.path.basename, files.copies.values()))
-        if (gid := shared_with(directory)) is not None:
-            share(directory, gid)
+        keep_shared(directory)
     return work.report
 
 
@@ -311,7 +310,7 @@ class _Work:
             if not rows:
                 return
         except UnknownFormat:
-            if data[: len(offset_format.MAGIC)] == offset_format.MAGIC and not _is_of_this_version(
+            if data[: len(offset_format.MAGIC)] == offset_format.MAGIC and not offset_format.is_of_this_version(
                 data
             ):
                 raise
@@ -404,12 +403,6 @@ class _Work:
         finally:
             control.close()
         return last
-
-
-def _is_of_this_version(data: bytes) -> bool:
-    """Whether an offset table, whose header has no checksum, is of this version all the same."""
-    fields = offset_format.HEADER.to_dict(data)
-    return bool(fields["slot_bytes"] == offset_format.SLOT.size and not any(fields["reserved"]))
 
 
 def _options_in(old: bytes, fields: dict[str, Any]) -> LogOptions | None:

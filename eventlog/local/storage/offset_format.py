@@ -115,3 +115,9 @@ def mended(data: bytes, bad_slots: Container[int]) -> bytes:
 def _table(slots: list[bytes], version: int) -> bytes:
     size = HEADER.size + max(len(slots), SLOTS_AT_FIRST) * SLOT.size
     return (header_bytes(version) + b"".join(slots)).ljust(size, b"\0")
+
+
+def is_of_this_version(data: bytes) -> bool:
+    """Whether an offset table, whose header has no checksum, is of this version all the same."""
+    fields = HEADER.to_dict(data)
+    return bool(fields["slot_bytes"] == SLOT.size and not any(fields["reserved"]))

@@ -105,6 +105,12 @@ def check_may_share(gid: int, directory: str) -> None:
         )
 
 
+def keep_shared(directory: str) -> None:
+    """If the log is shared, give its group the files that somebody has made anew."""
+    if (gid := shared_with(directory)) is not None:
+        share(directory, gid)
+
+
 def share(directory: str, gid: int) -> None:
     """Share a log, which no writer serves, with a group.
 
