@@ -310,9 +310,8 @@ class _Work:
             if not rows:
                 return
         except UnknownFormat:
-            if data[: len(offset_format.MAGIC)] == offset_format.MAGIC and not offset_format.is_of_this_version(
-                data
-            ):
+            is_known = offset_format.is_of_this_version(data)
+            if data[: len(offset_format.MAGIC)] == offset_format.MAGIC and not is_known:
                 raise
         except CorruptLog:
             pass
