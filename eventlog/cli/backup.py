@@ -62,7 +62,7 @@ def backup(
     what = "no events"
     if made.first_seq_no is not None:
         what = f"the events {made.first_seq_no:,} to {made.last_seq_no:,}"
-    say(f"{target}: {what} in {made.segments:,} segments, {made.bytes / 1e6:,.1f} MB")
+    say(f"{target}: {what} in {made.segments:,} segments, {made.bytes:,} bytes")
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
