@@ -65,11 +65,12 @@ class Handler(logging.Handler):
         self._thread = _OfThread()
         self._opened: tuple[int, blocking.EventLog] | None = None
         """The process in which the log was opened, and the log."""
-        self._log()
+        self._shown = self._log().path
+        """The path without a password."""
 
     def __repr__(self) -> str:
         """Where the lines go, and from which level on."""
-        return f"<Handler {os.fspath(self._path)!r} ({logging.getLevelName(self.level)})>"
+        return f"<Handler {self._shown!r} ({logging.getLevelName(self.level)})>"
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Store the record if the filters let it pass; threads that do so at once share a batch."""

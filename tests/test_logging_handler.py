@@ -19,6 +19,7 @@ import pytest
 
 from eventlog import EventLogError, Retention, blocking
 from eventlog.logging_handler import Handler
+from workers.blocking import Pool
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -191,6 +192,24 @@ def test_a_line_after_the_handlers_end_opens_the_log_again(
     handler.close()
     logger.info("two")
     assert messages(path) == ["one", "two"]
+
+
+def test_the_last_line_of_a_worker_that_dies_is_stored_if_it_has_the_handler(
+    tmp_path: Path, path: str
+) -> None:
+    def log_to_lines() -> None:
+        logging.getLogger().addHandler(Handler(path))
+
+    def die(event: str) -> None:
+        logging.getLogger("shop").error("dying of %s", event)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with blocking.open(path) as lines, blocking.open(tmp_path / "orders") as orders:
+        orders.append("pens")
+        options: Any = {"initializer": log_to_lines, "processes": 1, "max_deliveries": 1}
+        with Pool(orders, group="g", handler=die, **options) as pool:
+            pool.drained()
+        assert [line.event["message"] for line in lines.read(key="shop")] == ["dying of pens"]
 
 
 PROGRAM = """

@@ -32,4 +32,4 @@ def consume(place=PLACE, events=20_000):
 
 
 if __name__ == "__main__":
-    {"produce": produce, "consume": consume}[sys.argv[1]](*sys.argv[2:])
+    {"produce": produce, "consume": consume}[sys.argv[1]]()
