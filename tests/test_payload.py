@@ -7,11 +7,14 @@ from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
 import msgpack
 import msgspec
+import numpy
+import pydantic
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -81,6 +84,27 @@ def test_a_time_of_another_zone_comes_back_as_the_same_moment() -> None:
 def test_what_messagepack_cannot_carry_is_refused(value: Any) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError)):
         new_packer()(value)
+
+
+class Person(pydantic.BaseModel):
+    age: int = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        (numpy.int64(3), "value.item()"),
+        (Person(), 'value.model_dump(mode="json")'),
+        (PurePath("a"), "str(value)"),
+        (timedelta(1), "value.total_seconds()"),
+        ({1, 2}, "list(value)"),
+    ],
+    ids=repr,
+)
+def test_the_error_of_a_common_type_says_what_to_store_instead(value: Any, instead: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        new_packer()({"v": value})
+    assert str(caught.value).endswith(f"(store `{instead}` instead)")
 
 
 Pair = namedtuple("Pair", "first second")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +12,14 @@ import msgspec
 LEVELS_MAX: Final = 64
 """How deep to look: whoever reads a longer path than that has no use for it."""
 KEY_CHARACTERS: Final = 40
+_INSTEAD: Final = {
+    "datetime.date": "value.isoformat()",
+    "datetime.time": "value.isoformat()",
+    "datetime.timedelta": "value.total_seconds()",
+    "decimal.Decimal": "str(value)",
+    "frozenset": "list(value)",
+    "set": "list(value)",
+}
 _REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError, BufferError)
 
 
@@ -19,6 +28,26 @@ def type_name(value: Any) -> str:
     kind = type(value)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return f"{module}{kind.__qualname__}"
+
+
+def not_packed(value: Any) -> TypeError:
+    """The error of a value that MessagePack does not have; says what to store of common types."""
+    instead = _instead_of(value)
+    advice = f" (store `{instead}` instead)" if instead else ""
+    return TypeError(f"MessagePack has no {type_name(value)}{advice}")
+
+
+def _instead_of(value: Any) -> str:
+    kind, name = type(value), type_name(value)
+    if issubclass(kind, Enum):
+        return "value.value"
+    if name.startswith("numpy.") and hasattr(kind, "item"):
+        return "value.item()"
+    if hasattr(kind, "model_dump"):  # pydantic's
+        return 'value.model_dump(mode="json")'
+    if hasattr(kind, "__fspath__"):
+        return "str(value)"
+    return _INSTEAD.get(name, "")
 
 
 def bad_place(event: Any, pack: Callable[[Any], object], error: Exception) -> str:

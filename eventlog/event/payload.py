@@ -45,7 +45,7 @@ import msgspec
 import ormsgpack
 
 from eventlog.event.arrays import ARRAY_EXTENSION, array_view, packed_array
-from eventlog.event.bad_values import type_name
+from eventlog.event.bad_values import not_packed, type_name
 
 UUID_EXTENSION: Final = 1
 DELETION_EXTENSION: Final = 3
@@ -228,7 +228,7 @@ def _pack_extension(value: Any) -> Any:
     packed = packed_array(value)
     if packed is not None:
         return msgpack.ExtType(ARRAY_EXTENSION, b"".join(packed))
-    raise TypeError(f"MessagePack has no {type_name(value)}")
+    raise not_packed(value)
 
 
 def _plain_fields(value: Any) -> Any:
@@ -242,7 +242,7 @@ def _plain_fields(value: Any) -> Any:
             return float(inner)
         packed = packed_array(inner)
         if packed is None:
-            raise TypeError(f"MessagePack has no {type_name(inner)}")
+            raise not_packed(inner)
         # msgspec has no builtin for an extension: a view stands for it, and is taken out below.
         view = memoryview(b"".join(packed))
         arrays[id(view)] = view

@@ -442,10 +442,10 @@ async def test_a_refused_value_is_named_with_its_module_and_its_place(logs: Logs
 SILENT: Final[list[tuple[Any, str]]] = [
     (Moment(2026, 1, 1, tzinfo=UTC), "nanoseconds"),
     (NotATime(2026, 1, 1, tzinfo=UTC), "NotATime"),
-    (frozenset({1}), "MessagePack has no frozenset"),
-    (Decimal("1.5"), "MessagePack has no decimal.Decimal"),
-    (date(2026, 1, 1), "MessagePack has no datetime.date"),
-    (Colour.RED, "Colour"),
+    (frozenset({1}), r"MessagePack has no frozenset .store `list.value.` instead"),
+    (Decimal("1.5"), r"MessagePack has no decimal.Decimal .store `str.value.` instead"),
+    (date(2026, 1, 1), r"MessagePack has no datetime.date .store `value.isoformat"),
+    (Colour.RED, r"Colour .store `value.value` instead"),
 ]
 
 
