@@ -3,7 +3,7 @@
 import itertools
 import signal
 
-import trio
+import anyio
 
 import eventlog
 
@@ -11,14 +11,14 @@ import eventlog
 async def measure(publisher):
     for number in itertools.count():
         await publisher.send({"reading": number})
-        await trio.sleep(0.001)
+        await anyio.sleep(0.001)
 
 
 async def store(log):
     async with log.subscribe("store") as stream:
         async for envelope in stream:
-            with trio.CancelScope(shield=True):  # begun, so it is finished and acknowledged
-                await trio.sleep(0.01)
+            with anyio.CancelScope(shield=True):  # begun, so it is finished and acknowledged
+                await anyio.sleep(0.01)
                 print(envelope.seq_no, envelope.event["reading"], flush=True)
                 await stream.ack(envelope)
 
@@ -27,9 +27,9 @@ async def main():
     async with (
         eventlog.open("readings") as log,
         log.publisher() as publisher,  # left last, and not cancelled: it stores what was sent
-        trio.open_nursery() as tasks,
+        anyio.create_task_group() as tasks,
     ):
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             tasks.start_soon(measure, publisher)
             tasks.start_soon(store, log)
             await anext(signals)
@@ -37,4 +37,4 @@ async def main():
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    anyio.run(main)  # on asyncio; with backend="trio" on trio
