@@ -271,7 +271,7 @@ def test_an_earlier_releases_log_and_writer_are_upgraded_while_its_programs_run(
 
 
 class Supervisor:
-    """Runs `eventlog serve` as the unit of docs/commands.md does: again whenever it has ended."""
+    """Runs `eventlog serve` as the unit of docs/operations.md does: again whenever it has ended."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -16,7 +16,7 @@ from eventlog.demo.main_job import stop_process
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-CHAPTERS = [ROOT / "docs" / f"{name}.md" for name in ("log", "pools", "commands")]
+CHAPTERS = [ROOT / "docs" / f"{name}.md" for name in ("log", "pools", "commands", "operations")]
 BLOCK = re.compile(
     r"(?:<!-- (?P<mark>[a-z]+): (?P<name>[a-z-]+) -->\n)?```(?P<kind>\w+)?\n(?P<text>.*?)```",
     re.DOTALL,
@@ -64,7 +64,7 @@ def test_the_readme_is_short() -> None:
 
 def test_links_of_the_documentation_lead_somewhere() -> None:
     """Files and headings, as GitHub names them."""
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
     broken = [
         f"{page.name}: {link}"
         for page in pages
@@ -159,6 +159,15 @@ def test_the_commands_that_operate_a_log_work(tmp_path: Path) -> None:
         assert "made meters: durability disk, max-bytes 10,737,418,240, max-age 30d" in done.stdout
         assert "nothing to delete" in done.stdout
         assert done.stdout.splitlines()[-1] == "deleted meters"
+    finally:
+        stop_writers(tmp_path)
+
+
+def test_a_backup_is_restored_by_copying(tmp_path: Path) -> None:
+    try:
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["backup"]], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith('1\t{"in": 5}\n2\t{"out": 3}\n')
     finally:
         stop_writers(tmp_path)
 
