@@ -26,14 +26,20 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from eventsourcing.persistence import (
-    AggregateRecorder,
-    ApplicationRecorder,
-    InfrastructureFactory,
-    InfrastructureFactoryError,
-    ProcessRecorder,
-)
-from eventsourcing.utils import Environment, resolve_topic
+try:
+    from eventsourcing.persistence import (
+        AggregateRecorder,
+        ApplicationRecorder,
+        InfrastructureFactory,
+        InfrastructureFactoryError,
+        ProcessRecorder,
+    )
+    from eventsourcing.utils import Environment, resolve_topic
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "eventlog.eventsourcing needs the package eventsourcing:"
+        " pip install 'eventlog[eventsourcing]'"
+    ) from error
 
 from eventlog import blocking
 from eventlog.eventsourcing.recorders import (

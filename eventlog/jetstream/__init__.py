@@ -68,7 +68,9 @@ def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
     """
     parsed = parse(address, os.environ, asked)
     if find_spec("nats") is None:
-        raise NotSupported("logs on NATS need nats-py: install eventlog[jetstream]", engine=NAME)
+        raise NotSupported(
+            "logs on NATS need nats-py: pip install 'eventlog[jetstream]'", engine=NAME
+        )
     from eventlog.jetstream.crossing import CrossingDriver
     from eventlog.jetstream.driver import JetStreamDriver
     from eventlog.remote.log import RemoteEventLog

@@ -59,7 +59,7 @@ def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
     parsed = parse(address, os.environ, asked)
     if find_spec("confluent_kafka") is None:
         raise NotSupported(
-            "logs on Kafka need confluent-kafka: install eventlog[kafka]", engine=NAME
+            "logs on Kafka need confluent-kafka: pip install 'eventlog[kafka]'", engine=NAME
         )
     from eventlog.kafka.driver import KafkaDriver
     from eventlog.remote.log import RemoteEventLog

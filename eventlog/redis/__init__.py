@@ -55,7 +55,8 @@ def open_log(address: str, asked: AskedOptions) -> EventLog:
     for package in ("coredis", "hiredis"):
         if find_spec(package) is None:
             raise NotSupported(
-                f"logs on Redis and Valkey need {package}: install eventlog[redis]", engine=NAME
+                f"logs on Redis and Valkey need {package}: pip install 'eventlog[redis]'",
+                engine=NAME,
             )
     from eventlog.redis.driver import RedisDriver
     from eventlog.remote.log import RemoteEventLog

@@ -23,6 +23,6 @@ def test_a_client_library_that_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, address: str, package: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(NotSupported, match=r"install eventlog\[") as raised:
+    with pytest.raises(NotSupported, match=r"pip install 'eventlog\[") as raised:
         blocking.open(address)
     assert extra in str(raised.value)
