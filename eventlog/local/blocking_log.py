@@ -103,7 +103,8 @@ class BlockingLocalEventLog(EventLog):
         expires: datetime | None = None,
     ) -> int:
         self._handle.check_open()
-        event = scheduled(event, not_before, expires)
+        if not_before is not None or expires is not None:
+            event = scheduled(event, not_before, expires)
         if expect is not None or expect_last is not None:
             expected = Expectation.of_event(event, key, expect, expect_last)
             with self._outbox_lock:

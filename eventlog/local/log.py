@@ -153,7 +153,8 @@ class LocalEventLog(EventLog):
         not_before: datetime | None = None,
         expires: datetime | None = None,
     ) -> int:
-        event = scheduled(event, not_before, expires)
+        if not_before is not None or expires is not None:
+            event = scheduled(event, not_before, expires)
         if expect is not None or expect_last is not None:
             expected = Expectation.of_event(event, key, expect, expect_last)
             producer = await self._producer()

@@ -123,7 +123,8 @@ class LocalMember(BlockingMember):
         """Say what became of the lease, and give back what was not begun."""
         lease, self._lease = self._lease, None
         if lease is not None:
-            self._timer.watch(None)
+            if lease.count > 1:
+                self._timer.watch(None)
             lease.end()
 
     def stop(self) -> None:

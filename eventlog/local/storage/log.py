@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from eventlog.api.refusals import beyond_the_last
 from eventlog.api.times import LogClock
-from eventlog.config import LogOptions
+from eventlog.config import BATCH_EVENTS_LIMIT, LogOptions
 from eventlog.errors import EventLogError, LogFull
 from eventlog.event.record_batch import FLAG_DUE, PackedBatch
 from eventlog.local.storage import producers as producers_file
@@ -34,7 +34,7 @@ from eventlog.local.storage.last_of_keys import LastOfKeys
 from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.producers import ProducerTable
 from eventlog.local.storage.recovery import Damage, SealedSegment, StoredAcks
-from eventlog.local.storage.refusals import check_batch_fits, no_more_appends
+from eventlog.local.storage.refusals import batch_too_large, no_more_appends
 from eventlog.local.storage.retiring import RetiringLog
 from eventlog.local.storage.segment import SegmentWriter
 from eventlog.local.storage.spare import Spare
@@ -135,7 +135,8 @@ class WritableLog(RetiringLog):
         base_seq_no = self.control.high_water + 1
         length = HEADER_BYTES + len(batch.payload)
         room = self.options.segment_bytes - FIRST_BATCH
-        check_batch_fits(self.directory, batch.count, length, room)
+        if batch.count > BATCH_EVENTS_LIMIT or length > room:
+            raise batch_too_large(self.directory, batch.count, length, room)
         segment = self._segment_for(length, base_seq_no, makes_room)
         now = self.clock.stamp(self._last_append_ns)
         if now < self._last_append_ns:

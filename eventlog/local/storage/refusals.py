@@ -6,22 +6,17 @@ from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import CorruptLog, EventLogError, EventTooLarge, StorageFailed
 
 
-def check_batch_fits(directory: str, count: int, length: int, room: int) -> None:
-    """Pass if a batch of so many events and bytes has room in a segment.
-
-    Raises:
-        EventTooLarge: it has not.
-    """
+def batch_too_large(directory: str, count: int, length: int, room: int) -> EventTooLarge:
+    """The error for a batch of so many events and bytes, which no segment has room for."""
     if count > BATCH_EVENTS_LIMIT:
-        raise EventTooLarge(
+        return EventTooLarge(
             f"a batch of {count} events; the limit is {BATCH_EVENTS_LIMIT}", path=directory
         )
-    if length > room:
-        raise EventTooLarge(
-            f"a batch of {length} bytes does not fit a segment of the log {directory}, which takes"
-            f" {room}",
-            path=directory,
-        )
+    return EventTooLarge(
+        f"a batch of {length} bytes does not fit a segment of the log {directory}, which takes"
+        f" {room}",
+        path=directory,
+    )
 
 
 def no_more_appends(directory: str, failure: EventLogError) -> StorageFailed:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from eventlog.local.wire.connection import frame
-from eventlog.local.wire.messages import FromWriter
+from eventlog.local.wire.peer import AnswerQueue
 
 if TYPE_CHECKING:
     from eventlog.local.writer.server import Server
@@ -25,46 +24,39 @@ UNSENT_BYTES_MAX: Final = 1024 * 1024
 """Answers are a few bytes each: who leaves this many unread has stopped reading."""
 
 
-class Pipe:
+class Pipe(AnswerQueue):
     """One connected client; what the actor knows as a peer."""
 
     def __init__(self, stream: trio.SocketStream, server: Server) -> None:
+        super().__init__(server.to_flush)
         self._server = server
         self._stream = stream
         # The same descriptor for calls that must not wait; trio's object owns it.
         self.raw = socket.socket(fileno=stream.socket.fileno())
         self.raw.setblocking(False)
-        self._unsent = bytearray()
         self._is_sending = False
-        self.is_gone = False
-
-    def say(self, message: FromWriter) -> None:
-        """Queue an answer; it is sent at the end of the step (`flush`)."""
-        if not self.is_gone:
-            self._unsent += frame(message)
-            self._server.to_flush[self] = None
 
     @property
     def is_flushed(self) -> bool:
         """Whether all that was said is sent."""
-        return not self._unsent
+        return not self.unsent
 
     def flush(self) -> None:
         """Send what can be sent without waiting; a task sends the rest, which is bounded."""
-        if self.is_gone or not self._unsent:
+        if self.is_gone or not self.unsent:
             return
         if not self._is_sending:
             self._send_some()
-        if len(self._unsent) > UNSENT_BYTES_MAX:
+        if len(self.unsent) > UNSENT_BYTES_MAX:
             logger.warning("dropped a peer that does not read its answers")
             self.drop()
-        elif self._unsent and not self._is_sending:
+        elif self.unsent and not self._is_sending:
             self._is_sending = True
             self._server.nursery.start_soon(self._send_rest)
 
     def _send_some(self) -> None:
         try:
-            del self._unsent[: self.raw.send(self._unsent)]
+            del self.unsent[: self.raw.send(self.unsent)]
         except BlockingIOError:
             return  # the pipe is full
         except OSError:
@@ -72,7 +64,7 @@ class Pipe:
 
     async def _send_rest(self) -> None:
         try:
-            while self._unsent and not self.is_gone:
+            while self.unsent and not self.is_gone:
                 await trio.lowlevel.wait_writable(self.raw)
                 self._send_some()
         except (OSError, trio.ClosedResourceError):
@@ -83,7 +75,7 @@ class Pipe:
     def drop(self) -> None:
         """End the conversation; the receiving task sees the end and cleans up."""
         self.is_gone = True
-        self._unsent.clear()
+        self.unsent.clear()
         with suppress(OSError):
             self.raw.shutdown(socket.SHUT_RDWR)
 

@@ -47,6 +47,7 @@ from eventlog.local.wire.messages import (
     StandDown,
     failed,
 )
+from eventlog.local.wire.peer import AnswerQueue
 from eventlog.local.wire.table import Role
 from eventlog.local.writer.entrance import Entrance
 from eventlog.local.writer.pipe import Pipe
@@ -83,7 +84,7 @@ class Server:
         self._linger_s = linger_s
         self._gives_way = gives_way
         self._pipes: set[Pipe] = set()
-        self.to_flush: dict[Pipe, None] = {}
+        self.to_flush: dict[AnswerQueue, None] = {}
         """In the order of the answers: whoever waits for an event comes before its producer."""
         self.staging = StagingArea()
         self.buffer = bytearray(RECEIVE_BYTES)
@@ -142,7 +143,8 @@ class Server:
 
     def flush(self) -> None:
         """Send the answers of a step to everybody who got one."""
-        pipes, self.to_flush = self.to_flush, {}
+        pipes = list(self.to_flush)
+        self.to_flush.clear()
         for pipe in pipes:
             pipe.flush()
 
