@@ -169,11 +169,12 @@ class BatchBuilder:
                     return self._add_array(array, key, headers)
             packed = self._packed_otherwise(event)
         size = len(packed)
-        if key is not None or headers is not None:
-            size = self._add_texts(key, headers, size)
-        elif size > self._max_event_bytes:
-            raise self._too_large(size)
         timestamps = self._timestamps
+        if key is not None or headers is not None:
+            room = self._max_event_bytes - size
+            size += self._texts.add(len(timestamps), key, headers, room)
+        if size > self._max_event_bytes:
+            raise self._too_large(size, key, headers)
         self._events.append(packed)
         timestamps.append(time.time_ns())
         self.bytes += size + self._overhead_bytes
@@ -237,10 +238,9 @@ class BatchBuilder:
             EventTooLarge, InvalidArgument, InvalidArgumentType: nothing was added.
         """
         room = self._max_event_bytes - payload_bytes
-        key_bytes, headers_bytes = self._texts.add(len(self._timestamps), key, headers, room)
-        size = payload_bytes + key_bytes + headers_bytes
+        size = payload_bytes + self._texts.add(len(self._timestamps), key, headers, room)
         if size > self._max_event_bytes:
-            raise self._too_large(size, key_bytes, headers_bytes)
+            raise self._too_large(size, key, headers)
         return size
 
     def _take(self, packed: bytes, timestamp_ns: int, size: int) -> int:
@@ -329,7 +329,11 @@ class BatchBuilder:
             path=self._path,
         )
 
-    def _too_large(self, size: int, key_bytes: int = 0, headers_bytes: int = 0) -> EventTooLarge:
+    def _too_large(
+        self, size: int, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> EventTooLarge:
+        key_bytes = 0 if key is None else len(key.encode())
+        headers_bytes = 0 if headers is None else len(self._pack(dict(headers)))
         columns_bytes = key_bytes + headers_bytes
         of_them, advice = "", "store large data elsewhere"
         if columns_bytes:

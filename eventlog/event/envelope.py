@@ -177,14 +177,18 @@ class _Fields:
     @property
     def key(self) -> str | None:
         """What events are ordered by in a keyed group."""
-        keys = self.columns.keys
-        return None if keys is None else keys[self._row]
+        columns = self.columns
+        keys = columns.packed_keys  # one call of Python for each event, once they are unpacked
+        keys = keys if isinstance(keys, list) else columns.keys
+        return None if keys is None else keys[(self.seq_no or 0) - columns.base_seq_no]
 
     @property
     def headers(self) -> dict[str, str] | None:
         """What the producer noted beside the event."""
-        headers = self.columns.headers
-        return None if headers is None else headers[self._row]
+        columns = self.columns
+        headers = columns.packed_headers
+        headers = headers if isinstance(headers, list) else columns.headers
+        return None if headers is None else headers[(self.seq_no or 0) - columns.base_seq_no]
 
     @property
     def cause(self) -> Cause | None:

@@ -1,17 +1,19 @@
-"""Keys and headers of a batch as columns: packed as they come, unpacked when they are asked for.
+"""Keys and headers of a batch as columns: put together as they come, unpacked when asked for.
 
 A column is one MessagePack array with a value for each event (see `record_batch`)::
 
-    keys      array of str or nil        kept by a builder as one packed value for each event
-    headers   array of map or nil        kept by a reader as the bytes of the whole column
+    keys      array of str or nil        packed and hashed when the batch is built, all at once
+    headers   array of map or nil        packed as they come: their dict may change afterwards
 
-Keys come again and again, and so do headers, so a builder remembers how the latest ones are packed.
+A reader keeps both as the bytes of the whole column.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
+from array import array
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -22,146 +24,119 @@ from eventlog.event.texts import check_headers, check_key
 
 NIL: Final = b"\xc0"
 KEY_HASH_BYTES: Final = 4
-NO_HASH: Final = bytes(KEY_HASH_BYTES)
-KNOWN_TEXTS_MAX: Final = 4096
-"""Keys, and sets of headers, that a builder remembers: a few hundred KiB."""
-KNOWN_BYTES_MAX: Final = 256
-"""Longer ones are not remembered."""
+KNOWN_KEYS_MAX: Final = 4096
+"""Keys whose hashes a builder remembers: some hundred KiB."""
 _LENGTH_16: Final = struct.Struct(">BH")
 _LENGTH_32: Final = struct.Struct(">BI")
-_SHORT_TEXTS: Final = [bytes((0xA0 | size,)) for size in range(32)]
-"""What MessagePack writes before a text of so many bytes."""
 
 
-PackedKey = tuple[bytes, bytes, int]
-"""A key as it stands in a batch, its hash, and the size of its UTF-8."""
-NO_KEY: Final[PackedKey] = (NIL, NO_HASH, 0)
+class KeyHashes(dict[str | None, int]):
+    """The hash of each key, 0 of none; those that came lately are remembered."""
 
-
-class PackedKeys(dict[str, PackedKey]):
-    """The packed form of each key; those that came lately are remembered."""
-
-    def __missing__(self, key: str) -> PackedKey:
-        """Pack a key.
-
-        Raises:
-            InvalidArgumentType: it is not a string.
-            InvalidArgument: it cannot be written as UTF-8.
-        """
-        try:
-            utf8 = key.encode()
-        except (AttributeError, UnicodeEncodeError):
-            utf8 = check_key(key).encode()
-        size = len(utf8)
-        header = _SHORT_TEXTS[size] if size < len(_SHORT_TEXTS) else _long_text(size)
-        packed = (header + utf8, zlib.crc32(utf8).to_bytes(KEY_HASH_BYTES, "little"), size)
-        if size <= KNOWN_BYTES_MAX and type(key) is str:
-            if len(self) >= KNOWN_TEXTS_MAX:
-                self.clear()
-            self[key] = packed
-        return packed
-
-
-class PackedHeaders(dict[tuple[tuple[str, str], ...], bytes]):
-    """The packed form of headers, by their items; those that came lately are remembered."""
-
-    def of(self, headers: Mapping[str, str]) -> bytes:
-        """The packed form of a mapping.
-
-        Raises:
-            InvalidArgument, InvalidArgumentType: as `check_headers`.
-        """
-        if type(headers) is not dict:
-            headers = check_headers(headers)
-        try:
-            return self[tuple(headers.items())]
-        except TypeError:  # one of the values cannot be hashed, or is no text
-            check_headers(headers)
-            raise
-
-    def __missing__(self, items: tuple[tuple[str, str], ...]) -> bytes:
-        """Pack headers; what is no text of UTF-8 is a `TypeError`."""
-        headers = dict(items)
-        for name, value in items:
-            if type(name) is not str or type(value) is not str:
-                headers = {str(key): str(text) for key, text in check_headers(headers).items()}
-                break
-        packed: bytes = pack_plain(headers, None, PLAIN_OPTIONS)
-        if len(packed) <= KNOWN_BYTES_MAX:
-            if len(self) >= KNOWN_TEXTS_MAX:
-                self.clear()
-            self[items] = packed
-        return packed
+    def __missing__(self, key: str | None) -> int:
+        """Work one out."""
+        if key is None:
+            return 0
+        if len(self) >= KNOWN_KEYS_MAX:
+            self.clear()
+        known = self[key] = zlib.crc32(key.encode())
+        return known
 
 
 class TextColumns:
-    """Keys, their hashes and headers of a batch in the making, for the rows that have some.
+    """Keys and headers of a batch in the making.
 
     A column goes up to the last row that has a value; `build` gives the others nil.
     """
 
-    __slots__ = ("_hashes", "_headers", "_keys", "_known_headers", "_known_keys")
+    __slots__ = ("_hashes", "_headers", "_keys", "_last_headers")
 
     def __init__(self) -> None:
-        self._known_keys = PackedKeys()
-        self._known_headers = PackedHeaders()
+        self._hashes = KeyHashes()
+        self._last_headers: tuple[dict[str, str], bytes] = {}, b"\x80"
+        """The headers that came last, copied, and packed: the same ones come again and again."""
         self.clear()
 
     def clear(self) -> None:
         """Begin an empty batch."""
-        self._keys: list[bytes] = []
-        self._hashes: list[bytes] = []
+        self._keys: list[str | None] = []
         self._headers: list[bytes] = []
 
     def truncate(self, rows: int) -> None:
         """Drop the values of all rows but the first."""
-        for column in (self._keys, self._hashes, self._headers):
-            del column[rows:]
+        del self._keys[rows:]
+        del self._headers[rows:]
 
-    def add(
-        self, row: int, key: str | None, headers: Mapping[str, str] | None, room: int
-    ) -> tuple[int, int]:
+    def add(self, row: int, key: str | None, headers: Mapping[str, str] | None, room: int) -> int:
         """The bytes of the key and of the headers, which were added if `room` is as large.
 
         Raises:
             InvalidArgument, InvalidArgumentType: they are no texts; nothing was added.
         """
-        packed_key, key_hash, key_bytes = NO_KEY
-        if key is not None:
-            try:
-                packed_key, key_hash, key_bytes = self._known_keys[key]
-            except TypeError:  # it cannot be hashed
-                check_key(key)
-                raise
-        packed_headers = b"" if headers is None else self._known_headers.of(headers)
-        headers_bytes = len(packed_headers)
-        if key_bytes + headers_bytes > room:
-            return key_bytes, headers_bytes
-        if key is not None:
-            if len(self._keys) < row:
-                self._hashes += [NO_HASH] * (row - len(self._hashes))
-                self._keys += [NIL] * (row - len(self._keys))
-            self._hashes.append(key_hash)
-            self._keys.append(packed_key)
+        size, packed = 0, b""
         if headers is not None:
+            last, packed = self._last_headers
+            if type(headers) is not dict or headers != last:
+                packed = self._packed(headers)
+            size = len(packed)
+        if key is not None:
+            if type(key) is not str or not key.isascii():
+                key, key_bytes = _checked(key)
+                size += key_bytes
+            else:
+                size += len(key)
+            if size <= room:
+                keys = self._keys
+                if len(keys) < row:
+                    keys += [None] * (row - len(keys))
+                keys.append(key)
+        if headers is not None and size <= room:
             if len(self._headers) < row:
                 self._headers += [NIL] * (row - len(self._headers))
-            self._headers.append(packed_headers)
-        return key_bytes, headers_bytes
+            self._headers.append(packed)
+        return size
+
+    def _packed(self, headers: Mapping[str, str]) -> bytes:
+        """The headers packed, and remembered."""
+        packed: bytes
+        try:
+            plain = {**headers}
+            for text in plain.values():
+                if type(text) is not str:
+                    raise TypeError
+            packed = pack_plain(plain, None, PLAIN_OPTIONS)
+        except TypeError:
+            checked = check_headers(headers).items()
+            plain = {_plain(name): _plain(text) for name, text in checked}
+            packed = pack_plain(plain, None, PLAIN_OPTIONS)
+        self._last_headers = plain, packed  # in one step: an interrupt may come before or after
+        return packed
 
     def build(self, count: int) -> tuple[bytes, bytes, bytes]:
         """The area of hashes, which is empty without keys, and the columns of keys and headers."""
-        hashes = b"".join(self._hashes)
-        if hashes:
-            hashes += NO_HASH * (count - len(self._hashes))
-        return hashes, packed_column(self._keys, count), packed_column(self._headers, count)
+        hashes, keys, headers = b"", NIL, NIL
+        if self._keys:
+            self._keys += [None] * (count - len(self._keys))
+            column = array("I", map(self._hashes.__getitem__, self._keys))
+            if sys.byteorder == "big":
+                column.byteswap()
+            hashes = column.tobytes()
+            keys = pack_plain(self._keys, None, PLAIN_OPTIONS)
+        if self._headers:
+            rest = NIL * (count - len(self._headers))
+            headers = b"".join((array_header(count), *self._headers, rest))
+        return hashes, keys, headers
 
 
-def packed_column(values: list[bytes], count: int) -> bytes:
-    """The column of so many events; the last ones may have no value."""
-    if not values:
-        return NIL
-    return array_header(count) + b"".join(values) + NIL * (count - len(values))
+def _checked(key: Any) -> tuple[str, int]:
+    """A key, of whatever it may be made, as a plain text; and the size of its UTF-8."""
+    utf8 = check_key(key).encode()
+    return utf8.decode(), len(utf8)
+
+
+def _plain(text: str) -> str:
+    """The text, of no class of its own."""
+    return text if type(text) is str else text.encode().decode()
 
 
 def array_header(count: int) -> bytes:
@@ -169,13 +144,6 @@ def array_header(count: int) -> bytes:
     if count < 16:
         return bytes((0x90 | count,))
     return _LENGTH_16.pack(0xDC, count) if count < 65_536 else _LENGTH_32.pack(0xDD, count)
-
-
-def _long_text(size: int) -> bytes:
-    """What MessagePack writes before a text of 32 bytes or more."""
-    if size < 256:
-        return bytes((0xD9, size))
-    return _LENGTH_16.pack(0xDA, size) if size < 65_536 else _LENGTH_32.pack(0xDB, size)
 
 
 def is_column_of(column: TextColumn, count: int) -> bool:
