@@ -83,9 +83,14 @@ class Packing(Generic[B]):
         self._builder = new_builder()
         self._batches: list[B] = []
         self._count = 0
-        self._keys = _each("keys", keys, path)
-        self._headers_of_all = headers if isinstance(headers, Mapping) else None
-        self._headers = None if isinstance(headers, Mapping) else _each("headers", headers, path)
+        self._keys = None if keys is None else _each("keys", keys, path)
+        self._headers_of_all: Mapping[str, str] | None = None
+        self._headers: Iterator[Mapping[str, str] | None] | None = None
+        if headers is not None:
+            if isinstance(headers, Mapping):
+                self._headers_of_all = headers
+            else:
+                self._headers = _each("headers", headers, path)
         self._is_bare = keys is None and headers is None
 
     def pack(self, events: Iterable[Any]) -> list[B]:
@@ -226,10 +231,8 @@ def stored_before(error: EventLogError, count: int) -> EventLogError:
     return twin
 
 
-def _each(name: str, values: Any, path: str | None) -> Iterator[Any] | None:
+def _each(name: str, values: Any, path: str | None) -> Iterator[Any]:
     """One by one; a text is no list of keys, though it can be iterated."""
-    if values is None:
-        return None
     if isinstance(values, str | bytes | Mapping):
         raise InvalidArgumentType(
             f"{name} is {values!r:.80}; give a list with one for each event", path=path, stored=0

@@ -94,7 +94,8 @@ class BlockingLocalPublisher(Publishing[BlockingPipe], Publisher):
                 self._refuse()
             many = self._outbox.add_many(packed)
             self._pipe.run(self._outbox.deliver(self._max_in_flight))
-            self._opened.set()  # the thread takes the answers, should the caller pause
+            if not self._opened.is_set():
+                self._opened.set()  # the thread takes the answers, should the caller pause
         return BlockingLocalManyHandle(self, many)
 
     def flush(self) -> None:

@@ -280,7 +280,7 @@ class Outbox:
             if message.request_id == self._ring_request_id:
                 self._take_ring(message)
                 continue
-            batch = next((b for b in self.in_flight if b.request_id == message.request_id), None)
+            batch = self._in_flight_of(message.request_id)
             if batch is None:
                 continue
             self._release(batch)
@@ -295,6 +295,13 @@ class Outbox:
                 batch.finish(None, error)
                 self._refuse_followers()
             self.in_flight.remove(batch)
+
+    def _in_flight_of(self, request_id: int) -> OutBatch | None:
+        """The batch that the answer to this request is for: mostly the first one."""
+        for batch in self.in_flight:
+            if batch.request_id == request_id:
+                return batch
+        return None
 
     def _refuse_followers(self) -> None:
         """Answer what is still to be sent behind a refused batch of the same call."""

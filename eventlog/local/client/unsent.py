@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Final
 
 PARTS_AT_ONCE: Final = 64
@@ -13,7 +14,7 @@ class Unsent:
     """A queue of bytes that are not copied together."""
 
     def __init__(self) -> None:
-        self._parts: deque[memoryview] = deque()
+        self._parts: deque[bytes | memoryview] = deque()
 
     def __bool__(self) -> bool:
         """Whether there is anything to send."""
@@ -21,18 +22,18 @@ class Unsent:
 
     def add(self, *parts: bytes | memoryview) -> None:
         """Put bytes behind what is there."""
-        self._parts.extend(memoryview(part) for part in parts if part)
+        self._parts.extend(filter(None, parts))
 
-    def parts(self) -> list[memoryview]:
+    def parts(self) -> list[bytes | memoryview]:
         """What to give to `sendmsg` now."""
-        return [self._parts[place] for place in range(min(len(self._parts), PARTS_AT_ONCE))]
+        return list(islice(self._parts, PARTS_AT_ONCE))
 
     def sent(self, count: int) -> None:
         """Note that the first `count` bytes are gone."""
         while count:
             first = self._parts.popleft()
             if count < len(first):
-                self._parts.appendleft(first[count:])
+                self._parts.appendleft(memoryview(first)[count:])
                 return
             count -= len(first)
 

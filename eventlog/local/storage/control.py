@@ -155,6 +155,7 @@ class ControlPage:
         try:
             self._check_size()
             with os_errors(directory, "mapping its control file"):
+                self._identity = files.identity(self._descriptor)
                 self._map = files.map(self._descriptor, PAGE_BYTES, writable=writable)
         except BaseException:
             files.close(self._descriptor)
@@ -369,7 +370,7 @@ class ControlPage:
 
     def is_replaced(self) -> bool:
         """Whether the log at the path is no longer this one: deleted, made anew, or truncated."""
-        return self.is_cut_off() or not self._files.has_name(self._descriptor, self._path)
+        return not self._files.is_there(self._path, self._identity, PAGE_BYTES)
 
     def sync(self) -> None:
         """Return when the page is on the disk."""

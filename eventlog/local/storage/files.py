@@ -246,14 +246,22 @@ class Files:
         kind: int = _RANGE_LOCK.unpack(found)[0]
         return kind != fcntl.F_UNLCK
 
+    def identity(self, descriptor: int) -> tuple[int, int]:
+        """What no other file has as long as this one is open."""
+        mine = os.fstat(descriptor)
+        return mine.st_dev, mine.st_ino
+
     def has_name(self, descriptor: int, path: str) -> bool:
         """Whether the path still leads to the open file."""
+        return self.is_there(path, self.identity(descriptor), 0)
+
+    def is_there(self, path: str, identity: tuple[int, int], size: int) -> bool:
+        """Whether the path leads to that file, and it has at least that size: with one call."""
         try:
             there = os.stat(path, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        mine = os.fstat(descriptor)
-        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+        return (there.st_dev, there.st_ino) == identity and there.st_size >= size
 
     def close(self, descriptor: int) -> None:
         """Give the descriptor back."""

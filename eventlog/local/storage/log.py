@@ -132,6 +132,12 @@ class WritableLog(RetiringLog):
         known = self.find(producer_id, producer_seq)
         if known is not None:
             return known
+        return self.store(batch, producer_id, producer_seq, makes_room=makes_room)
+
+    def store(
+        self, batch: PackedBatch, producer_id: int, producer_seq: int, *, makes_room: bool
+    ) -> int:
+        """As `append`, for a batch that is not stored already (see `find`)."""
         base_seq_no = self.control.high_water + 1
         length = HEADER_BYTES + len(batch.payload)
         room = self.options.segment_bytes - FIRST_BATCH

@@ -73,10 +73,11 @@ class RetiringLog(ABC):
         The active segment is full by then, so whoever has acknowledged all of it lets it go too,
         right after it is sealed.
         """
-        limit = self.options.retention.max_bytes
+        retention = self.options.retention
+        limit = retention.max_bytes
         if size:
             self.retire()
-        if limit is None or not self.options.retention.keep_unacked:
+        if limit is None or not retention.keep_unacked:
             return
         while self._sealed and self._total_bytes() + size > limit and self._retire_oldest():
             pass

@@ -37,7 +37,7 @@ HELLO_BYTES_MAX: Final = 256
 
 
 @cache
-def _decoder(speaker: Role, state: State) -> Callable[[bytearray], Any]:
+def _decoder(speaker: Role, state: State) -> Callable[[bytes | bytearray], Any]:
     """What decodes and checks all that the speaker may say then; made when it is first needed."""
     kinds = tuple(MAY_SAY[speaker, state])
     return msgspec.msgpack.Decoder(Union[kinds]).decode  # noqa: UP007 - made of a tuple
@@ -75,7 +75,7 @@ class Connection:
         """What has come and is no whole frame yet."""
         return len(self._buffer)
 
-    def receive(self, data: bytes | memoryview) -> Iterator[Message]:
+    def receive(self, data: bytes | bytearray | memoryview) -> Iterator[Message]:
         """The messages that `data` completes, each one that the other end may say then.
 
         Raises:
@@ -84,27 +84,33 @@ class Connection:
         if self.state is State.CLOSED:
             raise ProtocolError(f"the {self._peer.value} goes on after the end")
         buffer, start = self._buffer, 0
-        buffer += data
+        if buffer:
+            buffer += data
+            data = buffer
         try:
-            while len(buffer) - start >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(buffer, start)
+            while len(data) - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(data, start)
                 if length > self._limit:
                     raise ProtocolError(f"a frame of {length} bytes; the limit is {self._limit}")
                 begin = start + _LENGTH.size
                 end = begin + length
-                if len(buffer) < end:
+                if len(data) < end:
                     return
-                message = self._decoded(buffer[begin:end])  # of a copy: a payload is a view of it
+                packed = data[begin:end] if data is buffer else bytes(data[begin:end])
+                message = self._decoded(packed)  # of a copy: a payload is a view of it
                 start = end
                 yield message
         except ProtocolError:
             self.state = State.CLOSED
-            start = len(buffer)
+            start = len(data)
             raise
         finally:
-            del buffer[:start]
+            if data is buffer:
+                del buffer[:start]
+            else:
+                buffer += data[start:]
 
-    def _decoded(self, packed: bytearray) -> Message:
+    def _decoded(self, packed: bytes | bytearray) -> Message:
         try:
             message: Message = self._decode(packed)
         except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:

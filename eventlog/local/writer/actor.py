@@ -230,18 +230,20 @@ class Actor:
 
     def _append(self, peer: Peer, message: AnyAppend) -> None:
         # One that is stored already is only to be answered again, whosever its events are by now.
-        is_known = self.log.find(message.producer_id, message.producer_seq) is not None
+        known = self.log.find(message.producer_id, message.producer_seq)
+        if known is not None:
+            self.counters.repeated += 1
+            self._say_appended(peer, message, known)
+            return
         if message.flags & FOLLOWS:
             message = replace(message, flags=message.flags & ~FOLLOWS)
-            if not is_known:
-                self._check_not_behind_refused(peer, message)
-        fresh = None if is_known else message
-        if isinstance(fresh, AppendIf) and not self.expecting.admits(peer, fresh):
+            self._check_not_behind_refused(peer, message)
+        if isinstance(message, AppendIf) and not self.expecting.admits(peer, message):
             return
         batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
         try:
-            acks = self.groups.acks_of(fresh) if isinstance(fresh, Append) else None
-            base_seq_no = self.log.append(
+            acks = self.groups.acks_of(message) if isinstance(message, Append) else None
+            base_seq_no = self.log.store(
                 batch,
                 message.producer_id,
                 message.producer_seq,
@@ -255,23 +257,26 @@ class Actor:
                 raise
             self._wait_for_room(peer, message)
             return
-        if isinstance(fresh, AppendIf):
-            self.expecting.stored(fresh, batch, base_seq_no)
-        answer = Appended(message.request_id, base_seq_no)
+        if isinstance(message, AppendIf):
+            self.expecting.stored(message, batch, base_seq_no)
         last_seq_no = base_seq_no + message.count - 1
-        if is_known:
-            self.counters.repeated += 1
-        else:
-            self.counters.add_batch(message.count, len(message.payload))
-        self.counters.wake_ups += self._parked.wake(self.log.last_seq_no)
-        if self._answers_when_synced and last_seq_no > self.log.control.synced:
-            self._unsynced.append((last_seq_no, peer, answer))
-        else:
-            peer.say(answer)
+        self.counters.add_batch(message.count, len(message.payload))
+        self.counters.wake_ups += self._parked.wake(last_seq_no)
+        self._say_appended(peer, message, base_seq_no)
         if acks is not None:
             self.groups.take_acks(acks, base_seq_no, last_seq_no)
         self._on_dirty()
         self.groups.on_published()
+
+    def _say_appended(self, peer: Peer, message: AnyAppend, base_seq_no: int) -> None:
+        """Answer with the number of the first event, now or when it has its durability."""
+        answer = Appended(message.request_id, base_seq_no)
+        last_seq_no = base_seq_no + message.count - 1
+        if self._answers_when_synced and last_seq_no > self.log.control.synced:
+            self._unsynced.append((last_seq_no, peer, answer))
+            self._on_dirty()
+        else:
+            peer.say(answer)
 
     def _check_not_behind_refused(self, peer: Peer, message: AnyAppend) -> None:
         *before, error = self._refused.get(peer, (0, 0, None))
