@@ -27,10 +27,10 @@ from eventlog.event.many_events import pack_batches
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.conversations import OpenPipe, PipeBroken, Receive, Send
 from eventlog.local.storage.files import FILES, Files
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.producers import ProducerTable
-from eventlog.local.storage.reader import LogReader, read_range
-from eventlog.local.storage.start import make_log, open_log
+from eventlog.local.storage.formats.producers import ProducerTable
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.starting.start import make_log, open_log
 from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import (
     PROTOCOL_VERSION,

@@ -24,8 +24,8 @@ from eventlog.errors import CorruptLog, InvalidArgument, LogFull, LogNotFound
 from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.format import segment_name
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.formats.format import segment_name
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import FailingFiles, batch_of, open_storage, stored_events
 from eventlog.tools.backup import back_up
 from eventlog.tools.verify import verify_log

@@ -13,7 +13,6 @@ from crc32c import crc32c
 
 from eventlog.config import AskedOptions, LogOptions, Retention
 from eventlog.errors import InvalidConfig
-from eventlog.local.storage.changed_options import CHANGES, CHANGES_OFFSET, Change, pack_change
 from eventlog.local.storage.control import (
     CONTROL,
     FILE_NAME,
@@ -21,7 +20,13 @@ from eventlog.local.storage.control import (
     ControlPage,
 )
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.start import make_control_file
+from eventlog.local.storage.formats.changed_options import (
+    CHANGES,
+    CHANGES_OFFSET,
+    Change,
+    pack_change,
+)
+from eventlog.local.storage.starting.start import make_control_file
 
 MADE = LogOptions.of(AskedOptions(segment_bytes=8192))
 FIRST = replace(MADE, retention=Retention(max_bytes=1 << 20, max_age=timedelta(days=7)))

@@ -27,7 +27,7 @@ from eventlog.local.storage.control import (
     is_log,
     new_control_page,
 )
-from eventlog.local.storage.start import make_control_file
+from eventlog.local.storage.starting.start import make_control_file
 from eventlog.testing import FailingFiles, Killed, KillingFiles
 
 OPTIONS = LogOptions.of(AskedOptions(segment_bytes=8192, retention=Retention(max_bytes=1 << 20)))

@@ -19,7 +19,7 @@ import pytest
 
 import eventlog
 from eventlog import LogDeleted, SeekPosition, blocking
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import batch_of, open_storage
 from workers import Pool
 from workers.blocking import Pool as BlockingPool

@@ -24,7 +24,7 @@ from eventlog.config import AskedOptions, LogOptions
 from eventlog.demo.main_job import stop_process
 from eventlog.errors import LogInUse, LogNotFound, NotALog
 from eventlog.local.storage.control import CONTROL
-from eventlog.local.storage.format import segment_name
+from eventlog.local.storage.formats.format import segment_name
 from eventlog.testing import batch_of, open_storage, stored_events
 from eventlog.tools.doctor.examine import examine, mend
 from eventlog.tools.doctor.findings import Finding, size

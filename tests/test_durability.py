@@ -18,7 +18,7 @@ from eventlog import LogFull, blocking
 from eventlog.demo.main_job import stop_process
 from eventlog.local import rendezvous
 from eventlog.local.storage.control import ControlPage
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.wire.connection import frame
 from eventlog.local.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Status
 from eventlog.testing import batch_of, open_storage
@@ -147,7 +147,7 @@ def test_a_copy_with_holes_on_a_full_disk_is_read_and_recovered(small_disk: Path
     program = """
         import sys
         from eventlog.errors import LogFull
-        from eventlog.local.storage.reader import LogReader
+        from eventlog.local.storage.reading.reader import LogReader
         from eventlog.tools.verify import verify_log
         from eventlog.testing import batch_of, open_storage
 

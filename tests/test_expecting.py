@@ -22,7 +22,7 @@ from eventlog.event.record_batch import PackedBatch, key_hash
 from eventlog.local.client.conversations import Channel, PipeBroken
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.outbox import Outbox
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.wire.messages import (
     Append,
     Appended,

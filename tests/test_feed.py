@@ -13,7 +13,7 @@ import eventlog
 from eventlog import SeekPosition, blocking
 from eventlog.api.stream_options import StreamOptions
 from eventlog.local.client.feed import EVENTS_AT_ONCE, Feed
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import batch_of, open_storage
 
 

@@ -19,7 +19,7 @@ from eventlog.demo.main_job import stop_process
 from eventlog.local import rendezvous
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.identity import boot_id, is_same_process, process_start
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import open_storage
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.filters import EventFilter, unpack_matching
 from eventlog.event.packed_columns import keys_in
 from eventlog.event.record_batch import PackedBatch, areas_bytes, unpack_body
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     BATCH_HEADER,
     FIRST_BATCH,
     HEADER_BYTES,
@@ -25,7 +25,7 @@ from eventlog.local.storage.format import (
     segment_name,
     unpack_batch_header,
 )
-from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.storage.reading.reader import LogReader, read_range
 from eventlog.testing import open_storage
 
 texts = st.sampled_from(["", "a", "ab", "abc", "b", "plumless", "buckeroo"])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.event.record_batch import PackedBatch
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     ALIGNMENT,
     FIRST_BATCH,
     HEADER_BYTES,

@@ -26,8 +26,9 @@ from eventlog.checksum import crc32c
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.ids import id_after
 from eventlog.event.record_batch import PackedBatch, key_hash
-from eventlog.local.storage import control, format, offset_format  # noqa: A004 - its name
-from eventlog.local.storage.format import pack_batch_header
+from eventlog.local.storage import control
+from eventlog.local.storage.formats import format, offset_format  # noqa: A004 - its name
+from eventlog.local.storage.formats.format import pack_batch_header
 from eventlog.testing import open_storage
 from tests.commands import out
 

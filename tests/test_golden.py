@@ -20,8 +20,8 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import FLAG_CAUSED, FLAG_KEYED, key_hash
 from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.control import ControlPage
-from eventlog.local.storage.reader import LogReader, read_range
-from eventlog.local.storage.recovery import Damage
+from eventlog.local.storage.formats.recovery import Damage
+from eventlog.local.storage.reading.reader import LogReader, read_range
 from eventlog.testing import batch_of, open_storage
 from eventlog.tools.repair import repair_log
 from tests.commands import out
@@ -144,7 +144,7 @@ def test_a_release_that_knows_no_causes_refuses_them_and_reads_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(V1 / "causes", tmp_path / "log")
-    monkeypatch.setattr("eventlog.local.storage.format.FLAGS_KNOWN", FLAG_KEYED)
+    monkeypatch.setattr("eventlog.local.storage.formats.format.FLAGS_KNOWN", FLAG_KEYED)
     log = LogReader(str(tmp_path / "log"))
     with pytest.raises(CorruptLog, match=r"events 1 to 5 .*unknown flags \(0x3\)"):
         list(read_range(log, 1, None))
@@ -172,7 +172,9 @@ def test_a_release_that_knows_no_due_times_refuses_them_and_reads_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(V1 / "due", tmp_path / "log")
-    monkeypatch.setattr("eventlog.local.storage.format.FLAGS_KNOWN", FLAG_KEYED | FLAG_CAUSED)
+    monkeypatch.setattr(
+        "eventlog.local.storage.formats.format.FLAGS_KNOWN", FLAG_KEYED | FLAG_CAUSED
+    )
     log = LogReader(str(tmp_path / "log"))
     with pytest.raises(CorruptLog, match=r"events 2 to 4 .*unknown flags \(0x5\)"):
         list(read_range(log, 1, None))
@@ -181,7 +183,7 @@ def test_a_release_that_knows_no_due_times_refuses_them_and_reads_the_rest(
     log.close()
 
 
-# --- the rule for versions, as `eventlog.local.storage.format` has it -----------------------------
+# --- the rule for versions, as `storage.formats.format` has it -------------------------------
 
 
 @pytest.fixture(params=["orderly", "killed", "causes", "due", "groups"])

@@ -23,13 +23,13 @@ from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.filters import EventFilter
 from eventlog.event.record_batch import PackedBatch, key_hash
 from eventlog.local.storage.files import FILES, Files
-from eventlog.local.storage.format import key_index_name, segment_name
+from eventlog.local.storage.formats.format import key_index_name, segment_name
+from eventlog.local.storage.formats.key_runs import RUN_ENTRIES, KeyRuns
 from eventlog.local.storage.key_index import index_fault, look_up
-from eventlog.local.storage.key_runs import RUN_ENTRIES, KeyRuns
-from eventlog.local.storage.last_of_keys import LastOfKeys, NotIndexed
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.last_of_keys import LastOfKeys, NotIndexed
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.make_key_index import make_key_index
-from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.storage.reading.reader import LogReader, read_range
 from eventlog.testing import open_storage
 from eventlog.tools.backup import back_up
 from eventlog.tools.doctor.content import name_findings

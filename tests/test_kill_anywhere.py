@@ -20,7 +20,7 @@ import pytest
 
 from eventlog import EventEnvelope, SeekPosition, blocking
 from eventlog.demo.main_job import stop_process
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import stored_events
 from tests.killed_jobs import JOBS, LARGE
 

@@ -4,15 +4,9 @@ from types import ModuleType
 
 import pytest
 
-from eventlog.local.storage import (
-    changed_options,
-    control,
-    format,  # noqa: A004 - its name
-    key_index,
-    members,
-    offset_format,
-)
-from eventlog.local.storage.layout import Field, Layout
+from eventlog.local.storage import control, key_index, members
+from eventlog.local.storage.formats import changed_options, format, offset_format  # noqa: A004 - its name
+from eventlog.local.storage.formats.layout import Field, Layout
 
 LAYOUTS: list[tuple[ModuleType, Layout]] = [
     (format, format.SEGMENT_HEADER),

@@ -31,7 +31,7 @@ LEAST_EVENTS = 1000
 READER = """
 import sys
 from eventlog import EventsTruncated
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from tests.test_litmus import END, event_of
 
 path, verify = sys.argv[1], sys.argv[2] == "verify"

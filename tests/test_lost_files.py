@@ -16,11 +16,11 @@ import pytest
 
 from eventlog import CorruptLog, Retention, blocking
 from eventlog.api.positions import SeekPosition
-from eventlog.local.storage import start
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.missing import missing_files
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.reading.reader import LogReader
+from eventlog.local.storage.starting import start
+from eventlog.local.storage.starting.missing import missing_files
 from eventlog.local.writer.__main__ import describe
 from eventlog.testing import batch_of, open_storage, stored_events
 from eventlog.tools.doctor.examine import examine

@@ -171,7 +171,7 @@ def test_a_forked_child_gives_no_sign_of_life_for_its_parent(path: str) -> None:
 SHOWS_WRITER = """
 import os, sys
 from eventlog.tools.doctor.examine import examine
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 log = LogReader(sys.argv[1])
 print(os.getpid(), log.control.running_writer)
 print([one.what for one in examine(sys.argv[1]) if one.about == "writer"])

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from eventlog.config import NAME_CHARACTERS_MAX
 from eventlog.errors import CorruptLog, EventLogError, LogFull, StorageFailed, UnknownFormat
-from eventlog.local.storage.offset_format import FILE_NAME, HEADER, SLOT, SLOTS_AT_FIRST, Offset
+from eventlog.local.storage.formats.offset_format import (
+    FILE_NAME,
+    HEADER,
+    SLOT,
+    SLOTS_AT_FIRST,
+    Offset,
+)
 from eventlog.local.storage.offsets import OffsetTable, make_offset_table, open_or_make
 from eventlog.testing import FailingFiles, Killed, KillingFiles
 

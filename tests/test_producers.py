@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, PRODUCERS_REMEMBERED
-from eventlog.local.storage.producers import MAGIC, ProducerTable
+from eventlog.local.storage.formats.producers import MAGIC, ProducerTable
 
 notes = st.lists(
     st.tuples(st.integers(1, 2**64 - 1), st.integers(1, 2**63), st.integers(1, 2**63)), max_size=20

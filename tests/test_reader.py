@@ -15,10 +15,11 @@ from eventlog import SeekPosition
 from eventlog.config import Retention
 from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound, NotALog
 from eventlog.event.record_batch import PackedBatch
-from eventlog.local.storage import batch_reader, format  # noqa: A004 - its name
-from eventlog.local.storage.format import segment_name
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.storage.formats import format  # noqa: A004 - its name
+from eventlog.local.storage.formats.format import segment_name
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.reading import batch_reader
+from eventlog.local.storage.reading.reader import LogReader, read_range
 from eventlog.testing import CountingFiles, batch_of, open_storage, stored_events
 
 BATCHES = 2000

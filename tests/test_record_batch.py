@@ -23,7 +23,7 @@ from eventlog.event.cause import Cause
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import pack_batches
 from eventlog.event.record_batch import FLAG_KEYED, areas_bytes, unpack_body
-from eventlog.local.storage.format import FIRST_BATCH, HEADER_BYTES
+from eventlog.local.storage.formats.format import FIRST_BATCH, HEADER_BYTES
 
 LIMIT = 1 << 20
 texts = st.text(max_size=8)

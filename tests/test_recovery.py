@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from eventlog.errors import CorruptLog
 from eventlog.event.record_batch import PackedBatch
-from eventlog.local.storage import restart, start
 from eventlog.local.storage.control import ControlPage
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     BATCH_HEADER,
     FIRST_BATCH,
     HEADER_BYTES,
@@ -30,11 +29,12 @@ from eventlog.local.storage.format import (
     segment_name,
     unpack_batch_header,
 )
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.range_sums import RangeSums
-from eventlog.local.storage.reader import LogReader
-from eventlog.local.storage.recovery import Damage, find_batch_after, has_data, scan_segment
+from eventlog.local.storage.formats.range_sums import RangeSums
+from eventlog.local.storage.formats.recovery import Damage, find_batch_after, has_data, scan_segment
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
+from eventlog.local.storage.starting import restart, start
 from eventlog.testing import Killed, KillingFiles, batch_of, open_storage, stored_events
 from eventlog.tools.repair import repair_log
 

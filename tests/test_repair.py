@@ -17,9 +17,9 @@ from eventlog.errors import LogFull, LogInUse, NotALog, UnknownFormat
 from eventlog.local.rendezvous import writers_locked_out
 from eventlog.local.storage.control import CONTROL, ControlPage
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.format import index_name, segment_name
+from eventlog.local.storage.formats.format import index_name, segment_name
 from eventlog.local.storage.journal import Journal, framed
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import Killed, KillingFiles, batch_of, open_storage, stored_events
 from eventlog.tools.keep import KeepingFiles, is_kept_copy
 from eventlog.tools.repair import Repair, repair_log

@@ -20,10 +20,10 @@ from eventlog.local import rendezvous
 from eventlog.local.groups.stored import read_dead_letters
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.identity import boot_id, boot_word
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.reader import LogReader
-from eventlog.local.storage.salvage import doubtful
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
+from eventlog.local.storage.starting.salvage import doubtful
 from eventlog.local.wire.messages import Append, Appended, Failed, error_of
 from eventlog.testing import FailingFiles, batch_of, open_storage, stored_events
 from tests.faults.disk import PowerCuts

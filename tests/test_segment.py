@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eventlog.errors import CorruptLog, LogFull
 from eventlog.local.storage.files import FILES, Files, used_bytes
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
     INDEX_ENTRY,
     INDEX_EVERY_BYTES,

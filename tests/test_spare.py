@@ -10,8 +10,8 @@ import pytest
 
 from eventlog import Retention
 from eventlog.errors import EventsTruncated, LogFull
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.spare import FILE_NAME
 from eventlog.testing import (
     CountingFiles,

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from eventlog.config import STATE_BYTES_MAX
 from eventlog.errors import CorruptLog, EventLogError, LogFull
 from eventlog.local.storage import states as states_file
+from eventlog.local.storage.formats.offset_format import HEADER, SLOT, STATES_VERSION, Offset
 from eventlog.local.storage.journal import STATES_NAME, framed, journal_header
-from eventlog.local.storage.offset_format import HEADER, SLOT, STATES_VERSION, Offset
 from eventlog.local.storage.offsets import OffsetTable, open_or_make
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.states import REWRITE_BYTES
 from eventlog.testing import FailingFiles, batch_of, open_storage
 from eventlog.tools.repair import repair_log

@@ -31,9 +31,9 @@ from eventlog.errors import (
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.reader import LogReader
-from eventlog.local.storage.start import make_directory
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.reading.reader import LogReader
+from eventlog.local.storage.starting.start import make_directory
 from eventlog.testing import (
     FailingFiles,
     Killed,

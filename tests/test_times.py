@@ -27,9 +27,9 @@ from eventlog.api.times import (
     went_back,
 )
 from eventlog.config import AskedOptions, LogOptions
-from eventlog.local.storage import start
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.reading.reader import LogReader
+from eventlog.local.storage.starting import start
 from eventlog.memory.model import MemoryLog
 from eventlog.testing import batch_of, open_storage, stored_events
 from eventlog.tools.doctor.examine import examine

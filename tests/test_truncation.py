@@ -14,7 +14,7 @@ import pytest
 
 from eventlog import EventLogError, SeekPosition, blocking
 from eventlog.demo.main_job import stop_process
-from eventlog.local.storage.format import index_name, segment_name
+from eventlog.local.storage.formats.format import index_name, segment_name
 from eventlog.testing import batch_of, open_storage, stored_events
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +25,7 @@ EVENTS = 400
 READER = """
 import sys
 from eventlog import EventLogError
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 
 log = LogReader(sys.argv[1])
 reader = log.batches(1)

@@ -26,7 +26,7 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.feed import Feed
 from eventlog.local.groups.stored import read_dead_letters, read_groups, read_states
 from eventlog.local.storage.control import check_is_log
-from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.storage.reading.reader import LogReader, read_range
 from eventlog.system import absolute_path
 
 Log = Annotated[str, typer.Argument(help="The log: its directory, or an engine's address.")]

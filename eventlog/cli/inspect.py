@@ -22,7 +22,7 @@ from eventlog.local.client.onlooker import running_statistics
 from eventlog.local.rendezvous import writers_locked_out
 from eventlog.local.storage.control import check_is_log
 from eventlog.local.storage.files import FILES
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.terminal.printing import cell, print_table, say
 from eventlog.terminal.show import to_json
 from eventlog.tools.repair import Repair, repair_log

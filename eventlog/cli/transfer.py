@@ -39,7 +39,7 @@ from eventlog.errors import (
 )
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.system import absolute_path
 from eventlog.terminal.positions import PLACES, position_of
 from eventlog.terminal.printing import complain, say

@@ -1,7 +1,7 @@
 """The contents of a record batch: packed by producers, stored as they are, unpacked by readers.
 
 The writer never looks into it. What it needs to know stands in the batch's header (see
-`storage.format`) and in the areas before the body::
+`storage.formats.format`) and in the areas before the body::
 
     +------------------+-------------------+-----------------+----------------------------------+
     | key hashes       | due times         | acks            | body: one MessagePack array of   |

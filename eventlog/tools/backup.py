@@ -34,12 +34,14 @@ from eventlog.local.groups.records import LetterRecord, LetterStored, letter_rec
 from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.stored import read_states
 from eventlog.local.storage import control as control_file
-from eventlog.local.storage import offset_format
-from eventlog.local.storage import producers as producers_file
-from eventlog.local.storage.changed_options import CHANGES_OFFSET, Change, pack_change
 from eventlog.local.storage.control import CONTROL, ControlPage, new_control_page
 from eventlog.local.storage.files import FILES, Files, os_errors
-from eventlog.local.storage.format import IndexEntry, segment_name
+from eventlog.local.storage.formats import offset_format
+from eventlog.local.storage.formats import producers as producers_file
+from eventlog.local.storage.formats.changed_options import CHANGES_OFFSET, Change, pack_change
+from eventlog.local.storage.formats.format import IndexEntry, segment_name
+from eventlog.local.storage.formats.offset_format import Offset, table_bytes
+from eventlog.local.storage.formats.producers import ProducerTable
 from eventlog.local.storage.identity import boot_id
 from eventlog.local.storage.index import write_index
 from eventlog.local.storage.journal import (
@@ -51,10 +53,8 @@ from eventlog.local.storage.journal import (
     read_records,
     replaying,
 )
-from eventlog.local.storage.offset_format import Offset, table_bytes
 from eventlog.local.storage.offsets import OffsetTable
-from eventlog.local.storage.producers import ProducerTable
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader, open_held
 from eventlog.local.storage.states import states_bytes
 from eventlog.system import absolute_path

@@ -17,7 +17,7 @@ from eventlog.errors import EventLogError
 from eventlog.local.rendezvous import SOCKET_NAME
 from eventlog.local.storage.control import FILE_NAME, MAGIC
 from eventlog.local.storage.owner import described_user, owner_of
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 
 SOCKETS: Final = "/proc/net/unix"
 _LISTENS: Final = 0x10000

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from eventlog.local.storage.files import Files, used_bytes
-from eventlog.local.storage.producers import FILE_NAME as PRODUCERS_NAME
+from eventlog.local.storage.formats.producers import FILE_NAME as PRODUCERS_NAME
 
 ENDING: Final = ".damaged"
 _UNFINISHED: Final = ".new"

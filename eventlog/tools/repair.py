@@ -15,8 +15,7 @@ the tail              cut after the last whole batch, as the writer's next start
 
 Nothing is lost by it: all changes go through `KeepingFiles`. Damage in the middle of the events
 cannot be mended: it is reported by its range and stays what it is, so that no reader overlooks it.
-Unlike the writer after a loss of power, a repair cuts no events that are whole, unless they follow
-a hole in what was never published.
+Unlike a start after a loss of power, it cuts no whole events but those behind an unpublished hole.
 """
 
 from __future__ import annotations
@@ -32,10 +31,11 @@ from eventlog.checksum import crc32c
 from eventlog.config import MAX_EVENT_BYTES_DEFAULT, LogOptions
 from eventlog.errors import CorruptLog, EventLogError, LogNotFound, NotALog, UnknownFormat
 from eventlog.local.storage import control as page
-from eventlog.local.storage import offset_format, offsets
+from eventlog.local.storage import offsets
 from eventlog.local.storage.control import CONTROL, EPOCH_MAX, ControlPage
 from eventlog.local.storage.files import os_errors
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats import offset_format
+from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
     OTHER_VERSION,
     SEGMENT_HEADER,
@@ -46,6 +46,7 @@ from eventlog.local.storage.format import (
     segment_header_fault,
     segment_name,
 )
+from eventlog.local.storage.formats.recovery import find_batch_after
 from eventlog.local.storage.identity import boot_id
 from eventlog.local.storage.journal import (
     DEAD_NAME,
@@ -56,11 +57,10 @@ from eventlog.local.storage.journal import (
     parse,
     read_records,
 )
-from eventlog.local.storage.reader import LogReader
-from eventlog.local.storage.recovery import find_batch_after
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
 from eventlog.local.storage.sharing import keep_shared
-from eventlog.local.storage.start import open_log
+from eventlog.local.storage.starting.start import open_log
 from eventlog.tools.keep import KeepingFiles
 from eventlog.tools.survey import (
     EVERYTHING,

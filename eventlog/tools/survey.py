@@ -14,22 +14,22 @@ from typing import Any, Final, NamedTuple
 from eventlog.checksum import crc32c
 from eventlog.errors import CorruptLog, EventLogError, LogNotFound, UnknownFormat
 from eventlog.local.groups.records import Snapshot, group_record
-from eventlog.local.storage import offset_format
 from eventlog.local.storage.files import FILES, Files, os_errors, used_bytes
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats import offset_format
+from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
     INDEX_ENTRY,
     base_of_name,
     index_name,
     unpack_index_entry,
 )
+from eventlog.local.storage.formats.recovery import Damage, whole_batches
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, STATES_NAME, parse, whole_record
 from eventlog.local.storage.key_index import index_fault
-from eventlog.local.storage.missing import ahead, ahead_remedy, lost_state, missing_files
 from eventlog.local.storage.offsets import OffsetTable
-from eventlog.local.storage.reader import LogReader
-from eventlog.local.storage.recovery import Damage, whole_batches
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
+from eventlog.local.storage.starting.missing import ahead, ahead_remedy, lost_state, missing_files
 
 JOURNALS: Final = (GROUPS_NAME, DEAD_NAME, STATES_NAME)
 LOST: Final = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from eventlog.errors import CorruptLog
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.tools.survey import survey
 
 

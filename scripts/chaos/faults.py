@@ -18,7 +18,7 @@ import trio
 from chaos.remaking import RemadeLog
 from eventlog import EventLogError
 from eventlog.local.rendezvous import connect
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.wire.connection import frame
 from eventlog.local.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Park
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from eventlog.errors import LogFull
 from eventlog.local.storage.files import FILES
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.testing import batch_of, open_storage, stored_events
 from tests.faults.disk import Disk, Image, PowerCuts
 from tests.faults.histories import Trace, booted

@@ -6,7 +6,7 @@ import errno
 from typing import Any, Final
 
 from eventlog.errors import CorruptLog, EventLogError, NotALog
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import FailingFiles, batch_of, open_storage, stored_events
 from tests.faults.histories import Step, World
 

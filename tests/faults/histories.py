@@ -19,10 +19,10 @@ from eventlog.api.times import LogClock
 from eventlog.config import Retention
 from eventlog.errors import LogFull
 from eventlog.event.record_batch import PackedBatch
-from eventlog.local.storage import start
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.sync_work import SyncWork
+from eventlog.local.storage.log.sync_work import SyncWork
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.starting import start
 from eventlog.testing import batch_of, open_storage
 from tests.faults.disk import Call, Disk
 from tests.faults.recorder import RecordingFiles

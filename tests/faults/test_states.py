@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from eventlog.local.storage import states as states_file
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import batch_of, open_storage
 from tests.faults.crashes import Crash, kills, power_cuts
 from tests.faults.disk import Disk

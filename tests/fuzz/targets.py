@@ -26,7 +26,7 @@ from eventlog.event.payload import unpack
 from eventlog.event.record_batch import unpack_body
 from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.control import CONTROL, OPTIONS_OFFSET
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     BATCH_HEADER,
     FIRST_BATCH,
     HEADER_BYTES,
@@ -34,9 +34,9 @@ from eventlog.local.storage.format import (
     SEGMENT_HEADER,
     aligned,
 )
+from eventlog.local.storage.formats.producers import MAGIC as PRODUCERS_MAGIC
 from eventlog.local.storage.journal import journal_header
-from eventlog.local.storage.producers import MAGIC as PRODUCERS_MAGIC
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import (
     Append,

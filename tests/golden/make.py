@@ -28,7 +28,7 @@ from eventlog.event.record_batch import PackedBatch
 from eventlog.event.results import envelopes_of_results
 from eventlog.local.groups import records
 from eventlog.local.groups.store import GroupStore
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.testing import open_storage
 from tests.groups.world import pack_letter
 
@@ -63,8 +63,8 @@ def fixed_world() -> Iterator[None]:
             "time.time_ns": lambda: START_NS,
             "os.urandom": lambda size: bytes(range(1, size + 1)),
             "os.getpid": lambda: 4242,
-            "eventlog.local.storage.start.boot_id": lambda: BOOT,
-            "eventlog.local.storage.start.process_start": lambda _pid: 777,
+            "eventlog.local.storage.starting.start.boot_id": lambda: BOOT,
+            "eventlog.local.storage.starting.start.process_start": lambda _pid: 777,
         }.items():
             stack.enter_context(mock.patch(target, replacement))
         yield

@@ -29,7 +29,7 @@ from eventlog.local.client.feed import Feed
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.outbox import Outbox
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.wire.messages import Ack, AckState, Park, Seek
 from tests.simulation.history import state_at
 from tests.simulation.line import Line, OpenLink

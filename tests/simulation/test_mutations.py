@@ -23,13 +23,13 @@ from eventlog.local.groups.letters import DeadLetters
 from eventlog.local.groups.order import _Line
 from eventlog.local.groups.postponed import Postponed
 from eventlog.local.groups.state import GroupState
-from eventlog.local.storage.batch_reader import BatchReader
-from eventlog.local.storage.last_of_keys import LastOfKeys
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.formats.producers import ProducerTable
+from eventlog.local.storage.log.last_of_keys import LastOfKeys
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.members import STARTED, MemberPage
 from eventlog.local.storage.offsets import OffsetTable
-from eventlog.local.storage.producers import ProducerTable
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.batch_reader import BatchReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.writer.service import Service
 from eventlog.local.writer.waiting import Waiting
 from tests.simulation.world import simulate

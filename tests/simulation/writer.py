@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from eventlog.errors import ProtocolError
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import FromWriter
 from eventlog.local.writer.actor import Actor

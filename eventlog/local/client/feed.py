@@ -18,9 +18,9 @@ from eventlog.errors import (
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.client.calls import PAUSE, Ask, Call
 from eventlog.local.client.requests import Requests
-from eventlog.local.storage.batch_reader import trimmed
-from eventlog.local.storage.format import HEADER_BYTES
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.formats.format import HEADER_BYTES
+from eventlog.local.storage.reading.batch_reader import trimmed
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.wire.messages import Ack, AckState, AwaitSynced, Park
 
 EVENTS_AT_ONCE: Final = 512
@@ -108,7 +108,7 @@ class Feed:
         there may be more.
 
         Raises:
-            EventsTruncated, CorruptLog, LogDeleted: see `storage.reader`.
+            EventsTruncated, CorruptLog, LogDeleted: see `storage.reading.reader`.
             EventTypeMismatch: the batch holds an event of another type; the feed stays before it.
         """
         if self.is_finished:

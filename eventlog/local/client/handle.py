@@ -26,7 +26,7 @@ from eventlog.local.client.outbox import Outbox
 from eventlog.local.client.room import RoomNotice, notice_of
 from eventlog.local.client.staging import StagingRing
 from eventlog.local.storage.owner import is_owner
-from eventlog.local.storage.reader import LogReader, read_range
+from eventlog.local.storage.reading.reader import LogReader, read_range
 from eventlog.local.storage.sharing import is_in_group, shared_with
 from eventlog.system import absolute_path
 
@@ -214,7 +214,7 @@ class LocalHandle:
     def read_range(
         self, start: int, stop: int, wanted: EventFilter | None
     ) -> Iterator[list[EventEnvelope]]:
-        """See `storage.reader`; who may write here makes the indexes by key that are missing."""
+        """See `storage.reading.reader`; who may write here makes the missing indexes by key."""
         makes_index = wanted is not None and self.starts_writer and self.can_write
         return read_range(self.reader, start, stop, wanted, makes_index=makes_index)
 

@@ -28,7 +28,7 @@ from eventlog.local.client.conversations import Channel
 from eventlog.local.storage.control import is_log
 from eventlog.local.storage.owner import check_owner, described_user, owner_of
 from eventlog.local.storage.sharing import described_group, shared_with
-from eventlog.local.storage.start import make_directory, make_log
+from eventlog.local.storage.starting.start import make_directory, make_log
 from eventlog.spawn import CannotStart
 from eventlog.system import hold_standard_descriptors
 

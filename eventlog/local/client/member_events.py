@@ -27,7 +27,7 @@ from eventlog.local.client.handle import LocalHandle
 from eventlog.local.groups.corrections import StoredCorrections
 from eventlog.local.groups.letter_content import envelope_of_letter, fitting_letter
 from eventlog.local.groups.stored import StoredLetters
-from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
+from eventlog.local.storage.reading.batch_reader import BatchReader, StoredBatch
 
 LETTER_AROUND_BYTES: Final = 64
 """More than the numbers of a message with a dead letter take."""

@@ -12,7 +12,7 @@ from typing import Final
 from eventlog.api.waiting import warn_of_wait
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.outbox import Outbox
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 
 AGAIN_S: Final = 60.0
 """How often one notice speaks."""

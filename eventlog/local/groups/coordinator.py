@@ -28,7 +28,7 @@ from eventlog.local.groups.membership import Absent, Membership, Memberships
 from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.store import GroupStore
 from eventlog.local.groups.waiting import Waiting
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.members import STATES_BESIDE_LEASE, pool_of
 from eventlog.local.wire.group_messages import (
     AwaitCondemned,

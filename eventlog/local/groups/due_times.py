@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from eventlog.errors import CorruptLog, EventsTruncated
 from eventlog.event.due import not_before_times
-from eventlog.local.storage.batch_reader import BatchReader, StoredBatch
 from eventlog.local.storage.control import ControlPage
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.batch_reader import BatchReader, StoredBatch
+from eventlog.local.storage.reading.reader import LogReader
 
 
 class DueTimes:

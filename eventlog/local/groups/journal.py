@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from eventlog.errors import EventLogError, StorageFailed
 from eventlog.local.groups.records import GroupRecord, LetterRecord
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, Journal, Record
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.members import MemberPages
 
 

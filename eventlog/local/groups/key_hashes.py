@@ -8,9 +8,9 @@ from array import array
 from eventlog.errors import CorruptLog, EventsTruncated
 from eventlog.event.record_batch import FLAG_KEYED
 from eventlog.event.text_columns import KEY_HASH_BYTES
-from eventlog.local.storage.batch_reader import BatchReader
-from eventlog.local.storage.format import HEADER_BYTES
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.formats.format import HEADER_BYTES
+from eventlog.local.storage.reading.batch_reader import BatchReader
+from eventlog.local.storage.reading.reader import LogReader
 
 
 class KeyHashes:

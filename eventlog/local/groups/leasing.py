@@ -23,7 +23,7 @@ from eventlog.local.groups.membership import Membership, Memberships
 from eventlog.local.groups.ranges import Range, RangeSet
 from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.store import GroupStore
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.members import LEASE_EVENTS_MAX
 from eventlog.local.wire.group_messages import Lease, Leased, Passed, Ranges, Revoke
 from eventlog.local.wire.messages import failed

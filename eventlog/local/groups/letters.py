@@ -32,7 +32,7 @@ from eventlog.local.groups.ranges import Range, RangeSet, ranges_of
 from eventlog.local.groups.records import GroupRecord, LetterRecord
 from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.stored import find_letter, without_copy
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 
 REWRITE_BYTES: Final = 1 * MIB
 """A file of letters of this size begins anew when none of them is left."""

@@ -24,7 +24,7 @@ from eventlog.local.groups.reconcile import Found, Sync, reconcile
 from eventlog.local.groups.records import GroupRecord, LetterRecord, Ordering
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, replaying
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.members import MemberPages
 
 logger = logging.getLogger("eventlog.writer")

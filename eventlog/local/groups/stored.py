@@ -17,7 +17,7 @@ from eventlog.local.groups.records import (
 )
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, read_records, replaying, stamp_of
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 
 Letters = dict[tuple[str, int], LetterStored]
 

@@ -43,16 +43,16 @@ import msgpack
 from eventlog.checksum import crc32c
 from eventlog.config import LogOptions
 from eventlog.errors import CorruptLog, LogNotFound, NotALog, UnknownFormat
-from eventlog.local.storage.changed_options import (
+from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors
+from eventlog.local.storage.formats.changed_options import (
     CHANGES_OFFSET,
     Change,
     pack_change,
     unpack_change,
 )
-from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors
-from eventlog.local.storage.format import BYTE_ORDER, VERSION
+from eventlog.local.storage.formats.format import BYTE_ORDER, VERSION
+from eventlog.local.storage.formats.layout import Field, Layout
 from eventlog.local.storage.identity import boot_id, boot_word, is_same_process
-from eventlog.local.storage.layout import Field, Layout
 
 PAGE_BYTES: Final = 4096
 OPTIONS_OFFSET: Final = 512

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     INDEX_EVERY_BYTES,
     IndexEntry,
     index_name,

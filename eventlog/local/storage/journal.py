@@ -31,7 +31,7 @@ from eventlog.checksum import crc32c
 from eventlog.config import KIB
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
 from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors
-from eventlog.local.storage.format import BYTE_ORDER, VERSION
+from eventlog.local.storage.formats.format import BYTE_ORDER, VERSION
 
 GROUPS_NAME: Final = "groups"
 DEAD_NAME: Final = "dead"

@@ -48,7 +48,7 @@ from typing import Final, NamedTuple
 
 from eventlog.checksum import crc32c
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     BATCH_HEADER,
     BYTE_ORDER,
     HEADER_BYTES,
@@ -57,8 +57,8 @@ from eventlog.local.storage.format import (
     key_index_name,
     segment_name,
 )
-from eventlog.local.storage.key_runs import positions_in
-from eventlog.local.storage.layout import Field, Layout
+from eventlog.local.storage.formats.key_runs import positions_in
+from eventlog.local.storage.formats.layout import Field, Layout
 
 MAGIC: Final = b"EVLOGKEY"
 HEADER: Final = Layout(

@@ -19,7 +19,7 @@ from eventlog.errors import EventLogError
 from eventlog.event.record_batch import FLAG_KEYED, PackedBatch
 from eventlog.event.text_columns import KEY_HASH_BYTES
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
     HEADER_BYTES,
     BatchHeader,
@@ -27,6 +27,8 @@ from eventlog.local.storage.format import (
     key_index_name,
     segment_name,
 )
+from eventlog.local.storage.formats.key_runs import KeyRuns
+from eventlog.local.storage.formats.recovery import whole_batches
 from eventlog.local.storage.key_index import (
     ENTRY,
     SLOT,
@@ -35,8 +37,6 @@ from eventlog.local.storage.key_index import (
     pack_header,
     packed_buckets,
 )
-from eventlog.local.storage.key_runs import KeyRuns
-from eventlog.local.storage.recovery import whole_batches
 from eventlog.local.storage.segment import SegmentReader
 
 STEP_BYTES: Final = 256 * 1024

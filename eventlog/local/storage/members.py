@@ -31,7 +31,7 @@ from typing import Final, NamedTuple
 from eventlog.api import forks
 from eventlog.errors import CorruptLog
 from eventlog.local.storage.files import FILES, Files, os_errors
-from eventlog.local.storage.layout import Field, Layout
+from eventlog.local.storage.formats.layout import Field, Layout
 
 FILE_NAME: Final = "members"
 PAGE_BYTES: Final = 4096

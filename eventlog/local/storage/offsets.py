@@ -16,8 +16,8 @@ from eventlog.api.positions import SEQ_NO_MAX
 from eventlog.checksum import crc32c
 from eventlog.errors import CorruptLog, EventLogError, LogNotFound, UnknownFormat
 from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors
-from eventlog.local.storage.format import BYTE_ORDER, VERSION
-from eventlog.local.storage.offset_format import (
+from eventlog.local.storage.formats.format import BYTE_ORDER, VERSION
+from eventlog.local.storage.formats.offset_format import (
     FILE_NAME,
     FREE,
     HEADER,

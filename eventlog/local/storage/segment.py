@@ -13,7 +13,7 @@ from typing import Any, Final
 from eventlog.config import WRITE_AHEAD_BYTES
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
 from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors, translated
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
     HEADER_BYTES,
     INDEX_ENTRY,
@@ -33,8 +33,8 @@ from eventlog.local.storage.format import (
     unpack_batch_header,
     unpack_index_entry,
 )
+from eventlog.local.storage.formats.recovery import Scan, find_batch_after, scan_segment
 from eventlog.local.storage.index import is_due, read_index
-from eventlog.local.storage.recovery import Scan, find_batch_after, scan_segment
 from eventlog.local.storage.spare import FILE_NAME as SPARE_NAME
 
 _LENGTH: Final = struct.Struct("<I")

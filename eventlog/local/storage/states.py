@@ -17,6 +17,7 @@ from eventlog.api.positions import check_name, check_seq_no, check_state
 from eventlog.config import MIB
 from eventlog.errors import EventLogError
 from eventlog.local.storage.files import FILES, Files
+from eventlog.local.storage.formats.offset_format import Offset
 from eventlog.local.storage.journal import (
     STATES_NAME,
     Journal,
@@ -27,7 +28,6 @@ from eventlog.local.storage.journal import (
     replaying,
     stamp_of,
 )
-from eventlog.local.storage.offset_format import Offset
 
 REWRITE_BYTES: Final = 1 * MIB
 """The journal is rewritten when it is this large, and four times what it has to say."""

@@ -27,10 +27,10 @@ from eventlog.config import LINGER_S_DEFAULT
 from eventlog.errors import EventLogError
 from eventlog.local import rendezvous
 from eventlog.local.storage.files import FILES, os_errors
+from eventlog.local.storage.formats.recovery import Damage
 from eventlog.local.storage.owner import check_owner
-from eventlog.local.storage.recovery import Damage
 from eventlog.local.storage.sharing import files_of
-from eventlog.local.storage.start import open_log
+from eventlog.local.storage.starting.start import open_log
 from eventlog.local.writer.succession import become_writer
 from eventlog.system import absolute_path, hold_standard_descriptors
 

@@ -30,7 +30,7 @@ from eventlog.config import AskedOptions
 from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolError
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
 from eventlog.local.groups.coordinator import Coordinator
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.wire.messages import (
     FOLLOWS,
     Ack,

@@ -16,8 +16,8 @@ from eventlog.api.expectation import Expectation
 from eventlog.config import MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import EventLogError, ProtocolError
 from eventlog.event.record_batch import PackedBatch
-from eventlog.local.storage.last_of_keys import LastOfKeys, NotIndexed
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.last_of_keys import LastOfKeys, NotIndexed
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.wire.messages import Append, AppendIf
 from eventlog.local.wire.peer import Peer
 

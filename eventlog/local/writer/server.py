@@ -36,7 +36,7 @@ from eventlog.errors import (
 )
 from eventlog.local import rendezvous
 from eventlog.local.groups.membership import Absent
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.wire.connection import Connection
 from eventlog.local.wire.messages import (
     AppendStaged,

@@ -22,7 +22,7 @@ from typing import Final
 
 from eventlog.errors import EventLogError, LogDeleted
 from eventlog.local.groups.membership import Absent
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.wire.group_messages import (
     Bury,
     Dismiss,

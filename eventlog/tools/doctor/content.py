@@ -11,17 +11,10 @@ from eventlog.config import TABLE_NAME
 from eventlog.errors import CorruptLog
 from eventlog.local import rendezvous
 from eventlog.local.groups import corrections
-from eventlog.local.storage import (
-    control,
-    journal,
-    members,
-    offset_format,
-    producers,
-    sharing,
-    spare,
-)
-from eventlog.local.storage.format import VERSION, base_of_name, index_name, key_index_name
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage import control, journal, members, sharing, spare
+from eventlog.local.storage.formats import offset_format, producers
+from eventlog.local.storage.formats.format import VERSION, base_of_name, index_name, key_index_name
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
 from eventlog.tools.doctor.findings import Finding, size
 from eventlog.tools.doctor.times import time_findings

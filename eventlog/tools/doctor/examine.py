@@ -19,7 +19,7 @@ from eventlog.local import rendezvous
 from eventlog.local.groups.stored import read_groups
 from eventlog.local.storage.control import check_is_log
 from eventlog.local.storage.files import FILES
-from eventlog.local.storage.reader import LogReader
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.tools.doctor.content import REPAIR, content_findings, name_findings
 from eventlog.tools.doctor.findings import Finding
 from eventlog.tools.doctor.place import (

@@ -12,7 +12,7 @@ from typing import Final
 from eventlog.config import LogOptions
 from eventlog.local.rendezvous import SOCKET_NAME, file_system_of, is_network
 from eventlog.local.storage.files import DIRECTORY_MODE, FILE_MODE
-from eventlog.local.storage.format import index_bytes
+from eventlog.local.storage.formats.format import index_bytes
 from eventlog.local.storage.sharing import shared_mode, shared_with
 from eventlog.tools.doctor.findings import Finding, size
 

@@ -24,8 +24,8 @@ from benchmark.settings import Settings
 from benchmark.systems.log import end_writer_of, served
 from benchmark.workloads.base import Column, Contender, Workload
 from eventlog.local.storage.files import FILES
-from eventlog.local.storage.format import base_of_name, segment_name
-from eventlog.local.storage.recovery import scan_segment
+from eventlog.local.storage.formats.format import base_of_name, segment_name
+from eventlog.local.storage.formats.recovery import scan_segment
 from eventlog.local.storage.segment import SegmentReader
 
 BATCH_EVENTS: Final = 64

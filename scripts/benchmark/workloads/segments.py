@@ -20,8 +20,8 @@ from benchmark.settings import Settings
 from benchmark.workloads.base import Column, Contender, Workload
 from eventlog.config import Retention
 from eventlog.event.record_batch import PackedBatch
-from eventlog.local.storage.format import FIRST_BATCH, HEADER_BYTES, aligned
-from eventlog.local.storage.log import WritableLog
+from eventlog.local.storage.formats.format import FIRST_BATCH, HEADER_BYTES, aligned
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.testing import batch_of, open_storage
 
 SEGMENT_BYTES: Final = 64 << 20

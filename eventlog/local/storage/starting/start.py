@@ -18,12 +18,12 @@ from eventlog.local.storage.control import (
 )
 from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.identity import boot_id, process_start
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.missing import missing_files
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.offsets import open_or_make
 from eventlog.local.storage.owner import advice, described_user
-from eventlog.local.storage.restart import Restart
-from eventlog.local.storage.salvage import salvage
+from eventlog.local.storage.starting.missing import missing_files
+from eventlog.local.storage.starting.restart import Restart
+from eventlog.local.storage.starting.salvage import salvage
 
 OWN_FILES = ("writer.lock", "writer.sock", "writer.log", FILE_NAME + ".new")
 """What may lie in the directory of a log that is not made yet."""

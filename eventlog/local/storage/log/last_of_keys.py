@@ -23,7 +23,7 @@ from eventlog.event.packed_columns import keys_in
 from eventlog.event.record_batch import PackedBatch, areas_bytes, key_hash
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, os_errors
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
     HEADER_BYTES,
     IndexEntry,
@@ -31,9 +31,9 @@ from eventlog.local.storage.format import (
     segment_name,
     unpack_batch_header,
 )
+from eventlog.local.storage.formats.refusals import unreadable_key
 from eventlog.local.storage.key_index import look_up
 from eventlog.local.storage.make_key_index import Collected, collect, collect_all, save
-from eventlog.local.storage.refusals import unreadable_key
 from eventlog.local.storage.segment import SegmentReader, SegmentWriter
 
 HEADS_MAX: Final = 32_768

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from eventlog.local.storage.formats.offset_format import FILE_NAME as OFFSETS_NAME
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME
 from eventlog.local.storage.members import FILE_NAME as MEMBERS_NAME
-from eventlog.local.storage.offset_format import FILE_NAME as OFFSETS_NAME
 
 
 def missing_files(names: Collection[str], epoch: int) -> list[str]:

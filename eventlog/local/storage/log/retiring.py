@@ -11,10 +11,10 @@ from eventlog.config import LogOptions
 from eventlog.errors import EventLogError
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.last_of_keys import LastOfKeys
+from eventlog.local.storage.formats.recovery import SealedSegment
+from eventlog.local.storage.log.last_of_keys import LastOfKeys
+from eventlog.local.storage.log.retention import delete_segment, is_older, learn_ages
 from eventlog.local.storage.offsets import OffsetTable
-from eventlog.local.storage.recovery import SealedSegment
-from eventlog.local.storage.retention import delete_segment, is_older, learn_ages
 from eventlog.local.storage.segment import SegmentWriter
 from eventlog.local.storage.spare import Spare
 

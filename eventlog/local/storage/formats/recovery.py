@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from eventlog.config import BATCH_EVENTS_LIMIT
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     ALIGNMENT,
     FIRST_BATCH,
     HEADER_BYTES,
@@ -36,7 +36,7 @@ from eventlog.local.storage.format import (
     batch_fault,
     unpack_batch_header,
 )
-from eventlog.local.storage.range_sums import RangeSums
+from eventlog.local.storage.formats.range_sums import RangeSums
 
 
 class Damage(NamedTuple):

@@ -7,8 +7,8 @@ import os
 from eventlog.api.times import LogClock, believable
 from eventlog.config import Retention
 from eventlog.local.storage.files import Files, os_errors
-from eventlog.local.storage.format import index_name, key_index_name, segment_name
-from eventlog.local.storage.recovery import SealedSegment
+from eventlog.local.storage.formats.format import index_name, key_index_name, segment_name
+from eventlog.local.storage.formats.recovery import SealedSegment
 from eventlog.local.storage.spare import Spare
 
 

@@ -88,7 +88,7 @@ from typing import Final, NamedTuple
 
 from eventlog.checksum import crc32c
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
-from eventlog.local.storage.layout import Field, Layout
+from eventlog.local.storage.formats.layout import Field, Layout
 
 VERSION: Final = 1
 BYTE_ORDER: Final = 0x0102

@@ -12,10 +12,10 @@ from bisect import bisect_right
 from eventlog.api.times import LogClock, went_back
 from eventlog.errors import CorruptLog
 from eventlog.event.record_batch import FLAG_DUE
-from eventlog.local.storage import producers as producers_file
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, os_errors
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats import producers as producers_file
+from eventlog.local.storage.formats.format import (
     BatchHeader,
     IndexEntry,
     base_of_name,
@@ -23,15 +23,21 @@ from eventlog.local.storage.format import (
     key_index_name,
     segment_name,
 )
+from eventlog.local.storage.formats.producers import ProducerTable
+from eventlog.local.storage.formats.recovery import (
+    Damage,
+    Scan,
+    SealedSegment,
+    StoredAcks,
+    scan_segment,
+)
 from eventlog.local.storage.index import is_due, write_index
-from eventlog.local.storage.log import WritableLog
-from eventlog.local.storage.missing import ahead, ahead_remedy, lost_state
+from eventlog.local.storage.log.retention import learn_ages
+from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.offsets import OffsetTable
-from eventlog.local.storage.producers import ProducerTable
-from eventlog.local.storage.recovery import Damage, Scan, SealedSegment, StoredAcks, scan_segment
-from eventlog.local.storage.retention import learn_ages
-from eventlog.local.storage.salvage import sync_segments
 from eventlog.local.storage.segment import SegmentReader, SegmentWriter, read_segment_header
+from eventlog.local.storage.starting.missing import ahead, ahead_remedy, lost_state
+from eventlog.local.storage.starting.salvage import sync_segments
 
 
 class Restart:

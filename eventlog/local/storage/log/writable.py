@@ -21,28 +21,28 @@ from eventlog.api.times import LogClock
 from eventlog.config import BATCH_EVENTS_LIMIT, LogOptions
 from eventlog.errors import EventLogError, LogFull
 from eventlog.event.record_batch import FLAG_DUE, PackedBatch
-from eventlog.local.storage import producers as producers_file
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, replace_file, sync_errors
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats import producers as producers_file
+from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
     HEADER_BYTES,
     IndexEntry,
     pack_batch_header,
 )
-from eventlog.local.storage.last_of_keys import LastOfKeys
+from eventlog.local.storage.formats.producers import ProducerTable
+from eventlog.local.storage.formats.recovery import Damage, SealedSegment, StoredAcks
+from eventlog.local.storage.formats.refusals import batch_too_large, no_more_appends
+from eventlog.local.storage.log.last_of_keys import LastOfKeys
+from eventlog.local.storage.log.retiring import RetiringLog
+from eventlog.local.storage.log.sync_work import SyncWork
 from eventlog.local.storage.offsets import OffsetTable
-from eventlog.local.storage.producers import ProducerTable
-from eventlog.local.storage.recovery import Damage, SealedSegment, StoredAcks
-from eventlog.local.storage.refusals import batch_too_large, no_more_appends
-from eventlog.local.storage.retiring import RetiringLog
 from eventlog.local.storage.segment import SegmentWriter
 from eventlog.local.storage.spare import Spare
-from eventlog.local.storage.sync_work import SyncWork
 
 
 class WritableLog(RetiringLog):
-    """An open log; `storage.start.open_log` makes one, after recovery."""
+    """An open log; `storage.starting.start.open_log` makes one, after recovery."""
 
     def __init__(
         self,

@@ -37,10 +37,9 @@ from eventlog.errors import (
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.moments import datetime_of
-from eventlog.local.storage.batch_reader import BatchReader, trimmed
 from eventlog.local.storage.control import ControlPage, check_is_log
 from eventlog.local.storage.files import FILES, Files, os_errors
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
     base_of_name,
     segment_name,
@@ -48,6 +47,7 @@ from eventlog.local.storage.format import (
 )
 from eventlog.local.storage.make_key_index import make_key_index
 from eventlog.local.storage.offsets import OffsetTable
+from eventlog.local.storage.reading.batch_reader import BatchReader, trimmed
 from eventlog.local.storage.segment import SegmentReader, with_numbers
 
 

@@ -26,10 +26,10 @@ from typing import Final
 
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, os_errors, sync_errors
-from eventlog.local.storage.format import base_of_name, segment_name
+from eventlog.local.storage.formats.format import base_of_name, segment_name
+from eventlog.local.storage.formats.offset_format import FILE_NAME as OFFSETS_NAME
 from eventlog.local.storage.identity import boot_word
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, STATES_NAME
-from eventlog.local.storage.offset_format import FILE_NAME as OFFSETS_NAME
 
 _STEP_BYTES: Final = 1 << 20
 

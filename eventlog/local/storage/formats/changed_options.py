@@ -23,7 +23,7 @@ import msgpack
 from eventlog.checksum import crc32c
 from eventlog.config import LogOptions
 from eventlog.errors import CorruptLog
-from eventlog.local.storage.layout import Field, Layout
+from eventlog.local.storage.formats.layout import Field, Layout
 
 CHANGES_OFFSET: Final = 2048
 CHANGES: Final = Layout(

@@ -28,7 +28,7 @@ from eventlog.event.record_batch import (
     note_due,
     unpack_body,
 )
-from eventlog.local.storage.format import (
+from eventlog.local.storage.formats.format import (
     BATCH_HEADER,
     FIRST_BATCH,
     HEADER_BYTES,
@@ -41,7 +41,7 @@ from eventlog.local.storage.key_index import Found, look_up
 from eventlog.local.storage.segment import SegmentReader
 
 if TYPE_CHECKING:
-    from eventlog.local.storage.reader import LogReader
+    from eventlog.local.storage.reading.reader import LogReader
 
 PASSED_AT_ONCE: Final = 256
 """Batches that a filter may refuse unread between two looks at the size of their file."""

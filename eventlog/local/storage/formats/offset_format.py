@@ -32,8 +32,8 @@ from collections.abc import Container, Iterable
 from typing import Final, NamedTuple
 
 from eventlog.checksum import crc32c
-from eventlog.local.storage.format import BYTE_ORDER, VERSION
-from eventlog.local.storage.layout import Field, Layout
+from eventlog.local.storage.formats.format import BYTE_ORDER, VERSION
+from eventlog.local.storage.formats.layout import Field, Layout
 
 FILE_NAME: Final = "offsets"
 MAGIC: Final = b"EVLOGOFF"
