@@ -37,10 +37,10 @@ pauses fills it; with 64 KiB its events take a quarter longer, for wake-ups alon
 PIPE_BUFFER_BYTES: Final = 208 * KIB
 """What Linux grants at most unless told otherwise (net.core.wmem_max); it doubles it."""
 WRITE_AHEAD_BYTES: Final = 1 * MIB
-"""Of zeros in an active segment with durability "sync": a thousand small appends, or a millisecond
-of the disk."""
+"""Zeros written ahead in an active segment with durability "sync": a thousand small appends, or a
+millisecond of the disk."""
 STAGING_BYTES: Final = 8 * MIB
-"""Of a staging ring: some batches of the usual size. Pages that are never used cost nothing."""
+"""Size of a staging ring: several typical batches. Untouched pages use no memory."""
 STAGED_BYTES_MIN: Final = 64 * KIB
 """Smaller batches go through the pipe, which is as fast for them (measured)."""
 STAGING_RINGS_MAX: Final = 64
@@ -75,7 +75,7 @@ NAME_CHARACTERS_MAX: Final = 128
 TABLE_NAME: Final = "table"
 """The snapshot of tables, in the directory of a log."""
 STATE_BYTES_MAX: Final = 64 * KIB
-"""Of a consumer's state: a snapshot, and no place for a database."""
+"""Largest state of a consumer: a snapshot, and no place for a database."""
 FRAME_OVERHEAD_BYTES: Final = 4 * KIB
 """What a frame may hold beside the events of one batch."""
 

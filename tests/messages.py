@@ -53,7 +53,7 @@ FROM_WRITER: Final = [
 
 
 def speaker_of(message: Message) -> Role:
-    """Who says it."""
+    """The side that says it."""
     return Role.CLIENT if isinstance(message, FromClient) else Role.WRITER
 
 

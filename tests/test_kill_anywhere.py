@@ -30,7 +30,7 @@ STORED = 20
 POINTS = 20
 GUARD_S = 60.0
 CONSUMERS = {"consume": "c", "total": "t"}
-"""Whose acknowledgements a job reports."""
+"""Consumers whose acknowledgements a job reports."""
 ITS_OWN = 4
 """Descriptors that the writer may have got for segments meanwhile."""
 

@@ -178,7 +178,7 @@ def path(tmp_path: Path) -> Iterator[str]:
 def test_whatever_a_client_lacks_descriptors_for_ends_in_an_error_of_ours(
     tmp_path: Path, path: str
 ) -> None:
-    """Of some calls it was a bare OSError."""
+    """Some calls gave a bare OSError."""
     served, is_clean, starts, is_clean_later = run(SWEEP, tmp_path, path)
     assert served[-1] == starts[-1] == "worked"
     for text in (*served, *starts):

@@ -80,7 +80,7 @@ class Walk:
 
 BATCHES_PER_PAGE = 4096 // 300 + 2
 INDEX_BYTES = 24 * 5
-"""Of one segment of this size."""
+"""Bytes of the index of one segment of this size."""
 
 
 def test_a_seek_to_a_number_is_no_scan(long_log: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from eventlog.tools.verify import verify_log
 
 FEW, MANY = 40, 160
 LISTS_MAX = 8
-"""Of the directory, by whatever is done once."""
+"""Lists of the directory, by whatever is done once."""
 ONCE = 60
 """Calls that do not depend on the number of segments, at most."""
 

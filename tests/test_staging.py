@@ -164,7 +164,7 @@ def test_batches_never_overlap_and_an_empty_ring_takes_the_largest(
 
 
 def test_large_batches_go_through_the_ring_and_come_out_whole(log: blocking.EventLog) -> None:
-    """Of all sizes around the limits, so that ring and pipe take turns, in order."""
+    """They have all sizes around the limits, so that ring and pipe take turns, in order."""
     chance = random.Random(7)
     sizes = [STAGED_BYTES_MIN, STAGED_BYTES_MIN * 8, 3 << 20, STAGING_BYTES - 200, STAGING_BYTES, 9]
     sent = [chance.randbytes(chance.choice(sizes)) for _ in range(60)]

@@ -52,7 +52,7 @@ def is_wait(call: ast.Call) -> bool:
 
 
 def test_every_wait_stands_in_the_table_and_every_row_is_a_wait() -> None:
-    """Who adds one says there who wakes it when the other side ends, however it ends.
+    """A new one says there who wakes it when the other side ends, however it ends.
 
     A row `module.*` is for a module whose functions all wait in the same way.
     """

@@ -11,7 +11,7 @@ from typing import Any
 from workers.errors import PoolError
 
 worker_name: str | None = None
-"""Of the worker that this process is."""
+"""Name of the worker that this process is."""
 
 
 def check_no_import() -> None:

@@ -17,7 +17,7 @@ from workers.errors import PoolError
 
 
 class PoolLife:
-    """Of one pool; used in its event loop."""
+    """The life of one pool; used in its event loop."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -23,7 +23,7 @@ class Occupant:
     def __init__(self, spec: WorkerSpec, *, has_timeout: bool) -> None:
         self.pipe, theirs = new_pair()
         self.times: StartTimes | None = None
-        """Of its handlers, where they have a time limit."""
+        """When its handlers began, where they have a time limit."""
         try:
             self.times = StartTimes(spec.concurrency) if has_timeout else None
             times = None if self.times is None else self.times.descriptor

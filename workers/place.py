@@ -48,7 +48,7 @@ class WorkerEnd:
 
 
 class Counts(NamedTuple):
-    """Of one place: by the process that is in it now, and by all of them."""
+    """Events of one place: of the process that is in it now, and of all of them."""
 
     now_handled: int
     handled: int
@@ -86,7 +86,7 @@ class Place:
         self._wanted = anyio.Event()
         self.restarts = -1
         self.pid = 0
-        """Of the newest process."""
+        """Pid of the newest process."""
         self.ready = anyio.Event()
         """The first process of the place is at work."""
 

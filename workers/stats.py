@@ -27,7 +27,7 @@ class PoolStats:
     failed: int
     """Deliveries that ended otherwise: an exception, or the worker's death."""
     retried: int
-    """Of the failed ones, those whose event is to be tried again."""
+    """Failed deliveries whose event is to be tried again."""
     in_flight: int
     """Handlers that run now."""
     lag: int

@@ -17,9 +17,9 @@ class Expectation(NamedTuple):
     """The last numbers that an append expects; it is stored only if all of them are right."""
 
     last: int | None = None
-    """Of the whole log; 0: it is empty. `None`: whatever it is."""
+    """Last number of the whole log; 0: it is empty. `None`: whatever it is."""
     of_keys: dict[str, int] = {}  # noqa: RUF012 - nobody changes one
-    """Of each key that is named; 0: no event of it is stored."""
+    """Last number of each key that is named; 0: no event of it is stored."""
 
     @classmethod
     def of_event(

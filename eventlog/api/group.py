@@ -54,12 +54,12 @@ class DeadLetter:
     error: str
     """As `ValueError: no such size`, or `the worker was killed by SIGSEGV`."""
     traceback: str | None
-    """Of the last exception; `None` if the process died."""
+    """Traceback of the last exception; `None` if the process died."""
     deliveries: int
     group: str
     headers: dict[str, str] | None
     exit_code: int | None
-    """Of the process that died, negative for a signal; `None` after an exception."""
+    """Exit code of the process that died, negative for a signal; `None` after an exception."""
     peak_rss_bytes: int | None
     """The most memory that the process had, if it died."""
     log_lines: tuple[str, ...]

@@ -55,7 +55,7 @@ class Snapshot(NamedTuple):
     seq_no: int
     """The last event with a key."""
     event_id: bytes
-    """Of that event, which tells whether the log has the same one still."""
+    """Id of that event: it tells whether the log has the same one still."""
     rows: dict[str, Row]
 
     def to_bytes(self) -> bytes:

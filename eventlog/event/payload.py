@@ -52,8 +52,8 @@ DELETION_EXTENSION: Final = 3
 DELETION: Final = msgpack.ExtType(DELETION_EXTENSION, b"")
 """What is appended to mark a key as deleted, and what a decoder makes of it, this very object."""
 LEVELS_AROUND: Final = 4
-"""Of the 1024 that MessagePack's libraries can nest, kept free around an event: a batch has two, a
-dead letter and an exported record one."""
+"""Levels around an event, of the 1024 that MessagePack's libraries nest: a batch has two, a dead
+letter and an exported record one."""
 _FAR_TIME: Final = b"\xc7\x0c\xff"
 """What a time before 1970 or after 2514 begins with; so may a few other bytes."""
 

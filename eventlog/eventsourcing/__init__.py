@@ -84,17 +84,17 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
             return self._logs[ending]
 
     def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
-        """Of snapshots, or of another purpose; each has a log of its own."""
+        """The recorder of snapshots, or of another purpose; each has a log of its own."""
         return LogAggregateRecorder(self._log("" if purpose == "events" else f"-{purpose}"))
 
     def application_recorder(self) -> ApplicationRecorder:
-        """Of an application's events."""
+        """The recorder of an application's events."""
         return LogApplicationRecorder(self._log())
 
     def tracking_recorder(
         self, tracking_recorder_class: type[LogTrackingRecorder] | None = None
     ) -> LogTrackingRecorder:
-        """Of a projection."""
+        """The recorder of a projection."""
         topic = self.env.get(self.TRACKING_RECORDER_TOPIC)
         if tracking_recorder_class is None:
             tracking_recorder_class = resolve_topic(topic) if topic else LogTrackingRecorder
@@ -102,7 +102,7 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
         return tracking_recorder_class(self._log("-tracking"))
 
     def process_recorder(self) -> ProcessRecorder:
-        """Of an application that follows others."""
+        """The recorder of an application that follows others."""
         return LogProcessRecorder(self._log())
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ from eventlog.event.envelope import EventEnvelope
 AGGREGATE: Final = "aggregate:"
 TRACKING: Final = "tracking:"
 ATTEMPTS_MAX: Final = 100
-"""Of an append that others come before: each time, one of theirs was stored."""
+"""Attempts of an append that others come before: each time, one of theirs was stored."""
 KNOWN_MAX: Final = 10_000
 """Keys whose last event is remembered; of others it is looked up, by an append that fails."""
 LOOK_BACK: Final = 256

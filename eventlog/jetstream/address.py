@@ -27,7 +27,7 @@ _FORM: Final = "give nats://host:4222/stream"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who asks; never shown."""
+    """Name and secret of whoever asks; never shown."""
 
     user: str | None = None
     password: str | None = None

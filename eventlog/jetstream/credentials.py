@@ -1,4 +1,4 @@
-"""Who asks, in the words of the client library."""
+"""Credentials in the words of the client library."""
 
 from __future__ import annotations
 

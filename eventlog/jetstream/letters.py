@@ -85,7 +85,7 @@ class Letters:
         return Stored(seq_no, self._report(seq_no, report).stored_ns, record)
 
     async def numbers(self) -> list[int]:
-        """Of all letters, in the order in which they died."""
+        """The events of all letters, in the order in which they died."""
         found = await self._bucket.find(f"{self._prefix}.*.report")
         return [int(value.key.split(".")[2]) for value in found]
 

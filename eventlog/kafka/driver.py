@@ -181,7 +181,7 @@ class KafkaDriver:
 
     @property
     def watch(self) -> EndWatch:
-        """Who waits for new events asks here."""
+        """The watch over the log's end: tasks that wait for new events ask it."""
         assert self._watch is not None
         return self._watch
 

@@ -52,7 +52,7 @@ class Journal:
         self._replay = Replay(0)
         self._next = 0
         self._answers: dict[bytes, Any] = {}
-        """Of this handle's commands, by their mark; `WAITED_FOR` until they come back."""
+        """Answers to this handle's commands, by their mark; `WAITED_FOR` until they come back."""
         self._waiting: list[Callable[[], object]] = []
         self._failure: Exception | None = None
         self.applied_s = 0.0

@@ -52,7 +52,7 @@ class Batch:
         self.records = records
         self.cost = sum(map(len, records)) + PER_RECORD_BYTES * len(records)
         self.offset: int | None = None
-        """Of the first record."""
+        """Offset of the first record."""
         self.error: Exception | None = None
         self.callbacks: list[Callable[[], object]] = []
         self.is_done = False

@@ -217,7 +217,7 @@ class BlockingInMemoryPublisher(Publisher):
     def __init__(self, log: BlockingInMemoryEventLog) -> None:
         self._log = log
         self._error: EventLogError | None = None
-        """Of a list that was not stored whole: the next `flush` tells of it."""
+        """Why a list was not stored whole: the next `flush` tells of it."""
         self._counters = Counters(PublisherStatistics)
         self.is_closed = False
 

@@ -41,7 +41,7 @@ class Held:
     begun: dict[int, int] = field(default_factory=dict)
     """When each of them began, in nanoseconds."""
     returned: set[int] = field(default_factory=set)
-    """Of those begun: their handlers have returned, and the results are not stored yet."""
+    """Those begun whose handlers have returned, and whose results are not stored yet."""
     is_lost: bool = False
 
     @property

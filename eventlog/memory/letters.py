@@ -25,7 +25,7 @@ class Letters:
 
     stored: dict[int, Letter] = field(default_factory=dict)
     retried: set[int] = field(default_factory=set)
-    """Of those: handed out again, and not listed while they are."""
+    """Those that are handed out again: they are not listed meanwhile."""
 
     def add(self, seq_no: int, letter: Letter) -> None:
         """The newest one; an older one of the event is replaced."""

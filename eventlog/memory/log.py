@@ -249,7 +249,7 @@ class InMemoryPublisher(Publisher):
     def __init__(self, log: InMemoryEventLog) -> None:
         self._log = log
         self._error: EventLogError | None = None
-        """Of a list that was not stored whole: the next `flush` tells of it."""
+        """Why a list was not stored whole: the next `flush` tells of it."""
         self._counters = Counters(PublisherStatistics)
         self.is_closed = False
 

@@ -64,7 +64,7 @@ class WriterView:
 
     pid: int
     cpu_percent: float | None
-    """Of one processor, over the last seconds."""
+    """Share of one processor, over the last seconds."""
     rss_bytes: int | None
     connections: int | None
     bytes_per_s: float | None

@@ -61,7 +61,7 @@ class Consumer(msgspec.Struct, omit_defaults=True):
 
     position: int
     options: Options | None = None
-    """Of the group; `None`: a consumer alone."""
+    """Options of the group; `None`: a consumer alone."""
     members: dict[int, Seat] = {}
     former: dict[int, Seat] = {}
     """Pools' members that have ended lately, for their counts."""

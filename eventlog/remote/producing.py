@@ -38,7 +38,7 @@ class Batch(SentBatch):
         self.records = records or []
         self.rows = len(self.records)
         self.expect_last = expect_last
-        """Of a conditional append: the number that the last event must have."""
+        """The number that the last event must have, in a conditional append."""
         self.producer: Producer | None = None
         self.producer_seq = 0
         self.turn: anyio.Lock | None = None

@@ -76,7 +76,7 @@ class Backup:
     last_seq_no: int | None
     segments: int
     bytes: int
-    """Of its segments, without what nothing is in yet."""
+    """Bytes of its segments, without what nothing is in yet."""
 
 
 @dataclass(slots=True)

@@ -225,7 +225,7 @@ class _Work:
             control.close()
 
     def _last_epoch(self) -> int:
-        """Of the last writer that left a trace: in a segment, a batch or the number of a lease."""
+        """Epoch of the last writer that left a trace, in a segment, a batch or a lease's number."""
         epochs = [0, *map(self._epoch_of, self._bases)]
         with suppress(CorruptLog, FileNotFoundError):
             segment = SegmentReader(self._directory, self._bases[-1], self._files)

@@ -52,7 +52,7 @@ EPILOG: Final = f"""
 """
 FAILED: Final = 1
 FILE_WIDTH: Final = 150
-"""Of the tables where no terminal sets it."""
+"""Width of the tables where no terminal sets it."""
 INTERRUPTED: Final = 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")

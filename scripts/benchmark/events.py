@@ -18,9 +18,9 @@ EVENT_BYTES: Final = 150
 DISTINCT: Final = 1000
 """Events that are made before the clock starts; a workload sends them again and again."""
 DISTINCT_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Of them all, where that makes them fewer."""
+"""Bytes of them all, where that makes them fewer."""
 BATCH_BYTES_MAX: Final = 256 * 1024
-"""Of what is batched by hand; larger messages make nobody faster."""
+"""Bytes of what is batched by hand; larger messages make nobody faster."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class _State:
-    """Of this process."""
+    """The state of this process."""
 
     noted: int | None = None
     holds = 0

@@ -19,7 +19,7 @@ from benchmark.settings import Settings
 from benchmark.workloads.base import Column, Workload
 
 FORMAT: Final = 1
-"""Of the JSON; raised when a field changes its meaning."""
+"""Format of the JSON; raised when a field changes its meaning."""
 
 
 def show_machine(console: Console, facts: Mapping[str, Any], settings: Settings) -> None:
@@ -56,7 +56,7 @@ def show_result(console: Console, workload: Workload, result: Result) -> None:
 
 
 def _last_line(text: str) -> str:
-    """Of a traceback, what was raised; all of it is in the JSON."""
+    """What was raised, out of a traceback; all of it is in the JSON."""
     first, *rest = text.strip().splitlines()
     return f"{first} {rest[-1]}" if rest else first
 

@@ -97,7 +97,7 @@ class RatioGoal(Goal):
     at_least: float | None = None
     at_most: float | None = None
     to_figure: str | None = None
-    """Of the other, where it has another name there."""
+    """Name of the other's figure, where it has another name there."""
     less_is_better: bool = False
     """Where there is no limit that tells."""
 

@@ -14,7 +14,7 @@ from benchmark.workloads.base import Contender, Workload
 from eventlog import EventLogError
 
 DISTURBED_PERCENT: Final = 10.0
-"""Of all processors: a run during which others used more is worth another try."""
+"""Percent of all processors: a run during which others used more is worth another try."""
 RETRIES_PER_CONTENDER: Final = 1
 """On a machine that is busy all the time, more of them would only take longer."""
 

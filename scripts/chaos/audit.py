@@ -17,7 +17,7 @@ class Stored(NamedTuple):
     producer: str
     """Empty for a result."""
     counter: int
-    """Of a result, the number of the event that it is of."""
+    """The number of the event whose result it is, if it is one."""
     key: str | None
     kind: str = ""
     """What its handler does (see `handlers`)."""

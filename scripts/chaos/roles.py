@@ -42,7 +42,7 @@ BACKLOG_MAX: Final = 5_000
 """Producers wait while a group is further behind: the end of a soak handles all that is left."""
 STAY_S: Final = 6.0
 LEASE_S: Final = 5.0
-"""Of pools on a server: so soon a host counts as dead that it does not hear of."""
+"""Silence after which a host counts as dead, for pools on a server."""
 STOP_S: Final = 0.05
 LOOK_S: Final = 0.02
 FORK_S: Final = 15.0

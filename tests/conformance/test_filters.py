@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 BEGINNING = SeekPosition.BEGINNING
 KEYS = ["a-1", "b-1", "a-2", None, "a-1", "", "b-2", "a-1"]
-"""Of the events 0 to 7, with the numbers 1 to 8."""
+"""Keys of the events 0 to 7, with the numbers 1 to 8."""
 HEADERS = [
     None,
     {"kind": "x"},

@@ -106,7 +106,7 @@ class Network:
 
     @property
     def address(self) -> str:
-        """Of this side."""
+        """Address of this side."""
         return f"{self._net}.1"
 
     def __enter__(self) -> Network:

@@ -64,7 +64,7 @@ class Scene:
 
     @property
     def address(self) -> str:
-        """Of the log, from this side."""
+        """Address of the log, from this side."""
         return f"{self.server.address}{self.name}"
 
     @property

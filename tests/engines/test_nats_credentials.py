@@ -1,4 +1,4 @@
-"""Who asks a NATS server: keys (nkeys) and credentials of an operator, made by the test."""
+"""Clients that a NATS server knows by keys (nkeys) and credentials of an operator."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Call(NamedTuple):
     another"""
     file: int = -1
     position: int = 0
-    """Of a write or store; the size of an allocation."""
+    """Place of a write or store; the size of an allocation."""
     data: bytes = b""
     name: str = ""
     target: str = ""

@@ -13,7 +13,7 @@ from tests.faults.recorder import arena
 
 THOROUGH_EVERY = 10
 POWER_CUTS_EACH = 12
-"""Of each call of a history; all that there are, if they are fewer."""
+"""Power cuts for each call of a history; all that there are, if they are fewer."""
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def place() -> Iterator[str]:
 EACH = pytest.mark.parametrize(
     "each", [24, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
 )
-"""Of all crashes that are found, one of 24; with the slow tests, every one."""
+"""One of 24 crashes that are found; with the slow tests, every one."""
 SLOW = pytest.mark.slow
 LASTING = [name for name, (_, options) in SHORT.items() if not is_in_memory(options)]
 """Those that promise something for a loss of power."""

@@ -19,7 +19,7 @@ MORE: list[Step] = [("append", 1, 300), ("sync",), ("ack", "alpha", 0), ("positi
 EACH = pytest.mark.parametrize(
     "each", [12, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
 )
-"""Of all syncs, every twelfth fails in its turn; with the slow tests, every one."""
+"""Every twelfth sync fails in its turn; with the slow tests, every one."""
 LASTING = [name for name, (_, options) in SHORT.items() if not is_in_memory(options)]
 
 

@@ -20,7 +20,7 @@ from tests.faults.recorder import arena
 EACH = pytest.mark.parametrize(
     "each", [5, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
 )
-"""Of all calls, every fifth fails in its turn; with the slow tests, every one."""
+"""Every fifth call fails in its turn; with the slow tests, every one."""
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from tests.groups.world import World as GroupsWorld
 THOROUGH_EVERY = 10
 SLOW = pytest.mark.slow
 EACH = pytest.mark.parametrize("each", [24, pytest.param(1, marks=SLOW)], ids=["some", "each"])
-"""Of all crashes that are found, one of 24; with the slow tests, every one."""
+"""One of 24 crashes that are found; with the slow tests, every one."""
 EACH_CALL = pytest.mark.parametrize("each", [5, pytest.param(1, marks=SLOW)], ids=["some", "each"])
-"""Of all calls, every fifth fails in its turn; with the slow tests, every one."""
+"""Every fifth call fails in its turn; with the slow tests, every one."""
 SEEDS = [0, *(pytest.param(seed, marks=SLOW) for seed in (1, 2))]
 HEADER_CUTS = 24
 """A file's header, or a record's: the first bytes of every write."""

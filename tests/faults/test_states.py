@@ -26,7 +26,7 @@ Pair = tuple[int, bytes | None]
 Pairs = dict[str, Pair]
 Step = Callable[[WritableLog], object]
 CUTS_EACH: Final = 12
-"""Of each call; all that there are, if they are fewer."""
+"""Power cuts for each call; all that there are, if they are fewer."""
 
 
 def state_of(consumer: str, number: int) -> bytes:
@@ -175,7 +175,7 @@ def place() -> Iterator[str]:
 EACH = pytest.mark.parametrize(
     "each", [11, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
 )
-"""Of all crashes, one of eleven; with the slow tests, every one."""
+"""One of eleven crashes; with the slow tests, every one."""
 
 
 @EACH

@@ -1,4 +1,4 @@
-"""Who is a member of which group, through which pipe."""
+"""Members of groups, and the pipes through which they are."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.groups.world import (
 
 
 def test_the_next_writer_does_not_give_a_page_away_that_was_just_left(world: World) -> None:
-    """Who lost its pipe and lives may still write there: that a handler of its own is done.
+    """A member that lost its pipe and lives may still write there that a handler is done.
 
     In another member's page that said that an event was done which nobody had handled.
     """

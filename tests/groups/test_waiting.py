@@ -1,4 +1,4 @@
-"""Who waits for a group to be drained."""
+"""Peers that wait for a group to be drained."""
 
 from __future__ import annotations
 

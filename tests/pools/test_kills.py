@@ -42,7 +42,7 @@ class Cast:
         self._mark = mark
         self.parents = [self._start() for _ in range(2)]
         self.deaths = 0
-        """Of workers, whoever killed them; the writer's costs no event a second delivery."""
+        """Deaths of workers, whoever killed them; the writer's costs no event a second delivery."""
 
     def _start(self) -> Parent:
         running = Parent("serve", *self._arguments)

@@ -74,7 +74,7 @@ class Ways:
         self.paddings: tuple[int, ...] = (0, 0, 100, 700)
         """What events may be beyond their value, in bytes."""
         self.keys: dict[str, str | None] = {}
-        """Of every value."""
+        """Key of every value."""
         self.due: dict[str, int] = {}
         """When the events of some values are due."""
         self.next_due_ns: Callable[[], int] = lambda: 0

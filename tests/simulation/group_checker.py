@@ -66,7 +66,7 @@ class GroupChecker(Checker):
         """The value of each event, as far as its producer was answered."""
         self._batches: dict[int, Sequence[str]] = {}
         self._told: list[tuple[str, int, str]] = []
-        """Who was given which event, and the value that it had."""
+        """Members, the event that each was given, and the value that it had."""
 
     def on_group(self, who: str, ordering: str, max_deliveries: int) -> None:
         self._has_group = True

@@ -19,7 +19,7 @@ from eventlog.testing import Killed, KillingFiles, open_storage
 
 Action = Callable[[], None]
 CALLS_UNTIL_DEATH = 120
-"""Of the operating system, at most: a writer's start takes about thirty."""
+"""Calls to the operating system, at most: a writer's start takes about thirty."""
 
 
 @dataclass(eq=False)

@@ -91,7 +91,7 @@ class Channel:
         self._request_id = 0
         self.is_open = False
         self.epoch = 0
-        """Of the writer that was talked to last: another one has another."""
+        """Epoch of the writer that was talked to last: another one has another."""
         self.descriptors: list[int] | None = None
         """Those received and not used yet; `None` while none can come."""
 

@@ -57,7 +57,7 @@ class LocalHandle:
         self._reader: LogReader | None = None
         self._was_opened = False
         self.pipes: set[ClosablePipe] = set()
-        """Of this handle, its streams and its publishers: closed with it, waking who waits."""
+        """Pipes of this handle, its streams and publishers: its end closes them, and ends waits."""
 
     @property
     def is_open(self) -> bool:

@@ -112,7 +112,7 @@ AnyBatch = TypeVar("AnyBatch", _Batch, _DueBatch)
 
 
 class MemberEvents:
-    """Of one member; see the module."""
+    """The events of one member's leases."""
 
     def __init__(self, handle: LocalHandle, group: str) -> None:
         self._handle = handle

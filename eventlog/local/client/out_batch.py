@@ -28,7 +28,7 @@ class OutBatch(SentBatch):
         super().__init__()
         self.packed: BatchParts | None = None
         self.expected: Expectation | None = None
-        """Of a conditional append."""
+        """What a conditional append expects."""
         self.producer_seq = 0
         self.request_id = 0
         self.place: int | None = None

@@ -73,7 +73,7 @@ class Outbox:
         self._map_ring = map_ring
         self._ring: Ring | None = None
         self._ring_request_id = 0
-        """Of the request for a ring on this pipe; 0 if there was none."""
+        """Number of the request for a ring on this pipe; 0 if there was none."""
         self._batch_bytes_max = options.batch_bytes_max
         self._frame_bytes_max = options.frame_bytes_max
         self.builder = BatchBuilder(options.max_event_bytes, channel.path)

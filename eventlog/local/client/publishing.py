@@ -35,7 +35,7 @@ class Publishing(Generic[Pipe]):
         self._max_in_flight = max_in_flight
         self._failure: EventLogError | None = None
         self._generation = handle.generation
-        """Of the process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
+        """The process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
 
     def __repr__(self) -> str:
         """What is on its way."""

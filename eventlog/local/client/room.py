@@ -19,7 +19,7 @@ AGAIN_S: Final = 60.0
 
 
 class RoomNotice:
-    """Of one outbox; called whenever its pipe has been silent for `SLOW_S`."""
+    """The notice of one outbox; called whenever its pipe has been silent for `SLOW_S`."""
 
     def __init__(self, reader: LogReader, outbox: Outbox) -> None:
         self._reader = reader

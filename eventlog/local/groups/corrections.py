@@ -96,7 +96,7 @@ class StoredCorrections:
         self._group = group
         self._read_at: tuple[int, ...] = ()
         self.numbers = frozenset[int]()
-        """Of the events whose letters are to be handled in their place, at the last look."""
+        """Events whose letters are to be handled in their place, at the last look."""
 
     def look(self) -> None:
         """See what has changed."""

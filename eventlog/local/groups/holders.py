@@ -1,4 +1,4 @@
-"""Who takes part in a group, and what each of them has: the values that `GroupState` keeps."""
+"""Members of a group and their leases: the values that `GroupState` keeps."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class KeyOrder:
     ) -> None:
         self._hashes = hashes
         self._hash_of: dict[int, int] = {}
-        """Of every event in a line."""
+        """Hash of every event in a line."""
         self._lines: dict[int, _Line] = {}
         self._ready: list[tuple[int, int]] = []
         """A heap of (first waiting number, hash); an entry may be out of date."""

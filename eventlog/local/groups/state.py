@@ -157,7 +157,7 @@ class GroupState:
         return max(-(-self.order.available(high_water) // idle), 1)
 
     def largest_lease(self, not_of: int) -> Lease | None:
-        """Whose lease has the most events that are not done; `None` if none has two."""
+        """The lease with the most events that are not done; `None` if none has two."""
         others = (one for one in self.leases.values() if one.member_id != not_of)
         largest = max(others, key=lambda one: one.open.count, default=None)
         return largest if largest is not None and largest.open.count > 1 else None

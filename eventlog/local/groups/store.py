@@ -46,7 +46,7 @@ class GroupStore:
         self._files = GroupFiles(log)
         self.groups: dict[str, GroupState] = {}
         self.counters = Counters(WriterStatistics)
-        """Of the whole writer; the store is what its parts have in common."""
+        """Counters of the whole writer; the store is what its parts have in common."""
         self.letters = DeadLetters(log, self._files, self.commit, clock)
         self._rewrite_at = REWRITE_BYTES
         self._next_slot = 0

@@ -1,4 +1,4 @@
-"""Who waits for a group to be drained, and who for the events that it has exhausted."""
+"""Peers that wait for a group to be drained, or for the events that it has exhausted."""
 
 from __future__ import annotations
 

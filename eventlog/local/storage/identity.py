@@ -1,4 +1,4 @@
-"""Who a process is: a pid alone is reused, so it comes with its start time and the boot."""
+"""Identity of a process: a pid alone is reused, so it comes with its start time and the boot."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Extent(NamedTuple):
     end_seq_no: int
     """All events before this one are indexed."""
     last_position: int
-    """Of the last batch."""
+    """Offset of the last batch."""
     last_crc: int
     is_whole: bool
     """No batch was damaged: whoever goes by the index passes nothing unseen."""
@@ -112,7 +112,7 @@ class Found(NamedTuple):
 
     extent: Extent
     positions: list[int]
-    """Of the batches that may hold events of these keys, in order."""
+    """Offsets of the batches that may hold events of these keys, in order."""
 
     def is_whole_at(self, seq_no: int) -> bool:
         """Whether a reader at that event can go by the index, and passes no damage unseen."""

@@ -47,7 +47,7 @@ STEP_ENTRIES: Final = 4096
 
 
 _COUNT: Final = count()
-"""Of the files that this process has made."""
+"""Number of the next file that this process makes."""
 
 
 def hashes_of(flags: int, count: int, payload: bytes | memoryview) -> set[int]:

@@ -1,4 +1,4 @@
-"""Whose a log is. Only its owner may change it: files of root would lock the owner out."""
+"""The owner of a log. Only the owner may change it: files of root would lock the owner out."""
 
 from __future__ import annotations
 

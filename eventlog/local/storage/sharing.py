@@ -28,11 +28,11 @@ _FILE_MODE: Final = 0o640
 _MEMBERS_MODE: Final = 0o660
 SOCKET_MODE: Final = 0o660
 GID_DIGITS_MAX: Final = 9
-"""Of a group's number, which has 32 bits."""
+"""Digits of a group's number that surely fits 32 bits."""
 
 
 class SharedFiles(Files):
-    """Of the writer of a shared log: what it makes, the group may read."""
+    """Files of the writer of a shared log: what it makes, the group may read."""
 
     def create(self, path: str) -> int:
         """See `Files.create`; the umask of a service is no reason to lock its group out."""

@@ -1,4 +1,4 @@
-"""Who waits for a number, and is woken when it is there."""
+"""Peers that wait for a number, and are woken when it is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask: whoever knows the token, by this machine's own name, from the page itself.
+"""Access to the page: for who knows the token, by this machine's own name, from the page itself.
 
 Others on the machine do not know the token. Pages of other origins cannot read answers, and their
 requests carry another `Origin`; a name of theirs that is made to mean this machine is another

@@ -44,7 +44,7 @@ COUNT_MAX: Final = 500
 LETTERS_MAX: Final = 500
 BODY_BYTES_MAX: Final = 1 << 20
 DIGITS_MAX: Final = 19
-"""Of a number that fits 63 bits."""
+"""Digits of the largest number of 63 bits."""
 
 
 def routes_of(board: Board) -> list[Route]:

@@ -28,7 +28,7 @@ class Place:
 
     path: str
     kind: str | None
-    """Of the file system, such as ext4; `None` if it can't be told."""
+    """Kind of file system, such as ext4; `None` if it cannot be told."""
     total: int
     free: int
     """Bytes that this user may still use."""
@@ -122,7 +122,7 @@ def room_findings(place: Place, segment_bytes: int) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may use a file or directory."""
+    """The rights to a file or directory."""
 
     name: str
     """Empty for the log's directory itself."""

@@ -18,10 +18,10 @@ LINES_SHOWN: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """Who serves a log."""
+    """The process that serves a log."""
 
     pid: int
-    """Of the last writer; 0 after an orderly end."""
+    """Pid of the last writer; 0 after an orderly end."""
     is_alive: bool
     is_stopped: bool
     """By a signal or a debugger."""

@@ -1,4 +1,4 @@
-"""Who stores events so that a loss of power leaves them there: one module for each system."""
+"""Systems that store events so that a loss of power leaves them there: one module for each."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from benchmark import events
 from eventlog import SeekPosition
 
 BATCH_EVENTS: Final = 1000
-"""Of an `append_many`, and of what the bare client sends before it waits."""
+"""Events of an `append_many`, and of what the bare client sends before it waits."""
 AROUND_BYTES: Final = 32
 """What a record has beside the packed event: id, time, and their frame."""
 AROUND: Final = bytes(AROUND_BYTES)

@@ -1,4 +1,4 @@
-"""Who hands work to processes: one module for each pool."""
+"""Pools that hand work to processes: one module for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who reads stored events back: one module for each way."""
+"""Ways to read stored events back: one module for each."""
 
 from __future__ import annotations
 

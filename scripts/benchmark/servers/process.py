@@ -19,7 +19,7 @@ START_S_MAX: Final = 15.0
 STOP_S_MAX: Final = 5.0
 STEP_S: Final = 0.01
 OUTPUT_CHARACTERS: Final = 1000
-"""Of a server's last words, when it could not be started."""
+"""Length of a server's last words, when it could not be started."""
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Who is measured: one module for each way from process to process."""
+"""What is measured: one module for each way from process to process."""

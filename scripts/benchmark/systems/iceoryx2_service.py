@@ -23,7 +23,7 @@ PUBLISHER_UP: Final = "publisher-is-up"
 SHARED: Final = "/dev/shm"
 BUFFER_EVENTS: Final = 1024
 BUFFER_BYTES: Final = 64 * 1024 * 1024
-"""Of the events in a subscriber's buffer, where that makes them fewer."""
+"""Bytes of the events in a subscriber's buffer, where that makes them fewer."""
 
 
 class Iceoryx2Spinning(System):

@@ -86,7 +86,7 @@ class BlockingLog(Log):
     """`eventlog.blocking`: no event loop at either end."""
 
     options: ClassVar[dict[str, Any]] = {}
-    """Of `subscribe`."""
+    """Options of `subscribe`."""
 
     def produce(self, task: ProducerTask) -> None:
         """One `send` for each event, or one `append_many` for each thousand."""

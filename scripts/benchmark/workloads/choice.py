@@ -36,7 +36,7 @@ PAUSE_S: Final = 0.002
 class _Engine(NamedTuple):
     name: str
     server: str | None = None
-    """Of the servers that tests start; `None` for a directory."""
+    """One of the servers that tests start; `None` for a directory."""
 
 
 ENGINES: Final = (

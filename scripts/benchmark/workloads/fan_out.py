@@ -41,7 +41,7 @@ COMPARED: Final = (1, 4, 8)
 """Numbers of consumers for which everybody is measured; for the others, the main ones are."""
 FOR_ALL: Final = ("log", "pyzmq")
 LEFT_SHARE_MIN: Final = 0.02
-"""Of the wall time; a rate for less than that would say nothing."""
+"""Share of the wall time; a rate for less than that would say nothing."""
 
 
 class _Entry(NamedTuple):

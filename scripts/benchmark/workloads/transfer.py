@@ -35,16 +35,16 @@ class Transfer:
     delivering_s: float
     """From the first send until the last consumer has the last event."""
     producer_cpu_s: float
-    """Of all producers."""
+    """CPU time of all producers."""
     consumers_cpu_s: float
-    """Of all consumers, until each of them had the last event."""
+    """CPU time of all consumers, until each of them had the last event."""
     own_cpu_s: float
-    """Of the system's own processes, such as the log's writer, until the end."""
+    """CPU time of the system's own processes, such as the log's writer, until the end."""
     others_cpu_while_sending_s: float
-    """Of everybody but the producers: the consumers, the system's own processes, and whatever else
-    ran on the machine while the producers were sending."""
+    """CPU time of everybody but the producers: the consumers, the system's own processes, and
+    whatever else ran on the machine while the producers were sending."""
     foreign_share: float
-    """Of the machine's processors, what was used by processes that are no part of this run."""
+    """Share of the machine's processors that was used by processes that are no part of this run."""
     delays_ns: list[int]
     """From each send to the consumer, sorted, where the rate was given."""
 
@@ -117,7 +117,7 @@ def _ends(received: list[Received]) -> list[int]:
 
 
 def _delays_ns(sent: list[Sent], received: list[Received]) -> Iterator[int]:
-    """Of each event: with one producer, events come in the order in which they were sent."""
+    """Delay of each event: with one producer, events come in the order in which they were sent."""
     for one in received:
         for sent_ns, received_ns in zip(sent[0].sent_ns, one.received_ns, strict=True):
             yield received_ns - sent_ns

@@ -19,7 +19,7 @@ from typing import Final
 from eventlog.checksum import crc32c
 
 _POLYNOMIAL: Final = 0x82F63B78
-"""Of CRC-32C, its lowest power in the highest bit."""
+"""Polynomial of CRC-32C, its lowest power in the highest bit."""
 _STEP_BYTES: Final = 4096
 
 
@@ -30,7 +30,7 @@ class RangeSums:
         self._buffer = buffer
         self._start = start
         self._sums = [0]
-        """Of what is between the start and each step."""
+        """Checksums of what is between the start and each step."""
 
     def sum_of(self, begin: int, end: int) -> int:
         """The checksum of the bytes from `begin` to before `end`."""

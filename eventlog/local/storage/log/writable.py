@@ -88,7 +88,7 @@ class WritableLog(RetiringLog):
         """Why nothing is appended any more; `None` while all is well."""
         self._has_new_names = False
         self.keys: LastOfKeys | None = None
-        """Of the logs that are appended to with `expect=` alone."""
+        """What is known of keys: kept from the first conditional append on."""
         self.spare = Spare(self.directory, self.options, files)
         """The next segment: without it a roll makes one itself, while the append waits."""
         self.on_spare_wanted: Callable[[], None] = lambda: None
