@@ -34,7 +34,6 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDER: Final = ROOT / "docs" / "recipes"
 NAMES: Final = sorted(path.stem for path in FOLDER.glob("*.py"))
 PAGE: Final = (ROOT / "docs" / "recipes.md").read_text()
-ENVIRONMENT: Final = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(FOLDER)))}
 LINES_MAX: Final = 40
 WAIT_S: Final = 40.0
 """Against a hang: longer than anything here takes on a small, busy machine."""
@@ -43,6 +42,7 @@ WAIT_S: Final = 40.0
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(FOLDER))))
 
 
 def recipe(name: str) -> SimpleNamespace:
@@ -58,14 +58,15 @@ class Program:
         words = [str(FOLDER / f"{name}.py"), *arguments]
         starter: Any = commands.nursery or subprocess
         with open("errors", "w") as errors:
-            self.pid = starter.Popen(
+            self._process = starter.Popen(
                 [sys.executable, "-c", _START, str(theirs), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors.fileno(),
                 pass_fds=[theirs],
                 start_new_session=False,
-            ).pid
+            )
+        self.pid: int = self._process.pid
         os.close(theirs)
         self._said = open(said)  # noqa: SIM115 - `running` closes it
         self._is_over = False
@@ -79,9 +80,7 @@ class Program:
     def end(self) -> list[str]:
         """Wait until it has ended by itself, in order; what it has printed."""
         printed = self._said.read().splitlines()
-        _, status = os.waitpid(self.pid, 0)
-        self._is_over = True
-        assert (os.waitstatus_to_exitcode(status), self.errors) == (0, "")
+        assert (self._wait(), self.errors) == (0, "")
         return printed
 
     @property
@@ -93,17 +92,24 @@ class Program:
         self._said.close()
         if not self._is_over:
             os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            self._wait()
+
+    def _wait(self) -> int:
+        """Wait for its end, also where `subprocess` has started it; the exit code."""
+        _, status = os.waitpid(self.pid, 0)
+        self._is_over = True
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return int(self._process.returncode)
 
 
 _START: Final = """
 import os, runpy, sys
 from eventlog import spawn
-from tests import nursery
+if nursery := sys.modules.get("tests.nursery"):  # the process was forked from it
+    vars(spawn)["subprocess"] = nursery.Forks()
 os.dup2(int(sys.argv[1]), 1)
 sys.argv = sys.argv[2:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
-vars(spawn)["subprocess"] = nursery.Forks()
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -357,8 +363,10 @@ def test_training_data_are_shared_out_and_resume_in_the_same_order() -> None:
 
 
 def test_a_request_gets_the_reply_to_itself() -> None:
-    with running("request_reply", "serve"), running("request_reply") as client:
-        assert client.end() == ["{'sum': 6}"]
+    with running("request_reply", "serve"), blocking.open("requests") as requests:
+        until(lambda: any(group.members for group in requests.groups()))  # the workers are there
+        with running("request_reply") as client:
+            assert client.end() == ["{'sum': 6}"]
 
 
 def test_a_service_that_is_told_to_end_finishes_what_it_has_begun() -> None:
@@ -395,7 +403,7 @@ def test_lines_of_structlog_are_events_with_their_values() -> None:
 @contextmanager
 def served(port: int, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A web server of the recipes that answers on the port."""
-    with subprocess.Popen([sys.executable, "-m", *words], env=ENVIRONMENT) as process:
+    with subprocess.Popen([sys.executable, "-m", *words]) as process:
         try:
             until(lambda: process.poll() is not None or is_served(port))
             yield process

@@ -9,7 +9,7 @@ import anyio
 import eventlog
 from workers import Pool
 
-PATIENCE_S = 5.0
+PATIENCE_S = 10.0
 
 
 def answer(request):
