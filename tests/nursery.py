@@ -286,8 +286,11 @@ def _fork() -> int:
     nothing = ctypes.c_long(0)
     flags = ctypes.c_long(CLONE_PARENT | signal.SIGCHLD)
     number = ctypes.c_long(CLONE[platform.machine()])
+    ctypes.pythonapi.PyOS_BeforeFork()
     pid = int(system.syscall(number, flags, nothing, nothing, nothing, nothing))
-    if not pid:
+    if pid:
+        ctypes.pythonapi.PyOS_AfterFork_Parent()
+    else:
         ctypes.pythonapi.PyOS_AfterFork_Child()
     return pid
 
