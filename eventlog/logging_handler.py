@@ -168,16 +168,19 @@ def _envelope_of(record: logging.LogRecord, *, extra_as_text: bool = False) -> E
         event["exception"] = _text(exception)
     if record.stack_info:
         event["stack"] = _text(record.stack_info)
-    if extra := {name: value for name, value in vars(record).items() if name not in _STANDARD}:
-        event["extra"] = (
-            {_text(n): _text(repr(v)) for n, v in extra.items()} if extra_as_text else extra
-        )
+    if names := vars(record).keys() - _STANDARD:
+        extra = {name: value for name, value in vars(record).items() if name in names}
+        event["extra"] = _as_text(extra) if extra_as_text else extra
     return EventEnvelope(
         event,
         key=event["logger"],
         headers={"level": record.levelname},
         timestamp=datetime.fromtimestamp(record.created, UTC),
     )
+
+
+def _as_text(extra: dict[str, Any]) -> dict[str, str]:
+    return {_text(name): _text(repr(value)) for name, value in extra.items()}
 
 
 def _exception_of(record: logging.LogRecord) -> str:
