@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -89,30 +90,35 @@ class Handler(logging.Handler):
             if not f"{record.name}.".startswith("eventlog."):
                 self._later.append(record)
             return
-        self._thread.is_storing = True
-        try:
-            self._store(record)
-            self._store_later()
-        finally:
-            self._thread.is_storing = False
+        self._store_with_later(record)
 
     def flush(self) -> None:
         """Store what a signal handler has logged in the last moment; all else is stored."""
         if not self._thread.is_storing:
-            self._store_later()
+            self._store_with_later(self._next_later())
 
     def close(self) -> None:
         """Close the log; a record that comes later opens it again."""
         self.flush()
         with self._open_lock():
             opened, self._opened = self._opened, None
-        if opened is not None:
+        if opened is not None and opened[0] == os.getpid():
             opened[1].close()
         super().close()
 
-    def _store_later(self) -> None:
-        while self._later:
-            self._store(self._later.popleft())
+    def _store_with_later(self, record: logging.LogRecord | None) -> None:
+        self._thread.is_storing = True
+        try:
+            while record is not None:
+                self._store(record)
+                record = self._next_later()
+        finally:
+            self._thread.is_storing = False
+
+    def _next_later(self) -> logging.LogRecord | None:
+        with suppress(IndexError):  # another thread may take it first
+            return self._later.popleft()
+        return None
 
     def _store(self, record: logging.LogRecord) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.config
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -132,6 +133,34 @@ def test_a_line_logged_while_its_own_thread_stores_another_one_is_stored_right_a
 ) -> None:
     logger.info("%s", Logs(logger, "inner"))
     assert messages(path) == ["outer", "inner"]
+
+
+def test_lines_of_a_signal_handler_that_comes_at_any_moment_are_all_stored(
+    handler: Handler, logger: logging.Logger, path: str
+) -> None:
+    logged: list[str] = []
+
+    def log_alarm(*_: object) -> None:
+        logged.append(text := f"alarm {len(logged)}")
+        logger.info(text)
+
+    before = signal.signal(signal.SIGALRM, log_alarm)
+    number = 0
+    try:
+        while len(logged) < 50:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 5e-4))
+            logger.info("main %d", number)
+            number += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    handler.flush()
+    stored = messages(path)
+    assert [text for text in stored if text.startswith("main")] == [
+        f"main {n}" for n in range(number)
+    ]
+    # The handler may itself be interrupted by the next signal, so they have no order.
+    assert sorted(text for text in stored if text.startswith("alarm")) == sorted(logged)
 
 
 def test_what_the_log_says_of_storing_a_line_is_not_stored_in_turn(
