@@ -77,6 +77,13 @@ def take_sections(
         lines[:] = GoogleDocstring(lines, None, None, kind, name, thing, options).lines()
 
 
+def drop_signature_of_errors(
+    _app: Any, what: str, _name: str, _thing: Any, _options: Any, signature: str, returned: str
+) -> tuple[str, str]:
+    """Show errors without the arguments with which only the package makes them."""
+    return ("", "") if signature and what == "exception" else (signature, returned)
+
+
 def settle_types(_app: Any, document: Any) -> None:
     """Types in signatures: those of Python are no links, and ours lead to their public names."""
     for link in list(document.findall(pending_xref)):
@@ -95,4 +102,5 @@ def setup(app: Any) -> None:
     app.connect("env-get-outdated", lambda *_: ["index"])  # there may be pages that are new
     app.connect("source-read", take_top_file)
     app.connect("autodoc-process-docstring", take_sections)
+    app.connect("autodoc-process-signature", drop_signature_of_errors)
     app.connect("doctree-read", settle_types)
