@@ -101,8 +101,7 @@ def test_the_tutorial_goes_as_it_says(folder: Path) -> None:
         for step in STEP.finditer(PAGE):
             who, text = step["who"], step["text"]
             if who == "file":
-                # A hard thing to write takes less time here.
-                (folder / step["name"]).write_text(text.replace("sleep(2)", "sleep(0.3)"))
+                (folder / step["name"]).write_text(text)
             elif step["name"] == "Ctrl-C":
                 terminals[who].interrupt()
             elif step["shows"]:
