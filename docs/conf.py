@@ -7,6 +7,7 @@ and the reference, which is made of docstrings. Files at the top of the checkout
 from __future__ import annotations
 
 import builtins
+import re
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +69,12 @@ def take_top_file(app: Any, page: str, source: list[str]) -> None:
         )
 
 
+def show_programs(_app: Any, _page: str, source: list[str]) -> None:
+    """Put each program behind the paragraph that begins with a link to it."""
+    shown = r"\1\n\n```{literalinclude} \2\n:language: python\n```"
+    source[0] = re.sub(r"(?ms)^(\[[\w.]+\]\(([\w/]+\.py)\).*?)(?=\n\n|\Z)", shown, source[0])
+
+
 def take_sections(
     _app: Any, what: Any, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
@@ -101,6 +108,7 @@ def setup(app: Any) -> None:
     """Join the above to the build."""
     app.connect("env-get-outdated", lambda *_: ["index"])  # there may be pages that are new
     app.connect("source-read", take_top_file)
+    app.connect("source-read", show_programs)
     app.connect("autodoc-process-docstring", take_sections)
     app.connect("autodoc-process-signature", drop_signature_of_errors)
     app.connect("doctree-read", settle_types)
