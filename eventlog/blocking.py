@@ -17,6 +17,7 @@ Importing this module imports neither trio nor asyncio.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from eventlog.api import engines
@@ -70,6 +71,7 @@ def open(  # noqa: A001 - the name of the contract
     retry_s: float | None = None,
     lease_s: float | None = None,
     start_writer: bool = True,
+    writer_cpus: Collection[int] | None = None,
     user: str | None = None,
     password: str | None = None,
     token: str | None = None,
@@ -95,6 +97,7 @@ def open(  # noqa: A001 - the name of the contract
         retry_s=retry_s,
         lease_s=lease_s,
         start_writer=None if start_writer is True else start_writer,
+        writer_cpus=writer_cpus,
         user=user,
         password=password,
         token=token,

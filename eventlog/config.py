@@ -245,6 +245,8 @@ class AskedOptions:
     """User, password and token for a server; they go before the address, and are shown nowhere."""
     start_writer: bool | None = None
     """`False`: this handle starts no writer; not stored with the log."""
+    writer_cpus: Collection[int] | None = None
+    """The processors of a writer that this handle starts; not stored with the log."""
 
     def __post_init__(self) -> None:
         """Check each value by itself.
@@ -272,6 +274,8 @@ class AskedOptions:
         _check_seconds("lease_s", self.lease_s, LEASE_S_MIN)
         if self.start_writer is not None and not isinstance(self.start_writer, bool):
             raise InvalidArgumentType("start_writer is True or False")
+        if self.writer_cpus is not None:
+            _check_cpus(self.writer_cpus)
         for name in CREDENTIALS:
             _check_credential(name, getattr(self, name))
 
@@ -338,7 +342,7 @@ class AskedOptions:
 CHANGEABLE: Final = ("retention", "on_full")
 """Options of a log that can be changed after it is made."""
 CREDENTIALS: Final = ("user", "password", "token")
-_OF_HANDLES: Final = frozenset({"retry_s", "lease_s", "start_writer", *CREDENTIALS})
+_OF_HANDLES: Final = frozenset({"retry_s", "lease_s", "start_writer", "writer_cpus", *CREDENTIALS})
 """Options that are not the log's, so that each handle may have other ones."""
 
 
@@ -363,6 +367,14 @@ def _check_seconds(name: str, value: object, least: float) -> None:
         raise InvalidArgumentType(f"{name} is {value!r}; give a number of seconds")
     if not least <= value < float("inf"):
         raise InvalidConfig(f"{name}={value}; give seconds, {least} or more")
+
+
+def _check_cpus(value: object) -> None:
+    numbers = value if isinstance(value, Collection) and not isinstance(value, str | bytes) else ""
+    if not numbers or not all(type(one) is int and one >= 0 for one in numbers):
+        raise InvalidArgumentType(
+            f"writer_cpus is {value!r}; give the numbers of processors, such as [0, 1]"
+        )
 
 
 def _check_credential(name: str, value: object) -> None:

@@ -283,8 +283,9 @@ def test_verify_repairs_a_log_without_its_control_page(log: str) -> None:
 
 
 def test_serve_is_the_writer_until_it_is_told_to_stop(log: str) -> None:
+    cpu = max(os.sched_getaffinity(0))
     server = subprocess.Popen(
-        [*COMMAND, "serve", log, "--durability", "memory"],
+        [*COMMAND, "serve", log, "--durability", "memory", "--cpus", f"{cpu},{cpu}-{cpu}"],
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
@@ -294,6 +295,7 @@ def test_serve_is_the_writer_until_it_is_told_to_stop(log: str) -> None:
         assert "writer of" in server.stderr.readline()
         with blocking.open(log) as opened:
             assert opened.status().writer_pid == server.pid
+            assert os.sched_getaffinity(server.pid) == {cpu}
             assert opened.status().durability == "memory"
             opened.append(1)
         second = run("serve", log)
@@ -319,6 +321,7 @@ def test_a_log_that_is_not_there_is_an_error_and_is_not_made(command: str, tmp_p
         ("tail", "LOG", "--format", "{event[}"),
         ("serve", "LOG", "--linger", "-1"),
         ("serve", "LOG", "--linger", "nan"),
+        ("serve", "LOG", "--cpus", "first"),
         ("seek", "LOG", "c", "nowhere"),
         ("ack", "LOG", "c", "x"),
         ("append", "LOG", "1", "--header", "novalue"),

@@ -19,6 +19,7 @@ import pytest
 import eventlog
 from eventlog import (
     Failure,
+    InvalidArgumentType,
     LogDeleted,
     LogNotFound,
     NotSupported,
@@ -30,6 +31,7 @@ from eventlog.config import AskedOptions
 from eventlog.local import rendezvous
 from eventlog.local.client import launch
 from eventlog.local.client.handle import LocalHandle
+from eventlog.tools.doctor.examine import examine
 from tests.commands import out, run, run_bytes
 from tests.test_locks import HANGS_S, end, first_line, serve
 from tests.users import User
@@ -155,6 +157,32 @@ def test_workers_of_a_pool_open_the_log_as_their_pool_does(path: str) -> None:
 def test_other_engines_have_no_writer_to_start() -> None:
     with pytest.raises(NotSupported, match="start_writer"):
         blocking.open("memory:", start_writer=False)
+    with pytest.raises(NotSupported, match="writer_cpus"):
+        blocking.open("memory:", writer_cpus=[0])
+
+
+def test_each_writer_that_a_handle_starts_runs_on_the_processors_that_it_says(path: str) -> None:
+    first = min(os.sched_getaffinity(0))
+    with blocking.open(path, writer_cpus=[first]) as log:
+        pids = [log.status().writer_pid]
+        os.kill(pids[0] or 0, signal.SIGKILL)
+        log.append("a new writer stores it")
+        pids.append(log.status().writer_pid)
+        assert pids[0] != pids[1]
+        assert os.sched_getaffinity(pids[1] or 0) == {first}
+        said = " ".join(one.what for one in examine(path) if one.about == "writer")
+        assert f"processors ({first})" in said or os.cpu_count() == 1
+
+
+@pytest.mark.parametrize("cpus", [[], "0", [-1], [0.5], 3, [True]])
+def test_processors_are_given_by_their_numbers(path: str, cpus: Any) -> None:
+    with pytest.raises(InvalidArgumentType, match="writer_cpus"):
+        blocking.open(path, writer_cpus=cpus)
+
+
+def test_a_processor_that_is_not_there_is_told_by_whoever_opens_the_log(path: str) -> None:
+    with pytest.raises(WriterUnavailable, match="processors '9999'"):
+        blocking.open(path, writer_cpus=[9999])
 
 
 # --- create and delete -----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from eventlog.api import engines
@@ -24,6 +25,7 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     retry_s: float | None = None,
     lease_s: float | None = None,
     start_writer: bool = True,
+    writer_cpus: Collection[int] | None = None,
     user: str | None = None,
     password: str | None = None,
     token: str | None = None,
@@ -48,7 +50,9 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
     `password` and `token` (of NATS) go before what the address or the environment says, and are in
     no path, `repr` or error. `start_writer=False` is for a directory whose writer somebody else
     runs: this handle starts none. Reading needs none; what needs one is `WriterUnavailable` while
-    none serves the log. All of these are options of this handle, not of the log.
+    none serves the log. `writer_cpus` are the numbers of the processors on which a writer runs that
+    this handle starts; by default those of this process. All of these are options of this handle,
+    not of the log.
 
     Raises:
         WrongEventLoop: neither trio nor asyncio is running.
@@ -69,6 +73,7 @@ def open(  # noqa: A001 - the name of the contract; nobody imports it with a sta
         retry_s=retry_s,
         lease_s=lease_s,
         start_writer=None if start_writer is True else start_writer,
+        writer_cpus=writer_cpus,
         user=user,
         password=password,
         token=token,

@@ -28,7 +28,7 @@ NAME = "local"
 OPTIONS = frozenset(
     {
         *("durability", "retention", "on_full", "segment_bytes", "max_event_bytes"),
-        "start_writer",
+        *("start_writer", "writer_cpus"),
     }
 )
 

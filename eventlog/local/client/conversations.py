@@ -17,7 +17,7 @@ whose caller was cancelled is recognised and passed over.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from eventlog.errors import EventLogError, LogDeleted, ProtocolError, WriterUnavailable
@@ -76,10 +76,13 @@ class Channel:
         pid: int,
         *,
         starts_writer: bool = True,
+        writer_cpus: Collection[int] = (),
     ) -> None:
         self.path = path
         self.starts_writer = starts_writer
         """Whether a writer is started if none serves the log."""
+        self.writer_cpus = writer_cpus
+        """The processors on which that one runs; none: those of this process."""
         self.was_open = False
         """A writer has welcomed this channel before."""
         self.is_closed = False

@@ -176,6 +176,7 @@ class LocalHandle:
             reader.options.frame_bytes_max,
             os.getpid(),
             starts_writer=self.starts_writer,
+            writer_cpus=self.asked.writer_cpus or (),
         )
 
     def new_outbox(self) -> Outbox:

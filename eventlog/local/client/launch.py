@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -68,7 +69,7 @@ def find_for(channel: Channel) -> socket.socket:
         LogDeleted, PermissionDenied: as `find_or_start`.
     """
     if channel.starts_writer:
-        return find_or_start(channel.path)
+        return find_or_start(channel.path, channel.writer_cpus)
     return await_adopted(_find_running(channel))
 
 
@@ -100,8 +101,8 @@ def _nobody_serves(directory: str) -> WriterUnavailable:
     )
 
 
-def find_or_start(directory: str) -> socket.socket:
-    """A pipe to the log's writer.
+def find_or_start(directory: str, cpus: Collection[int] = ()) -> socket.socket:
+    """A pipe to the log's writer; one that is started runs on these processors, if any are given.
 
     Raises:
         WriterUnavailable: none could be started.
@@ -113,7 +114,7 @@ def find_or_start(directory: str) -> socket.socket:
         for _ in range(STARTS_MAX):
             if pipe is not None:
                 return await_adopted(pipe)
-            pipe = _start_and_connect(directory)
+            pipe = _start_and_connect(directory, cpus)
     except LogNotFound as error:
         raise _deleted(directory) from error
     if pipe is not None:
@@ -125,7 +126,7 @@ def find_or_start(directory: str) -> socket.socket:
     )
 
 
-def _start_and_connect(directory: str) -> socket.socket | None:
+def _start_and_connect(directory: str, cpus: Collection[int]) -> socket.socket | None:
     """A pipe to a writer, started if need be; `None` if that one was killed before it served."""
     if not is_log(directory):
         raise _deleted(directory)
@@ -134,7 +135,7 @@ def _start_and_connect(directory: str) -> socket.socket | None:
     try:
         pipe = rendezvous.connect(directory)
         if pipe is None:
-            start_writer(directory, lock.descriptor)
+            start_writer(directory, lock.descriptor, cpus=cpus)
     except BaseException:
         lock.hand_over()  # a writer that was started, and not waited for, still needs it
         raise
@@ -149,7 +150,9 @@ def _deleted(directory: str) -> LogDeleted:
     )
 
 
-def start_writer(directory: str, lock: int, *, replaces: bool = False) -> None:
+def start_writer(
+    directory: str, lock: int, *, replaces: bool = False, cpus: Collection[int] = ()
+) -> None:
     """Start a writer in the background and wait until it serves, or is killed.
 
     One that `replaces` lets the writer that clients started leave, once it is ready itself.
@@ -158,7 +161,8 @@ def start_writer(directory: str, lock: int, *, replaces: bool = False) -> None:
         EventLogError: what it said instead.
     """
     try:
-        start = _WriterStart(directory, lock, ["--replaces"] * replaces)
+        placed = ["--cpus", ",".join(map(str, sorted(set(cpus))))] if cpus else []
+        start = _WriterStart(directory, lock, ["--replaces"] * replaces + placed)
     except (CannotStart, OSError) as error:
         raise _not_started(directory, str(error)) from error
     with start:

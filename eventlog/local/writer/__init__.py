@@ -6,6 +6,7 @@
 `actor`          what each message does to the log; no trio, no sockets
 `waiting`        who waits for a number
 `expecting`      conditional appends, and those that wait for an index by key
+`placement`      on which processors it runs
 `processes`      waiting for a member's end
 `service`        what is done when, and in which order; the same
 `server`         the trio loop: pipes, threads, signals, leaving when idle

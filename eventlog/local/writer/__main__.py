@@ -1,6 +1,7 @@
 """`python -m eventlog.local.writer PATH`: become the writer of a log, or say why not.
 
-A client starts it with `--detach --lock N --answer M`, `eventlog restart` with `--replaces` too. N
+A client starts it with `--detach --lock N --answer M`, perhaps with `--cpus` before, `eventlog
+restart` with `--replaces` too. N
 is a descriptor that holds the directory's lock (see `rendezvous`). M is the channel on which the
 starter waits (see `spawn`) for one array in MessagePack: ["ready"], or ["error", name, message],
 or ["broken", error, traceback]. Without a channel the writer prints `ready`, or its error to
@@ -31,6 +32,7 @@ from eventlog.local.storage.formats.recovery import Damage
 from eventlog.local.storage.owner import check_owner
 from eventlog.local.storage.sharing import files_of
 from eventlog.local.storage.starting.start import open_log
+from eventlog.local.writer.placement import run_on
 from eventlog.local.writer.succession import become_writer
 from eventlog.system import absolute_path, hold_standard_descriptors
 
@@ -46,9 +48,15 @@ def begin(start: int) -> NoReturn:
     takes its modules apart needs a sixth of the start for it.
     """
     os.close(start)
-    *_, lock, _, answer, path = sys.argv
-    replaces = "--replaces" in sys.argv
-    code = _be_writer(path, detach=True, lock=int(lock), answer=int(answer), replaces=replaces)
+    *options, _, _, lock, _, answer, path = sys.argv
+    code = _be_writer(
+        path,
+        detach=True,
+        lock=int(lock),
+        answer=int(answer),
+        replaces="--replaces" in options,
+        cpus=options[-1] if "--cpus" in options else None,
+    )
     logging.shutdown()
     os._exit(code)
 
@@ -64,6 +72,7 @@ def main() -> int:
     parser.add_argument("--answer", type=int, help="the descriptor on which the starter waits")
     parser.add_argument("--replaces", action="store_true", help="take the place of another one")
     parser.add_argument("--linger", type=float, default=LINGER_S_DEFAULT, help="seconds")
+    parser.add_argument("--cpus", help="the processors to run on, such as 0,1 or 0-3")
     return _be_writer(**vars(parser.parse_args()))
 
 
@@ -75,12 +84,15 @@ def _be_writer(
     answer: int | None,
     replaces: bool = False,
     linger: float = LINGER_S_DEFAULT,
+    cpus: str | None = None,
 ) -> int:
     directory = absolute_path(path)
     starter = Starter(answer, _detach() if detach else None)
     try:
         check_owner(directory)  # before there is a file of ours in it
         _log_to_file(directory)
+        if cpus is not None:
+            run_on(cpus, directory)
         serve(
             directory,
             linger_s=linger,

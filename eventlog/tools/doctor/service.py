@@ -30,6 +30,8 @@ class Service:
     """`None` if it belongs to somebody else."""
     is_locked: bool
     """Some process holds the writer's lock, or the directory's."""
+    cpus: frozenset[int] = frozenset()
+    """On which the writer may run; empty if that is not known."""
 
 
 def service_of(directory: str, control: ControlPage) -> Service:
@@ -50,7 +52,15 @@ def service_of(directory: str, control: ControlPage) -> Service:
         has_socket=os.path.lexists(os.path.join(directory, rendezvous.SOCKET_NAME)),
         is_listening=listening,
         is_locked=not listening and _is_locked(directory),
+        cpus=_cpus_of(pid) if alive else frozenset(),
     )
+
+
+def _cpus_of(pid: int) -> frozenset[int]:
+    try:
+        return frozenset(os.sched_getaffinity(pid))
+    except (OSError, AttributeError):
+        return frozenset()
 
 
 def _state_of(pid: int) -> str:
@@ -89,7 +99,11 @@ def service_findings(service: Service) -> Iterator[Finding]:
             do=f"let it go on: kill -CONT {service.pid}",
         )
     elif service.is_listening:
-        yield Finding(level="ok", about="writer", what=f"process {service.pid} serves it")
+        placed = ""
+        if 0 < len(service.cpus) < (os.cpu_count() or 1):
+            numbers = ", ".join(map(str, sorted(service.cpus)))
+            placed = f", on {len(service.cpus)} of {os.cpu_count()} processors ({numbers})"
+        yield Finding(level="ok", about="writer", what=f"process {service.pid} serves it{placed}")
     elif service.is_locked:
         yield Finding(
             level="warning",
