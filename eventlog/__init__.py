@@ -14,21 +14,21 @@
                                keep positions        <--ack, seek--
                                wake who waits          ---wake----> read on
 
-Names by subject, each loaded at its first use; `eventlog.blocking` has the same without `async`.
+Names by subject, each loaded at its first use; `help(eventlog.open)` and so on tell about each.
+Beside them: `eventlog.blocking`, which has no `async`, `eventlog.aggregates`, `eventlog.testing`,
+`eventlog.tracing`, `eventlog.logging_handler`, and `workers`.
 
 logs       open EventLog EventStream EventRange Publisher AppendHandle ManyHandle Table blocking
            InMemoryEventLog; what they hold and say: EventEnvelope Cause SeekPosition ConsumerState
-options    Durability Retention OnFull LogOptions Trimmed
-groups     Group GroupOrdering Member Lease DeadLetter Failure Exhausted ExitReport GroupReport
-           MemberReport
-figures    LogStatus LogStatistics StreamStatistics PublisherStatistics WriterStatistics
-errors     EventLogError and its kinds. Arguments: InvalidArgument InvalidArgumentType InvalidConfig
-           InvalidEvent InvalidName EventTooLarge EventTypeMismatch NotSupported WrongEventLoop;
-           logs: LogNotFound LogDeleted LogClosed LogFull LogInUse NotALog CorruptLog UnknownFormat
-           PermissionDenied UnsupportedFileSystem StorageFailed WriterUnavailable ProtocolError;
-           calls: SequenceOutOfRange EventsTruncated WrongExpectation NotAcknowledged NotFlushed
+options    Durability Retention OnFull LogOptions Trimmed; figures: LogStatus LogStatistics
+           GroupReport MemberReport StreamStatistics PublisherStatistics WriterStatistics
+groups     Group GroupOrdering Member Lease DeadLetter Failure Exhausted ExitReport
+errors     EventLogError, and its kinds: InvalidArgument InvalidArgumentType InvalidConfig
+           InvalidEvent InvalidName EventTooLarge EventTypeMismatch NotSupported WrongEventLoop
+           LogNotFound LogDeleted LogClosed LogFull LogInUse NotALog CorruptLog UnknownFormat
+           PermissionDenied UnsupportedFileSystem StorageFailed WriterUnavailable ProtocolError
+           SequenceOutOfRange EventsTruncated WrongExpectation NotAcknowledged NotFlushed
            GroupMismatch StaleLease ForkedHandle
-more       `eventlog.aggregates`, `.logging_handler`, `.testing`, `.tracing`; pools: `workers`
 """
 
 from __future__ import annotations
