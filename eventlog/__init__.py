@@ -23,12 +23,12 @@ logs       open EventLog EventStream EventRange Publisher AppendHandle ManyHandl
 options    Durability Retention OnFull LogOptions Trimmed; figures: LogStatus LogStatistics
            GroupReport MemberReport StreamStatistics PublisherStatistics WriterStatistics
 groups     Group GroupOrdering Member Lease DeadLetter Failure Exhausted ExitReport
-errors     EventLogError, and its kinds: InvalidArgument InvalidArgumentType InvalidConfig
-           InvalidEvent InvalidName EventTooLarge EventTypeMismatch NotSupported WrongEventLoop
-           LogNotFound LogDeleted LogClosed LogFull LogInUse NotALog CorruptLog UnknownFormat
-           PermissionDenied UnsupportedFileSystem StorageFailed WriterUnavailable ProtocolError
-           SequenceOutOfRange EventsTruncated WrongExpectation NotAcknowledged NotFlushed
-           GroupMismatch StaleLease ForkedHandle
+errors     EventLogError: InvalidArgument InvalidArgumentType InvalidConfig InvalidEvent InvalidName
+           EventTooLarge EventTypeMismatch NotSupported WrongEventLoop LogNotFound LogDeleted
+           LogClosed LogFull LogInUse NotALog CorruptLog UnknownFormat PermissionDenied
+           UnsupportedFileSystem StorageFailed WriterUnavailable ProtocolError SequenceOutOfRange
+           EventsTruncated WrongExpectation NotAcknowledged NotFlushed GroupMismatch StaleLease
+           ForkedHandle
 """
 
 from __future__ import annotations
