@@ -219,6 +219,35 @@ def test_a_handler_is_given_arrays_and_returns_them(tmp_path: Path) -> None:
     assert read == [[float(n)] * 3 for n in range(8)]
 
 
+def lies_in_a_segment(event: Any) -> Any:
+    """Whether the array's memory is a mapped segment; whether it may be changed; and its sum."""
+    frame = numpy.asarray(event["frame"] if isinstance(event, dict) else event)
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            first, last = (int(part, 16) for part in line.split()[0].split("-"))
+            if first <= frame.ctypes.data < last:
+                return line.rstrip().endswith(".seg"), frame.flags.writeable, int(frame.sum())
+    return None
+
+
+@pytest.mark.parametrize("kind", [None, numpy.ndarray, dict[str, numpy.ndarray[Any, Any]]])
+def test_a_handler_is_given_large_arrays_where_they_lie_also_in_a_dict(
+    kind: Any, tmp_path: Path
+) -> None:
+    with (
+        blocking.open(tmp_path / "frames", durability="memory") as log,
+        blocking.open(tmp_path / "found", durability="memory") as output,
+    ):
+        for size in (100_000, 10):
+            frame = numpy.ones((2, size), numpy.uint8)
+            log.append(frame if kind is numpy.ndarray else {"frame": frame})
+        options: dict[str, Any] = {"output": output, "type": kind, "processes": 0}
+        with Pool(log, group="look", handler=lies_in_a_segment, **options) as pool:
+            pool.drained()
+            assert not list(pool.dead_letters())
+        assert [one.event for one in output.read(1)] == [[True, False, 200_000], [False, False, 20]]
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_are_an_array_or_a_value_error(data: bytes) -> None:
     try:

@@ -218,18 +218,24 @@ def packed_columns(body: bytes | memoryview) -> Any:
 
 _decode_packed: Final = _decoder_of(msgspec.Raw, lend_extension)
 _decode_any: Final = _decoder_of(Any, unpack_extension)
+_lend_any: Final = _decoder_of(Any, lend_extension)
 
 
-def decode_any(body: bytes | memoryview) -> Any:
+def decode_any(body: bytes | memoryview, decode: Decode = _decode_any) -> Any:
     """The columns of a body, whatever its payloads are.
 
     Raises:
         ValueError: it has no columns.
     """
     try:
-        return _decode_any(body)
+        return decode(body)
     except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError):
         return unpack(body)
+
+
+def lend_any(body: bytes | memoryview) -> Any:
+    """As `decode_any`; arrays are views of the body, not copies."""
+    return decode_any(body, _lend_any)
 
 
 def mismatch(error: Exception, base_seq_no: int, path: str) -> EventTypeMismatch:

@@ -19,6 +19,7 @@ from eventlog.event.record_batch import (
     decode_any,
     decode_some,
     key_hash,
+    lend_any,
     packed_columns,
     take_deletions,
     unpack_body,
@@ -33,6 +34,8 @@ LETTER_AROUND_BYTES: Final = 64
 """More than the numbers of a message with a dead letter take."""
 NOWHERE: Final = 1 << 63
 """A base that no event is behind."""
+LENT_EVENT_BYTES: Final = 64 * 1024
+"""Events that are larger, in the mean of a batch, are read where they lie."""
 BATCHES_KEPT: Final = 4
 """Decoded batches: the members of a group take turns in the same few."""
 DUE_BATCHES_KEPT: Final = 32
@@ -44,25 +47,32 @@ class EventExpired(EventLogError):
 
 
 class _Batch:
-    """A decoded batch. Events that were handed out are `None`: who has them may change them."""
+    """A decoded batch. Events that were handed out are `None`: who has them may change them.
 
-    __slots__ = ("_columns", "base", "body", "events", "spare")
+    Of large events, arrays are views of the mapped segment, which stays mapped as long as anybody
+    has one; of others, they are copies.
+    """
+
+    __slots__ = ("_columns", "_decode", "base", "body", "events", "spare")
 
     def __init__(self, stored: StoredBatch, path: str) -> None:
         self.base = stored.header.base_seq_no
-        envelopes = stored.envelopes(path)
+        is_large = stored.header.length > LENT_EVENT_BYTES * stored.header.count
+        self._decode = lend_any if is_large else decode_any
+        envelopes = stored.envelopes(path, self._decode)
         self.events: list[EventEnvelope | None] = [*envelopes]
         """For handlers."""
         self.spare: list[EventEnvelope | None] | None = None
         """For dead letters, once there are some."""
         self._columns = envelopes[0].columns
         start = stored.position + stored.header.body_offset
-        self.body = bytes(stored.segment.view[start : stored.position + stored.header.length])
+        body = stored.segment.view[start : stored.position + stored.header.length]
+        self.body = body if is_large else bytes(body)
         """Kept, because retention may delete an event while its handler fails."""
 
     def decoded(self) -> list[EventEnvelope | None]:
         """All events, as they were appended."""
-        return [*unpack_body(self.body, len(self.events), self.base)]
+        return [*unpack_body(self.body, len(self.events), self.base, self._decode)]
 
     def spare_of(self, seq_no: int) -> EventEnvelope:
         """An event for its dead letter."""
