@@ -15,6 +15,7 @@ from benchmark import interrupts
 from benchmark.processes import RunFailed
 from benchmark.settings import Durability
 from benchmark.systems.base import ConsumerTask, Place, ProducerTask, System
+from eventlog import Retention
 
 CHUNK_EVENTS: Final = 1000
 """Events that one `append_many` gets."""
@@ -23,12 +24,14 @@ WRITER_END_S_MAX: Final = 10.0
 
 @contextmanager
 def served(
-    directory: str, durability: Durability
+    directory: str, durability: Durability, retention: Retention | None = None
 ) -> Iterator[tuple[eventlog.blocking.EventLog, int]]:
     """A log in that directory, open, and its writer's process id; afterwards the writer is gone."""
     with ExitStack() as stack:
         with interrupts.held():
-            log = stack.enter_context(eventlog.blocking.open(directory, durability=durability))
+            log = stack.enter_context(
+                eventlog.blocking.open(directory, durability=durability, retention=retention)
+            )
             writer_pid = log.status().writer_pid
             assert writer_pid is not None
             stack.callback(_end_writer, os.pidfd_open(writer_pid))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmark.workloads.arrays import Arrays
 from benchmark.workloads.base import Workload
 from benchmark.workloads.choice import Choice
 from benchmark.workloads.engines import EnginePools, Engines
@@ -41,6 +42,7 @@ WORKLOADS: tuple[type[Workload], ...] = (
     WriterMemory,
     TrivialHandlers,
     SlowHandlers,
+    Arrays,
     PoolDeath,
     Engines,
     EnginePools,
