@@ -12,21 +12,28 @@ import pytest
 import eventlog
 
 ROOT: Final = Path(eventlog.__file__).parent.parent
-FOLDERS: Final = ("eventlog", "workers", "tests", "scripts")
-HEADLESS: Final = re.compile(r'^ *"""(?:Of|Who|Whose) .*', re.MULTILINE)
-"""The first line of a docstring that leaves the thing out, and tells its relation only."""
+HEADLESS: Final = "(?:Of|Who|Whose) "
+"""What begins a docstring that leaves the thing out, and tells its relation only."""
+BEGINNINGS: Final = {
+    "eventlog": f"{HEADLESS}|See the module",
+    "workers": f"{HEADLESS}|See the module",
+    "tests": HEADLESS,
+    "scripts": HEADLESS,
+}
+"""What no docstring of a folder begins with."""
 SUBJECT_MAX: Final = 72
 SINCE: Final = "2026-11-28T18:30:00+00:00"
 """Earlier commits did not know the rule."""
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", BEGINNINGS)
 def test_docstrings_name_the_thing_first(folder: str) -> None:
     """Not "Of a staging ring: some batches", but "Size of a staging ring: some batches"."""
+    beginning = re.compile(f'^ *"""(?:{BEGINNINGS[folder]}).*', re.MULTILINE)
     headless = [
         f"{path.relative_to(ROOT)}: {found}"
         for path in sorted((ROOT / folder).rglob("*.py"))
-        for found in HEADLESS.findall(path.read_text())
+        for found in beginning.findall(path.read_text())
     ]
     assert headless == []
 

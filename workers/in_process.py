@@ -26,7 +26,7 @@ from workers.place import Counts
 
 
 class InProcessPlace:
-    """See the module; used in the pool's event loop, but for what its handlers do."""
+    """One worker in the pool's own process; used in its event loop, but for its handlers."""
 
     restarts = 0
     _failing: Failing

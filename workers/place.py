@@ -58,7 +58,7 @@ class Counts(NamedTuple):
 
 
 class Place:
-    """See the module."""
+    """One place in a pool, and the processes in it."""
 
     def __init__(
         self,

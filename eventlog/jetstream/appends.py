@@ -40,7 +40,7 @@ class _Producer:
 
 
 class Appends:
-    """See the module."""
+    """The appends of one handle."""
 
     def __init__(self, link: Link, subject: str) -> None:
         self._link = link

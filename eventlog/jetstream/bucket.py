@@ -58,7 +58,7 @@ def name_of(word: str) -> str:
 
 
 class Bucket:
-    """See the module."""
+    """The bucket of one log."""
 
     def __init__(self, link: Link, name: str) -> None:
         self._link = link

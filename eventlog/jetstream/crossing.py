@@ -92,7 +92,7 @@ async def _run_here(call: Callable[[], Awaitable[T]]) -> T:
 
 
 class CrossingDriver:
-    """See the module, and `remote.driver.Driver`."""
+    """The driver of one handle for both event loops; see `remote.driver.Driver`."""
 
     def __init__(self, make: Callable[[], JetStreamDriver]) -> None:
         self._driver = make()

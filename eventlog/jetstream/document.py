@@ -77,7 +77,7 @@ def decode(bucket: Bucket, value: Value) -> Consumer | None:
 
 
 class Document:
-    """See the module; one document through one handle."""
+    """One document through one handle."""
 
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket = bucket

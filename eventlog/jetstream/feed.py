@@ -49,7 +49,7 @@ _message: Final = cast("Any", partial(tuple.__new__, Message))
 
 
 class Feed:
-    """See the module; `config` says where it begins, in the words of the server."""
+    """One reader's messages; `config` says where it begins, in the words of the server."""
 
     def __init__(self, link: Link, stream: str, config: Mapping[str, Any]) -> None:
         self._link = link

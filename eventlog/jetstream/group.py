@@ -36,7 +36,7 @@ note wakes all that wait."""
 
 
 class JetStreamGroup:
-    """See the module, and `remote.driver.GroupDriver`; one handle of one group."""
+    """One handle of one group; see `remote.driver.GroupDriver`."""
 
     def __init__(self, parts: LogParts, document: Document, name: str) -> None:
         link, events, bucket = parts.link, parts.events, parts.bucket

@@ -36,7 +36,7 @@ class HandedOut:
 
 
 class HandingOut:
-    """See the module; of one group."""
+    """The handing out of one group's events."""
 
     def __init__(
         self, events: Events, records: Records, letters: Letters, watch: Watch, bytes_max: int

@@ -49,7 +49,7 @@ class Refused(Exception):
 
 
 class Link:
-    """See the module; for one event loop."""
+    """The connection of one event loop."""
 
     def __init__(self, address: Address) -> None:
         self.address = address

@@ -12,7 +12,7 @@ from eventlog.jetstream.reading import Events
 
 @dataclass(frozen=True)
 class LogParts:
-    """See the module."""
+    """The parts of an open log that its groups use."""
 
     link: Link
     events: Events

@@ -15,7 +15,7 @@ from eventlog.remote.driver import Position
 
 
 class Positions:
-    """See the module."""
+    """The positions of one log's consumers."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket

@@ -17,7 +17,7 @@ KEPT_KEYS: Final = 65_536
 
 
 class Records:
-    """See the module."""
+    """The events that one handle has read lately."""
 
     def __init__(self, events: Events, log_id: str, group: str) -> None:
         self._events = events

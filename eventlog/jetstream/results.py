@@ -28,7 +28,7 @@ from eventlog.remote.driver import Done, Unreachable
 
 
 class Results:
-    """See the module; of one group."""
+    """The results of one group."""
 
     def __init__(self, parts: LogParts, document: Document, letters: Letters, name: str) -> None:
         self._link = parts.link

@@ -28,7 +28,7 @@ class Storing(msgspec.Struct, frozen=True):
 
 
 class Consumer(group_state.Consumer, omit_defaults=True):
-    """See the module."""
+    """A consumer, and the group of its name if it has one."""
 
     storing: dict[int, Storing] = {}  # noqa: RUF012 - a struct copies it
     state: bytes | None = None

@@ -25,7 +25,7 @@ PARKED_S: Final = 5.0
 
 
 class Watch:
-    """See the module; of one group, through one handle."""
+    """The watch over one group, through one handle."""
 
     def __init__(self, events: Events, bucket: Bucket, document: Document) -> None:
         self._events = events

@@ -28,7 +28,7 @@ MEAN_BYTES: Final = 100
 
 
 class KafkaDriver:
-    """See the module; one handle of one log."""
+    """The driver of one handle of one log; see `remote.driver.Driver`."""
 
     def __init__(self, address: Address, asked: AskedOptions) -> None:
         self._address = address

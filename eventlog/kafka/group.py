@@ -31,7 +31,7 @@ LOOK_MAX: Final = 512
 
 
 class KafkaGroup:
-    """See the module, and `remote.driver.GroupDriver`; one handle of one group."""
+    """One handle of one group; see `remote.driver.GroupDriver`."""
 
     def __init__(self, driver: KafkaDriver, name: str, *, has_order: bool, limit: int) -> None:
         self._driver = driver

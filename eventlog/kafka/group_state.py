@@ -45,7 +45,7 @@ class _Dump(msgspec.Struct):
 
 
 class GroupsState:
-    """See the module; it keeps the positions of groups among those of all consumers."""
+    """The groups of one ledger; their positions are among those of all consumers."""
 
     def __init__(self, positions: dict[str, Position]) -> None:
         self._positions = positions

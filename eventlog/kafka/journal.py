@@ -38,7 +38,7 @@ PAUSE_S: Final = 0.1
 
 
 class Journal:
-    """See the module; one for each handle."""
+    """The journal of a log as one handle has it."""
 
     def __init__(self, client: Client, topic: str) -> None:
         self._client = client

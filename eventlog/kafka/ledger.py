@@ -29,7 +29,7 @@ def packed(*command: Any) -> bytes:
 
 
 class Ledger:
-    """See the module."""
+    """The ledger of one log's journal."""
 
     def __init__(self) -> None:
         self.positions: dict[str, Position] = {}

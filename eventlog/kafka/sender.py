@@ -94,7 +94,7 @@ class _Report:
 
 
 class Sender:
-    """See the module; one for each topic of a handle."""
+    """The sender of one topic of a handle."""
 
     def __init__(
         self, client: Client, topic: str, end: int, batch_bytes_max: int, find: Find

@@ -17,7 +17,7 @@ PAUSE_S = 0.1
 
 
 class EndWatch:
-    """See the module; it begins with the first call, at the end as that is known."""
+    """The watch over one log's end; it begins with the first call, at the end as that is known."""
 
     def __init__(self, client: Client, topic: str) -> None:
         self._client = client

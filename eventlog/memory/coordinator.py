@@ -32,7 +32,7 @@ KEYS_KEPT = 65_536
 
 
 class Groups:
-    """See the module."""
+    """The groups of one log."""
 
     def __init__(self, log: MemoryLog, lock: RLock) -> None:
         self._log = log

@@ -63,7 +63,7 @@ class Seat:
 
 
 class GroupModel:
-    """See the module."""
+    """The model of one group."""
 
     def __init__(
         self, name: str, ordering: str | None, max_deliveries: int, position: int, letters: Letters

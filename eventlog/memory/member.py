@@ -30,7 +30,7 @@ class Pending(NamedTuple):
 
 
 class MemberCore:
-    """See the module; `is_own_output`: results go to the group's own log."""
+    """One member; with `is_own_output` its results go to the group's own log."""
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ LOG_SCRIPTS: Final = frozenset({"append", "state", "find_time", "positions", "tr
 
 
 class RedisDriver:
-    """See the module; one handle of one log."""
+    """The driver of one handle of one log; see `remote.driver.Driver`."""
 
     def __init__(self, address: str, asked: AskedOptions) -> None:
         self._address = parse(address, os.environ, asked)

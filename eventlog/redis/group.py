@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RedisGroup:
-    """See the module; one handle of one group."""
+    """One handle of one group."""
 
     def __init__(self, driver: RedisDriver, name: str) -> None:
         self._driver = driver

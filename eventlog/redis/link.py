@@ -51,7 +51,7 @@ class Asked(NamedTuple):
 
 
 class Link:
-    """See the module; for one event loop."""
+    """The connection of one event loop."""
 
     def __init__(self, address: Address) -> None:
         self._address = address

@@ -18,7 +18,7 @@ PAGE_BYTES: Final = 512 * KIB
 
 
 class RedisReader:
-    """See the module."""
+    """The reader of one stream."""
 
     def __init__(self, driver: RedisDriver, seq_no: int) -> None:
         self._driver = driver

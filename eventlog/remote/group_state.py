@@ -57,7 +57,7 @@ class Used(msgspec.Struct, frozen=True):
 
 
 class Consumer(msgspec.Struct, omit_defaults=True):
-    """See the module."""
+    """A consumer, and the group of its name if it has one."""
 
     position: int
     options: Options | None = None

@@ -31,7 +31,7 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Session:
-    """See the module. `options` are those of `Pool`; `folder` is looked at for changes."""
+    """One `workers run`: `options` are those of `Pool`, `folder` is looked at for changes."""
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ again            deliveries after the first one of an event"""
 
 
 class Top(App[None]):
-    """See the module."""
+    """The screen of `eventlog top`."""
 
     TITLE = "eventlog top"
     ENABLE_COMMAND_PALETTE = False

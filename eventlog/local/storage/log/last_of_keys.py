@@ -51,7 +51,7 @@ class NotIndexed(Exception):
 
 
 class LastOfKeys:
-    """See the module."""
+    """The last event of each key of one log."""
 
     def __init__(
         self, control: ControlPage, full: list[int], active: SegmentWriter | None, files: Files
