@@ -90,6 +90,22 @@ def test_a_bad_event_leaves_the_open_batch_as_it_was() -> None:
     assert stored_in(writer) == ["good"]
 
 
+def test_the_batches_of_one_call_are_on_their_way_before_the_first_answer() -> None:
+    done: list[str] = []
+
+    def breaks(kind: str, _: int) -> bool:
+        done.append(kind)
+        return False
+
+    outbox, writer = new_outbox(), ScriptedWriter(breaks=breaks)
+    many = outbox.add_many([batch_of(number) for number in range(5)])
+    writer.run(outbox.deliver(0))
+    operations = [kind for kind in done if kind != "answer"]
+    assert operations[:8] == ["open", "send", "receive", *["send"] * 5]  # the first ones greet
+    assert set(operations[8:]) == {"receive"}
+    assert many.result() == (1, 5)
+
+
 def test_delivery_may_leave_some_batches_unanswered() -> None:
     outbox, writer = new_outbox(), ScriptedWriter()
     batches = send(outbox, *range(5))
