@@ -98,7 +98,7 @@ class BatchBuilder:
     def clear(self) -> None:
         """Begin an empty batch."""
         self._texts.clear()
-        self._events: list[bytes] = []
+        self._events: list[bytes | memoryview] = []
         """Packed payloads; one element may hold several, one after the other."""
         self._timestamps: list[int] = []
         self._ids: dict[int, bytes] = {}
@@ -186,8 +186,10 @@ class BatchBuilder:
             array = self._array_of(event)
             return self._pack(msgpack.ExtType(ARRAY_EXTENSION, b"".join(array)))
         if self._is_plain:
-            with suppress(*_REFUSALS):
+            try:
                 return pack_plain(event, None, PLAIN_OPTIONS)
+            except _REFUSALS:
+                pass  # told by msgpack, if it cannot pack it either
         return self._packed_otherwise(event, events)
 
     def _packed_otherwise(self, event: Any, events: list[Any] | None = None) -> bytes:
@@ -267,7 +269,7 @@ class BatchBuilder:
         now = time.time_ns()
         has_room = self.bytes + size < limit_bytes and len(self) + len(events) < BATCH_EVENTS_LIMIT
         if together and has_room and len(together) <= self._max_event_bytes:
-            self._events.append(together[len(array_header(len(events))) :])
+            self._events.append(memoryview(together)[len(array_header(len(events))) :])
             self._timestamps += [now] * len(events)
             self.bytes += size
             return []
@@ -360,7 +362,7 @@ class BatchBuilder:
         count = len(self._timestamps)
         assert count, "an empty batch has no place in a log"
         hashes, keys, headers = self._texts.build(count)
-        parts = [
+        parts: list[bytes | memoryview] = [
             hashes,
             pack_due(self._due, count) if self._due else b"",
             SIX_COLUMNS if self._causes else FIVE_COLUMNS,
@@ -388,14 +390,14 @@ class BatchBuilder:
         return b"".join(self._ids.get(row) or made.id_bytes(row) for row in range(count))
 
 
-def _is_head_of_large(packed: bytes) -> bool:
+def _is_head_of_large(packed: bytes | memoryview) -> bool:
     """Whether it announces a large payload that is kept apart (see `_add_large`)."""
     return len(packed) < LARGE_BYTES and packed[0] in (0xC6, 0xC9)
 
 
-def _joined(parts: list[bytes]) -> list[bytes]:
+def _joined(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
     """The same bytes in few parts: the large ones, and what is between them."""
-    joined: list[bytes] = []
+    joined: list[bytes | memoryview] = []
     for is_large, group in groupby(parts, lambda part: len(part) >= LARGE_BYTES):
         run = list(group)
         joined += run if is_large else [b"".join(run)]
@@ -403,6 +405,9 @@ def _joined(parts: list[bytes]) -> list[bytes]:
 
 
 def _packed_timestamps(timestamps: list[int]) -> bytes:
+    first = timestamps[0]
+    if timestamps[-1] == first and timestamps.count(first) == len(timestamps):  # as of one list
+        return first.to_bytes(TIMESTAMP_BYTES, "little") * len(timestamps)
     column = array("q", timestamps)
     if sys.byteorder == "big":
         column.byteswap()

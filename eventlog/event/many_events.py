@@ -175,7 +175,7 @@ class Packing(Generic[B]):
         )
 
     def _finished(self) -> list[B]:
-        for name, source in {"keys": self._keys, "headers": self._headers}.items():
+        for name, source in (("keys", self._keys), ("headers", self._headers)):
             if source is not None and next(source, _NO_MORE) is not _NO_MORE:
                 raise InvalidArgument(
                     f"nothing was appended: {name} has more than the {self._count} events",
