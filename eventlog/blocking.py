@@ -29,6 +29,7 @@ from eventlog.api.blocking_log import (
     ManyHandle,
     Publisher,
 )
+from eventlog.api.blocking_range import EventRange
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.group import BlockingMember as Member
 from eventlog.api.group import Lease
@@ -41,6 +42,7 @@ __all__ = [
     "PUBLISHER_LINGER_S_DEFAULT",
     "AppendHandle",
     "EventLog",
+    "EventRange",
     "EventStream",
     "Group",
     "Lease",

@@ -16,7 +16,9 @@ from eventlog.demo.main_job import stop_process
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-CHAPTERS = [ROOT / "docs" / f"{name}.md" for name in ("log", "pools", "commands", "operations")]
+CHAPTERS = [
+    ROOT / "docs" / f"{name}.md" for name in ("log", "pools", "commands", "operations", "data")
+]
 BLOCK = re.compile(
     r"(?:<!-- (?P<mark>[a-z]+): (?P<name>[a-z-]+) -->\n)?```(?P<kind>\w+)?\n(?P<text>.*?)```",
     re.DOTALL,

@@ -28,6 +28,8 @@
 `portal`             a thread with an event loop, for programs without one
 `loops`              the event loop that an asynchronous handle belongs to
 `times`              the clock for what is stored, which no jump misleads
+`blocking_range`     what `read` gives without an event loop: an iterator, and a table
+`data`               a log's part that is about tables of Arrow and data frames, in both colours
 `streams`            streams and ranges over whatever gives the next batch
 `batches`            batches on their way, those of one call, and handles of their events; pure
 `publisher_block`    the end of a publisher's block, on trio and asyncio

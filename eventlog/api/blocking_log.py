@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from eventlog.api.arguments import Bounds, check_follow
+from eventlog.api.blocking_range import EventRange
+from eventlog.api.data import BlockingLogOfData
 from eventlog.api.group import BlockingGroup as Group
 from eventlog.api.group import BlockingMember as Member
 from eventlog.api.group import DeadLetter, GroupReport
@@ -132,7 +134,7 @@ class EventStream(ABC):
         raise no_statistics()
 
 
-class EventLog(OperatedBlockingLog, BlockingLogOfTables):
+class EventLog(OperatedBlockingLog, BlockingLogOfTables, BlockingLogOfData):
     """See `eventlog.EventLog`: every method promises the same, and waits by blocking its thread."""
 
     @property
@@ -265,8 +267,10 @@ class EventLog(OperatedBlockingLog, BlockingLogOfTables):
         since: datetime | None = None,
         until: datetime | None = None,
         key: str | None = None,
-    ) -> Iterator[EventEnvelope]:
+    ) -> EventRange:
         """The events from number `start` to before `stop`, or of times; see `eventlog.EventLog`.
+
+        pandas, polars, DuckDB and pyarrow take the range as it is: see `EventRange`.
 
         Raises:
             InvalidArgument, InvalidArgumentType: a bound is none, or numbers and times are mixed.
@@ -275,7 +279,7 @@ class EventLog(OperatedBlockingLog, BlockingLogOfTables):
         return self._read(Bounds.of(start, stop, since, until, key))
 
     @abstractmethod
-    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+    def _read(self, bounds: Bounds) -> EventRange:
         """The same, with all arguments checked."""
 
     def latest(self, key: str) -> EventEnvelope | None:

@@ -9,6 +9,7 @@ from typing import Any
 from eventlog.api.refusals import no_statistics
 from eventlog.api.statistics import StreamStatistics
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.record_batch import Decode
 
 
 class EventStream(ABC):
@@ -63,6 +64,13 @@ class EventRange(ABC):
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[EventEnvelope]:
         """Event by event."""
+
+    @abstractmethod
+    def _decoded(self, decode: Decode) -> AsyncIterator[list[EventEnvelope]]:
+        """The events as lists, some of them empty, from the first event on.
+
+        An engine that decodes batches itself does it with `decode`.
+        """
 
     async def to_list(self) -> list[EventEnvelope]:
         """All of them."""

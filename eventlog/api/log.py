@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from eventlog.api.arguments import Bounds, check_follow
+from eventlog.api.data import LogOfData
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.latest import filter_of_key, latest_of
 from eventlog.api.log_of_groups import LogOfGroups
@@ -40,7 +41,7 @@ from eventlog.event.payload import DELETION
 from eventlog.event.texts import check_key
 
 
-class EventLog(OperatedLog, LogOfGroups, LogOfTables):
+class EventLog(OperatedLog, LogOfGroups, LogOfTables, LogOfData):
     """A persistent, ordered, replayable log; `async with` opens it, else calls are `LogClosed`."""
 
     @property

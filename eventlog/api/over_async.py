@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_publisher
@@ -28,6 +28,7 @@ from eventlog.api.blocking_log import (
     ManyHandle,
     Publisher,
 )
+from eventlog.api.blocking_range import EventRange
 from eventlog.api.event_stream import EventRange as AsyncEventRange
 from eventlog.api.event_stream import EventStream as AsyncEventStream
 from eventlog.api.group import DeadLetter, GroupReport
@@ -55,9 +56,7 @@ from eventlog.config import (
 from eventlog.errors import LogClosed
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
-
-EVENTS_AT_ONCE: Final = 512
-"""Events of a range that cross from one thread to the other together."""
+from eventlog.event.record_batch import Decode
 
 
 class LogOverAsync(EventLog):
@@ -161,9 +160,14 @@ class LogOverAsync(EventLog):
             finally:
                 over.close()
 
-    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
+    def _read(self, bounds: Bounds) -> EventRange:
         events: AsyncEventRange = self._portal.call(self._log._read, bounds)
-        return _events_of(self._portal, events)
+
+        def read(decode: Decode) -> Iterator[list[EventEnvelope]]:
+            batches = events._decoded(decode)
+            return iter(lambda: self._portal.call(_next_of, batches), None)
+
+        return EventRange(read)
 
     def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
         self._portal.call(self._log.ack, consumer, seq_no, state)
@@ -370,19 +374,6 @@ async def _next_of(iterator: Any) -> Any:
         return await iterator.__anext__()
     except StopAsyncIteration:
         return None
-
-
-def _events_of(portal: Portal, events: AsyncEventRange) -> Iterator[EventEnvelope]:
-    iterator = events.__aiter__()
-    while some := portal.call(_some_of, iterator):
-        yield from some
-
-
-async def _some_of(iterator: Any) -> list[EventEnvelope]:
-    some: list[EventEnvelope] = []
-    while len(some) < EVENTS_AT_ONCE and (envelope := await _next_of(iterator)) is not None:
-        some.append(envelope)
-    return some
 
 
 def _reopened(log: AsyncEventLog) -> LogOverAsync:

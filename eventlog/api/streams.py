@@ -11,9 +11,12 @@ from eventlog.api.arguments import check_stream_ack
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.log import EventLog
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.record_batch import Decode, decode_any
 
 NextBatch = Callable[[], Awaitable[list[EventEnvelope] | None]]
 """Waits for the next events; `None` at the end. A range gives none where its filter refuses all."""
+StartOfRange = Callable[[Decode], NextBatch]
+"""Begins to read a range; an engine that decodes batches itself uses the decoder."""
 
 
 class StreamOfBatches(EventStream):
@@ -100,12 +103,15 @@ class _Batches:
 class RangeOfBatches(EventRange):
     """A range; `start` is called for each iteration, for what reads its batches."""
 
-    def __init__(self, start: Callable[[], NextBatch]) -> None:
+    def __init__(self, start: StartOfRange) -> None:
         self._start = start
 
     def __aiter__(self) -> AsyncIterator[EventEnvelope]:
         """Event by event."""
-        return _RangeIterator(self._start())
+        return _RangeIterator(self._start(decode_any))
+
+    def _decoded(self, decode: Decode) -> AsyncIterator[list[EventEnvelope]]:
+        return _Batches(self._start(decode))
 
 
 class _RangeIterator:

@@ -216,6 +216,14 @@ def packed_columns(body: bytes | memoryview) -> Any:
         raise ValueError(str(error)) from error
 
 
+def plain_decoder_for(kind: Any) -> Decode:
+    """As `decoder_for`, but what is no type of MessagePack is as without a type, and copied.
+
+    It raises `ValueError` for whatever does not fit, deletions too.
+    """
+    return _decoder_of(kind, unpack_extension)
+
+
 _decode_packed: Final = _decoder_of(msgspec.Raw, lend_extension)
 _decode_any: Final = _decoder_of(Any, unpack_extension)
 _lend_any: Final = _decoder_of(Any, lend_extension)

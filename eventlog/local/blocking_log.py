@@ -16,6 +16,7 @@ from eventlog.api import forks
 from eventlog.api.arguments import Bounds, check_publisher
 from eventlog.api.batches import ManyBatches
 from eventlog.api.blocking_log import PUBLISHER_LINGER_S_DEFAULT, EventLog, EventStream, Publisher
+from eventlog.api.blocking_range import EventRange
 from eventlog.api.engines import open_log
 from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import BlockingGroup as Group
@@ -38,6 +39,7 @@ from eventlog.config import (
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.event.record_batch import Decode
 from eventlog.event.scheduled import scheduled
 from eventlog.local.blocking_group import BlockingLocalGroup
 from eventlog.local.blocking_publisher import BlockingLocalPublisher
@@ -195,15 +197,15 @@ class BlockingLocalEventLog(EventLog):
         finally:
             stream.close()
 
-    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
-        numbers = self._handle.unless_closed(self._handle.numbers_of, bounds)
-        return self._events_of(
-            self._handle.unless_closed(self._handle.read_range, *numbers, bounds.filter)
-        )
+    def _read(self, bounds: Bounds) -> EventRange:
+        handle = self._handle
+        numbers = handle.unless_closed(handle.numbers_of, bounds)
 
-    def _events_of(self, batches: Iterator[list[EventEnvelope]]) -> Iterator[EventEnvelope]:
-        while (events := self._handle.unless_closed(next, batches, None)) is not None:
-            yield from events
+        def read(decode: Decode) -> Iterator[list[EventEnvelope]]:
+            batches = handle.unless_closed(handle.read_range, *numbers, bounds.filter, decode)
+            return iter(lambda: handle.unless_closed(next, batches, None), None)
+
+        return EventRange(read)
 
     def _snapshot_place(self) -> str | None:
         return self._handle.snapshot_place

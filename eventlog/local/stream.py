@@ -10,8 +10,9 @@ import anyio.lowlevel
 from eventlog.api import forks
 from eventlog.api.arguments import Bounds
 from eventlog.api.statistics import StreamStatistics
-from eventlog.api.streams import NextBatch, StreamOfBatches
+from eventlog.api.streams import NextBatch, StartOfRange, StreamOfBatches
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.record_batch import Decode
 from eventlog.local.client.asynchronous import AsyncRequests
 from eventlog.local.client.feed import Feed, upcoming
 from eventlog.local.client.handle import LocalHandle
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
     from eventlog.local.log import LocalEventLog
 
 
-def read_from(
-    log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | None
-) -> Callable[[], NextBatch]:
+def read_from(log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | None) -> StartOfRange:
     """What `RangeOfBatches` starts; `numbers` are the bounds as they were at the call.
 
     `None` is for a handle that only its use opens.
     """
 
-    def start() -> NextBatch:
+    def start_reading(decode: Decode) -> NextBatch:
         batches: Iterator[list[EventEnvelope]] | None = None
 
         async def next_batch() -> list[EventEnvelope] | None:
@@ -37,12 +36,12 @@ def read_from(
             await anyio.lowlevel.checkpoint()
             if batches is None:
                 start, stop = numbers or handle.numbers_of(bounds)
-                batches = handle.read_range(start, stop, bounds.filter)
+                batches = handle.read_range(start, stop, bounds.filter, decode)
             return next(batches, None)
 
         return next_batch
 
-    return start
+    return start_reading
 
 
 class LocalStream(StreamOfBatches):

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from itertools import chain
 from typing import Any
 
 from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
@@ -18,6 +17,7 @@ from eventlog.api.blocking_log import (
     ManyHandle,
     Publisher,
 )
+from eventlog.api.blocking_range import EventRange
 from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
@@ -170,9 +170,9 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
         finally:
             stream.close()
 
-    def _read(self, bounds: Bounds) -> Iterator[EventEnvelope]:
-        batches = batches_between(self.log, *self.log.numbers_of(bounds), bounds.filter)
-        return chain.from_iterable(batches)
+    def _read(self, bounds: Bounds) -> EventRange:
+        numbers = self.log.numbers_of(bounds)
+        return EventRange(lambda decode: batches_between(self.log, *numbers, bounds.filter, decode))
 
     def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
         self.ack_checked(consumer, seq_no, state)

@@ -10,7 +10,7 @@ from eventlog.api.statistics import Counters, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
-from eventlog.event.record_batch import decode_any
+from eventlog.event.record_batch import Decode
 from eventlog.memory.handle import MemoryHandle
 from eventlog.memory.model import MemoryLog
 
@@ -99,12 +99,12 @@ class MemoryFeed:
 
 
 def batches_between(
-    log: MemoryLog, start: int, stop: int, wanted: EventFilter | None
+    log: MemoryLog, start: int, stop: int, wanted: EventFilter | None, decode: Decode
 ) -> Iterator[list[EventEnvelope]]:
     """The events from `start`, or the first one stored, to before `stop`, which is there."""
     seq_no = start or log.first_available
     while seq_no < stop and (batch := log.batch_of(seq_no)) is not None:
-        yield _between(batch.envelopes(log.path, decode_any, wanted), seq_no, stop)
+        yield _between(batch.envelopes(log.path, decode, wanted), seq_no, stop)
         seq_no = batch.last_seq_no + 1
 
 

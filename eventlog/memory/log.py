@@ -47,7 +47,7 @@ from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.many_events import Headers, Keys, stored_before
-from eventlog.event.record_batch import PackedBatch
+from eventlog.event.record_batch import Decode, PackedBatch
 from eventlog.event.scheduled import scheduled
 from eventlog.memory.feed import MemoryFeed, batches_between
 from eventlog.memory.group import GroupsForLoops
@@ -193,15 +193,17 @@ class InMemoryEventLog(GroupsForLoops, EventLog):
 
     def _read(self, bounds: Bounds) -> EventRange:
         numbers = self.log.numbers_of(bounds)
-        return RangeOfBatches(lambda: self._reader(*numbers, bounds.filter))
+        return RangeOfBatches(lambda decode: self._reader(*numbers, bounds.filter, decode))
 
-    def _reader(self, start: int, stop: int, wanted: EventFilter | None) -> NextBatch:
+    def _reader(
+        self, start: int, stop: int, wanted: EventFilter | None, decode: Decode
+    ) -> NextBatch:
         batches: Iterator[list[EventEnvelope]] | None = None
 
         async def next_batch() -> list[EventEnvelope] | None:
             nonlocal batches
             if batches is None:
-                batches = batches_between(self.log, start, stop, wanted)
+                batches = batches_between(self.log, start, stop, wanted, decode)
             return next(batches, None)
 
         return next_batch

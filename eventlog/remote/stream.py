@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +12,10 @@ from eventlog.api.arguments import Bounds
 from eventlog.api.refusals import closed, mixed_use
 from eventlog.api.statistics import Counters, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
-from eventlog.api.streams import NextBatch, StreamOfBatches
+from eventlog.api.streams import NextBatch, StartOfRange, StreamOfBatches
 from eventlog.errors import CorruptLog, EventsTruncated, EventTypeMismatch
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.record_batch import Decode
 from eventlog.remote.driver import Reader, Stored, Unreachable
 from eventlog.remote.handle import CLOSE_S, RemoteHandle
 from eventlog.remote.record import Unpacker, bytes_in
@@ -220,17 +220,19 @@ class RemoteStream(StreamOfBatches):
             await self._drop_reader()
 
 
-def read_from(log: RemoteEventLog, bounds: Bounds) -> Callable[[], NextBatch]:
+def read_from(log: RemoteEventLog, bounds: Bounds) -> StartOfRange:
     """What `RangeOfBatches` starts: the bounds are resolved at the first batch."""
     unpacker = Unpacker(wanted=bounds.filter)
+    numbers: tuple[int, int] | None = None
 
-    def start() -> NextBatch:
+    def start(_: Decode) -> NextBatch:  # records are unpacked by the page, not as batches
         place: tuple[int, int] | None = None
 
         async def next_batch() -> list[EventEnvelope] | None:
-            nonlocal place
+            nonlocal place, numbers
             handle = await log.ready()
-            seq_no, stop = place or await handle.numbers_of(bounds)
+            numbers = numbers or await handle.numbers_of(bounds)
+            seq_no, stop = place or numbers
             if seq_no >= stop:
                 return None
             count = min(stop - seq_no, EVENTS_AT_ONCE)

@@ -6,6 +6,7 @@ ends when the handle, stream or publisher that it waits in is closed.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from datetime import datetime
@@ -45,6 +46,7 @@ from eventlog.config import (
 from eventlog.errors import LogClosed
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import Headers, Keys
+from eventlog.event.record_batch import Decode
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -102,7 +104,7 @@ class ThreadedIterator(AsyncIterator[T]):
 class ThreadedRange(EventRange):
     """What `read` gave."""
 
-    def __init__(self, threads: Threads, events: Iterator[EventEnvelope]) -> None:
+    def __init__(self, threads: Threads, events: eventlog.blocking.EventRange) -> None:
         self._threads = threads
         self._events = events
 
@@ -111,6 +113,9 @@ class ThreadedRange(EventRange):
 
     async def to_list(self) -> list[EventEnvelope]:
         return await self._threads.run(list, self._events)
+
+    def _decoded(self, decode: Decode) -> AsyncIterator[list[EventEnvelope]]:
+        return ThreadedIterator(self._threads, self._events._read(decode))
 
 
 class ThreadedStream(EventStream):
@@ -387,6 +392,11 @@ class ThreadedEventLog(EventLog):
 
     def _read(self, bounds: Bounds) -> EventRange:
         return ThreadedRange(self._threads, self.blocking._read(bounds))
+
+    async def to_arrow(self, *numbers: Any, **bounds: Any) -> Any:
+        return await self._threads.run(
+            functools.partial(self.blocking.to_arrow, *numbers, **bounds)
+        )
 
     async def latest(self, key: str) -> EventEnvelope | None:
         return await self._threads.run(self.blocking.latest, key)

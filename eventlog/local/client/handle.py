@@ -20,6 +20,7 @@ from eventlog.errors import SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.many_events import Headers, Keys, ManyEvents
+from eventlog.event.record_batch import Decode, decode_any
 from eventlog.local.client.conversations import Channel
 from eventlog.local.client.launch import prepare
 from eventlog.local.client.outbox import Outbox
@@ -213,11 +214,11 @@ class LocalHandle:
         return bounds.numbers(reader.first_available, reader.last_seq_no, reader.find_time)
 
     def read_range(
-        self, start: int, stop: int, wanted: EventFilter | None
+        self, start: int, stop: int, wanted: EventFilter | None, decode: Decode = decode_any
     ) -> Iterator[list[EventEnvelope]]:
         """See `storage.reading.reader`; who may write here makes the missing indexes by key."""
         makes_index = wanted is not None and self.starts_writer and self.can_write
-        return read_range(self.reader, start, stop, wanted, makes_index=makes_index)
+        return read_range(self.reader, start, stop, wanted, makes_index=makes_index, decode=decode)
 
     def number_to_sync(self, seq_no: int | None) -> int | None:
         """The number to wait for until it is on the disk; `None` if it is there already.

@@ -37,6 +37,7 @@ from eventlog.errors import (
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.moments import datetime_of
+from eventlog.event.record_batch import Decode, decode_any
 from eventlog.local.storage.control import ControlPage, check_is_log
 from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.formats.format import (
@@ -367,6 +368,7 @@ def read_range(
     wanted: EventFilter | None = None,
     *,
     makes_index: bool = False,
+    decode: Decode = decode_any,
 ) -> Iterator[list[EventEnvelope]]:
     """The events from `start` to before `stop`, or to the last one stored at the call, as lists.
 
@@ -378,11 +380,16 @@ def read_range(
         EventsTruncated: `start` was deleted by retention.
     """
     end = log.last_seq_no + 1 if stop is None else min(stop, log.last_seq_no + 1)
-    return _batches_between(log, start or log.first_available, end, wanted, makes_index)
+    return _batches_between(log, start or log.first_available, end, wanted, makes_index, decode)
 
 
 def _batches_between(
-    log: LogReader, first: int, end: int, wanted: EventFilter | None, makes_index: bool
+    log: LogReader,
+    first: int,
+    end: int,
+    wanted: EventFilter | None,
+    makes_index: bool,
+    decode: Decode,
 ) -> Iterator[list[EventEnvelope]]:
     reader = log.batches(first)
     try:
@@ -396,7 +403,7 @@ def _batches_between(
             batch = reader.next_batch() if reader.next_seq_no < end else None
             if batch is None:
                 return
-            envelopes = batch.envelopes(log.directory, wanted=wanted)
+            envelopes = batch.envelopes(log.directory, decode, wanted)
             yield trimmed(envelopes, batch.header, first, end)
     finally:
         reader.close()
