@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Generator
 from typing import Any
 
@@ -15,6 +16,7 @@ from eventlog.errors import (
     SequenceOutOfRange,
     WriterUnavailable,
 )
+from eventlog.local.client import threads
 from eventlog.local.client.conversations import (
     ATTEMPTS_MAX,
     OPEN_PIPE,
@@ -191,3 +193,26 @@ def test_requests_are_answered_or_given_up_whatever_breaks(seed: int, share: flo
             assert isinstance(writer.run(one.request(Ack, "c", seq_no)), Done)
         except WriterUnavailable:
             assert not one.is_open
+
+
+def test_a_pipe_that_is_silent_is_noted_and_waited_for_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "SLOW_S", 0.01)
+    ours, theirs = socket.socketpair()
+    noted: list[str] = []
+
+    def note() -> None:
+        noted.append("silence")
+        if len(noted) == 2:
+            theirs.send(b"an answer")
+
+    def steps() -> Any:
+        yield OPEN_PIPE
+        return (yield RECEIVE)
+
+    pipe = threads.BlockingPipe("/log", channel(), note, lambda _: ours)
+    with theirs:
+        assert pipe.run(steps()) == b"an answer"
+    pipe.close()
+    assert noted == ["silence"] * 2

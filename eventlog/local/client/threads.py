@@ -7,11 +7,12 @@ that an exception such as `KeyboardInterrupt` ends leaves it usable, as in `asyn
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from eventlog.api.refusals import closed
 from eventlog.api.waiting import SLOW_S
@@ -32,6 +33,8 @@ from eventlog.local.client.staging import drop_descriptors, received
 from eventlog.local.client.unsent import Unsent
 
 T = TypeVar("T")
+SILENCE: Final = (BlockingIOError, TimeoutError)
+"""What a socket raises after the kernel's limit (`_limit_silence`), and after Python's."""
 
 
 class OutOfTime(Exception):
@@ -102,7 +105,7 @@ class BlockingPipe:
         if not self._is_closed:
             pipe = self._find(self.channel)
             if self._on_slow is not None:
-                pipe.settimeout(SLOW_S)
+                _limit_silence(pipe, SLOW_S)
             self._socket = pipe
         if self._is_closed:
             self._hang_up()
@@ -112,7 +115,7 @@ class BlockingPipe:
         while self._unsent:
             try:
                 sent = self._socket_in_time().sendmsg(self._unsent.parts())
-            except TimeoutError:
+            except SILENCE:
                 self._note_silence()
                 continue
             except OSError as error:
@@ -123,7 +126,7 @@ class BlockingPipe:
         while True:
             try:
                 data = received(self._socket_in_time(), self.channel)
-            except TimeoutError:
+            except SILENCE:
                 self._note_silence()
                 continue
             except OSError as error:
@@ -162,6 +165,18 @@ class BlockingPipe:
         """Close the pipe for good: a thread that still waits in it gets `LogClosed`."""
         self._is_closed = self.channel.is_closed = True
         self._hang_up()
+
+
+def _limit_silence(pipe: socket.socket, seconds: float) -> None:
+    """Have calls of a blocking socket give up after so long.
+
+    By the kernel: for `settimeout`, Python asks before each call whether it would block, which
+    makes two calls of each.
+    """
+    pipe.settimeout(None)
+    limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        pipe.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 class BlockingRequests(Requests[BlockingPipe]):
