@@ -66,7 +66,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "demo": GROUND | {"blocking"},
     "terminal": GROUND | {"tools"},
     "monitor": GROUND | {"blocking", "terminal"},
-    "cli": GROUND | {"local", "blocking", "demo", "monitor", "terminal", "tools"},
+    "cli": GROUND | {"arrow", "local", "blocking", "demo", "monitor", "terminal", "tools"},
     "__init__": GROUND | {"memory", "blocking"},
     "__main__": {"cli"},
 }

@@ -133,6 +133,15 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
         stop_writers(tmp_path)
 
 
+def test_the_commands_that_make_tables_of_a_log_work(tmp_path: Path) -> None:
+    try:
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["data"]], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "sales.csv").read_text().endswith("2,2,80\n")
+    finally:
+        stop_writers(tmp_path)
+
+
 def test_the_commands_that_look_into_a_log_work(tmp_path: Path) -> None:
     try:
         done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["tail"]], tmp_path)

@@ -163,6 +163,7 @@ WALK: Final[list[tuple[str, int, list[str]]]] = [
     ("eventlog verify log[/]", 0, ["log[/]: whole"]),
     ("eventlog doctor log[/]", 0, [f"{SHOWN_FOLDER}/log[/] is on"]),
     ("eventlog export log[/]", 0, [r"one\u001b[31m[bold]"]),
+    ("eventlog export log[/] --format csv --fields [/red]", 2, ["no column '[/red]'"]),
     ("eventlog export log[/] d[bold].jsonl", 0, []),
     ("eventlog export log[/] d[bold].jsonl", 2, ["d[bold].jsonl is there already"]),
     ("eventlog import log[/] d[bold].jsonl", 0, ["3..4"]),

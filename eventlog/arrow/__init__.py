@@ -6,6 +6,7 @@
 `types`         the type that all values of a column have; pure
 `shape`         which columns there are, learned from the rows
 `passes`        a first pass that learns, and mostly is all; else a second one
+`files`         a range as CSV, Parquet or Arrow's own file
 `tables`        what a caller gets: a stream, or a table
 `asynchronous`  the same, for trio and asyncio
 ==============  =========================================================================

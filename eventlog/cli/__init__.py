@@ -7,7 +7,8 @@
 `tail`         tail: the choice of events, and following
 `consume`      ack, seek, consumers, forget
 `inspect`      status, verify
-`transfer`     export, import
+`export`       export
+`transfer`     import
 `mirror`       mirror, compare
 `backup`       backup
 `doctor`       doctor
@@ -22,6 +23,7 @@
 `bench`        this machine's numbers for one log
 `log_options`  options of a log, given and shown
 `bounds`       text as ranges of stored events
+`progress`     how far a command is that goes through many events
 `pace`         stored events again, at the pace of then
 `lines`        an envelope as a line; the template of `tail --format`
 `streams`      standard input and output in UTF-8, open or not

@@ -10,19 +10,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
-from itertools import islice
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from eventlog import blocking
 from eventlog.api.engines import MEMORY, check_address, is_directory
 from eventlog.api.group import DeadLetter, GroupReport
+from eventlog.api.latest import filter_of_key
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import no_group
 from eventlog.api.stream_options import StreamOptions
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
+from eventlog.event.record_batch import Decode, decode_any
 from eventlog.local.client.feed import Feed
 from eventlog.local.groups.stored import read_dead_letters, read_groups, read_states
 from eventlog.local.storage.control import check_is_log
@@ -35,7 +36,6 @@ MadeLog = Annotated[
     typer.Argument(help="The log: its directory, or an engine's address; made if there is none."),
 ]
 LogFiles = Annotated[str, typer.Argument(help="The log's directory.")]
-EVENTS_AT_ONCE: Final = 512
 
 
 def check_usable(log: str) -> str:
@@ -96,8 +96,10 @@ class Readable(ABC):
             return next((envelope.seq_no for envelope in events), None)
 
     @abstractmethod
-    def batches(self, start: int, stop: int) -> Iterator[list[EventEnvelope]]:
-        """The events of a range."""
+    def batches(
+        self, start: int, stop: int, key: str | None = None, decode: Decode = decode_any
+    ) -> Iterator[list[EventEnvelope]]:
+        """The events of a range, or those with this key; some lists may be empty."""
 
     @abstractmethod
     def attempts(self, group: str) -> dict[int, int]:
@@ -148,8 +150,11 @@ class _StoredLog(Readable):
         finally:
             feed.close()
 
-    def batches(self, start: int, stop: int) -> Iterator[list[EventEnvelope]]:
-        return read_range(self._reader, start, stop)
+    def batches(
+        self, start: int, stop: int, key: str | None = None, decode: Decode = decode_any
+    ) -> Iterator[list[EventEnvelope]]:
+        wanted = None if key is None else filter_of_key(key)
+        return read_range(self._reader, start, stop, wanted, decode=decode)
 
     def attempts(self, group: str) -> dict[int, int]:
         failures = [one.deliveries for one in read_states(self._directory) if one.name == group]
@@ -184,10 +189,10 @@ class _OpenedLog(Readable):
         with stream as events:
             yield from events
 
-    def batches(self, start: int, stop: int) -> Iterator[list[EventEnvelope]]:
-        events = self._log.read(start, stop)
-        while some := list(islice(events, EVENTS_AT_ONCE)):
-            yield some
+    def batches(
+        self, start: int, stop: int, key: str | None = None, decode: Decode = decode_any
+    ) -> Iterator[list[EventEnvelope]]:
+        return self._log.read(start, stop, key=key)._read(decode)
 
     def attempts(self, group: str) -> dict[int, int]:
         if group not in [one.name for one in self._log.groups()]:

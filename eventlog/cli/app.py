@@ -54,7 +54,8 @@ COMMANDS: Final = {
     "tail": ["tail"],
     "top": ["top"],
     "ui": ["ui"],
-    "transfer": ["export", "import"],
+    "export": ["export"],
+    "transfer": ["import"],
 }
 """The commands of each module, in the order of the help."""
 NESTING_MAX: Final = 10_000

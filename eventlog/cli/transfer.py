@@ -1,37 +1,23 @@
-"""`export` and `import`: events as JSON lines or MessagePack, out of a log and into one."""
+"""`import`: events as JSON lines or MessagePack, into a log."""
 
 from __future__ import annotations
 
 import io
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, BinaryIO, Final, NamedTuple, TypeVar, cast
+from typing import Annotated, Final, NamedTuple, cast
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eventlog import blocking
 from eventlog.api.engines import is_directory
-from eventlog.api.positions import SeekPosition
-from eventlog.cli.address import (
-    Log,
-    MadeLog,
-    Readable,
-    check_directory,
-    check_there,
-    check_usable,
-    readable,
-)
-from eventlog.cli.app import EPILOG, FAILED, app
-from eventlog.cli.streams import check_output, standard_input
+from eventlog.cli.address import MadeLog, check_usable
+from eventlog.cli.app import EPILOG, app
+from eventlog.cli.progress import shown
+from eventlog.cli.streams import standard_input
 from eventlog.config import KIB, MAX_EVENT_BYTES_DEFAULT
 from eventlog.errors import (
-    CorruptLog,
     EventLogError,
     EventTooLarge,
     InvalidArgument,
@@ -40,18 +26,14 @@ from eventlog.errors import (
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
 from eventlog.local.storage.reading.reader import LogReader
-from eventlog.system import absolute_path
-from eventlog.terminal.positions import PLACES, position_of
-from eventlog.terminal.printing import complain, say
+from eventlog.terminal.printing import say
 from eventlog.terminal.show import to_json
-from eventlog.tools.transfer.json_lines import envelope_of_line, line_of
-from eventlog.tools.transfer.packed import RecordReader, envelope_of_record, new_record_packer
+from eventlog.tools.transfer.json_lines import envelope_of_line
+from eventlog.tools.transfer.packed import RecordReader, envelope_of_record
 
 BATCH_EVENTS: Final = 1000
 BATCH_BYTES: Final = 256 * KIB
 PIECE_BYTES: Final = 64 * KIB
-
-T = TypeVar("T")
 
 
 class Format(StrEnum):
@@ -59,179 +41,6 @@ class Format(StrEnum):
 
     JSONL = "jsonl"
     MSGPACK = "msgpack"
-
-
-EXPORT_EXAMPLES = """
-[bold]Examples[/]
-
-  eventlog export orders orders.jsonl
-
-  eventlog export orders --from 1000 --to 1999 | jq .event
-
-  eventlog export orders yesterday.jsonl --from 1d
-
-  eventlog export orders --format msgpack | ssh elsewhere eventlog import orders
-
-  eventlog export orders saved.jsonl --skip-damaged
-
-[bold]JSON lines[/]
-
-  {"seq_no": 7, "id": "0190...", "timestamp": "2026-01-31T12:00:00.5Z", "key": "k", "event": ...}
-
-  What JSON lacks is written as {"$bytes": base64}, {"$datetime": time}, {"$uuid": id},
-  {"$float": "nan"}, or {"$map": pairs} for keys that are not strings or begin with $.
-"""
-
-
-@app.command(epilog=EXPORT_EXAMPLES + "\n\n" + EPILOG)
-def export(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
-    log: Log,
-    file: Annotated[str, typer.Argument(help="Where to; the standard output without it.")] = "-",
-    form: Annotated[Format, typer.Option("--format", help="How to write events.")] = Format.JSONL,
-    start: Annotated[
-        str, typer.Option("--from", metavar="POSITION", help=f"The first event: {PLACES}")
-    ] = "beginning",
-    last: Annotated[
-        int | None, typer.Option("--to", min=1, help="The number of the last event.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
-    skip_damaged: Annotated[
-        bool, typer.Option("--skip-damaged", help="Leave out what is damaged; exit code 1.")
-    ] = False,
-) -> None:
-    """Write the events of a log, whole and without loss, as JSON lines or MessagePack.
-
-    A directory needs no writer. Ends with the last event that was stored when it began. A file
-    appears under its name when it is complete. Positions of consumers are not exported.
-    """
-    check_there(log)
-    if skip_damaged:
-        check_directory(log, "export --skip-damaged")
-    position = _exported_from(start, last)
-    if file == "-":
-        check_output()
-    if file == "-" and form == Format.MSGPACK and sys.stdout.isatty():
-        raise InvalidArgument("MessagePack is nothing for a terminal: give a FILE, or a pipe")
-    skipped: list[CorruptLog] = []
-    with readable(absolute_path(log) if is_directory(log) else log) as reading:
-        oldest, end = reading.bounds()
-        first, stop = _first(reading, position, oldest, end), min(last + 1 if last else end, end)
-        batches = _batches(reading, first, stop, skipped if skip_damaged else None)
-        with _output(file, force=force) as output:
-            shown = _shown(batches, max(stop - first, 0), is_quiet=_is_terminal(output))
-            _write(output, shown, form)
-    if skipped:
-        for error in skipped:
-            complain(f"left out: {error}")
-        raise typer.Exit(FAILED)
-
-
-def _exported_from(start: str, last: int | None) -> SeekPosition:
-    position = position_of(start)
-    if position.kind == "last_acknowledged":
-        raise InvalidArgument("--from last-acknowledged is about a consumer, and export has none")
-    if position.kind == "sequence" and last is not None and position.value > last:
-        raise InvalidArgument(f"--from {start} is after --to {last}")
-    return position
-
-
-def _first(reading: Readable, position: SeekPosition, oldest: int, end: int) -> int:
-    """The number of the first event; `end` if there is none."""
-    if position.kind == "sequence":
-        return position.value or oldest
-    if position.kind == "beginning":
-        return oldest
-    return reading.number_at(position) or end
-
-
-def _batches(
-    reading: Readable, start: int, stop: int, skipped: list[CorruptLog] | None
-) -> Iterator[list[EventEnvelope]]:
-    """The events of a range; what is damaged goes to `skipped`, or ends it."""
-    while True:
-        try:
-            yield from reading.batches(start, stop)
-        except CorruptLog as error:
-            if skipped is None or error.last_seq_no is None:
-                raise
-            skipped.append(error)
-            start = error.last_seq_no + 1
-            if start < stop:
-                continue
-        return
-
-
-def _write(output: BinaryIO, batches: Iterable[list[EventEnvelope]], form: Format) -> None:
-    pack = new_record_packer()
-    for batch in batches:
-        if form == Format.JSONL:
-            output.write("".join(f"{line_of(one)}\n" for one in batch).encode())
-        else:
-            output.write(b"".join(map(pack, batch)))
-
-
-@contextmanager
-def _output(file: str, *, force: bool) -> Iterator[BinaryIO]:
-    """Where to write; a regular file gets its name when all is in it."""
-    if file == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    if os.path.exists(file) and not os.path.isfile(file):
-        with _file_errors(file), open(file, "wb") as special:
-            yield special
-        return
-    if os.path.lexists(file) and not force:
-        raise InvalidArgument(f"{file} is there already; give --force to replace it")
-    folder, name = os.path.split(absolute_path(file))
-    with _file_errors(file):
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-        try:
-            with open(descriptor, "wb") as output:
-                yield output
-                output.flush()
-                os.fsync(descriptor)
-            os.replace(temporary, file)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-
-
-@contextmanager
-def _file_errors(file: str) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise EventLogError(f"cannot use the file {file}: {error.strerror or error}") from error
-
-
-def _is_terminal(output: BinaryIO) -> bool:
-    return output.isatty()
-
-
-def _shown(batches: Iterator[list[T]], total: int | None, *, is_quiet: bool) -> Iterator[list[T]]:
-    """The same batches; a terminal sees how far it is."""
-    console = Console(stderr=True)
-    if not console.is_terminal or is_quiet:
-        yield from batches
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} events"),
-        *((BarColumn(),) if total else ()),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("events", total=total)
-        for batch in batches:
-            yield batch
-            progress.advance(task, len(batch))
-
-
-# --- import -------------------------------------------------------------------------------------
 
 
 class Given(NamedTuple):
@@ -275,7 +84,7 @@ def import_(
     """
     target = _Target(check_usable(log))
     with _input(file) as source, target:
-        for batch in _shown(_read_batches(source, form, target), None, is_quiet=False):
+        for batch in shown(_read_batches(source, form, target), None, is_quiet=False):
             target.append(batch)
         target.open()
     if as_json:
