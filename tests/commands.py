@@ -1,8 +1,4 @@
-"""Commands of `eventlog` that tests run to their end, each in a process of its own.
-
-The process is a fork of one that has imported all commands, as most of what a command costs is
-imports; in tests with the mark `real_starts` it is a new one.
-"""
+"""Commands of `eventlog` that tests run to their end, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,15 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.nursery import Nursery
-
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENVIRONMENT: Final = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
 COMMAND: Final = [sys.executable, "-m", "eventlog"]
 LIMIT_S: Final = 60.0
-
-nursery: Nursery | None = None
-"""What forks commands; `conftest.py` sets it for each test."""
 
 
 def run_bytes(
@@ -32,11 +23,8 @@ def run_bytes(
     folder: str | os.PathLike[str] = ".",
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command with that standard input, in that folder."""
-    words = [*command, *arguments]
-    if nursery is not None:
-        return nursery.run_command(words, given, environment, folder)
     return subprocess.run(
-        words,
+        [*command, *arguments],
         input=given,
         capture_output=True,
         env=environment,

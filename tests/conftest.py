@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import HealthCheck, settings
 
 from eventlog import spawn
-from tests import commands, nursery, servers
+from tests import nursery, programs, servers
 from tests.surroundings import make_usual
 
 HERE = Path(__file__).resolve().parent
@@ -99,6 +103,23 @@ def leaves_nothing_behind() -> Iterator[None]:
         time.sleep(0.01)  # a bounded look at what ends by itself
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test of trio by `trio.run`, if no fixture of it is to share its loop.
+
+    Else each turn of the loop goes through another thread and back.
+    """
+    test, given = pyfuncitem.obj, pyfuncitem.funcargs
+    if given.get("anyio_backend") != "trio" or not inspect.iscoroutinefunction(test):
+        return None
+    info = pyfuncitem._fixtureinfo
+    fixtures = [known[-1].func for name, known in info.name2fixturedefs.items() if name in given]
+    if any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in fixtures):
+        return None
+    trio.run(partial(test, **{name: given[name] for name in info.argnames}))
+    return True
+
+
 @pytest.fixture(scope="session")
 def _nursery() -> Iterator[nursery.Nursery | None]:
     """The process that others are forked from, if this machine can."""
@@ -114,12 +135,12 @@ def _nursery() -> Iterator[nursery.Nursery | None]:
 def _quick_starts(
     request: pytest.FixtureRequest, _nursery: nursery.Nursery | None
 ) -> Iterator[None]:
-    """Have what a test starts forked, so that it imports nothing, and the same for commands."""
+    """Have what a test starts forked, so that it imports nothing."""
     # Not the fixture `monkeypatch`: what a test changes by that one is to go before other fixtures.
     with pytest.MonkeyPatch.context() as patched:
         if _nursery is not None and not request.node.get_closest_marker("real_starts"):
             patched.setattr(spawn, "subprocess", _nursery)
-            patched.setattr(commands, "nursery", _nursery)
+            patched.setattr(subprocess, "Popen", programs.popen_by(_nursery))
         yield
 
 

@@ -9,9 +9,9 @@
 Most of what a start costs is imports: 0.3 s of a core. Tests take it from here, but for those with
 the mark `real_starts`, which are about how processes start. `eventlog.spawn` then does all that it
 does otherwise, but for `subprocess.Popen`: the new process has the arguments, descriptors, working
-directory, environment and parent that it would have, and its modules are there already. Commands of
-`eventlog` and `workers` that a test runs to their end come from here too (`tests.commands`); what
-they start in turn, they fork from themselves.
+directory, environment and parent that it would have, and its modules are there already. Programs
+that a test starts itself come from here too (`tests.programs`); what they start in turn, they fork
+from themselves.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import ctypes
 import fcntl
 import gc
 import os
+import pkgutil
 import platform
 import runpy
 import signal
@@ -32,7 +33,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context
 from importlib import import_module
-from types import SimpleNamespace
+from types import CodeType, SimpleNamespace
 from typing import Any, Final, NoReturn
 
 import msgpack
@@ -48,15 +49,20 @@ CLONE_PARENT: Final = 0x8000
 CLONE: Final = {"x86_64": 56, "aarch64": 220}
 """The number of the system call, by machine."""
 IS_POSSIBLE: Final = platform.machine() in CLONE
+PACKAGES: Final = ("eventlog.api", "eventlog.event", "eventlog.local", "workers")
 MODULES: Final = (
-    "eventlog.local.writer.__main__",
-    "eventlog.local.writer.server",
     "argparse",
+    "eventlog.blocking",
+    "eventlog.local.writer.__main__",
+    "multiprocess.resource_tracker",
     "trio",
-    "workers.process",
-    "workers.child",
-    "workers.worker",
 )
+OF_COMMANDS: Final = ("rich.markdown", "rich.traceback", "typer.rich_utils", "workers.cli.app")
+"""What the command lines import once they have something to show."""
+
+
+_Popen: Final = subprocess.Popen
+"""What new processes are started by; tests find `tests.programs` under its name."""
 
 
 class Nursery:
@@ -71,7 +77,7 @@ class Nursery:
         self._executable = sys.executable
         self._pid = os.getpid()  # a child that a test forks starts what it starts itself
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = _Popen(
                 [
                     sys.executable,
                     "-c",
@@ -107,8 +113,8 @@ class Nursery:
         start_new_session: bool,
     ) -> Any:
         """Start what `subprocess.Popen` would; the pid is all that the answer has."""
-        if command[0] != self._executable or os.getpid() != self._pid:
-            return subprocess.Popen(
+        if not self.is_for(command[0]):
+            return _Popen(
                 command,
                 stdin=stdin,
                 stdout=stdout,
@@ -117,52 +123,31 @@ class Nursery:
                 start_new_session=start_new_session,
             )
         with _all_descriptors(stdout, stderr, pass_fds) as descriptors:
-            pid = self._fork(command, os.environ, descriptors, start_new_session)
+            pid = self.fork(command, os.environ, descriptors, starts_session=start_new_session)
         return SimpleNamespace(pid=pid)
 
-    def run_command(
-        self,
-        command: Sequence[str],
-        given: bytes,
-        environment: Mapping[str, str],
-        folder: str | os.PathLike[str] = ".",
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run `python -m eventlog ...`, or `workers`, to its end; what it printed."""
-        inputs, outputs, errors = os.pipe(), os.pipe(), os.pipe()
-        theirs = {0: inputs[0], 1: outputs[1], 2: errors[1]}
-        try:
-            pid = self._fork(command, environment, theirs, starts_session=False, folder=folder)
-        finally:
-            for one in theirs.values():
-                os.close(one)
-        said: dict[int, bytes] = {}
-        threads = [
-            threading.Thread(target=_give, args=(inputs[1], given)),
-            *(
-                threading.Thread(target=_take, args=(one, said, number))
-                for number, one in ((1, outputs[0]), (2, errors[0]))
-            ),
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        _, status = os.waitpid(pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        return subprocess.CompletedProcess(command, code, said[1], said[2])
+    def is_for(self, executable: object) -> bool:
+        """Whether it forks what this process starts by that name."""
+        return executable == self._executable and os.getpid() == self._pid
 
-    def _fork(
+    def fork(
         self,
         command: Sequence[str],
         environment: Mapping[str, str],
         descriptors: Mapping[int, int],
+        *,
         starts_session: bool,
         folder: str | os.PathLike[str] = ".",
+        is_program: bool = False,
     ) -> int:
-        """Have a process forked that has the descriptors of ours under the numbers before them."""
+        """Have a process forked that has the descriptors of ours under the numbers before them.
+
+        A program is what a test starts itself, as `python -c` or `python -m`.
+        """
         here = os.open(folder, os.O_PATH)
         try:
-            words = (list(command), dict(environment), list(descriptors), starts_session)
+            places = list(descriptors)
+            words = (list(command), dict(environment), places, starts_session, is_program)
             data = msgpack.packb(words, unicode_errors="surrogateescape")
             with self._lock:
                 socket.send_fds(self._socket, [data], [here, *descriptors.values()])
@@ -172,9 +157,12 @@ class Nursery:
 
 
 class Forks:
-    """The side of a command that the nursery forked: in `eventlog.spawn`, for `subprocess`."""
+    """The side of a program that the nursery forked: in `eventlog.spawn`, for `subprocess`."""
 
     DEVNULL: Final = subprocess.DEVNULL
+
+    def __init__(self, executable: str) -> None:
+        self._executable = executable
 
     @staticmethod
     def _args_from_interpreter_flags() -> list[str]:
@@ -191,6 +179,15 @@ class Forks:
         start_new_session: bool,
     ) -> Any:
         """Fork what `subprocess.Popen` would start; the pid is all that the answer has."""
+        if command[0] != self._executable:
+            return _Popen(
+                command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=pass_fds,
+                start_new_session=start_new_session,
+            )
         with _all_descriptors(stdout, stderr, pass_fds) as descriptors, ExitStack() as copied:
             # What is registered with `os.register_at_fork` closes those that only a new program is
             # to have.
@@ -238,22 +235,9 @@ def _forget_signals() -> None:
             signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
-def _give(descriptor: int, data: bytes) -> None:
-    """Write it all, unless the reader leaves."""
-    with suppress(BrokenPipeError), open(descriptor, "wb", buffering=0) as pipe:
-        while data:
-            data = data[pipe.write(data) :]
-
-
-def _take(descriptor: int, said: dict[int, bytes], number: int) -> None:
-    with open(descriptor, "rb") as pipe:
-        said[number] = pipe.read()
-
-
 def serve() -> None:
     """Be the nursery: fork for each request, until the test process closes the socket."""
-    for name in MODULES:
-        __import__(name)
+    _import_all(*MODULES, *_modules_of(*PACKAGES))
     requests = socket.socket(fileno=int(sys.argv[1]))
     gc.collect()
     gc.freeze()  # so that a fork shares what is there
@@ -261,11 +245,11 @@ def serve() -> None:
         data, descriptors, *_ = socket.recv_fds(requests, REQUEST_BYTES_MAX, 64)
         if not data:
             return
-        command, environment, places, starts_session = msgpack.unpackb(
+        command, environment, places, starts_session, is_program = msgpack.unpackb(
             data, unicode_errors="surrogateescape"
         )
         if command[1] == "-m":
-            _import_commands()
+            _import_all(*OF_COMMANDS, *_modules_of("eventlog.cli"))
         if not (pid := _fork()):
             requests.detach()
             if starts_session:
@@ -274,7 +258,7 @@ def serve() -> None:
             _place(descriptors[1:], places)
             os.environ.clear()
             os.environ.update(environment)
-            _end(_code_of(command))
+            _end(_code_of(command, is_program))
         requests.send(str(pid).encode())
         for one in descriptors:
             os.close(one)
@@ -295,19 +279,28 @@ def _fork() -> int:
     return pid
 
 
-def _import_commands() -> None:
-    """Import what the command lines import, once, here."""
-    from eventlog.cli.app import COMMANDS
-
-    for name in COMMANDS:
-        import_module(f"eventlog.cli.{name}")
-    import_module("workers.cli.app")
+def _import_all(*names: str) -> None:
+    for name in names:
+        import_module(name)
 
 
-def _code_of(command: Sequence[str]) -> int:
+def _modules_of(*packages: str) -> Iterator[str]:
+    """The names of all modules in these packages; what only their command lines use comes later."""
+    for package in packages:
+        for found in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+            if found.ispkg and not found.name.endswith(".cli"):
+                yield from _modules_of(found.name)
+            elif not found.name.endswith("__main__"):
+                yield found.name
+
+
+def _code_of(command: Sequence[str], is_program: bool = False) -> int:
     """Be what was asked for to its end; its exit code."""
     try:
-        _become(command)
+        if is_program:
+            _become_program(command)
+        else:
+            _become(command)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
@@ -329,24 +322,58 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _become_program(command: Sequence[str]) -> None:
+    """Be, after a fork, what a user would start, and what it starts are forks of it."""
+    kind, *words = command[1:]
+    sys.argv = {"-c": ["-c", *words[1:]], "-m": words}.get(kind, [kind, *words])
+    first = {"-c": "", "-m": os.getcwd()}.get(kind, os.path.dirname(kind))
+    added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:] = [first, *filter(None, added), *sys.path[1:]]
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    vars(spawn)["subprocess"] = Forks(command[0])
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - they are open to the end
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    match kind:
+        case "-c":
+            _run(command, words[0])
+        case "-m":
+            _show(command)
+            if words[0] == "eventlog":
+                _leave_commands(words[1:2])
+            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        case script:
+            with open(script) as file:
+                _run(command, compile(file.read(), script, "exec"), __file__=script)
+
+
+def _leave_commands(first: Sequence[str]) -> None:
+    """Have only the commands that a new process would have imported."""
+    from eventlog.cli.app import COMMANDS, app
+
+    modules = [f"eventlog.cli.{one}" for one, names in COMMANDS.items() if {*first} & {*names}]
+    if modules:
+        known = app.registered_commands
+        app.registered_commands = [
+            one for one in known if getattr(one.callback, "__module__", None) in modules
+        ]
+
+
 def _become(command: Sequence[str]) -> None:
-    """Be, after a fork, what was asked for, and run its code."""
-    if command[1] == "-m":
-        sys.argv = [*command[2:]]
-        sys.path[0] = os.getcwd()
-        vars(spawn)["subprocess"] = Forks()
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - they are open to the end
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-        runpy.run_module(command[2], run_name="__main__", alter_sys=True)
-        return
+    """Be, after a fork, what `eventlog.spawn` starts."""
     code = command.index("-c") + 1
     sys.argv = ["-c", *command[code + 1 :]]
+    _run(command, command[code])
+
+
+def _run(command: Sequence[str], code: str | CodeType, **names: object) -> None:
     _show(command)
-    for name in list(vars(sys.modules["__main__"])):
+    main = vars(sys.modules["__main__"])
+    for name in list(main):
         if not name.startswith("__"):
-            del vars(sys.modules["__main__"])[name]
-    exec(command[code], vars(sys.modules["__main__"]))
+            del main[name]
+    main.update(names)
+    exec(code, main)
 
 
 def _place(descriptors: Sequence[int], places: Sequence[int]) -> None:

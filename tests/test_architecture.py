@@ -412,6 +412,7 @@ def loaded_after(program: str, tmp_path: Path) -> set[str]:
     return set(done.stdout.split())
 
 
+@pytest.mark.real_starts
 @pytest.mark.parametrize(
     "program",
     [
@@ -458,6 +459,7 @@ def test_what_runs_in_a_worker_loads_no_event_loop(program: str, tmp_path: Path)
     assert not loaded & EXPENSIVE
 
 
+@pytest.mark.real_starts
 def test_the_memory_engine_loads_nothing_of_others(tmp_path: Path) -> None:
     """It is what a test of a program needs, and the proof that the interface needs no engine."""
     loaded = loaded_after(

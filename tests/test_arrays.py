@@ -288,6 +288,7 @@ def test_arrays_survive_a_packed_record() -> None:
     assert fields_of(read["frames"][1]["raw"]) == ("|u1", [3], b"xyz")
 
 
+@pytest.mark.real_starts
 def test_numpy_is_not_imported_and_not_needed(tmp_path: Path) -> None:
     """What `memoryview` cannot describe comes back as an extension, and is stored as it was."""
     with blocking.open(tmp_path / "log") as log:

@@ -89,10 +89,10 @@ def writing(path: str, **options: Any) -> Iterator[blocking.EventLog]:
 
 
 def write_flat_out(log: blocking.EventLog, seconds: float) -> int:
-    """Batches of random sizes for so long; how many events there are."""
+    """Batches of random sizes for so long, or until there are enough; how many events there are."""
     source, following = random.Random(1), 1
     end_s = time.monotonic() + seconds
-    while time.monotonic() < end_s:
+    while time.monotonic() < end_s or following <= 2 * LEAST_EVENTS:
         count = source.choice((1, 1, 2, 10, 60))
         _, last = log.append_many([event_of(following + n) for n in range(count)])
         following = last + 1

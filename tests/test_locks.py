@@ -23,8 +23,6 @@ from eventlog.local.client import launch
 from eventlog.local.writer import succession
 from eventlog.tools.doctor.examine import examine
 
-pytestmark = pytest.mark.real_starts
-
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 COMMAND = (sys.executable, "-m", "eventlog")
@@ -292,6 +290,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)  # a bounded look at what another process does
 
 
+@pytest.mark.real_starts
 @pytest.mark.parametrize("start", [killed_starter, unheard_writer])
 def test_a_client_that_is_killed_while_it_starts_the_writer_leaves_nothing_to_report(
     path: str, tmp_path: Path, start: Callable[[str, Path], None]

@@ -39,6 +39,7 @@ USUAL = {
 }
 
 
+@pytest.mark.real_starts
 def test_a_program_that_a_test_starts_has_the_usual_surroundings() -> None:
     zone = subprocess.run(
         [sys.executable, "-c", "import time; print(time.timezone)"],

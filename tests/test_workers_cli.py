@@ -654,6 +654,7 @@ def test_the_version_is_the_packages(tmp_path: Path, told: Callable[..., str]) -
     assert told(tmp_path, "--version") == f"workers {eventlog.__version__}\n"
 
 
+@pytest.mark.real_starts
 def test_help_is_there_without_an_event_loop(tmp_path: Path) -> None:
     program = "import sys, workers.cli.run, workers.cli.groups, workers.cli.dead\n"
     program += "print({'trio', 'anyio', 'multiprocess'} & set(sys.modules))"

@@ -36,8 +36,6 @@ from eventlog.local.storage.files import Files
 from eventlog.local.writer.server import Server
 from eventlog.testing import batch_of, open_storage, stored_events
 
-pytestmark = pytest.mark.real_starts
-
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -88,6 +86,7 @@ with blocking.open(sys.argv[1]) as log:
 """
 
 
+@pytest.mark.real_starts
 def test_of_all_that_open_at_once_one_starts_the_writer(path: str) -> None:
     racers = [
         subprocess.Popen(

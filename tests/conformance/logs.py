@@ -14,6 +14,7 @@ import anyio.to_thread
 
 import eventlog
 from eventlog import EventLog
+from tests.processes import processes_with, words_of
 
 from .backends import Backend, Flavour
 from .facade import ThreadedEventLog
@@ -57,17 +58,13 @@ class Logs:
         """The processes that serve logs of this test."""
         if "writer process" in self.backend.lacks:
             return []
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is(pid)]
+        found = processes_with(os.fsencode(self.folder), "cmdline")
+        return [pid for pid, command in found.items() if self._is_writer(command)]
 
-    def _is(self, pid: int) -> bool:
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False  # it ended meanwhile
+    def _is_writer(self, command: bytes) -> bool:
+        words = command.rstrip(b"\0").split(b"\0")
         folder = os.fsencode(self.folder)
-        return b"eventlog.local.writer" in command and any(
-            part.startswith(folder) for part in command
-        )
+        return b"eventlog.local.writer" in words and any(one.startswith(folder) for one in words)
 
     def end_writers(self) -> list[int]:
         """Tell all writers to end; those that did not, and had to be killed."""
@@ -80,7 +77,7 @@ class Logs:
         except ProcessLookupError:
             return True
         try:
-            if not self._is(pid):
+            if not self._is_writer(words_of(pid, "cmdline")):
                 return True
             signal.pidfd_send_signal(process, number)
             if select.select([process], [], [], END_S)[0]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tests.pools.records import Record
+from tests.processes import processes_with, words_of
 from workers import Backoff
 
 T = TypeVar("T")
@@ -80,18 +81,12 @@ def in_order_by_key(lines: Iterable[list[str]]) -> dict[str, list[int]]:
 
 def marked_processes(mark: str) -> dict[int, str]:
     """Everything that was started under the mark and still runs: the command line by pid."""
-    found: dict[int, str] = {}
-    wanted = f"{MARK}={mark}".encode()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with suppress(OSError):
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                text = (
-                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
-                found[int(entry.name)] = text
-    return found
+    found = processes_with(f"{MARK}={mark}".encode(), "environ")
+    commands = {pid: words_of(pid, "cmdline").rstrip(b"\0") + b"\0" for pid in found}
+    return {
+        pid: command.replace(b"\0", b" ").decode(errors="replace")
+        for pid, command in commands.items()
+    }
 
 
 def marked_workers(mark: str) -> list[int]:

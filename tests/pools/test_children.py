@@ -124,6 +124,7 @@ def run_module(folder: Path, part: str, *arguments: str) -> tuple[str, int]:
     return done.stderr, len((folder / "imports").read_text().splitlines())
 
 
+@pytest.mark.real_starts
 def test_a_module_that_makes_a_pool_is_told_so_by_the_worker_that_imports_it(
     log_path: str, tmp_path: Path
 ) -> None:

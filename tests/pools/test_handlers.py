@@ -141,6 +141,7 @@ def test_a_parameter_named_or_annotated_as_the_envelope_gets_it(
     assert record.lines() == [["did", "5", "k"], ["did", "5", "1", "k", "v"]]
 
 
+@pytest.mark.real_starts
 def test_a_script_needs_no_guard_and_its_functions_travel(
     log: blocking.EventLog, log_path: str, record: Record
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_script_needs_no_guard_and_its_functions_travel(
     assert record.numbers() == [3, 6, 18, 3, 6, 18]
 
 
+@pytest.mark.real_starts
 def test_functions_of_a_script_see_the_globals_that_others_set(
     log: blocking.EventLog, log_path: str, record: Record
 ) -> None:

@@ -21,6 +21,8 @@ from tests.pools.parts import drained, kill, marked_processes, until
 from workers import PoolFailed
 from workers.blocking import Pool
 
+pytestmark = pytest.mark.real_starts
+
 USE = """
 import eventlog.blocking
 from workers.blocking import Pool
