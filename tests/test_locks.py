@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,10 +88,10 @@ def test_a_child_forked_while_another_thread_opens_a_log_keeps_no_lock(
     is_locked, is_forked = threading.Event(), threading.Event()
     start = launch.start_writer
 
-    def start_slowly(directory: str, lock: int) -> None:
+    def start_slowly(*arguments: Any, **options: Any) -> None:
         is_locked.set()
         assert is_forked.wait(HANGS_S)
-        start(directory, lock)
+        start(*arguments, **options)
 
     monkeypatch.setattr(launch, "start_writer", start_slowly)
     opener = threading.Thread(target=lambda: blocking.open(path).close())

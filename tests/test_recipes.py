@@ -27,7 +27,7 @@ from typing import Any, Final
 import pytest
 
 from eventlog import blocking
-from tests import commands, servers
+from tests import servers
 from workers.blocking import Pool
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -56,15 +56,13 @@ class Program:
     def __init__(self, name: str, *arguments: str) -> None:
         said, theirs = os.pipe()
         words = [str(FOLDER / f"{name}.py"), *arguments]
-        starter: Any = commands.nursery or subprocess
         with open("errors", "w") as errors:
-            self._process = starter.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, str(theirs), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors.fileno(),
                 pass_fds=[theirs],
-                start_new_session=False,
             )
         self.pid: int = self._process.pid
         os.close(theirs)
