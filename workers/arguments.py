@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from eventlog import EventLog, InvalidArgument, InvalidArgumentType, blocking, system
+from eventlog import (
+    EventLog,
+    InvalidArgument,
+    InvalidArgumentType,
+    WrongEventLoop,
+    blocking,
+    system,
+)
 
 MEMORY: Final = "memory:"
 """How the addresses of logs begin that only this process has."""
@@ -29,6 +36,26 @@ def check_log(log: EventLog, *, is_in_process: bool = False) -> EventLog:
             path=log.path,
         )
     return log
+
+
+def check_thread(path: str) -> None:
+    """Pass in a thread that may wait for the event loop of a blocking pool.
+
+    Raises:
+        WrongEventLoop: it is a task of trio.
+    """
+    import sniffio
+
+    try:
+        library = sniffio.current_async_library()
+    except sniffio.AsyncLibraryNotFoundError:
+        return
+    if library == "trio":
+        raise WrongEventLoop(
+            f"a blocking pool of the log {path} cannot be entered in a task of trio, which nothing"
+            " may block; use workers.Pool, or enter it in trio.to_thread.run_sync",
+            path=path,
+        )
 
 
 def check_ordering(ordering: str | None) -> Any:

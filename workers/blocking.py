@@ -28,6 +28,7 @@ import eventlog
 import eventlog.blocking
 from eventlog import DeadLetter, EventLogError, InvalidArgumentType, system
 from workers import pool
+from workers.arguments import check_thread
 from workers.errors import PoolError, PoolFailed
 from workers.options import PoolOptions, signature
 from workers.signals import PoolSignals
@@ -52,7 +53,9 @@ class Pool:
         self._portal: BlockingPortal | None = None
         self._life: Future[None] | None = None
         self._entered: Future[None] = Future()
-        self._left = anyio.Event()
+        self._has_left = False
+        self._left: anyio.Event | None = None
+        """Made in the pool's event loop: the caller's thread may run another one, as notebooks."""
         self._scope: anyio.CancelScope | None = None
         self._pool = pool.Pool(stand_in, **options)
         self._signals = PoolSignals(self._pool_call("request_stop"), self._pool_call("kill"))
@@ -66,6 +69,7 @@ class Pool:
         self._pool.check_process()
         if self._portal is not None:
             raise PoolError("a pool is used once; make another one", path=self._path)
+        check_thread(self._path)
         try:
             self._portal = self._stack.enter_context(self._new_portal())
             self._life = self._portal.start_task_soon(self._live)
@@ -93,8 +97,9 @@ class Pool:
     async def _live(self) -> None:
         """From entering to leaving, in the pool's event loop."""
         with anyio.CancelScope() as self._scope:
-            if self._left.is_set():
+            if self._has_left:
                 return
+            self._left = anyio.Event()
             async with self._log.for_event_loop() as log:
                 self._pool.use_log(log)
                 async with self._pool:
@@ -106,7 +111,9 @@ class Pool:
             self._entered.set_exception(life.exception() or PoolError("the pool was left"))
 
     def _leave(self) -> None:
-        self._left.set()
+        self._has_left = True
+        if self._left is not None:
+            self._left.set()
         if self._scope is not None and not self._entered.done():
             self._scope.cancel()
 

@@ -132,7 +132,9 @@ class Pool:
         self._running: AbstractAsyncContextManager[None] | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._final: PoolStats | None = None
-        self._stop_asked = anyio.Event()
+        self._is_stop_asked = False
+        self._stop_asked: anyio.Event | None = None
+        """Made in the pool's event loop: where the pool is made, another one may run."""
         self._life = PoolLife(log.path)
 
     def check_may_leave(self, error: BaseException | None) -> bool:
@@ -186,6 +188,7 @@ class Pool:
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
+        self._stop_asked = anyio.Event()
         async with AsyncExitStack() as stack:
             await self._open(stack)
             try:
@@ -326,18 +329,23 @@ class Pool:
 
     async def wait_stop_asked(self) -> None:
         """Wait for `request_stop`."""
-        await self._life.unless_it_ends(self._stop_asked.wait)
+        self._check_runs()
+        if not self._is_stop_asked:
+            assert self._stop_asked is not None
+            await self._life.unless_it_ends(self._stop_asked.wait)
 
     async def _watch_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
-                if self._stop_asked.is_set():
+                if self._is_stop_asked:
                     self.kill()
-                self._stop_asked.set()
+                self.request_stop()
 
     def request_stop(self) -> None:
         """Make `run_forever` return."""
-        self._stop_asked.set()
+        self._is_stop_asked = True
+        if self._stop_asked is not None:
+            self._stop_asked.set()
 
     def kill(self) -> None:
         """End all workers now; what they were doing has not failed, and is handed out again."""

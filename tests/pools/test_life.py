@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
@@ -14,10 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 import eventlog
 import workers
-from eventlog import InvalidArgument, InvalidArgumentType, InvalidName, SeekPosition, blocking
+from eventlog import (
+    InvalidArgument,
+    InvalidArgumentType,
+    InvalidName,
+    SeekPosition,
+    WrongEventLoop,
+    blocking,
+)
 from tests.pools import handlers
 from tests.pools.parts import (
     descriptors,
@@ -536,3 +545,34 @@ def test_thousands_of_trivial_events_are_each_handled_once(
     assert (stats.handled, stats.failed, stats.lag) == (20_000, 0, 0)
     [consumer] = log.consumers()
     assert consumer.last_acked == 20_000
+
+
+def test_a_blocking_pool_works_where_asyncio_runs_as_in_a_notebook(
+    log: blocking.EventLog,
+) -> None:
+    # It never began, as parts of it belonged to the event loop of the caller.
+    log.append_many(range(3))
+
+    async def cell() -> int:
+        with Pool(log, group="g", handler=handlers.nothing, processes=1) as pool:
+            drained(pool)
+        return pool.stats().handled
+
+    assert asyncio.run(cell()) == 3
+
+
+def test_a_blocking_pool_is_refused_in_a_task_of_trio_and_works_in_a_thread(
+    log: blocking.EventLog,
+) -> None:
+    def handled() -> int:
+        with Pool(log, group="g", handler=handlers.nothing, processes=0) as pool:
+            drained(pool)
+        return pool.stats().handled
+
+    async def main() -> int:
+        with pytest.raises(WrongEventLoop, match=r"use workers\.Pool"):  # it hung
+            handled()
+        log.append(1)
+        return await trio.to_thread.run_sync(handled)
+
+    assert trio.run(main) == 1
