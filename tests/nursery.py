@@ -59,6 +59,8 @@ MODULES: Final = (
 )
 OF_COMMANDS: Final = ("rich.markdown", "rich.traceback", "typer.rich_utils", "workers.cli.app")
 """What the command lines import once they have something to show."""
+OF_ONE: Final = {"ui": ("eventlog.monitor.page.serving",)}
+"""What one command imports late, and takes long."""
 
 
 _Popen: Final = subprocess.Popen
@@ -249,7 +251,8 @@ def serve() -> None:
             data, unicode_errors="surrogateescape"
         )
         if command[1] == "-m":
-            _import_all(*OF_COMMANDS, *_modules_of("eventlog.cli"))
+            late = OF_ONE.get("".join(command[3:4]), ())
+            _import_all(*OF_COMMANDS, *_modules_of("eventlog.cli"), *late)
         if not (pid := _fork()):
             requests.detach()
             if starts_session:

@@ -26,6 +26,11 @@ from tests.servers import Server
 pytestmark = pytest.mark.anyio
 
 HANG_S: Final = 30.0
+BEFORE_AND_AMID: Final = pytest.mark.parametrize(
+    "is_halved",
+    [pytest.param(False, id="before"), pytest.param(True, id="amid", marks=pytest.mark.slow)],
+)
+"""For what has the most steps: faults before pieces and those in the middle of them apart."""
 
 
 def _nothing() -> None:
@@ -206,8 +211,9 @@ def begun(lease: Lease | None) -> Any:
     return envelope
 
 
+@BEFORE_AND_AMID
 async def test_an_event_is_handled_once_with_one_result_wherever_the_fault_is(
-    faults: Faults, engine: Engine
+    faults: Faults, engine: Engine, is_halved: bool
 ) -> None:
     handled: list[int] = []
     async with (
@@ -225,7 +231,7 @@ async def test_an_event_is_handled_once_with_one_result_wherever_the_fault_is(
             await member.flush()
             await group.wait_drained()
 
-        await faults.at_every_step(handle)
+        await faults.at_every_step(handle, halves=[is_halved])
     assert handled == list(range(len(handled)))
     events = await stored(faults.calm)
     assert [one for one in events if type(one) is int] == handled
@@ -233,8 +239,9 @@ async def test_an_event_is_handled_once_with_one_result_wherever_the_fault_is(
     assert results == handled
 
 
+@BEFORE_AND_AMID
 async def test_a_dead_letter_is_written_and_retried_once_wherever_the_fault_is(
-    faults: Faults, engine: Engine
+    faults: Faults, engine: Engine, is_halved: bool
 ) -> None:
     tries = 0
     async with a_group(faults, engine) as group, await group.open_member() as member:
@@ -259,7 +266,7 @@ async def test_a_dead_letter_is_written_and_retried_once_wherever_the_fault_is(
             await member.flush()
             assert await faults.log.dead_letters("work") == []
 
-        await faults.at_every_step(bury_and_retry)
+        await faults.at_every_step(bury_and_retry, halves=[is_halved])
 
 
 async def test_members_come_and_go_wherever_the_fault_is(faults: Faults, engine: Engine) -> None:
