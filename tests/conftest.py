@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from eventlog import spawn
 from tests import nursery, programs, servers
+from tests.shares import is_in
 from tests.surroundings import make_usual
 
 HERE = Path(__file__).resolve().parent
@@ -39,11 +40,22 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests time."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share", metavar="K/N", help="Run the tests of share K of N, which have all between them."
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give slow tests time; leave those of the share that is asked for."""
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_S))
+    if share := config.getoption("--share"):
+        chosen = [is_in(share, item.nodeid) for item in items]
+        left = [item for item, is_chosen in zip(items, chosen, strict=True) if not is_chosen]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item, is_chosen in zip(items, chosen, strict=True) if is_chosen]
 
 
 def pytest_collection(session: pytest.Session) -> None:

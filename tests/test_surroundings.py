@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.shares import is_in
+
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = """
 import json, locale, os, resource, signal, sys, time
@@ -142,3 +144,10 @@ def test_an_orphan_goes():
         assert time.monotonic() < until, "nobody waited for it"
         time.sleep(0.01)
 """
+
+
+def test_ten_shares_have_every_test_between_them_each_once() -> None:
+    names = [f"tests/test_of_{number}.py::test_it" for number in range(1000)]
+    shares = [[one for one in names if is_in(f"{first}/10", one)] for first in range(663, 673)]
+    assert sorted(one for share in shares for one in share) == sorted(names)
+    assert all(50 < len(share) < 150 for share in shares)
