@@ -22,7 +22,7 @@ BEGINNINGS: Final = {
 }
 """What no docstring of a folder begins with."""
 SUBJECT_MAX: Final = 72
-SINCE: Final = "2026-11-28T18:30:00+00:00"
+SINCE: Final = "2026-11-28T20:10:00+00:00"
 """Earlier commits did not know the rule."""
 
 
