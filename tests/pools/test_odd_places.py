@@ -165,6 +165,10 @@ def test_what_a_site_hook_prints_is_no_answer(
     assert (tmp_path / "errors").read_text().count("hello") == 2, "the program's and its worker's"
 
 
+@pytest.mark.skipif(
+    (3, 13) <= sys.version_info < (3, 13, 3),
+    reason="these Pythons cannot import socket in a deleted directory (CPython's gh-130932)",
+)
 def test_a_deleted_working_directory_hinders_only_relative_paths(
     tmp_path: Path, log_path: str
 ) -> None:
