@@ -1008,7 +1008,7 @@ def main(path: str) -> None:
             found["seconds"][name] = time.monotonic() - began_s
         found["is_untouched"] = State.shout is shout
         found["wanted"] = {name: repr(KINDS[name](ORDER)) for name in packed if name in KINDS}
-        log.append_many(packed)
+        log.append_many([*packed])
         options: dict[str, Any] = {"processes": 1, "max_deliveries": 1, "output": f"{path}-output"}
         with Pool(log, group="kinds", handler=HandleAll(packed), **options) as pool:
             pool.drained()
