@@ -9,26 +9,23 @@
                 await stream.ack(envelope)
 
      producer process         writer process (one per log)        subscriber processes
-     pack a batch  --append--> copy it into the segment   ==mmap==> read batches
-                   <--number-- publish it, answer                   decode, hand out
+     pack a batch  --append--> copy it into the segment   ==mmap==> read batches, decode, hand out
+                   <--number-- publish it, wake who waits  --wake-> read on
                                keep positions        <--ack, seek--
-                               wake who waits          ---wake----> read on
 
 Names by subject, each loaded at its first use; `help(eventlog.open)` and so on tell about each.
-Beside them: `eventlog.blocking`, which has no `async`, `eventlog.aggregates`, `eventlog.testing`,
-`eventlog.tracing`, `eventlog.logging_handler`, and `workers`.
+Beside them: `.blocking`, without `async`; `.aggregates`, `.testing`, `.tracing`, `.logging_handler`
 
-logs       open EventLog EventStream EventRange Publisher AppendHandle ManyHandle Table blocking
-           InMemoryEventLog; what they hold and say: EventEnvelope Cause SeekPosition ConsumerState
-options    Durability Retention OnFull LogOptions Trimmed; figures: LogStatus LogStatistics
-           GroupReport MemberReport StreamStatistics PublisherStatistics WriterStatistics
-groups     Group GroupOrdering Member Lease DeadLetter Failure Exhausted ExitReport
-errors     EventLogError: InvalidArgument InvalidArgumentType InvalidConfig InvalidEvent InvalidName
-           EventTooLarge EventTypeMismatch NotSupported WrongEventLoop LogNotFound LogDeleted
-           LogClosed LogFull LogInUse NotALog CorruptLog UnknownFormat PermissionDenied
-           UnsupportedFileSystem StorageFailed WriterUnavailable ProtocolError SequenceOutOfRange
-           EventsTruncated WrongExpectation NotAcknowledged NotFlushed GroupMismatch StaleLease
-           ForkedHandle
+logs     open EventLog EventStream EventRange Publisher AppendHandle ManyHandle Table blocking
+         InMemoryEventLog; what they hold and say: EventEnvelope Cause SeekPosition ConsumerState
+options  Durability Retention OnFull LogOptions Trimmed; figures: LogStatus LogStatistics
+         GroupReport MemberReport StreamStatistics PublisherStatistics WriterStatistics
+groups   Group GroupOrdering Member Lease DeadLetter Failure Exhausted ExitReport; pools: `workers`
+errors   EventLogError: CorruptLog EventsTruncated EventTooLarge EventTypeMismatch ForkedHandle
+         GroupMismatch InvalidArgument InvalidArgumentType InvalidConfig InvalidEvent InvalidName
+         LogClosed LogDeleted LogFull LogInUse LogNotFound NotAcknowledged NotALog NotFlushed
+         NotSupported PermissionDenied ProtocolError SequenceOutOfRange StaleLease StorageFailed
+         UnknownFormat UnsupportedFileSystem WriterUnavailable WrongEventLoop WrongExpectation
 """
 
 from __future__ import annotations
