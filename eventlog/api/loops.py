@@ -16,12 +16,24 @@ class LoopOwner:
         import sniffio
 
         self._library = sniffio.current_async_library()
-        self._current = _trio_token if self._library == "trio" else _asyncio_loop
+        self._current: Callable[[], object]
+        """What gives the loop that runs where it is called, or is a `RuntimeError`."""
+        if self._library == "trio":
+            import trio
+
+            self._current = trio.lowlevel.current_trio_token
+        else:
+            import asyncio
+
+            self._current = asyncio.get_running_loop
         self._loop: Any = self._current()
 
     def is_here(self) -> bool:
         """Whether the caller runs in that loop."""
-        return self._current() is self._loop
+        try:
+            return self._current() is self._loop
+        except RuntimeError:
+            return False
 
     def is_over(self) -> bool:
         """Whether that loop has ended, so that nothing waits in it any more."""
@@ -41,7 +53,7 @@ class LoopOwner:
         Raises:
             WrongEventLoop: it runs in another one.
         """
-        if self._current() is not self._loop:
+        if not self.is_here():
             raise WrongEventLoop(
                 f"this handle of the log {path} belongs to another event loop of {self._library},"
                 " the one in which it was opened: open the log again in this one, or use"
@@ -52,24 +64,6 @@ class LoopOwner:
 
 def _nothing() -> None:
     pass
-
-
-def _asyncio_loop() -> object:
-    import asyncio
-
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _trio_token() -> object:
-    import trio
-
-    try:
-        return trio.lowlevel.current_trio_token()
-    except RuntimeError:
-        return None
 
 
 def call_in_this_loop(call: Callable[[], object]) -> Callable[[], object]:

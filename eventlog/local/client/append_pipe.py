@@ -21,8 +21,10 @@ class AppendPipe:
     def __init__(self, pipe: AsyncPipe, outbox: Outbox) -> None:
         self.outbox = outbox
         self._pipe = pipe
-        self._round: anyio.Event | None = None
-        """Set at the end of the round; there is none while nobody sends."""
+        self._is_led = False
+        """Whether a task sends and receives now."""
+        self._ended: anyio.Event | None = None
+        """Set at the end of its round; there is one as soon as somebody waits for that."""
         self._had_company = False
         """Whether others waited for the end of the last round."""
 
@@ -33,13 +35,15 @@ class AppendPipe:
             EventLogError: the log cannot be reached; everything on its way got that error.
         """
         while not batch.is_done:
-            if self._round is not None:
-                await self._round.wait()
-            else:
+            if not self._is_led:
                 await self._lead()
+                continue
+            if self._ended is None:
+                self._ended = anyio.Event()
+            await self._ended.wait()
 
     async def _lead(self) -> None:
-        self._round = anyio.Event()
+        self._is_led = True
         try:
             if self._had_company:
                 # They were woken with this task and are about to append again: let them, or this
@@ -51,6 +55,8 @@ class AppendPipe:
             await self._pipe.run(self.outbox.deliver(0))
         finally:
             # Also after a cancellation: one of those that wait goes on with what was left.
-            ended, self._round = self._round, None
-            self._had_company = ended.statistics().tasks_waiting > 0
-            ended.set()
+            self._is_led = False
+            ended, self._ended = self._ended, None
+            self._had_company = ended is not None
+            if ended is not None:
+                ended.set()
