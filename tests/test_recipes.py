@@ -102,9 +102,6 @@ class Program:
 
 _START: Final = """
 import os, runpy, sys
-from eventlog import spawn
-if nursery := sys.modules.get("tests.nursery"):  # the process was forked from it
-    vars(spawn)["subprocess"] = nursery.Forks()
 os.dup2(int(sys.argv[1]), 1)
 sys.argv = sys.argv[2:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
