@@ -207,7 +207,7 @@ def test_events_are_read_once_if_all_are_alike(log: Log, reads: list[int]) -> No
 def test_a_long_range_is_no_large_memory(
     log: Log, reads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passes.record_batches, "__defaults__", (1000,))
+    monkeypatch.setattr(passes.RecordBatches.__init__, "__defaults__", (1000,))
     log.append_many({"n": n} for n in range(50_000))
     reader = pa.RecordBatchReader.from_stream(log.read(1))
     assert reads == [50_000], "nothing is kept, and nothing read again before it is wanted"

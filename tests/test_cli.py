@@ -34,6 +34,7 @@ COMMANDS = [
     "import",
     "ls",
     "mirror",
+    "query",
     "restart",
     "seek",
     "serve",

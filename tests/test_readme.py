@@ -144,6 +144,15 @@ def test_the_commands_that_make_tables_of_a_log_work(tmp_path: Path) -> None:
         stop_writers(tmp_path)
 
 
+def test_the_commands_that_ask_a_log_in_sql_work(tmp_path: Path) -> None:
+    try:
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["query"]], tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert '"city": "Rome", "total": 80.0' in done.stdout
+    finally:
+        stop_writers(tmp_path)
+
+
 def test_the_commands_that_look_into_a_log_work(tmp_path: Path) -> None:
     try:
         done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["tail"]], tmp_path)

@@ -50,7 +50,7 @@ class EventRange(Iterator[EventEnvelope]):
             EventsTruncated, CorruptLog, LogClosed: as iterating.
         """
         check_installed("pyarrow", "arrow")
-        from eventlog.arrow.tables import reader_of
+        from eventlog.arrow.tables import Stream
 
-        capsule: object = reader_of(self._read).__arrow_c_stream__(requested_schema)
+        capsule: object = Stream(self._read).__arrow_c_stream__(requested_schema)
         return capsule

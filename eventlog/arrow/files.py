@@ -13,7 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from eventlog.arrow.beside import HEADERS
-from eventlog.arrow.passes import Read, record_batches
+from eventlog.arrow.passes import Read, RecordBatches
 from eventlog.arrow.types import MOMENT, json_text
 from eventlog.config import MIB
 from eventlog.errors import InvalidArgument
@@ -29,10 +29,11 @@ def table_pieces(read: Read, form: str, columns: Sequence[str] | None) -> Iterat
     Raises:
         InvalidArgument: there is no such column.
     """
-    schema, batches = record_batches(read)
+    found = RecordBatches(read)
+    schema, batches = found.schema, iter(found)
     if columns is not None:
         schema = _chosen(schema, columns)
-        batches = (batch.select(columns) for batch in batches)
+        batches = (batch.select(columns) for batch in found)
     writing = {"csv": _csv, "parquet": _parquet, "arrow": _arrow}[form]
     return writing(schema, batches)
 

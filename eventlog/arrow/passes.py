@@ -130,24 +130,28 @@ class SecondPass(Gathering):
         return [self.take()] if len(self._rows) else []
 
 
-def record_batches(
-    read: Read, kept_bytes_max: int | None = KEPT_BYTES_MAX
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The events of a range, in record batches of bounded size, and the columns of all of them."""
-    first = FirstPass(kept_bytes_max)
-    for batch in read(first.decoder):
-        if first.add(batch):
-            first.take()
-            if first.is_over:
-                break
-    kept = first.end()
-    batches = _again(read, first.shape) if kept is None else iter(kept)
-    return first.shape.schema, batches
+class RecordBatches:
+    """The events of a range, all of which were seen once, in record batches of bounded size."""
 
+    def __init__(self, read: Read, kept_bytes_max: int | None = KEPT_BYTES_MAX) -> None:
+        first = FirstPass(kept_bytes_max)
+        for batch in read(first.decoder):
+            if first.add(batch):
+                first.take()
+                if first.is_over:
+                    break
+        self._read = read
+        self._kept = first.end()
+        self._shape = first.shape
+        self.schema: pa.Schema = first.shape.schema
 
-def _again(read: Read, shape: Shape) -> Iterator[pa.RecordBatch]:
-    second = SecondPass(shape)
-    for batch in read(second.decoder):
-        if second.add(batch):
-            yield second.take()
-    yield from second.end()
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """From the first one on."""
+        return self._again() if self._kept is None else iter(self._kept)
+
+    def _again(self) -> Iterator[pa.RecordBatch]:
+        second = SecondPass(self._shape)
+        for batch in self._read(second.decoder):
+            if second.add(batch):
+                yield second.take()
+        yield from second.end()

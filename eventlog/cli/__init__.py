@@ -8,6 +8,7 @@
 `consume`      ack, seek, consumers, forget
 `inspect`      status, verify
 `export`       export
+`query`        query
 `transfer`     import
 `mirror`       mirror, compare
 `backup`       backup

@@ -50,6 +50,7 @@ COMMANDS: Final = {
     "mirror": ["mirror", "compare"],
     "operate": ["create", "delete", "stop", "restart"],
     "produce": ["append"],
+    "query": ["query"],
     "serve": ["serve"],
     "tail": ["tail"],
     "top": ["top"],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from eventlog.api.positions import SeekPosition
 from eventlog.cli.address import Readable
 from eventlog.errors import InvalidArgument
-from eventlog.terminal.positions import position_of
+from eventlog.terminal.positions import moment_of, position_of
 
 
 def bounds_of(reading: Readable, start: str | None, stop: str | None) -> tuple[int, int]:
@@ -47,3 +48,41 @@ def stop_of(reading: Readable, stop: str, option: str) -> int | None:
     if position.kind != "timestamp":
         raise InvalidArgument(f"{option} takes a number, a time, or how long ago, not {stop}")
     return reading.number_at(position)
+
+
+def begin_of(start: str | None, last: int | None, since: str | None) -> SeekPosition:
+    """Where a range begins that has two options for it.
+
+    Raises:
+        InvalidArgument: both are given, or one of them says no place, or one after the last event.
+    """
+    if since is not None:
+        if start is not None:
+            raise InvalidArgument("--from and --since both say where to begin; give one of them")
+        return SeekPosition.timestamp(moment_of(since))
+    position = position_of("beginning" if start is None else start)
+    if position.kind == "last_acknowledged":
+        raise InvalidArgument("--from last-acknowledged is about a consumer, and here is none")
+    if position.kind == "sequence" and last is not None and position.value > last:
+        raise InvalidArgument(f"--from {start} is after --to {last}")
+    return position
+
+
+def range_between(
+    reading: Readable, position: SeekPosition, last: int | None, until: str | None
+) -> tuple[int, int]:
+    """The number of the first event, and the one after the last.
+
+    Raises:
+        InvalidArgument: `until` is no time.
+    """
+    oldest, end = reading.bounds()
+    stop = min(last + 1 if last else end, end)
+    if until is not None:
+        later = reading.number_at(SeekPosition.timestamp(moment_of(until)))
+        stop = min(later or end, stop)
+    if position.kind == "sequence":
+        return position.value or oldest, stop
+    if position.kind == "beginning":
+        return oldest, stop
+    return reading.number_at(position) or end, stop

@@ -15,9 +15,9 @@ import typer
 
 from eventlog.api.data import check_installed
 from eventlog.api.engines import is_directory
-from eventlog.api.positions import SeekPosition
 from eventlog.cli.address import Log, Readable, check_directory, check_there, readable
 from eventlog.cli.app import EPILOG, FAILED, app
+from eventlog.cli.bounds import begin_of, range_between
 from eventlog.cli.progress import shown
 from eventlog.cli.streams import check_output, utf8
 from eventlog.errors import CorruptLog, EventLogError, InvalidArgument
@@ -25,7 +25,7 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import Decode, decode_any
 from eventlog.event.texts import check_key
 from eventlog.system import absolute_path
-from eventlog.terminal.positions import PLACES, moment_of, position_of
+from eventlog.terminal.positions import PLACES
 from eventlog.terminal.printing import clean_lines, complain
 from eventlog.tools.transfer.json_lines import line_of
 from eventlog.tools.transfer.packed import new_record_packer
@@ -117,12 +117,12 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
     check_there(log)
     if skip_damaged:
         check_directory(log, "export --skip-damaged")
-    position = _exported_from(start, last, since)
+    position = begin_of(start, last, since)
     _check_form(form, file, fields)
     wanted = None if key is None else check_key(utf8(key))
     skipped: dict[int, CorruptLog] = {}
     with readable(absolute_path(log) if is_directory(log) else log) as reading:
-        first, stop = _bounds(reading, position, last, until)
+        first, stop = range_between(reading, position, last, until)
 
         def read(decode: Decode) -> Batches:
             found = _batches(
@@ -151,35 +151,6 @@ def _check_form(form: Format, file: str, fields: str | None) -> None:
         if form in BINARY and sys.stdout.isatty():
             name = "MessagePack" if form == Format.MSGPACK else form.value
             raise InvalidArgument(f"{name} is nothing for a terminal: give a FILE, or a pipe")
-
-
-def _exported_from(start: str | None, last: int | None, since: str | None) -> SeekPosition:
-    if since is not None:
-        if start is not None:
-            raise InvalidArgument("--from and --since both say where to begin; give one of them")
-        return SeekPosition.timestamp(moment_of(since))
-    position = position_of("beginning" if start is None else start)
-    if position.kind == "last_acknowledged":
-        raise InvalidArgument("--from last-acknowledged is about a consumer, and export has none")
-    if position.kind == "sequence" and last is not None and position.value > last:
-        raise InvalidArgument(f"--from {start} is after --to {last}")
-    return position
-
-
-def _bounds(
-    reading: Readable, position: SeekPosition, last: int | None, until: str | None
-) -> tuple[int, int]:
-    """The number of the first event, and the one after the last."""
-    oldest, end = reading.bounds()
-    stop = min(last + 1 if last else end, end)
-    if until is not None:
-        later = reading.number_at(SeekPosition.timestamp(moment_of(until)))
-        stop = min(later or end, stop)
-    if position.kind == "sequence":
-        return position.value or oldest, stop
-    if position.kind == "beginning":
-        return oldest, stop
-    return reading.number_at(position) or end, stop
 
 
 def _batches(
