@@ -71,26 +71,26 @@ def send_in_any_order(patch: pytest.MonkeyPatch) -> None:
 
 
 def answer_what_is_not_stored(patch: pytest.MonkeyPatch) -> None:
-    real = WritableLog.append
+    real = WritableLog.store
 
-    def append(self: WritableLog, *batch: Any, **options: Any) -> int:
+    def store(self: WritableLog, *batch: Any, **options: Any) -> int:
         if self.last_seq_no % 7 == 6:
             return self.last_seq_no + 1
         return real(self, *batch, **options)
 
-    patch.setattr(WritableLog, "append", append)
+    patch.setattr(WritableLog, "store", store)
 
 
 def store_what_is_refused(patch: pytest.MonkeyPatch) -> None:
-    real = WritableLog.append
+    real = WritableLog.store
 
-    def append(self: WritableLog, *batch: Any, **options: Any) -> int:
+    def store(self: WritableLog, *batch: Any, **options: Any) -> int:
         number = real(self, *batch, **options)
         if number % 5 == 4:
             raise LogFull("broken on purpose")
         return number
 
-    patch.setattr(WritableLog, "append", append)
+    patch.setattr(WritableLog, "store", store)
 
 
 def wake_nobody(patch: pytest.MonkeyPatch) -> None:
