@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -63,17 +64,17 @@ def _build() -> Path:
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
         metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
-        _pass(wheel, problems_of_wheel(names, tracked))
-        _pass(wheel, problems_of_metadata(opened.read(metadata).decode()))
+        text = opened.read(metadata).decode()
+        _pass(wheel, chain(problems_of_wheel(names, tracked), problems_of_metadata(text)))
     with tempfile.TemporaryDirectory(prefix="eventlog-release-") as folder:
         with tarfile.open(sdist) as opened_sdist:
             inside = [name.partition("/")[2] for name in opened_sdist.getnames()]
             opened_sdist.extractall(folder, filter="data")
-        _pass(sdist, problems_of_sdist(inside, tracked))
         _hatch(Path(folder) / sdist.name.removesuffix(".tar.gz"), Path(folder))
         with zipfile.ZipFile(Path(folder) / wheel.name) as again:
             differing = {*names} ^ {*again.namelist()}
-            _pass(sdist, (f"its wheel differs in {name}" for name in differing))
+            differs = (f"its wheel differs in {name}" for name in differing)
+            _pass(sdist, chain(problems_of_sdist(inside, tracked), differs))
     return wheel
 
 
