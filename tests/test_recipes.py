@@ -67,7 +67,6 @@ class Program:
         self.pid: int = self._process.pid
         os.close(theirs)
         self._said = open(said)  # noqa: SIM115 - `running` closes it
-        self._is_over = False
 
     def line(self) -> str:
         """The next line that it prints."""
@@ -88,16 +87,13 @@ class Program:
     def kill(self) -> None:
         """End it as a crash does; one that has ended is gone already."""
         self._said.close()
-        if not self._is_over:
+        if self._process.returncode is None:
             os.kill(self.pid, signal.SIGKILL)
             self._wait()
 
     def _wait(self) -> int:
-        """Wait for its end, also where `subprocess` has started it; the exit code."""
-        _, status = os.waitpid(self.pid, 0)
-        self._is_over = True
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        return int(self._process.returncode)
+        """Wait for its end; the exit code."""
+        return self._process.wait()
 
 
 _START: Final = """
