@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.backends import BACKENDS, Backend
-from tests.test_readme import blocks, run, stop_writers
+from tests.repository.test_readme import blocks, run, stop_writers
 
 ON_SEVERAL_PROCESSES = [one for one in BACKENDS if "processes" not in one.lacks]
 FILES = 60

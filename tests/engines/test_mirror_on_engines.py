@@ -11,7 +11,7 @@ import pytest
 from eventlog import EventEnvelope, SeekPosition, blocking
 from eventlog.event.stored_batch import identity
 from tests import servers
-from tests.test_mirror import copied, run, same, start
+from tests.tools.test_mirror import copied, run, same, start
 
 pytestmark = pytest.mark.slow
 EVENTS = 3000

@@ -1,0 +1,1 @@
+"""Tests of the commands `eventlog` and `workers`."""

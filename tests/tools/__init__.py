@@ -1,0 +1,1 @@
+"""Tests of backup, repair, export and the like."""
