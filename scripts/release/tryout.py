@@ -124,3 +124,7 @@ def without_extras(environment: Environment, folder: Path) -> None:
     asks_for("jetstream", "python", "-c", OPEN.format("nats://localhost/orders"), code=1)
     asks_for("kafka", "python", "-c", OPEN.format("kafka://localhost/orders"), code=1)
     asks_for("eventsourcing", "python", "-c", "import eventlog.eventsourcing", code=1)
+    asks_for("opentelemetry", "python", "-c", "import eventlog.tracing", code=1)
+    opened = "import eventlog.blocking; eventlog.blocking.open('orders')"
+    asks_for("pandas", "python", "-c", f"{opened}.to_pandas()", code=1)
+    asks_for("polars", "python", "-c", f"{opened}.to_polars()", code=1)
