@@ -7,7 +7,9 @@ does not fit is decoded as always, so that nothing depends on what was known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final
 
@@ -26,6 +28,18 @@ ROWS_AT_ONCE: Final = 16_384
 """Rows that are turned into columns at once: while a processor has them at hand."""
 NAMES_OF_ROW: Final = "__struct_encode_fields__"
 _NAMES: Final = {str}
+
+
+@contextmanager
+def collected_later() -> Iterator[None]:
+    """A block that makes many objects which live equally long: see `record_batch.unpack_body`."""
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_collecting:
+            gc.enable()
 
 
 class RowDecoder:
@@ -111,6 +125,10 @@ class Rows:
 
     def add(self, batch: Sequence[EventEnvelope]) -> Iterable[str]:
         """Take the events of a batch; the names of their fields."""
+        with collected_later():
+            return self._add(batch)
+
+    def _add(self, batch: Sequence[EventEnvelope]) -> Iterable[str]:
         self._beside.add(batch)
         events = [envelope.event for envelope in batch]
         kinds = set(map(type, events))
