@@ -15,7 +15,7 @@ class EventRange(Iterator[EventEnvelope]):
 
     `polars.DataFrame(log.read(1))`, `pandas.DataFrame.from_arrow(...)`, `pyarrow.table(...)`, and
     DuckDB with the range as a variable in a statement take it as a table: without a copy, in record
-    batches of at most about 65,536 events or 32 MiB, each time from its first event on.
+    batches of some 8,000 events or 32 MiB, each time from its first event on.
 
     Columns: `seq_no`, `timestamp`, `stored_at`, `key`, `headers`, then a column for each field that
     an event has, and `event` for the events that are no dicts, if there are some. A field that is
