@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from eventlog import blocking
+from eventlog.api.engines import MEMORY, is_directory
 from eventlog.config import Retention
-from eventlog.errors import InvalidEvent
+from eventlog.errors import InvalidEvent, NotSupported
 from eventlog.event.envelope import EventEnvelope
 
 _STANDARD: Final = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
@@ -46,6 +47,7 @@ class Handler(logging.Handler):
     What cannot be stored is reported by `handleError`, as with other handlers, and never raised.
 
     Raises:
+        NotSupported: `path` is the address of a log on a server.
         EventLogError: the log cannot be opened.
     """
 
@@ -57,6 +59,12 @@ class Handler(logging.Handler):
         max_bytes: int | None = None,
     ) -> None:
         super().__init__(level)
+        if not is_directory(os.fspath(path)) and not os.fspath(path).startswith(MEMORY):
+            # The client of a server logs in threads of its own while it opens and appends.
+            raise NotSupported(
+                "a handler of log lines needs a log in a directory; copy it to a server with"
+                " `eventlog mirror --follow`"
+            )
         self._path = path
         self._retention = (
             None if max_bytes is None else Retention(max_bytes=max_bytes, keep_unacked=False)

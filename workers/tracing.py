@@ -17,7 +17,7 @@ from typing import Any
 
 from eventlog import EventEnvelope, tracing
 from workers.handlers import Handler, is_async, wants_envelope
-from workers.results import Results, results_of
+from workers.results import NOT_RUN, Results, results_of
 
 __all__ = ["traced"]
 
@@ -49,6 +49,8 @@ def traced(handler: Handler) -> Handler:
 
 def _in_trace(returned: Any, source: EventEnvelope) -> Any:
     """What a handler returned, as results with the current span in their headers."""
+    if isinstance(returned, NOT_RUN):  # the pool says what is wrong with such a handler
+        return returned
     results = [_with_headers(one, source) for one in results_of(returned)]
     return Results(results) if isinstance(returned, Results) else next(iter(results), None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, cast
 
 import typer
@@ -237,7 +238,7 @@ def _restarted(directory: str) -> tuple[int | None, int]:
             _, lock = end_writer(directory)
         # Perhaps its supervisor was faster.
         if not is_told or _look(directory)[0] is None:
-            start_writer(directory, lock.descriptor, replaces=True)
+            start_writer(directory, lock.descriptor, replaces=True, cpus=_cpus_of(before))
     except BaseException:
         lock.hand_over()  # a writer that was started, and not waited for, still needs it
         raise
@@ -249,6 +250,14 @@ def _restarted(directory: str) -> tuple[int | None, int]:
             path=directory,
         )
     return before, now
+
+
+def _cpus_of(pid: int | None) -> set[int]:
+    """The processors that a writer was placed on: its follower runs there."""
+    with suppress(OSError, AttributeError):
+        if pid and (cpus := os.sched_getaffinity(pid)) != os.sched_getaffinity(0):
+            return cpus
+    return set()
 
 
 def _look(directory: str) -> tuple[int | None, bool]:

@@ -8,7 +8,7 @@ import io
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from decimal import Decimal
 from types import NoneType
 from typing import Annotated, Any, Final
@@ -130,8 +130,9 @@ def _within(reading: Readable, first: int, stop: int, limits: Any) -> tuple[int,
     if limits.stop is not None:
         stop = min(stop, limits.stop)
     if limits.since is not None and first < stop:
-        number = reading.number_at(SeekPosition.timestamp(limits.since))
-        first = stop if number is None else max(first, number)
+        with suppress(InvalidArgument):  # a time that no event can have: it shortens nothing
+            number = reading.number_at(SeekPosition.timestamp(limits.since))
+            first = stop if number is None else max(first, number)
     return first, stop
 
 

@@ -106,12 +106,6 @@ class Packing(Generic[B]):
             while chunk := list(islice(source, CHUNK_EVENTS)):
                 self._add_chunk(chunk)
         else:
-            if isinstance(events, Mapping) and events:  # its keys alone would be stored
-                raise InvalidArgumentType(
-                    f"{events!r:.80} is one event; append it by itself, or give a list of events",
-                    path=self._path,
-                    stored=0,
-                )
             for event in _iterated(events, self._path):
                 self._add(event)
         return self._finished()

@@ -31,12 +31,12 @@ def read_from(log: LocalEventLog, bounds: Bounds, numbers: tuple[int, int] | Non
         batches: Iterator[list[EventEnvelope]] | None = None
 
         async def next_batch() -> list[EventEnvelope] | None:
-            nonlocal batches
+            nonlocal batches, numbers
             handle = await log._ready()
             await anyio.lowlevel.checkpoint()
             if batches is None:
-                start, stop = numbers or handle.numbers_of(bounds)
-                batches = handle.read_range(start, stop, bounds.filter, decode)
+                numbers = numbers or handle.numbers_of(bounds)  # the same for every reading
+                batches = handle.read_range(*numbers, bounds.filter, decode)
             return next(batches, None)
 
         return next_batch

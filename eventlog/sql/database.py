@@ -66,7 +66,7 @@ class Database:
         if isinstance(value, int):
             return value
         ((moment,),) = self._duckdb.execute(f"SELECT CAST(({query}) AS TIMESTAMPTZ)").fetchall()
-        return moment
+        return moment if moment is None or moment.tzinfo else None  # infinity has no zone
 
     def run(self, events: Stream) -> tuple[list[str], Iterator[Sequence[Any]]]:
         """The names of the columns, and the rows, which are worked out as they are taken.

@@ -57,7 +57,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The object of a record, in one line."""
         fields: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,

@@ -53,10 +53,11 @@ class _Batch:
     has one; of others, they are copies.
     """
 
-    __slots__ = ("_columns", "_decode", "base", "body", "events", "spare")
+    __slots__ = ("_columns", "_decode", "_stored_ns", "base", "body", "events", "spare")
 
     def __init__(self, stored: StoredBatch, path: str) -> None:
         self.base = stored.header.base_seq_no
+        self._stored_ns = stored.header.append_time_ns
         is_large = stored.header.length > LENT_EVENT_BYTES * stored.header.count
         self._decode = lend_any if is_large else decode_any
         envelopes = stored.envelopes(path, self._decode)
@@ -72,7 +73,8 @@ class _Batch:
 
     def decoded(self) -> list[EventEnvelope | None]:
         """All events, as they were appended."""
-        return [*unpack_body(self.body, len(self.events), self.base, self._decode)]
+        count, stored_ns = len(self.events), self._stored_ns
+        return [*unpack_body(self.body, count, self.base, self._decode, stored_ns)]
 
     def spare_of(self, seq_no: int) -> EventEnvelope:
         """An event for its dead letter."""

@@ -20,7 +20,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from io import TextIOWrapper
+from typing import NoReturn, cast
 
 import msgpack
 
@@ -227,7 +228,7 @@ def _log_to_file(directory: str) -> None:
     """Log to `writer.log`, which is kept small."""
     os.umask(0o077)
     with os_errors(directory, "opening the writer's log file"):
-        handler = logging.handlers.RotatingFileHandler(
+        handler = _LogFile(
             os.path.join(directory, rendezvous.LOG_NAME), maxBytes=LOG_BYTES_MAX, backupCount=1
         )
     logging.basicConfig(
@@ -235,6 +236,17 @@ def _log_to_file(directory: str) -> None:
         handlers=[handler],
         format="%(asctime)s %(process)d %(levelname)s %(message)s",
     )
+
+
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A file of log lines, and never what a link in its place leads to."""
+
+    def _open(self) -> TextIOWrapper:
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+        opened = open(self.baseFilename, self.mode, encoding="utf-8", opener=opener)
+        return cast("TextIOWrapper", opened)
 
 
 class Starter:

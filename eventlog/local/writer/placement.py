@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from eventlog.errors import InvalidConfig
+
+CPU_MAX: Final = 65_535
+"""More than any system has."""
 
 
 def run_on(cpus: str, directory: str) -> None:
@@ -38,5 +42,8 @@ def numbers_of(cpus: str) -> set[int]:
     numbers = set[int]()
     for part in cpus.split(","):
         first, dash, last = part.strip().partition("-")
-        numbers.update(range(int(first), int(last if dash else first) + 1))
+        run = range(int(first), int(last if dash else first) + 1)
+        if not run or run[-1] > CPU_MAX:
+            raise ValueError(f"{part.strip()} names no processors")
+        numbers.update(run)
     return numbers
