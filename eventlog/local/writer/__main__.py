@@ -245,7 +245,7 @@ class _LogFile(logging.handlers.RotatingFileHandler):
         def opener(path: str, flags: int) -> int:
             return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
-        opened = open(self.baseFilename, self.mode, encoding="utf-8", opener=opener)
+        opened = open(self.baseFilename, self.mode, encoding="utf-8", opener=opener)  # noqa: SIM115
         return cast("TextIOWrapper", opened)
 
 
