@@ -30,7 +30,7 @@ ROWS_UNSIZED_MAX: Final = 4096
 CELLS_MAX: Final = 4_000_000
 """Events times fields of a record batch."""
 PACKED_BYTES_MAX: Final = 32 * MIB
-"""Of the events of a record batch, as they are stored."""
+"""Bytes of the events of a record batch, as they are stored."""
 KEPT_BYTES_MAX: Final = 64 * MIB
 """What a first pass for a stream keeps."""
 

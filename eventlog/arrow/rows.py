@@ -49,7 +49,7 @@ class RowDecoder:
         self._decode: Decode | None = None
         self._misses = 0
         self.decoded_bytes = 0
-        """Of all bodies so far; 0 where an engine decodes by itself."""
+        """Bytes of all bodies so far; 0 where an engine decodes by itself."""
 
     def learn(self, names: Sequence[str]) -> None:
         """Decode to rows of these fields from now on."""

@@ -24,7 +24,7 @@ class Shape:
     def __init__(self) -> None:
         self.fields: dict[str, pa.DataType] = {}
         self.whole: pa.DataType = pa.null()
-        """Of the events that are no dicts by names."""
+        """Type of the events that are no dicts by names."""
         self.is_of_wholes = False
         """Whether no event is taken apart, because they have too many fields."""
 
