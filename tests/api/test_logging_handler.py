@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from eventlog import EventLogError, Retention, blocking
+from eventlog import EventLogError, NotSupported, Retention, blocking
 from eventlog.logging_handler import Handler
 from workers.blocking import Pool
 
@@ -192,6 +192,12 @@ def test_a_path_that_is_no_log_is_an_error_when_the_handler_is_made(tmp_path: Pa
     (tmp_path / "file").touch()
     with pytest.raises(EventLogError, match="file"):
         Handler(tmp_path / "file")
+
+
+def test_a_log_on_a_server_is_refused() -> None:
+    # Its client logs in threads of its own while it opens, which waited for each other for ever.
+    with pytest.raises(NotSupported, match="eventlog mirror --follow"):
+        Handler("redis://localhost:1/0/lines")
 
 
 def test_a_handler_is_configured_by_name_and_bounds_a_new_log(path: str) -> None:

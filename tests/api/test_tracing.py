@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from opentelemetry import trace
@@ -79,6 +79,34 @@ def test_what_a_handler_raises_is_in_its_span_and_reaches_the_pool() -> None:
             (letter,) = log.dead_letters("g")
     assert letter.error == "ValueError: not today"
     assert not spans()["process fail"].status.is_ok
+
+
+@traced
+def begin(event: object) -> Iterator[object]:
+    yield event
+
+
+async def _later(event: object) -> object:
+    return event
+
+
+@traced
+def forget_to_await(event: object) -> object:
+    return _later(event)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("handler", [begin, forget_to_await])
+def test_a_handler_that_has_not_run_is_no_success_by_being_traced(
+    handler: Callable[[object], object],
+) -> None:
+    # It was acknowledged, and the event was lost.
+    with blocking.open("memory:") as log:
+        log.append(1)
+        with Pool(log, group="g", handler=handler, processes=0, max_deliveries=1) as pool:
+            pool.drained()
+            assert pool.statistics().handled == 0
+            assert len(log.dead_letters("g")) == 1
 
 
 def test_without_a_trace_nothing_is_added() -> None:

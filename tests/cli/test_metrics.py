@@ -94,7 +94,7 @@ def test_several_logs_are_samples_of_the_same_metrics(tmp_path: Path) -> None:
     for count, path in enumerate(paths, start=1):
         with blocking.open(path) as log:
             log.append_many(range(count))
-    with serving_metrics([*paths, "kafka://"], ":0") as port:
+    with serving_metrics([*paths, "kafka://", paths[0]], ":0") as port:
         found = scraped(port)
     assert found["eventlog_last_seq_no"] == [({"log": paths[0]}, 1), ({"log": paths[1]}, 2)]
     assert [up for _, up in found["eventlog_up"]] == [1, 1, 0]

@@ -31,6 +31,7 @@ from eventlog.config import AskedOptions
 from eventlog.local import rendezvous
 from eventlog.local.client import launch
 from eventlog.local.client.handle import LocalHandle
+from eventlog.local.writer.placement import numbers_of
 from eventlog.tools.doctor.examine import examine
 from tests.commands import out, run, run_bytes
 from tests.storage.test_locks import HANGS_S, end, first_line, serve
@@ -172,6 +173,22 @@ def test_each_writer_that_a_handle_starts_runs_on_the_processors_that_it_says(pa
         assert os.sched_getaffinity(pids[1] or 0) == {first}
         said = " ".join(one.what for one in examine(path) if one.about == "writer")
         assert f"processors ({first})" in said or os.cpu_count() == 1
+
+
+def test_a_restart_leaves_the_writer_where_it_was_placed(path: str) -> None:
+    first = min(os.sched_getaffinity(0))
+    with blocking.open(path, writer_cpus=[first]) as log:
+        before = log.status().writer_pid
+        out("restart", path)
+        after = log.status().writer_pid
+        assert after != before
+        assert os.sched_getaffinity(after or 0) == {first}
+
+
+@pytest.mark.parametrize("cpus", ["3-1", "0-999999999", "", "x"])
+def test_a_text_that_names_no_processors_is_refused_at_once(cpus: str) -> None:
+    with pytest.raises(ValueError, match=r"processors|invalid literal"):
+        numbers_of(cpus)
 
 
 @pytest.mark.parametrize("cpus", [[], "0", [-1], [0.5], 3, [True]])

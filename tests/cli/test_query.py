@@ -227,9 +227,13 @@ def test_nothing_is_read_that_the_where_refuses() -> None:
                 "seq_no > 90 and seq_no < 95",
                 "stored_at > '2200-01-01'",
                 "stored_at > '2000-01-01' and seq_no <= 3",
+                # Of no event, which was refused:
+                "stored_at > '1900-01-01'",
+                "stored_at > now() - interval 100 year",
+                "stored_at > '-infinity'",
             )
         ]
-    assert spans == [(91, 101), (91, 95), (101, 101), (1, 4)]
+    assert spans == [(91, 101), (91, 95), (101, 101), (1, 4), *[(1, 101)] * 3]
 
 
 def test_without_the_library_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -774,14 +775,19 @@ async def test_an_envelope_says_which_attempt_it_is(logs: Logs) -> None:
 
     def handle(envelope: EventEnvelope) -> None:
         seen.append(envelope.attempt)
+        times.add(envelope.stored_at)
         if envelope.attempt < 3:
             raise ValueError(envelope.event)
 
+    times: set[datetime | None] = set()
     async with logs.open() as log:
         await log.append("event")
         await InProcess(log, handler=handle, max_deliveries=5).drain()
         assert await log.dead_letters("g") == []
+        (event,) = [one async for one in log.read(1)]
     assert seen == [1, 2, 3]
+    # In a directory, a delivery to the same member again had no time of storing.
+    assert times == {event.stored_at}
 
 
 async def test_what_needs_a_process_is_refused_without_one(logs: Logs) -> None:

@@ -410,3 +410,16 @@ def test_old_events_that_cannot_be_deleted_end_no_writer(path: str) -> None:
         server.actor.groups.store.close()
     log.close()
     assert list(stored_events(path)) == [4]
+
+
+def test_a_link_in_the_place_of_its_log_file_is_not_followed(path: str, tmp_path: Path) -> None:
+    # The writer added its lines to whatever file the link led to.
+    blocking.open(path).close()
+    stop_writer_of(path)
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    os.unlink(os.path.join(path, rendezvous.LOG_NAME))
+    os.symlink(victim, os.path.join(path, rendezvous.LOG_NAME))
+    with pytest.raises(EventLogError, match="log file"):
+        blocking.open(path)
+    assert victim.read_text() == "untouched"
