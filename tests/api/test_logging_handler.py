@@ -203,6 +203,7 @@ def test_a_log_on_a_server_is_refused() -> None:
 def test_a_handler_is_configured_by_name_and_bounds_a_new_log(path: str) -> None:
     config = {
         "version": 1,
+        "disable_existing_loggers": False,  # other tests look at what eventlog's own say
         "handlers": {
             "lines": {"class": "eventlog.logging_handler.Handler", "path": path, "max_bytes": 10**6}
         },

@@ -160,7 +160,7 @@ WRONG: Final = [
     (("tail", "-n", "0", "--format", "{nothing.a}"), "'nothing'"),  # and without an event
     (("tail", "--format", "{seq_no!x}"), "!x"),
     (("tail", "--format", "{seq_no:%H}"), "is no good"),
-    (("export", "--from", "last-acknowledged"), "export has none"),
+    (("export", "--from", "last-acknowledged"), "here is none"),
     (("export", "--from", "3", "--to", "2"), "--from 3 is after --to 2"),
     (("seek", "c", "soon"), "'soon' is no position"),
 ]
@@ -239,7 +239,7 @@ def test_a_format_has_times_and_parts_of_events(orders: str) -> None:
     [
         ("tail", ["--key", "--where", "--since", "--until", "--format", "--full", "--from"]),
         ("consumers", ["--max-lag"]),
-        ("export", ["--from 1d"]),
+        ("export", ["--from 1000", "--since 1d"]),
         ("seek", ["15m"]),
     ],
 )

@@ -10,7 +10,7 @@ from uuid import UUID
 import anyio
 import pytest
 
-from eventlog import EventEnvelope, EventLogError, InvalidArgumentType, SeekPosition
+from eventlog import EventEnvelope, EventLogError, SeekPosition
 
 from .backends import needs
 from .logs import BATCH_BYTES, Logs, delivered, stored, take
@@ -290,17 +290,6 @@ async def test_keys_and_headers_that_do_not_fit_the_events_append_nothing(logs: 
             assert isinstance(caught.value, EventLogError)
             assert caught.value.stored == 0
         assert await log.append("next") == 1
-
-
-async def test_a_dict_in_the_place_of_a_list_of_events_is_refused(logs: Logs) -> None:
-    # Its keys were stored, and its values lost.
-    async with logs.open() as log:
-        with pytest.raises(
-            InvalidArgumentType, match="is one event; append it by itself"
-        ) as caught:
-            await log.append_many({"order": 7})
-        assert caught.value.stored == 0
-        assert await log.last_seq_no() is None
 
 
 @pytest.mark.parametrize("nothing", [[], (), {}])

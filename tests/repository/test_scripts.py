@@ -388,6 +388,8 @@ def test_all_parts_of_ci_run_and_what_failed_is_said_again(tmp_path: Path) -> No
     for name, text in {
         "test": 'echo "FAILED tests/x.py::y - $CI"; exit 1',
         "check": "echo All checks passed.",
+        "docs": "true",
+        "release-check": "true",
     }.items():
         script = tmp_path / "scripts" / name
         script.write_text(f"#!/usr/bin/env bash\n{text}\n")
@@ -402,4 +404,6 @@ def test_all_parts_of_ci_run_and_what_failed_is_said_again(tmp_path: Path) -> No
         "test FAILED in 0 s",
         "  FAILED tests/x.py::y - 1",
         "check passed in 0 s",
+        "docs passed in 0 s",
+        "release-check passed in 0 s",
     ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from eventlog.config import LogOptions
-from eventlog.local.rendezvous import SOCKET_NAME, file_system_of, is_network
+from eventlog.local.rendezvous import LOCK_NAME, SOCKET_NAME, file_system_of, is_network
 from eventlog.local.storage.files import DIRECTORY_MODE, FILE_MODE
 from eventlog.local.storage.formats.format import index_bytes
 from eventlog.local.storage.sharing import shared_mode, shared_with
@@ -177,7 +177,9 @@ def access_findings(accesses: list[Access], uid: int) -> Iterator[Finding]:
             do="chmod -R u+rwX {log}",
             remedy="modes",
         )
-    kept_out = [one for one in accesses if 0o070 & wanted_mode(one) & ~one.mode]
+    # The writer's lock is the owner's alone.
+    of_group = [one for one in accesses if one.name != LOCK_NAME]
+    kept_out = [one for one in of_group if 0o070 & wanted_mode(one) & ~one.mode]
     if kept_out:
         yield Finding(
             level="problem",
