@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -13,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -95,6 +97,11 @@ def _threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if not thread.daemon}
 
 
+def _actions() -> dict[int, Any]:
+    """What is done on the signals that end a program."""
+    return {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+
+
 def _described(pid: int) -> str:
     with suppress(OSError):
         line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
@@ -104,9 +111,14 @@ def _described(pid: int) -> str:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
-    """Fail a test that leaves a child process or a thread behind."""
-    children, threads = _children(), _threads()
+    """Fail a test that leaves a child process or a thread behind.
+
+    What it has changed of signals is taken back: programs that later tests start would have it.
+    """
+    children, threads, actions = _children(), _threads(), _actions()
     yield
+    for number, action in actions.items():
+        signal.signal(number, action)
     deadline = time.monotonic() + LEAVE_S
     while left := (_children() - children - servers.running()) or (_threads() - threads):
         if time.monotonic() > deadline:

@@ -57,6 +57,8 @@ class Pool:
         self._left: anyio.Event | None = None
         """Made in the pool's event loop: the caller's thread may run another one, as notebooks."""
         self._scope: anyio.CancelScope | None = None
+        self._is_inside = False
+        """Entered, and not left yet."""
         self._pool = pool.Pool(stand_in, **options)
         self._signals = PoolSignals(self._pool_call("request_stop"), self._pool_call("kill"))
 
@@ -75,6 +77,7 @@ class Pool:
             self._life = self._portal.start_task_soon(self._live)
             self._life.add_done_callback(self._note_end)
             self._entered.result()
+            self._is_inside = True
         except BaseException:
             with suppress(EventLogError):  # it is being raised already
                 self.__exit__(*sys.exc_info())
@@ -129,6 +132,7 @@ class Pool:
         """
         if not self._pool.check_may_leave(error):
             return None
+        self._is_inside = False
         is_asked_for = self._signals.has_taken
         try:
             self._signals.begin_to_leave()
@@ -185,7 +189,11 @@ class Pool:
     def run_forever(self) -> None:
         """See `workers.Pool.run_forever`; signals reach it in the main thread only."""
         self._signals.take()
-        self._call(self._pool.wait_stop_asked)
+        try:
+            self._call(self._pool.wait_stop_asked)
+        finally:
+            if not self._is_inside:  # nobody else gives them back
+                self._signals.give_back()
 
     def statistics(self) -> PoolStats:
         """As `stats`."""

@@ -36,7 +36,7 @@ class PoolSignals:
 
     def take(self) -> None:
         """From now on signals are the pool's, until `give_back`."""
-        if _is_main_thread():
+        if _is_main_thread() and not self.has_taken:
             self._before |= {one: signal.signal(one, self._on_signal) for one in NUMBERS}
 
     def begin_to_leave(self) -> None:

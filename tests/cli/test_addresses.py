@@ -46,6 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
     limit = sys.getrecursionlimit()
+    actions = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments: str, program: str = "eventlog") -> Done:
         main = workers.cli.app.run if program == "workers" else eventlog.cli.app.run
@@ -54,6 +55,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
         with pytest.raises(SystemExit) as ended:
             main()
         sys.setrecursionlimit(limit)
+        for number, action in actions.items():  # a program ignores them at its very end
+            signal.signal(number, action)
         assert isinstance(ended.value.code, int)
         return Done(ended.value.code, *capfd.readouterr())
 

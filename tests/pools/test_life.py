@@ -464,6 +464,9 @@ def test_a_pool_that_is_not_entered_or_has_ended_says_so(
     for call in calls:
         with pytest.raises(PoolError, match="has ended"):
             call()
+    # Whoever asked a pool to run that had ended could not be interrupted any more.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize(
