@@ -103,6 +103,18 @@ def test_an_event_is_handed_out_when_it_is_due_and_not_before(world: TimedWorld)
     assert world.state().position == 3
 
 
+@pytest.mark.parametrize("wait", [0.001, 0.5])
+def test_an_event_that_is_due_in_a_moment_is_not_early(world: TimedWorld, wait: float) -> None:
+    world.open_group()
+    member = Member(world, M1)
+    world.append_due(wait)
+    assert member.lease(10) == []
+    world.go_on(wait / 2)
+    assert member.leased() == []
+    world.go_on(wait / 2)
+    assert member.leased() == [1]
+
+
 def test_a_timer_is_set_as_soon_as_an_event_comes_that_is_due_later(world: TimedWorld) -> None:
     world.open_group()
     member = Member(world, M1)
