@@ -88,6 +88,39 @@ class ManyBatches(Generic[B]):
         return numbers
 
 
+class ManyRows(Generic[B]):
+    """A list of one `send_many` that shares a batch with what was sent before and after it."""
+
+    __slots__ = ("_batch", "_count", "_row")
+
+    def __init__(self, batch: B, row: int, count: int) -> None:
+        self._batch, self._row, self._count = batch, row, count
+
+    @property
+    def batches(self) -> Sequence[B]:
+        """The batch."""
+        return (self._batch,)
+
+    @property
+    def numbers(self) -> tuple[int, int] | None:
+        """The first and the last number; `None` until they are stored."""
+        base = self._batch.base_seq_no
+        return None if base is None else (base + self._row, base + self._row + self._count - 1)
+
+    def result(self) -> tuple[int, int]:
+        """The first and the last number, once the batch is answered.
+
+        Raises:
+            EventLogError: none of the list is stored.
+        """
+        error = self._batch.error
+        if error is not None:
+            raise stored_before(error, 0) from error.__cause__
+        numbers = self.numbers
+        assert numbers is not None
+        return numbers
+
+
 class Answers(Protocol):
     """What a handle asks of its publisher."""
 
@@ -124,7 +157,7 @@ AppendHandle.register(HandleOfRow)
 class HandleOfMany(ManyHandle):
     """See `ManyHandle`."""
 
-    def __init__(self, publisher: Answers, many: ManyBatches[Any]) -> None:
+    def __init__(self, publisher: Answers, many: ManyBatches[Any] | ManyRows[Any]) -> None:
         self._publisher = publisher
         self._many = many
 

@@ -81,10 +81,12 @@ class Publisher(ABC):
     ) -> ManyHandle:
         """Queue all the events, in order, as one list; waits only while the window is full.
 
-        `keys` and `headers` are those of `EventLog.append_many`. The events are batches of their
-        own, on their way together; other events are stored before or after the list, or, from other
-        producers, between its batches. The handle's result is the first and the last number; its
-        error says in `error.stored` that exactly so many events, the first ones, are stored.
+        `keys` and `headers` are those of `EventLog.append_many`. A short list travels in one batch
+        with what is sent before and after it, as events of `send` do. A long one (more than 1,024
+        events, or twice `max_batch_bytes`), or an iterable without a length, is batches of its own,
+        on their way together; events of other producers come before it, after it, or between its
+        batches. The handle's result is the first and the last number; its error says in
+        `error.stored` that exactly so many events, the first ones, are stored.
 
         Raises:
             InvalidArgument: there are none, or fewer or more of them than keys or headers.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import struct
-import sys
 import time
-from array import array
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import groupby
@@ -27,6 +25,7 @@ from eventlog.event.cause import (
 from eventlog.event.due import DUE_BYTES, Due, pack_due
 from eventlog.event.envelope import TIMESTAMP_BYTES, Columns, Row
 from eventlog.event.ids import ID_BYTES, new_id
+from eventlog.event.moments import pack_timestamps
 from eventlog.event.payload import (
     BYTES,
     DELETION,
@@ -74,6 +73,7 @@ class BatchBuilder:
         "_has_large",
         "_ids",
         "_is_plain",
+        "_lists",
         "_max_event_bytes",
         "_overhead_bytes",
         "_pack",
@@ -100,6 +100,8 @@ class BatchBuilder:
         self._texts.clear()
         self._events: list[bytes | memoryview] = []
         """Packed payloads; one element may hold several, one after the other."""
+        self._lists: dict[int, int] = {}
+        """How many those elements hold, by their place."""
         self._timestamps: list[int] = []
         self._ids: dict[int, bytes] = {}
         self._causes: dict[int, Cause] = {}
@@ -117,16 +119,18 @@ class BatchBuilder:
         return len(self._timestamps)
 
     def truncate(self, rows: int) -> None:
-        """Drop what stands behind the first events: one that an interrupt left half added.
-
-        For events that were added one by one.
-        """
-        end = 0
-        for _ in range(rows):
+        """Drop what stands behind the first events, be it one that an interrupt left half added."""
+        if not rows:
+            self.clear()
+            return
+        end = row = 0
+        while row < rows:
+            row += self._lists.get(end, 1)
             end += 2 if _is_head_of_large(self._events[end]) else 1
         del self._events[end:]
         del self._timestamps[rows:]
         self._texts.truncate(rows)
+        self._lists = {place: count for place, count in self._lists.items() if place < end}
         self._ids = {row: one for row, one in self._ids.items() if row < rows}
         self._causes = {row: one for row, one in self._causes.items() if row < rows}
         self._due = {row: one for row, one in self._due.items() if row < rows}
@@ -252,31 +256,38 @@ class BatchBuilder:
         self.bytes += size + self._overhead_bytes
         return len(self._timestamps) - 1
 
+    def add_list(self, events: list[Any], limit_bytes: int) -> bool:
+        """Pack events as one, all at one time, if there is room for them; else none was added.
+
+        None is added either if one is bad, or as deep as can be: one by one tells which.
+        """
+        try:
+            together = self._packed(events, events)
+        except InvalidEvent:
+            return False
+        size = len(together) + self._overhead_bytes * len(events)
+        has_room = self.bytes + size < limit_bytes and len(self) + len(events) < BATCH_EVENTS_LIMIT
+        if not has_room or len(together) > self._max_event_bytes:
+            return False
+        self._lists[len(self._events)] = len(events)
+        self._events.append(memoryview(together)[len(array_header(len(events))) :])
+        self._timestamps += [time.time_ns()] * len(events)
+        self.bytes += size
+        return True
+
     def add_all(self, events: list[Any], limit_bytes: int) -> list[PackedBatch]:
         """Pack many events, all at one time, and return the batches that reached the limit.
 
         Raises:
             InvalidEvent, EventTooLarge: none of these events was added.
         """
-        try:
-            together = self._packed(events, events)
-            packed = []
-        except InvalidEvent:
-            # One of them is bad, or as deep as can be: one by one tells which.
-            together = b""
-            packed = self._pack_each(events)
-        size = len(together) + self._overhead_bytes * len(events)
-        now = time.time_ns()
-        has_room = self.bytes + size < limit_bytes and len(self) + len(events) < BATCH_EVENTS_LIMIT
-        if together and has_room and len(together) <= self._max_event_bytes:
-            self._events.append(memoryview(together)[len(array_header(len(events))) :])
-            self._timestamps += [now] * len(events)
-            self.bytes += size
+        if self.add_list(events, limit_bytes):
             return []
-        packed = packed or self._pack_each(events)
+        packed = self._pack_each(events)
         if max(map(len, packed)) > self._max_event_bytes:
             raise self._too_large(max(map(len, packed)))
         full = []
+        now = time.time_ns()
         for one in packed:
             self._take(one, now, len(one))
             if self.bytes >= limit_bytes or self.is_full:
@@ -367,7 +378,7 @@ class BatchBuilder:
             pack_due(self._due, count) if self._due else b"",
             SIX_COLUMNS if self._causes else FIVE_COLUMNS,
             self._pack(self._id_column(count)),
-            self._pack(_packed_timestamps(self._timestamps)),
+            self._pack(pack_timestamps(self._timestamps)),
             keys,
             headers,
             _ARRAY_32.pack(0xDD, count),
@@ -386,7 +397,7 @@ class BatchBuilder:
         base = new_id(self._timestamps[0])
         if not self._ids:
             return base
-        made = Columns(0, base, _packed_timestamps(self._timestamps), None, None)
+        made = Columns(0, base, pack_timestamps(self._timestamps), None, None)
         return b"".join(self._ids.get(row) or made.id_bytes(row) for row in range(count))
 
 
@@ -402,13 +413,3 @@ def _joined(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
         run = list(group)
         joined += run if is_large else [b"".join(run)]
     return joined
-
-
-def _packed_timestamps(timestamps: list[int]) -> bytes:
-    first = timestamps[0]
-    if timestamps[-1] == first and timestamps.count(first) == len(timestamps):  # as of one list
-        return first.to_bytes(TIMESTAMP_BYTES, "little") * len(timestamps)
-    column = array("q", timestamps)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column.tobytes()

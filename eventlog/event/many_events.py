@@ -8,9 +8,10 @@ their events are packed some hundreds at a time, which is three times as fast.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Final, Generic, Protocol, TypeGuard, TypeVar
 
+from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import (
     EventLogError,
     EventTooLarge,
@@ -24,6 +25,8 @@ from eventlog.event.record_batch import PackedBatch
 from eventlog.event.stored_batch import StoredBatch
 
 CHUNK_EVENTS: Final = 256
+LIST_EVENTS_MAX: Final = 1024
+"""Longer lists are batches of their own."""
 _REFUSALS: Final = (InvalidEvent, EventTooLarge, InvalidArgument, InvalidArgumentType)
 _NO_MORE: Final = object()
 _ONE_BY_ONE: Final = frozenset({Row, memoryview})
@@ -209,6 +212,43 @@ class ManyEvents(Packing[PackedBatch]):
             if packed is not None and len(packed.payload) <= 2 * self._limit_bytes:
                 return [packed]
         return super().pack(events)
+
+
+def add_list(
+    builder: BatchBuilder, events: Iterable[Any], keys: Keys, headers: Headers, limit_bytes: int
+) -> bool:
+    """Add a list to a batch in the making, whole or not at all.
+
+    It is not added if there is no room for it, if anything in it is bad, or if it is no short list
+    with as many keys and headers: `ManyEvents` takes these, or says what is wrong.
+    """
+    if type(events) not in {list, tuple, range} or not 0 < len(events) <= LIST_EVENTS_MAX:  # type: ignore[arg-type]  # each has a length
+        return False
+    rows, size = len(builder), builder.bytes
+    values: list[Any] = list(events)
+    if keys is None and headers is None and _ONE_BY_ONE.isdisjoint(map(type, values)):
+        return builder.add_list(values, limit_bytes)
+    columns = [values, _column(keys, len(values)), _column(headers, len(values))]
+    if None in columns or rows + len(values) >= BATCH_EVENTS_LIMIT:
+        return False
+    try:
+        for event, key, its_headers in zip(*columns, strict=False):
+            builder.add(event, key, its_headers)
+    except _REFUSALS:
+        pass
+    else:
+        if builder.bytes < limit_bytes:
+            return True
+    builder.truncate(rows)
+    builder.bytes = size
+    return False
+
+
+def _column(given: Any, count: int) -> Iterable[Any] | None:
+    """A value for each of so many events; `None` if they cannot be told beforehand."""
+    if given is None or isinstance(given, Mapping):
+        return repeat(given, count)
+    return given if type(given) in {list, tuple} and len(given) == count else None
 
 
 def pack_batches(

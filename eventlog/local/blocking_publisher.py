@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from eventlog.api import forks
-from eventlog.api.batches import ManyBatches
+from eventlog.api.batches import ManyBatches, ManyRows
 from eventlog.api.blocking_log import AppendHandle, ManyHandle, Publisher
 from eventlog.api.leaving import (
     INTERRUPTED_FLUSH_S,
@@ -88,15 +88,37 @@ class BlockingLocalPublisher(Publishing[BlockingPipe], Publisher):
     ) -> ManyHandle:
         if self._generation != forks.generation:
             self._refuse()
+        many = self._add_rows(events, keys, headers) or self._add_batches(events, keys, headers)
+        if not self._opened.is_set():
+            self._opened.set()  # the thread sends, and takes the answers, should the caller pause
+        return BlockingLocalManyHandle(self, many)
+
+    def _add_rows(
+        self, events: Iterable[Any], keys: Keys, headers: Headers
+    ) -> ManyRows[OutBatch] | None:
+        """Queue a short list in a batch that others share."""
+        outbox = self._outbox
+        with self._lock:
+            rows = outbox.add_list(events, keys, headers, self._max_batch_bytes)
+            if rows is None and outbox.open_batch.rows:
+                outbox.seal()
+                self._pipe.run(outbox.deliver(self._max_in_flight))
+                rows = outbox.add_list(events, keys, headers, self._max_batch_bytes)
+            if outbox.unsent:
+                self._pipe.run(outbox.deliver(self._max_in_flight))
+        return rows
+
+    def _add_batches(
+        self, events: Iterable[Any], keys: Keys, headers: Headers
+    ) -> ManyBatches[OutBatch]:
+        """Queue what is no short list, in batches of its own; it may use this publisher itself."""
         packed = self._handle.many_events(keys, headers, self._max_batch_bytes).pack(events)
         with self._lock:
             if self._generation != forks.generation:  # closed while the events came
                 self._refuse()
             many = self._outbox.add_many(packed)
             self._pipe.run(self._outbox.deliver(self._max_in_flight))
-            if not self._opened.is_set():
-                self._opened.set()  # the thread takes the answers, should the caller pause
-        return BlockingLocalManyHandle(self, many)
+        return many
 
     def flush(self) -> None:
         self.check_usable()
@@ -218,7 +240,9 @@ AppendHandle.register(BlockingLocalAppendHandle)
 class BlockingLocalManyHandle(ManyHandle):
     """See `eventlog.blocking.ManyHandle`."""
 
-    def __init__(self, publisher: BlockingLocalPublisher, many: ManyBatches[OutBatch]) -> None:
+    def __init__(
+        self, publisher: BlockingLocalPublisher, many: ManyBatches[OutBatch] | ManyRows[OutBatch]
+    ) -> None:
         self._publisher = publisher
         self._many = many
 

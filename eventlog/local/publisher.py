@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 
 from eventlog.api import forks
-from eventlog.api.batches import HandleOfMany, HandleOfRow
+from eventlog.api.batches import HandleOfMany, HandleOfRow, ManyBatches
 from eventlog.api.publisher import AppendHandle, ManyHandle
 from eventlog.api.publisher_block import FlushedAtEnd
 from eventlog.api.refusals import closed
@@ -61,7 +61,8 @@ class LocalPublisher(Publishing[AsyncPipe], FlushedAtEnd):
         row = builder.add(event, key, headers)
         batch.rows = row + 1
         if builder.bytes >= self._max_batch_bytes or row >= LAST_ROW:
-            await self._send_full()
+            self._outbox.seal()
+            await self._send_queued()
         elif row == 0:
             self._to_send.set()
         return HandleOfRow(self, batch, row)  # type: ignore[return-value]  # registered
@@ -76,15 +77,27 @@ class LocalPublisher(Publishing[AsyncPipe], FlushedAtEnd):
         if self._generation != forks.generation or self._thread_id != get_ident():
             self._refuse()
         self.check_usable()
+        outbox = self._outbox
+        rows = outbox.add_list(events, keys, headers, self._max_batch_bytes)
+        if rows is None and outbox.open_batch.rows:
+            outbox.seal()
+            rows = outbox.add_list(events, keys, headers, self._max_batch_bytes)
+        if rows is not None and not outbox.unsent:
+            self._to_send.set()
+            return HandleOfMany(self, rows)
+        many = rows or await self._add_batches(events, keys, headers)
+        await self._send_queued()
+        return HandleOfMany(self, many)
+
+    async def _add_batches(
+        self, events: Iterable[Any] | AsyncIterable[Any], keys: Keys, headers: Headers
+    ) -> ManyBatches[OutBatch]:
+        """Queue what is no short list, as batches of its own."""
         many_events = self._handle.many_events(keys, headers, self._max_batch_bytes)
         packed = await many_events.pack_any(events)
         if self._generation != forks.generation:  # closed while an iterable was waited for
             self._refuse()
-        many = self._outbox.add_many(packed)
-        self._pump()
-        await anyio.lowlevel.checkpoint()
-        await self._wait_pending(self._max_in_flight)
-        return HandleOfMany(self, many)
+        return self._outbox.add_many(packed)
 
     @property
     def is_inherited(self) -> bool:
@@ -94,8 +107,7 @@ class LocalPublisher(Publishing[AsyncPipe], FlushedAtEnd):
     def unstored(self) -> int:
         return self._outbox.unstored
 
-    async def _send_full(self) -> None:
-        self._outbox.seal()
+    async def _send_queued(self) -> None:
         self._pump()
         await anyio.lowlevel.checkpoint()
         await self._wait_pending(self._max_in_flight)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections import Counter
+from collections import Counter, UserDict
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventlog.api.batches import copy_of
@@ -20,7 +20,7 @@ from eventlog.errors import (
     SequenceOutOfRange,
     WriterUnavailable,
 )
-from eventlog.event.record_batch import unpack_body
+from eventlog.event.record_batch import areas_bytes, unpack_body
 from eventlog.local.client.conversations import ATTEMPTS_MAX, Channel
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.outbox import Outbox
@@ -333,3 +333,136 @@ def test_a_batch_that_an_interrupt_lost_is_not_waited_for() -> None:
     outbox = new_outbox()
     with pytest.raises(LogClosed, match="interrupt"):
         outbox.check_not_lost(OutBatch())
+
+
+# --- lists in the open batch -----------------------------------------------------------------
+
+
+def whole_in(writer: ScriptedWriter) -> list[tuple[Any, Any, Any]]:
+    """Event, key and headers of all that is stored."""
+    found = []
+    for append in writer.stored:
+        areas = areas_bytes(append.count, append.flags, 0)
+        envelopes = unpack_body(append.payload[areas:], append.count, 1)
+        found += [(one.event, one.key, one.headers) for one in envelopes]
+    return found
+
+
+KEYS = st.none() | st.sampled_from(["a", "b", "ünlich"])
+HEADERS = st.none() | st.sampled_from([{}, {"of": "one"}])
+EVENTS = st.integers(0, 9) | st.binary(max_size=600) | st.sampled_from([{"a": [1]}, "ü", 2**64 - 1])
+ROWS = st.lists(st.tuples(EVENTS, KEYS, HEADERS), min_size=1, max_size=12)
+
+
+class Refusing:
+    """No event, whatever packs it."""
+
+
+def add_list(outbox: Outbox, *columns: Any) -> Any:
+    """As publishers do."""
+    many = outbox.add_list(*columns, 2000)
+    if many is None:
+        outbox.seal()
+        many = outbox.add_list(*columns, 2000)
+    return many
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(ROWS, st.sampled_from(["each", "list", "bare", "bad", "cut"]))))
+def test_lists_and_single_events_share_batches_whole_and_in_order(
+    calls: list[tuple[list[Any], str]],
+) -> None:
+    outbox, writer = new_outbox(), ScriptedWriter()
+    expected: list[Any] = []
+    handles: list[tuple[Any, tuple[int, int]]] = []
+    for rows, way in calls:
+        events, keys, headers = (list(column) for column in zip(*rows, strict=True))
+        if way == "each":
+            for event, key, its_headers in rows:
+                outbox.add(event, key, its_headers)
+        elif way == "bare":
+            many = add_list(outbox, tuple(events), None, None)
+            handles.append((many, (len(expected) + 1, len(expected) + len(rows))))
+            expected += [(event, None, None) for event in events]
+        elif way == "list":
+            many = add_list(outbox, events, keys, headers)
+            handles.append((many, (len(expected) + 1, len(expected) + len(rows))))
+        elif way == "bad":
+            assert outbox.add_list([*events, Refusing()], [*keys, None], None, 2000) is None
+            assert outbox.add_list([*events, Refusing()], None, None, 2000) is None
+        else:
+            interrupt_in_list(outbox, events, keys)
+        expected += rows if way in {"each", "list"} else []
+        if any(many is None for many, _ in handles):  # larger than a batch: told, and not added
+            assert sum(len(bytes(str(event), "utf8")) for event in events) > 1000
+            return
+    outbox.seal()
+    assert all(batch.packed.size <= 8192 for batch in outbox.unsent if batch.packed)
+    writer.run(outbox.deliver(0))
+    assert whole_in(writer) == expected
+    assert [many.result() for many, _ in handles] == [numbers for _, numbers in handles]
+
+
+def interrupt_in_list(outbox: Outbox, events: list[Any], keys: list[Any]) -> None:
+    """A Ctrl-C comes before the last event of the list."""
+
+    class Interrupting(UserDict[str, str]):
+        def keys(self) -> Any:
+            raise Interrupted
+
+    headers = [*[None] * len(events), Interrupting()]
+    with pytest.raises(Interrupted):
+        outbox.add_list([*events, "last"], [*keys, None], headers, 2000)
+
+
+@pytest.mark.parametrize(
+    ("events", "keys", "headers"),
+    [
+        ([], None, None),
+        (["a", "b"], ["x"], None),
+        (["a"], ["x", "y"], None),
+        (["a"], iter(["x"]), None),
+        (["a"], "x", None),
+        (["a", "b"], None, [{}]),
+        (["a", Refusing()], None, None),
+        (["a", b"b" * 10_000], None, None),
+        (iter(["a"]), None, None),
+        ("text", None, None),
+        (7, None, None),
+        (range(1025), None, None),
+    ],
+)
+def test_what_is_no_short_list_is_left_to_batches_of_its_own(
+    events: Any, keys: Any, headers: Any
+) -> None:
+    outbox, writer = new_outbox(), ScriptedWriter()
+    outbox.add("before")
+    assert outbox.add_list(events, keys, headers, 2000) is None
+    outbox.add("after")
+    outbox.seal()
+    writer.run(outbox.deliver(0))
+    assert stored_in(writer) == ["before", "after"]
+
+
+def test_a_batch_that_lists_have_filled_is_sealed() -> None:
+    outbox, writer = new_outbox(), ScriptedWriter()
+    for _ in range(9):
+        assert outbox.add_list([b"x" * 100] * 4, ["k"] * 4, {"of": "all"}, 1000) is not None
+    assert [batch.rows for batch in outbox.unsent] == [8] * 4
+    outbox.seal()
+    writer.run(outbox.deliver(0))
+    assert whole_in(writer) == [(b"x" * 100, "k", {"of": "all"})] * 36
+
+
+def test_a_refused_batch_refuses_the_lists_in_it() -> None:
+    outbox = new_outbox()
+    writer = ScriptedWriter(refuse=lambda _: LogFull("full", path="/log"))
+    lists = [outbox.add_list(["a", "b"], None, None, 2000) for _ in range(2)]
+    outbox.seal()
+    writer.run(outbox.deliver(0))
+    for many in lists:
+        assert many is not None
+        with pytest.raises(LogFull) as caught:
+            many.result()
+        assert caught.value.stored == 0
+        assert many.numbers is None

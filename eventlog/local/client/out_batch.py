@@ -1,8 +1,9 @@
-"""A batch on its way to the writer; pure."""
+"""A batch on its way to the writer, and the ring through which a large one goes; pure."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from eventlog.api.batches import SentBatch
 from eventlog.api.expectation import Expectation
@@ -45,3 +46,16 @@ class OutBatch(SentBatch):
         self.packed = self.before = None
         if self.on_done is not None:
             self.on_done()
+
+
+class Ring(Protocol):
+    """What an outbox knows of a staging ring (see `staging`)."""
+
+    def put(self, parts: Sequence[bytes | memoryview], size: int) -> int | None:
+        """Copy a batch there; its place, or `None` if there is no room."""
+
+    def release(self, place: int) -> None:
+        """The batch there has its answer."""
+
+    def close(self) -> None:
+        """Give it back."""

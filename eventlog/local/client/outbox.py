@@ -18,20 +18,21 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
-from eventlog.api.batches import ManyBatches, copy_of
+from eventlog.api.batches import ManyBatches, ManyRows, copy_of
 from eventlog.api.expectation import Expectation
 from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.many_events import Headers, Keys, add_list
 from eventlog.event.record_batch import BatchParts, PackedBatch
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
 from eventlog.local.client.expecting import HANG_UPS_MAX, check_fits, expecting, hung_up
-from eventlog.local.client.out_batch import OutBatch
+from eventlog.local.client.out_batch import OutBatch, Ring
 from eventlog.local.wire.connection import append_head, frame
 from eventlog.local.wire.messages import (
     FOLLOWS,
@@ -44,19 +45,6 @@ from eventlog.local.wire.messages import (
     Staged,
     error_of,
 )
-
-
-class Ring(Protocol):
-    """What an outbox knows of a staging ring (see `staging`)."""
-
-    def put(self, parts: Sequence[bytes | memoryview], size: int) -> int | None:
-        """Copy a batch there; its place, or `None` if there is no room."""
-
-    def release(self, place: int) -> None:
-        """The batch there has its answer."""
-
-    def close(self) -> None:
-        """Give it back."""
 
 
 class Outbox:
@@ -118,6 +106,26 @@ class Outbox:
             raise
         self.open_batch.rows = row + 1
         return self.open_batch, row
+
+    def add_list(
+        self, events: Iterable[Any], keys: Keys, headers: Headers, full_bytes: int
+    ) -> ManyRows[OutBatch] | None:
+        """Put a list into the open batch, whole, and seal that if it is full then.
+
+        `None`: it has no room there, or is no short list (see `many_events.add_list`).
+        """
+        limit_bytes = min(2 * full_bytes, self._batch_bytes_max)
+        try:
+            if not add_list(self.builder, events, keys, headers, limit_bytes):
+                return None
+        except BaseException:
+            self.drop_half()
+            raise
+        batch = self.open_batch
+        row, batch.rows = batch.rows, len(self.builder)
+        if self.builder.bytes >= full_bytes:
+            self.seal()
+        return ManyRows(batch, row, batch.rows - row)
 
     def drop_half(self) -> None:
         """Drop what an interrupt, as of Ctrl-C, left half added to the open batch."""
