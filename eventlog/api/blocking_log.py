@@ -32,9 +32,8 @@ from eventlog.config import (
     GroupOrdering,
 )
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.many_events import Headers, Keys
 from eventlog.event.payload import DELETION
-from eventlog.event.texts import check_key
+from eventlog.event.texts import Headers, Keys, check_key
 
 PUBLISHER_LINGER_S_DEFAULT = 0.002
 """Without an event loop nobody notices that a producer pauses, so a thread looks after it."""

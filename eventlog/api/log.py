@@ -36,9 +36,8 @@ from eventlog.config import (
     PUBLISHER_BATCH_BYTES_DEFAULT,
 )
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.many_events import Headers, Keys
 from eventlog.event.payload import DELETION
-from eventlog.event.texts import check_key
+from eventlog.event.texts import Headers, Keys, check_key
 
 
 class EventLog(OperatedLog, LogOfGroups, LogOfTables, LogOfData):

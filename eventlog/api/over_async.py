@@ -55,8 +55,8 @@ from eventlog.config import (
 )
 from eventlog.errors import LogClosed
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.many_events import Headers, Keys
 from eventlog.event.record_batch import Decode
+from eventlog.event.texts import Headers, Keys
 
 
 class LogOverAsync(EventLog):

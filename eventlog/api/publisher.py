@@ -8,7 +8,7 @@ from typing import Any
 
 from eventlog.api.refusals import no_statistics
 from eventlog.api.statistics import PublisherStatistics
-from eventlog.event.many_events import Headers, Keys
+from eventlog.event.texts import Headers, Keys
 
 
 class AppendHandle(ABC):

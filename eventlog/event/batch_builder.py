@@ -6,7 +6,6 @@ import struct
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import groupby
 from typing import Any, Final
 
 import msgpack
@@ -25,6 +24,13 @@ from eventlog.event.cause import (
 from eventlog.event.due import DUE_BYTES, Due, pack_due
 from eventlog.event.envelope import TIMESTAMP_BYTES, Columns, Row
 from eventlog.event.ids import ID_BYTES, new_id
+from eventlog.event.large_payloads import (
+    LARGE_BYTES,
+    head_of_bytes,
+    head_of_extension,
+    is_head_of_large,
+    joined,
+)
 from eventlog.event.moments import pack_timestamps
 from eventlog.event.payload import (
     BYTES,
@@ -45,16 +51,12 @@ from eventlog.event.record_batch import (
     PackedBatch,
 )
 from eventlog.event.text_columns import KEY_HASH_BYTES, TextColumns, array_header
+from eventlog.event.texts import Headers
 
 EVENT_OVERHEAD_BYTES: Final = TIMESTAMP_BYTES + ID_BYTES + KEY_HASH_BYTES + 6
 """What an event costs in a batch, at most, beside its payload, key and headers: one with a key or
 an id of its own makes a column for all, and the 6 bytes are the length of a key (5) and nil for
 headers. Counted for every event, so that no batch outgrows its segment."""
-LARGE_BYTES: Final = 64 * 1024
-"""Payloads of bytes that are not worth a copy on their way into a batch. From this size on,
-MessagePack writes the length of bytes in four bytes."""
-_BIN_32: Final = struct.Struct(">BI")
-_EXT_32: Final = struct.Struct(">BIb")
 _REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError, BufferError)
 """What the packers raise for a value that they cannot pack."""
 _ARRAY_32: Final = struct.Struct(">BI")
@@ -126,7 +128,7 @@ class BatchBuilder:
         end = row = 0
         while row < rows:
             row += self._lists.get(end, 1)
-            end += 2 if _is_head_of_large(self._events[end]) else 1
+            end += 2 if is_head_of_large(self._events[end]) else 1
         del self._events[end:]
         del self._timestamps[rows:]
         self._texts.truncate(rows)
@@ -156,7 +158,7 @@ class BatchBuilder:
         if kind is Row:
             return self._add_envelope(event, key, headers)
         if kind is bytes and len(event) >= LARGE_BYTES:
-            return self._add_large(_BIN_32.pack(0xC6, len(event)), event, key, headers)
+            return self._add_large(head_of_bytes(len(event)), event, key, headers)
         if kind is memoryview and not is_plain_bytes(event):
             return self._add_array(self._array_of(event), key, headers)
         # As `_packed` and `_take`, written out: this runs for every event.
@@ -220,7 +222,7 @@ class BatchBuilder:
         self, array: PackedArray, key: str | None, headers: Mapping[str, str] | None
     ) -> int:
         if len(array.values) >= LARGE_BYTES:
-            head = _EXT_32.pack(0xC9, array.size, ARRAY_EXTENSION) + array.header
+            head = head_of_extension(array.size, ARRAY_EXTENSION) + array.header
             return self._add_large(head, array.values, key, headers)
         packed = self._pack(msgpack.ExtType(ARRAY_EXTENSION, b"".join(array)))
         size = self._add_texts(key, headers, len(packed))
@@ -256,23 +258,36 @@ class BatchBuilder:
         self.bytes += size + self._overhead_bytes
         return len(self._timestamps) - 1
 
-    def add_list(self, events: list[Any], limit_bytes: int) -> bool:
+    def add_list(
+        self,
+        events: list[Any],
+        limit_bytes: int,
+        keys: list[str | None] | None = None,
+        headers: Headers = None,
+    ) -> bool:
         """Pack events as one, all at one time, if there is room for them; else none was added.
 
-        None is added either if one is bad, or as deep as can be: one by one tells which.
+        None is added either if one is bad, or as deep as can be: one by one tells which. `headers`
+        are those of all events, or of each.
         """
+        rows, count = len(self), len(events)
         try:
+            if self.bytes + len(self._packed(events[0])) * count >= limit_bytes:
+                return False  # most likely, and not worth packing them all
             together = self._packed(events, events)
-        except InvalidEvent:
+            size = len(together) + self._texts.add_list(rows, count, keys, headers)
+        except (InvalidEvent, *_REFUSALS):
+            self._texts.truncate(rows)
             return False
-        size = len(together) + self._overhead_bytes * len(events)
-        has_room = self.bytes + size < limit_bytes and len(self) + len(events) < BATCH_EVENTS_LIMIT
-        if not has_room or len(together) > self._max_event_bytes:
+        whole = size + self._overhead_bytes * count
+        has_room = self.bytes + whole < limit_bytes and rows + count < BATCH_EVENTS_LIMIT
+        if not has_room or size > self._max_event_bytes:
+            self._texts.truncate(rows)
             return False
-        self._lists[len(self._events)] = len(events)
-        self._events.append(memoryview(together)[len(array_header(len(events))) :])
-        self._timestamps += [time.time_ns()] * len(events)
-        self.bytes += size
+        self._lists[len(self._events)] = count
+        self._events.append(memoryview(together)[len(array_header(count)) :])
+        self._timestamps += [time.time_ns()] * count
+        self.bytes += whole
         return True
 
     def add_all(self, events: list[Any], limit_bytes: int) -> list[PackedBatch]:
@@ -390,8 +405,7 @@ class BatchBuilder:
             flags |= FLAG_CAUSED
         has_large, self._has_large = self._has_large, False
         self.clear()
-        joined = _joined(parts) if has_large else [b"".join(parts)]
-        return BatchParts(count, flags, 0, joined)
+        return BatchParts(count, flags, 0, joined(parts) if has_large else [b"".join(parts)])
 
     def _id_column(self, count: int) -> bytes:
         base = new_id(self._timestamps[0])
@@ -399,17 +413,3 @@ class BatchBuilder:
             return base
         made = Columns(0, base, pack_timestamps(self._timestamps), None, None)
         return b"".join(self._ids.get(row) or made.id_bytes(row) for row in range(count))
-
-
-def _is_head_of_large(packed: bytes | memoryview) -> bool:
-    """Whether it announces a large payload that is kept apart (see `_add_large`)."""
-    return len(packed) < LARGE_BYTES and packed[0] in (0xC6, 0xC9)
-
-
-def _joined(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """The same bytes in few parts: the large ones, and what is between them."""
-    joined: list[bytes | memoryview] = []
-    for is_large, group in groupby(parts, lambda part: len(part) >= LARGE_BYTES):
-        run = list(group)
-        joined += run if is_large else [b"".join(run)]
-    return joined

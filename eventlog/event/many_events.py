@@ -23,6 +23,7 @@ from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import Row
 from eventlog.event.record_batch import PackedBatch
 from eventlog.event.stored_batch import StoredBatch
+from eventlog.event.texts import Headers, Keys
 
 CHUNK_EVENTS: Final = 256
 LIST_EVENTS_MAX: Final = 1024
@@ -32,8 +33,7 @@ _NO_MORE: Final = object()
 _ONE_BY_ONE: Final = frozenset({Row, memoryview})
 """Types of events that cannot be packed as parts of a list."""
 
-Keys = Iterable[str | None] | None
-Headers = Mapping[str, str] | Iterable[Mapping[str, str] | None] | None
+_PLAIN_KEYS: Final = frozenset({str, type(None)})
 
 
 B = TypeVar("B")
@@ -202,6 +202,8 @@ class ManyEvents(Packing[PackedBatch]):
         super().__init__(
             lambda: BatchBuilder(max_event_bytes, path), batch_bytes_max, path, keys, headers
         )
+        self._builder: BatchBuilder
+        self._given = keys, headers
         self._max_event_bytes = max_event_bytes
 
     def pack(self, events: Iterable[Any]) -> list[PackedBatch]:
@@ -211,26 +213,35 @@ class ManyEvents(Packing[PackedBatch]):
             # Batches are cut once they are past the limit, so they may be somewhat larger.
             if packed is not None and len(packed.payload) <= 2 * self._limit_bytes:
                 return [packed]
+        if add_list(self._builder, events, self._given[0], self._given[1], self._limit_bytes):
+            return [self._builder.build()]
         return super().pack(events)
 
 
 def add_list(
-    builder: BatchBuilder, events: Iterable[Any], keys: Keys, headers: Headers, limit_bytes: int
+    builder: BatchBuilder, events: object, keys: Keys, headers: Headers, limit_bytes: int
 ) -> bool:
     """Add a list to a batch in the making, whole or not at all.
 
     It is not added if there is no room for it, if anything in it is bad, or if it is no short list
     with as many keys and headers: `ManyEvents` takes these, or says what is wrong.
     """
-    if type(events) not in {list, tuple, range} or not 0 < len(events) <= LIST_EVENTS_MAX:  # type: ignore[arg-type]  # each has a length
+    if not isinstance(events, list | tuple | range) or not 0 < len(events) <= LIST_EVENTS_MAX:
         return False
-    rows, size = len(builder), builder.bytes
+    if type(events) not in {list, tuple, range}:
+        return False  # one of the caller's own, whose code may do anything
     values: list[Any] = list(events)
-    if keys is None and headers is None and _ONE_BY_ONE.isdisjoint(map(type, values)):
-        return builder.add_list(values, limit_bytes)
     columns = [values, _column(keys, len(values)), _column(headers, len(values))]
-    if None in columns or rows + len(values) >= BATCH_EVENTS_LIMIT:
+    if None in columns or len(builder) + len(values) >= BATCH_EVENTS_LIMIT:
         return False
+    is_plain = keys is None or _PLAIN_KEYS.issuperset(map(type, keys))
+    if is_plain and _ONE_BY_ONE.isdisjoint(map(type, values)):
+        return builder.add_list(values, limit_bytes, keys, headers)  # type: ignore[arg-type]  # a list of them
+    return _add_each(builder, columns, limit_bytes)
+
+
+def _add_each(builder: BatchBuilder, columns: list[Any], limit_bytes: int) -> bool:
+    rows, size = len(builder), builder.bytes
     try:
         for event, key, its_headers in zip(*columns, strict=False):
             builder.add(event, key, its_headers)

@@ -20,7 +20,7 @@ from typing import Any, Final
 from eventlog.errors import CorruptLog
 from eventlog.event.envelope import TextColumn
 from eventlog.event.payload import PLAIN_OPTIONS, pack_plain, unpack
-from eventlog.event.texts import check_headers, check_key
+from eventlog.event.texts import Headers, check_headers, check_key
 
 NIL: Final = b"\xc0"
 KEY_HASH_BYTES: Final = 4
@@ -75,7 +75,7 @@ class TextColumns:
         """
         size, packed = 0, b""
         if headers is not None:
-            last, packed = self._last_headers
+            last, packed = self._last_headers  # as `_packed_once`: this runs for every event
             if type(headers) is not dict or headers != last:
                 packed = self._packed(headers)
             size = len(packed)
@@ -95,6 +95,35 @@ class TextColumns:
                 self._headers += [NIL] * (row - len(self._headers))
             self._headers.append(packed)
         return size
+
+    def add_list(
+        self, row: int, count: int, keys: list[str | None] | None, headers: Headers
+    ) -> int:
+        """The bytes of the keys, plain strings, and headers of so many events, which were added.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType, ValueError: some are no texts; what was added is
+                to be truncated.
+        """
+        size = 0
+        if keys is not None:
+            texts = "".join(filter(None, keys))
+            size += len(texts) if texts.isascii() else len(texts.encode())
+            self._keys += [*[None] * (row - len(self._keys)), *keys]
+        if headers is not None:
+            if isinstance(headers, Mapping):
+                packed = [self._packed_once(headers)] * count
+            else:
+                packed = [NIL if one is None else self._packed_once(one) for one in headers]
+            size += sum(map(len, packed))
+            self._headers += [*[NIL] * (row - len(self._headers)), *packed]
+        return size
+
+    def _packed_once(self, headers: Mapping[str, str]) -> bytes:
+        """The headers packed, unless they are those that came last."""
+        last, packed = self._last_headers
+        is_last = type(headers) is dict and headers == last
+        return packed if is_last else self._packed(headers)
 
     def _packed(self, headers: Mapping[str, str]) -> bytes:
         """The headers packed, and remembered."""

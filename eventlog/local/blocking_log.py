@@ -38,9 +38,10 @@ from eventlog.config import (
 )
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.event.many_events import stored_before
 from eventlog.event.record_batch import Decode
 from eventlog.event.scheduled import scheduled
+from eventlog.event.texts import Headers, Keys
 from eventlog.local.blocking_group import BlockingLocalGroup
 from eventlog.local.blocking_publisher import BlockingLocalPublisher
 from eventlog.local.blocking_stream import BlockingLocalStream

@@ -23,7 +23,7 @@ from eventlog.api.leaving import (
     warn_of_unstored,
 )
 from eventlog.errors import EventLogError
-from eventlog.event.many_events import Headers, Keys
+from eventlog.event.texts import Headers, Keys
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.publishing import LAST_ROW, Publishing

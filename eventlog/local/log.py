@@ -46,8 +46,9 @@ from eventlog.config import (
     LogOptions,
 )
 from eventlog.errors import EventLogError
-from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.event.many_events import stored_before
 from eventlog.event.scheduled import scheduled
+from eventlog.event.texts import Headers, Keys
 from eventlog.local.client import calls
 from eventlog.local.client.append_pipe import AppendPipe
 from eventlog.local.client.asynchronous import AsyncPipe, AsyncRequests

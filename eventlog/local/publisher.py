@@ -15,7 +15,7 @@ from eventlog.api.publisher import AppendHandle, ManyHandle
 from eventlog.api.publisher_block import FlushedAtEnd
 from eventlog.api.refusals import closed
 from eventlog.errors import EventLogError
-from eventlog.event.many_events import Headers, Keys
+from eventlog.event.texts import Headers, Keys
 from eventlog.local.client.asynchronous import AsyncPipe
 from eventlog.local.client.conversations import PipeBroken
 from eventlog.local.client.handle import LocalHandle

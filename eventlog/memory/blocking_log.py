@@ -48,9 +48,10 @@ from eventlog.config import (
 )
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.event.many_events import stored_before
 from eventlog.event.record_batch import PackedBatch
 from eventlog.event.scheduled import scheduled
+from eventlog.event.texts import Headers, Keys
 from eventlog.memory.blocking_group import GroupsForThreads
 from eventlog.memory.feed import MemoryFeed, batches_between
 

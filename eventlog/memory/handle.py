@@ -20,8 +20,9 @@ from eventlog.errors import (
 )
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.many_events import Headers, Keys, ManyEvents
+from eventlog.event.many_events import ManyEvents
 from eventlog.event.record_batch import PackedBatch, areas_bytes, unpack_body
+from eventlog.event.texts import Headers, Keys
 from eventlog.memory.member import MemberCore
 from eventlog.memory.model import MemoryLog
 

@@ -46,9 +46,10 @@ from eventlog.config import (
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
-from eventlog.event.many_events import Headers, Keys, stored_before
+from eventlog.event.many_events import stored_before
 from eventlog.event.record_batch import Decode, PackedBatch
 from eventlog.event.scheduled import scheduled
+from eventlog.event.texts import Headers, Keys
 from eventlog.memory.feed import MemoryFeed, batches_between
 from eventlog.memory.group import GroupsForLoops
 from eventlog.memory.handle import MemoryHandle

@@ -46,9 +46,9 @@ from eventlog.config import (
     LogOptions,
 )
 from eventlog.errors import SequenceOutOfRange
-from eventlog.event.many_events import Headers, Keys
 from eventlog.event.moments import datetime_of
 from eventlog.event.scheduled import scheduled
+from eventlog.event.texts import Headers, Keys
 from eventlog.remote.driver import Driver
 from eventlog.remote.group import GroupsOfRemote
 from eventlog.remote.handle import RemoteHandle, open_handle

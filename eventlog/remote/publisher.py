@@ -16,7 +16,7 @@ from eventlog.api.publisher_block import FlushedAtEnd
 from eventlog.api.refusals import closed
 from eventlog.api.statistics import PublisherStatistics
 from eventlog.errors import EventLogError
-from eventlog.event.many_events import Headers, Keys
+from eventlog.event.texts import Headers, Keys
 from eventlog.remote.pipeline import Pipeline, in_a_row
 from eventlog.remote.producing import Batch
 from eventlog.remote.record import Limits, ManyRecords, RecordBuilder

@@ -358,12 +358,12 @@ class Refusing:
     """No event, whatever packs it."""
 
 
-def add_list(outbox: Outbox, *columns: Any) -> Any:
+def add_list(outbox: Outbox, events: Any, keys: Any, headers: Any) -> Any:
     """As publishers do."""
-    many = outbox.add_list(*columns, 2000)
+    many = outbox.add_list(events, keys, headers, 2000)
     if many is None:
         outbox.seal()
-        many = outbox.add_list(*columns, 2000)
+        many = outbox.add_list(events, keys, headers, 2000)
     return many
 
 

@@ -27,7 +27,8 @@ from eventlog.event.arrays import (
     fields_of,
     packed_array,
 )
-from eventlog.event.batch_builder import LARGE_BYTES, BatchBuilder
+from eventlog.event.batch_builder import BatchBuilder
+from eventlog.event.large_payloads import LARGE_BYTES
 from eventlog.event.many_events import pack_batches
 from eventlog.event.record_batch import PackedBatch, areas_bytes, decoder_for, unpack_body
 from eventlog.tools.transfer.json_lines import from_plain, to_plain

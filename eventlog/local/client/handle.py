@@ -19,8 +19,9 @@ from eventlog.config import TABLE_NAME, AskedOptions, LogOptions
 from eventlog.errors import SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
-from eventlog.event.many_events import Headers, Keys, ManyEvents
+from eventlog.event.many_events import ManyEvents
 from eventlog.event.record_batch import Decode, decode_any
+from eventlog.event.texts import Headers, Keys
 from eventlog.local.client.conversations import Channel
 from eventlog.local.client.launch import prepare
 from eventlog.local.client.outbox import Outbox

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -28,8 +28,9 @@ from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.config import MAX_IN_FLIGHT_LIMIT, STAGED_BYTES_MIN, LogOptions
 from eventlog.errors import EventLogError, LogClosed
 from eventlog.event.batch_builder import BatchBuilder
-from eventlog.event.many_events import Headers, Keys, add_list
+from eventlog.event.many_events import add_list
 from eventlog.event.record_batch import BatchParts, PackedBatch
+from eventlog.event.texts import Headers, Keys
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
 from eventlog.local.client.expecting import HANG_UPS_MAX, check_fits, expecting, hung_up
 from eventlog.local.client.out_batch import OutBatch, Ring
@@ -108,7 +109,7 @@ class Outbox:
         return self.open_batch, row
 
     def add_list(
-        self, events: Iterable[Any], keys: Keys, headers: Headers, full_bytes: int
+        self, events: object, keys: Keys, headers: Headers, full_bytes: int
     ) -> ManyRows[OutBatch] | None:
         """Put a list into the open batch, whole, and seal that if it is full then.
 
