@@ -13,6 +13,7 @@
 `record_batch`    many events as one batch: what is appended, stored and read
 `filters`         which events a reader wants, by key and headers
 `batch_builder`   a batch in the making
+`large_payloads`  those that are not copied into it
 `texts`           what keys and headers may be
 `text_columns`    keys and headers as columns of a batch
 `packed_columns`  the same, found in a body without a look at its events
