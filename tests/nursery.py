@@ -29,6 +29,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context
@@ -328,6 +329,9 @@ def _end(code: int) -> NoReturn:
 def _become_program(command: Sequence[str]) -> None:
     """Be, after a fork, what a user would start, and what it starts are forks of it."""
     kind, *words = command[1:]
+    if kind == "-W":
+        warnings.simplefilter(words[0])  # type: ignore[arg-type]  # it is a word of the command line
+        kind, *words = words[1:]
     sys.argv = {"-c": ["-c", *words[1:]], "-m": words}.get(kind, [kind, *words])
     first = {"-c": "", "-m": os.getcwd()}.get(kind, os.path.dirname(kind))
     added = os.environ.get("PYTHONPATH", "").split(os.pathsep)

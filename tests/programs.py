@@ -1,10 +1,11 @@
 """Programs that tests start with `subprocess`: forks of the nursery, that import nothing.
 
 In a test that has not the mark `real_starts`, `subprocess.Popen` is a class of here. What it starts
-as `python -c`, or as one of the programs below, is forked (tests/nursery.py); all else is started
-as ever, and so is what is to have a user, a locale or an option of Python of its own. The process
-has the pid, pipes, folder, environment and parent that it would have. What it is not: an
-interpreter that has loaded nothing yet, and one that destroys what it has made when it ends.
+as `python -c`, or as one of the programs below, is forked (tests/nursery.py), also with `-W error`;
+all else is started as ever, and so is what is to have a user, a locale or another option of Python
+of its own. The process has the pid, pipes, folder, environment and parent that it would have. What
+it is not: an interpreter that has loaded nothing yet, and one that destroys what it has made when
+it ends.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.nursery import Nursery
 
 COMMANDS: Final = ("eventlog", "workers", "eventlog.local.writer", "tests.killed_jobs")
-SCRIPTS: Final = ("kill_parts.py", "parents.py")
+SCRIPTS: Final = ("kill_parts.py", "parents.py", "program.py")
+STRICT: Final = ["-W", "error"]
 OF_INTERPRETERS: Final = ("PYTHON", "LC_", "LANG")
 """How variables begin that only the start of an interpreter looks at ..."""
 AFTERWARDS: Final = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
@@ -65,8 +67,9 @@ def _can_be_forked(asked: tuple[Any, ...]) -> bool:
     args, executable, preexec, close_fds, _, _, env, _, _, shell, *rest = asked
     (gid, gids, uid, umask), process_group = rest[7:11], rest[12]
     is_usual = (preexec, gid, gids, uid, umask, process_group) == (None, None, None, None, -1, -1)
-    is_command = args[1] == "-m" and args[2] in COMMANDS
-    is_known = args[1] == "-c" or is_command or os.path.basename(args[1]) in SCRIPTS
+    kind, *words = args[3:] if list(args[1:3]) == STRICT else args[1:]
+    is_command = kind == "-m" and words[0] in COMMANDS
+    is_known = kind == "-c" or is_command or os.path.basename(kind) in SCRIPTS
     is_ours = executable in (None, args[0], sys.executable)
     return is_usual and is_known and is_ours and close_fds and not shell and _is_usual(env)
 

@@ -270,19 +270,16 @@ def test_the_walk_leaves_no_command_out(run: Run) -> None:
 PRINTERS: Final = {"printing"}
 
 
-@pytest.mark.parametrize(
-    "path", sorted([*(ROOT / "eventlog/cli").glob("*.py"), *(ROOT / "workers/cli").glob("*.py")])
-)
-def test_commands_print_in_one_way_only(path: Path) -> None:
-    if path.stem in PRINTERS:
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
+def test_commands_print_in_one_way_only() -> None:
+    paths = [*(ROOT / "eventlog/cli").glob("*.py"), *(ROOT / "workers/cli").glob("*.py")]
+    for path in (one for one in paths if one.stem not in PRINTERS):
+        calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+        for call in calls:
+            name, place = ast.unparse(call.func), f"{path}:{call.lineno}"
             is_own_way = name in ("print", "typer.echo", "typer.secho", "sys.stderr.write")
-            assert not is_own_way, f"{path}:{node.lineno} prints; use eventlog.terminal.printing"
-            assert not name.endswith(".print"), f"{path}:{node.lineno} prints on its own"
-            assert not name.endswith("Text.from_markup"), f"{path}:{node.lineno} reads markup"
+            assert not is_own_way, f"{place} prints; use eventlog.terminal.printing"
+            assert not name.endswith(".print"), f"{place} prints on its own"
+            assert not name.endswith("Text.from_markup"), f"{place} reads markup"
 
 
 def test_text_is_cleaned_of_all_that_a_terminal_obeys_and_of_nothing_else() -> None:

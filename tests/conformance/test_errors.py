@@ -33,21 +33,22 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_error_is_ours_documented_and_exported(kind: type[Exception]) -> None:
-    assert issubclass(kind, EventLogError)
-    assert kind.__doc__
-    assert getattr(eventlog, kind.__name__) is kind
-    assert kind.__name__ in eventlog.__all__
+def test_every_error_is_ours_documented_and_exported() -> None:
+    for kind in KINDS:
+        assert issubclass(kind, EventLogError)
+        assert kind.__doc__
+        assert getattr(eventlog, kind.__name__) is kind
+        assert kind.__name__ in eventlog.__all__
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_error_survives_pickling_with_its_fields(kind: type[EventLogError]) -> None:
-    error = kind("what happened", path="log", consumer="c", seq_no=3, first_available=4)
-    copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is kind
-    assert str(copy) == "what happened"
-    assert copy.fields == error.fields
+def test_every_error_survives_pickling_with_its_fields() -> None:
+    for kind in KINDS:
+        assert issubclass(kind, EventLogError)
+        error = kind("what happened", path="log", consumer="c", seq_no=3, first_available=4)
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is kind
+        assert str(copy) == "what happened"
+        assert copy.fields == error.fields
 
 
 @pytest.mark.parametrize(

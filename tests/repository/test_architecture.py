@@ -194,17 +194,31 @@ MODULES: Final = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py
 PACKAGES: Final = {name for name, path in MODULES.items() if path.name == "__init__.py"}
 
 
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def named_in(path: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """The modules that a file names in an import, wherever it stands, without and with names."""
+    modules: set[str] = set()
+    names: set[str] = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports say where from"
+            modules.add(str(node.module))
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(modules), frozenset(names)
+
+
 @cache
 def imports_of(name: str) -> frozenset[str]:
     """Every module that the module names in an import, wherever it stands; ours without prefix."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}: imports say where from"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(one.removeprefix("eventlog.") for one in found)
+    _, names = named_in(MODULES[name])
+    return frozenset(one.removeprefix("eventlog.") for one in names)
 
 
 def top_of(name: str) -> str:
@@ -231,13 +245,15 @@ def test_every_part_is_in_the_drawing() -> None:
     assert {top_of(name) for name in MODULES} == {top_of(part) for part in MAY_IMPORT}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_point_down(name: str) -> None:
+def may_import(name: str, imported: str) -> bool:
     part = part_of(name)
-    for imported in filter(is_ours, imports_of(name)):
-        is_own = is_within(imported, part) and part_of(imported) == part
-        is_allowed = is_own or any(is_within(imported, one) for one in MAY_IMPORT[part])
-        assert is_allowed, f"{name} imports {imported}"
+    is_own = is_within(imported, part) and part_of(imported) == part
+    return is_own or any(is_within(imported, one) for one in MAY_IMPORT[part])
+
+
+def test_imports_point_down() -> None:
+    used = [(name, one) for name in MODULES for one in filter(is_ours, imports_of(name))]
+    assert [f"{name} imports {one}" for name, one in used if not may_import(name, one)] == []
 
 
 def package_of(name: str) -> str:
@@ -279,25 +295,25 @@ def test_nothing_imports_what_is_for_tests() -> None:
         assert not any(one.startswith("testing") for one in imports_of(name)), name
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_a_pure_module_does_no_io(name: str) -> None:
-    path = MODULES[name]
-    modules = {top_of(one) for one in imports_of(name)} & NOT_PURE
-    used = {
-        f"{node.value.id}.{node.attr}"
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id in modules
-    }
-    assert used == PURE[name]
-    assert modules == {top_of(one) for one in used}
-    calls = {
-        node.func.id
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    assert not calls & {"open", "print", "input", "eval", "exec"}
+def test_pure_modules_do_no_io() -> None:
+    for name, allowed in PURE.items():
+        nodes = list(ast.walk(tree_of(MODULES[name])))
+        modules = {top_of(one) for one in imports_of(name)} & NOT_PURE
+        used = {
+            f"{node.value.id}.{node.attr}"
+            for node in nodes
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in modules
+        }
+        assert used == allowed, name
+        assert modules == {top_of(one) for one in used}, name
+        calls = {
+            node.func.id
+            for node in nodes
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert not calls & {"open", "print", "input", "eval", "exec"}, name
 
 
 def test_event_loops_stay_in_the_shells() -> None:
@@ -336,47 +352,37 @@ POOL_MODULES: Final = sorted(POOL_PACKAGE.rglob("*.py"))
 PUBLIC: Final = {"eventlog", "eventlog.blocking"}
 
 
-@cache
 def full_imports(path: Path) -> frozenset[str]:
     """The modules that a file names in an import, wherever it stands."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(str(node.module))
-    return frozenset(found)
+    return named_in(path)[0]
 
 
-@pytest.mark.parametrize(
-    # The two commands look alike and share their parts, so the command line is left out.
-    "path",
-    [path for path in POOL_MODULES if path.parent == POOL_PACKAGE],
-    ids=lambda path: path.stem,
-)
-def test_pools_use_only_public_names_of_the_log(path: Path) -> None:
-    of_log = {name for name in full_imports(path) if name.split(".")[0] == "eventlog"}
-    assert of_log <= PUBLIC
+def imports_of_log(path: Path) -> set[str]:
+    return {name for name in full_imports(path) if top_of(name) == "eventlog"}
 
 
-@pytest.mark.parametrize(
-    "path", sorted((POOL_PACKAGE / "cli").glob("*.py")), ids=lambda path: f"cli-{path.stem}"
-)
-def test_the_command_line_of_pools_knows_no_engine(path: Path) -> None:
+def test_pools_use_only_public_names_of_the_log() -> None:
+    """The two commands look alike and share their parts, so the command line is left out."""
+    for path in POOL_PACKAGE.glob("*.py"):
+        assert imports_of_log(path) <= PUBLIC, path
+
+
+def test_the_command_line_of_pools_knows_no_engine() -> None:
     """The two commands share their looks; what a log holds they ask through `eventlog.cli.address`.
 
     So `workers groups` and `workers dead` do on any engine what they do with a directory.
     """
-    of_log = {name for name in full_imports(path) if name.split(".")[0] == "eventlog"}
-    shared = {name for name in of_log if name.startswith(("eventlog.cli.", "eventlog.terminal."))}
-    assert of_log - shared <= {"eventlog", "eventlog.blocking", "eventlog.system"}
+    shared = ("eventlog.cli.", "eventlog.terminal.")
+    for path in (POOL_PACKAGE / "cli").glob("*.py"):
+        others = {name for name in imports_of_log(path) if not name.startswith(shared)}
+        assert others <= PUBLIC | {"eventlog.system"}, path
 
 
-@pytest.mark.parametrize("name", ["loop", "policy", "results"])
-def test_what_decides_in_a_worker_does_no_io(name: str) -> None:
+def test_what_decides_in_a_worker_does_no_io() -> None:
     """So the simulation of the tests drives it, with its own clock, where a worker process does."""
-    imported = full_imports(POOL_PACKAGE / f"{name}.py")
-    assert not {top_of(one) for one in imported} & NOT_PURE
+    for name in ("loop", "policy", "results"):
+        imported = full_imports(POOL_PACKAGE / f"{name}.py")
+        assert not {top_of(one) for one in imported} & NOT_PURE, name
 
 
 def test_the_log_knows_nothing_of_pools() -> None:
@@ -496,18 +502,22 @@ def documented_things(module: Any) -> Iterator[tuple[str, Any]]:
                     yield f"{name}.{part}", getattr(thing, part)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "__main__"])
-def test_everything_public_is_documented(name: str) -> None:
-    dotted = "eventlog" if name == "__init__" else f"eventlog.{name}"
-    module = importlib.import_module(dotted)
-    assert inspect.getdoc(module), name
-    missing = [one for one, thing in documented_things(module) if not inspect.getdoc(thing)]
+def undocumented(name: str) -> list[str]:
+    """The public names of a module that have no docstring; `module` if it has none itself."""
+    module = importlib.import_module("eventlog" if name == "__init__" else f"eventlog.{name}")
+    things = [("module", module), *documented_things(module)]
+    missing = [one for one, thing in things if not inspect.getdoc(thing)]
     if part_of(name) in ("local", "memory", "jetstream") or name.startswith(
         ("api.over_async", "remote.modelled")
     ):
         # Methods are documented once, in the interface.
         missing = [one for one in missing if "." not in one]
-    assert missing == []
+    return missing
+
+
+def test_everything_public_is_documented() -> None:
+    for name in MODULES.keys() - {"__main__"}:
+        assert undocumented(name) == [], name
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -540,16 +550,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = eventlog.nonsense
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_no_module_is_too_long(name: str) -> None:
-    path = MODULES[name]
-    assert len(path.read_text().splitlines()) <= LINES_MAX
+def test_no_module_is_too_long() -> None:
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > LINES_MAX} == {}
 
 
-@pytest.mark.parametrize("package", sorted(PACKAGES - {"__init__", "local"}))
-def test_the_list_of_a_packages_modules_is_right(package: str) -> None:
-    doc = importlib.import_module(f"eventlog.{package}").__doc__ or ""
-    listed = re.findall(r"^`(\w+)` ", doc, re.MULTILINE)
-    depth = package.count(".") + 1
-    there = {name.split(".")[depth] for name in MODULES if name.startswith(f"{package}.")}
-    assert sorted(listed) == sorted(there)
+def test_the_list_of_a_packages_modules_is_right() -> None:
+    for package in PACKAGES - {"__init__", "local"}:
+        doc = importlib.import_module(f"eventlog.{package}").__doc__ or ""
+        listed = re.findall(r"^`(\w+)` ", doc, re.MULTILINE)
+        depth = package.count(".") + 1
+        there = {name.split(".")[depth] for name in MODULES if name.startswith(f"{package}.")}
+        assert sorted(listed) == sorted(there), package

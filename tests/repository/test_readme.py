@@ -1,4 +1,8 @@
-"""Every code block of the README and its chapters is run, in a folder of its own, as readers do."""
+"""Every code block of the README and its chapters is run, in a folder of its own, as readers do.
+
+Those of the README start as a reader starts them. Of the chapters, which have many more, commands
+and programs are forks of the nursery.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from eventlog import blocking
 from eventlog.demo.main_job import stop_process
+from tests.nursery import Nursery
+from tests.quick_commands import quick_commands
 
 ROOT = Path(__file__).resolve().parents[2]
+INSTALLED = Path(sys.executable).parent
+"""Where the commands are of this Python's environment."""
 README = (ROOT / "README.md").read_text()
 CHAPTERS = [
     ROOT / "docs" / f"{name}.md" for name in ("log", "pools", "commands", "operations", "data")
@@ -28,6 +37,7 @@ BLOCKS = [
     for text in (README, *(chapter.read_text() for chapter in CHAPTERS))
     for match in BLOCK.finditer(text)
 ]
+OF_README = [match["name"] for match in BLOCK.finditer(README)]
 README_LINES_MAX = 200
 
 
@@ -35,9 +45,21 @@ def blocks(kind: str) -> dict[str, str]:
     return {block["name"] or "": block["text"] for block in BLOCKS if block["kind"] == kind}
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """In `folder`, with the commands of this Python's environment first on the path."""
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+@pytest.fixture
+def commands(_nursery: Nursery | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder with the commands, where they are forked, if this machine can."""
+    if _nursery is None:
+        yield INSTALLED
+        return
+    with quick_commands(_nursery, tmp_path_factory.mktemp("commands") / "bin") as folder:
+        yield folder
+
+
+def run(
+    command: list[str], folder: Path, commands: Path = INSTALLED
+) -> subprocess.CompletedProcess[str]:
+    """In `folder`, with those commands first on the path."""
+    path = os.pathsep.join((str(commands), os.environ["PATH"]))
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         command,
@@ -92,6 +114,8 @@ def test_every_block_of_code_has_a_test() -> None:
     for block in BLOCKS:
         if block["kind"] in ("python", "sh"):
             assert block["mark"], f"no mark says how to run:\n{block['text']}"
+        if block["kind"] == "sh":
+            assert f'blocks("sh")["{block["name"]}"]' in Path(__file__).read_text()
 
 
 def said_twice(name: str, folder: Path) -> list[str]:
@@ -116,11 +140,18 @@ def said_twice(name: str, folder: Path) -> list[str]:
     return printed
 
 
-@pytest.mark.parametrize("name", sorted(blocks("python").keys() - {"producer"}))
-def test_the_programs_of_the_readme_run(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.real_starts if name in OF_README else ())
+        for name in sorted(blocks("python").keys() - {"producer"})
+    ],
+)
+def test_the_programs_of_the_documentation_run(name: str, tmp_path: Path) -> None:
     said_twice(name, tmp_path)
 
 
+@pytest.mark.real_starts
 def test_the_first_program_prints_only_what_is_new_when_it_is_run_again(tmp_path: Path) -> None:
     printed = said_twice("producer", tmp_path)
     assert printed == [f"{number} {{'order': 7, 'total': 12.5}}\n" for number in (1, 2)]
@@ -135,27 +166,27 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
         stop_writers(tmp_path)
 
 
-def test_the_commands_that_make_tables_of_a_log_work(tmp_path: Path) -> None:
+def test_the_commands_that_make_tables_of_a_log_work(tmp_path: Path, commands: Path) -> None:
     try:
-        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["data"]], tmp_path)
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["data"]], tmp_path, commands)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "sales.csv").read_text().endswith("2,2,80\n")
     finally:
         stop_writers(tmp_path)
 
 
-def test_the_commands_that_ask_a_log_in_sql_work(tmp_path: Path) -> None:
+def test_the_commands_that_ask_a_log_in_sql_work(tmp_path: Path, commands: Path) -> None:
     try:
-        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["query"]], tmp_path)
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["query"]], tmp_path, commands)
         assert done.returncode == 0, done.stderr
         assert '"city": "Rome", "total": 80.0' in done.stdout
     finally:
         stop_writers(tmp_path)
 
 
-def test_the_commands_that_look_into_a_log_work(tmp_path: Path) -> None:
+def test_the_commands_that_look_into_a_log_work(tmp_path: Path, commands: Path) -> None:
     try:
-        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["tail"]], tmp_path)
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["tail"]], tmp_path, commands)
         assert done.returncode == 0, done.stderr
         of_key, chosen = '1\t{"total": 120}\n2\t{"total": 80}\n', '1\t{"total": 120}\n'
         appended = "1..2\n3\n"
@@ -165,18 +196,31 @@ def test_the_commands_that_look_into_a_log_work(tmp_path: Path) -> None:
         stop_writers(tmp_path)
 
 
-def test_the_commands_that_keep_and_move_a_log_work(tmp_path: Path) -> None:
+def test_the_commands_that_run_pools_work(tmp_path: Path, commands: Path) -> None:
     try:
-        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["tools"]], tmp_path)
+        with blocking.open(tmp_path / "orders") as log:
+            log.append_many([{"order": number} for number in (1, 2, 3)])
+        block = blocks("sh")["workers-cli"]
+        done = run(["bash", "-euo", "pipefail", "-c", block], tmp_path, commands)
+        assert done.returncode == 0, done.stderr
+        with blocking.open(tmp_path / "bills") as bills:
+            assert sorted(one.event["billed"] for one in bills.read(1)) == [1, 2, 3]
+    finally:
+        stop_writers(tmp_path)
+
+
+def test_the_commands_that_keep_and_move_a_log_work(tmp_path: Path, commands: Path) -> None:
+    try:
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["tools"]], tmp_path, commands)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "orders.jsonl").read_text().count("\n") == 3
     finally:
         stop_writers(tmp_path)
 
 
-def test_the_commands_that_operate_a_log_work(tmp_path: Path) -> None:
+def test_the_commands_that_operate_a_log_work(tmp_path: Path, commands: Path) -> None:
     try:
-        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["operate"]], tmp_path)
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["operate"]], tmp_path, commands)
         assert done.returncode == 0, done.stderr
         assert "made meters: durability disk, max-bytes 10,737,418,240, max-age 30d" in done.stdout
         assert "nothing to delete" in done.stdout
@@ -185,9 +229,9 @@ def test_the_commands_that_operate_a_log_work(tmp_path: Path) -> None:
         stop_writers(tmp_path)
 
 
-def test_a_backup_is_restored_by_copying(tmp_path: Path) -> None:
+def test_a_backup_is_restored_by_copying(tmp_path: Path, commands: Path) -> None:
     try:
-        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["backup"]], tmp_path)
+        done = run(["bash", "-euo", "pipefail", "-c", blocks("sh")["backup"]], tmp_path, commands)
         assert done.returncode == 0, done.stderr
         assert done.stdout.endswith('1\t{"in": 5}\n2\t{"out": 3}\n')
     finally:

@@ -61,21 +61,21 @@ def test_frames_in_any_pieces_are_the_same_messages(said: list[Message], cuts: l
     assert heard == [HELLO, *said]
 
 
-@pytest.mark.parametrize("message", EVERY, ids=lambda message: type(message).__name__)
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("speaker", Role)
-def test_who_may_say_what(speaker: Role, state: State, message: Message) -> None:
-    pair = pair_in(state, speaker)
-    hearer = pair.ends[Role.WRITER if speaker is Role.CLIENT else Role.CLIENT]
-    assert hearer.state is state
-    if type(message) in MAY_SAY.get((speaker, state), ()):
-        assert pair.say(speaker, message) == [message]
-        assert hearer.state is not State.CLOSED
-    else:
-        with pytest.raises(ProtocolError):
-            pair.say(speaker, message)
-        assert hearer.state is State.CLOSED
-        assert hearer.buffered_bytes == 0
+def test_who_may_say_what(speaker: Role, state: State) -> None:
+    for message in EVERY:
+        pair = pair_in(state, speaker)
+        hearer = pair.ends[Role.WRITER if speaker is Role.CLIENT else Role.CLIENT]
+        assert hearer.state is state
+        if type(message) in MAY_SAY.get((speaker, state), ()):
+            assert pair.say(speaker, message) == [message]
+            assert hearer.state is not State.CLOSED
+        else:
+            with pytest.raises(ProtocolError):
+                pair.say(speaker, message)
+            assert hearer.state is State.CLOSED
+            assert hearer.buffered_bytes == 0
 
 
 def test_a_writer_may_refuse_before_it_welcomes() -> None:
