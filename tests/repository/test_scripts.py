@@ -381,12 +381,21 @@ def test_what_the_project_asks_for_is_locked() -> None:
         assert {re.split(r"[<>=!~\[; ]", one)[0] for one in requirements} <= names
 
 
+def _commit(folder: Path, times: int) -> None:
+    """Make a repository with so many commits, whatever is set for git here."""
+    nowhere = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
+    make = ["commit", "--quiet", "--allow-empty", "--message", "Change"]
+    for words in (["init", "--quiet"], *[make] * times):
+        subprocess.run([*git, *words], cwd=folder, env=os.environ | nowhere, check=True)
+
+
 def test_all_parts_of_ci_run_and_what_failed_is_said_again(tmp_path: Path) -> None:
     (tmp_path / ".ci").mkdir()
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
     for name, text in {
-        "test": 'echo "FAILED tests/x.py::y - $CI"; exit 1',
+        "test": 'echo "FAILED tests/x.py::y - $CI"; [[ "$*" == "-m slow --share 3/20" ]]',
         "check": "echo All checks passed.",
         "docs": "true",
         "release-check": "true",
@@ -394,6 +403,7 @@ def test_all_parts_of_ci_run_and_what_failed_is_said_again(tmp_path: Path) -> No
         script = tmp_path / "scripts" / name
         script.write_text(f"#!/usr/bin/env bash\n{text}\n")
         script.chmod(0o755)
+    _commit(tmp_path, 3)
     done = subprocess.run(
         ["bash", tmp_path / ".ci" / "run"], capture_output=True, text=True, check=False, timeout=60
     )
@@ -406,4 +416,5 @@ def test_all_parts_of_ci_run_and_what_failed_is_said_again(tmp_path: Path) -> No
         "check passed in 0 s",
         "docs passed in 0 s",
         "release-check passed in 0 s",
+        "test -m slow --share 3/20 passed in 0 s",
     ]
