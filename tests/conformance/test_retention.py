@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 SEGMENT: Final = 8 * KIB
 LIMIT: Final = 4 * SEGMENT
-EVENT: Final = b"x" * 1000
+EVENT: Final = b"x" * 2000
 PLENTY: Final = 4 * LIMIT // len(EVENT)
 """Events that are several times what the log may keep."""
 FORGETFUL: Final[dict[str, Any]] = {
@@ -233,7 +233,7 @@ async def consume(stream: EventStream, received: list[int | None]) -> None:
 @needs("prompt retention")
 async def test_a_stream_that_is_overtaken_never_has_a_silent_gap(logs: Logs) -> None:
     async with logs.open(**FORGETFUL) as log:
-        for _ in range(20):
+        for _ in range(10):
             await log.append(EVENT)
         async with log.subscribe("c", SeekPosition.BEGINNING) as stream:
             received = [envelope.seq_no for envelope in await take(stream, 1)]
