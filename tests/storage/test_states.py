@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from eventlog.config import STATE_BYTES_MAX
 from eventlog.errors import CorruptLog, EventLogError, LogFull
 from eventlog.local.storage import states as states_file
+from eventlog.local.storage.files import Files
 from eventlog.local.storage.formats.offset_format import HEADER, SLOT, STATES_VERSION, Offset
 from eventlog.local.storage.journal import STATES_NAME, framed, journal_header
 from eventlog.local.storage.offsets import OffsetTable, open_or_make
@@ -106,6 +107,47 @@ def test_the_file_of_states_is_kept_short(table: OffsetTable, reader: OffsetTabl
     assert reader.find("small") == Offset("small", 1, 1, b"small")
     table.forget("large")
     assert os.path.getsize(os.path.join(table.directory, STATES_NAME)) < 1000
+
+
+class CountedReads(Files):
+    """How many bytes were read."""
+
+    total = 0
+
+    def read(self, descriptor: int, size: int, position: int) -> bytes:
+        data = super().read(descriptor, size, position)
+        self.total += len(data)
+        return data
+
+
+def test_a_reader_reads_each_record_once(table: OffsetTable) -> None:
+    """It read all of them again whenever one was added."""
+    files = CountedReads()
+    with closing(OffsetTable(table.directory, files=files)) as reader:
+        for position in range(1, 101):
+            table.set("a", position, 1, bytes(1000))
+            assert reader.find("a") == Offset("a", position, 1, bytes(1000))
+    assert 100 * 1000 <= files.total < 150 * 1000
+
+
+def test_a_reader_reads_a_file_that_took_the_place_of_another(
+    table: OffsetTable, reader: OffsetTable
+) -> None:
+    """Also one that is as long, and one that is gone and there again."""
+    path = Path(table.directory, STATES_NAME)
+    table.set("a", 1, 1, b"one")
+    assert reader.find("a") == Offset("a", 1, 1, b"one")
+    for position, state in [(2, b"two"), (3, b"tri")]:
+        path.with_suffix(".new").write_bytes(
+            journal_header() + framed(Offset("a", position, 1, state))
+        )
+        os.replace(path.with_suffix(".new"), path)
+        assert reader.find("a") == Offset("a", position, 1, state)
+    kept = path.read_bytes()
+    path.unlink()
+    assert reader.find("a") == Offset("a", 0, 1)
+    path.write_bytes(kept)
+    assert reader.find("a") == Offset("a", 3, 1, b"tri")
 
 
 def test_a_reader_never_sees_a_position_with_another_ones_state(

@@ -203,8 +203,12 @@ def parse(data: bytes, directory: str) -> tuple[list[Record], int]:
             f" version {VERSION}",
             path=directory,
         )
+    return records_from(data, _HEADER.size)
+
+
+def records_from(data: bytes, position: int) -> tuple[list[Record], int]:
+    """The whole records that begin there, and the offset after the last of them. Pure."""
     records: list[Record] = []
-    position = _HEADER.size
     while (found := whole_record(data, position)) is not None:
         records.append(found[0])
         position = found[1]

@@ -323,7 +323,7 @@ class OffsetTable:
             return
         if hasattr(self, "_words"):
             self._unmap()
-        if hasattr(self, "_states") and isinstance(self._states, KeptStates):
+        if hasattr(self, "_states"):
             self._states.close()
         self._files.close(self._descriptor)
         self._descriptor = -1

@@ -16,7 +16,7 @@ from typing import Final
 from eventlog.api.positions import check_name, check_seq_no, check_state
 from eventlog.config import MIB
 from eventlog.errors import EventLogError
-from eventlog.local.storage.files import FILES, Files
+from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.formats.offset_format import Offset
 from eventlog.local.storage.journal import (
     STATES_NAME,
@@ -24,7 +24,9 @@ from eventlog.local.storage.journal import (
     Record,
     framed,
     journal_header,
+    parse,
     read_records,
+    records_from,
     replaying,
     stamp_of,
 )
@@ -55,21 +57,55 @@ def states_bytes(offsets: Iterable[Offset]) -> bytes:
 
 
 class StoredStates:
-    """What the journal says, for readers: read again when it has changed."""
+    """What the journal says, for readers: once read, what it grows by; a new file as a whole."""
 
     def __init__(self, directory: str, files: Files) -> None:
         self._directory = directory
         self._files = files
         self._stamp: tuple[int, ...] = ()
+        self._descriptor = -1
+        """Held open, so that no later file can be taken for this one."""
+        self._end = 0
+        """Offset after the last record that was read."""
         self._last: dict[str, Offset] = {}
 
     def find(self, name: str) -> Offset | None:
         """The last record of a consumer."""
         stamp = stamp_of(self._directory, STATES_NAME)
         if stamp != self._stamp:
-            found = read_offsets(self._directory, self._files)
-            self._stamp, self._last = stamp, {offset.name: offset for offset in found}
+            with os_errors(self._directory, f"reading its file {STATES_NAME}"):
+                self._read_on()
+            self._stamp = stamp
         return self._last.get(name)
+
+    def _read_on(self) -> None:
+        if not self._has_grown():
+            self.close()
+            self._end, self._last = 0, {}
+            with suppress(FileNotFoundError):
+                path = os.path.join(self._directory, STATES_NAME)
+                self._descriptor = self._files.open_read(path)
+        if self._descriptor < 0:
+            return
+        size = self._files.size(self._descriptor)
+        data = self._files.read(self._descriptor, size - self._end, self._end)
+        records, end = records_from(data, 0) if self._end else parse(data, self._directory)
+        with replaying(self._directory, STATES_NAME):
+            self._last |= {offset.name: offset for offset in map(offset_of, records)}
+        self._end += end
+
+    def _has_grown(self) -> bool:
+        """Whether the file is still the one that was read, with all that was read of it."""
+        if self._descriptor < 0:
+            return False
+        identity = self._files.identity(self._descriptor)
+        return self._files.is_there(os.path.join(self._directory, STATES_NAME), identity, self._end)
+
+    def close(self) -> None:
+        """Give the descriptor back; may be called twice."""
+        if self._descriptor >= 0:
+            self._files.close(self._descriptor)
+            self._descriptor = -1
 
 
 class KeptStates:
