@@ -29,7 +29,8 @@ from eventlog.local.client.conversations import OpenPipe, PipeBroken, Receive, S
 from eventlog.local.storage.files import FILES, Files
 from eventlog.local.storage.formats.producers import ProducerTable
 from eventlog.local.storage.log.writable import WritableLog
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.starting.start import make_log, open_log
 from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import (

@@ -27,7 +27,8 @@ from eventlog.event.record_batch import Decode, decode_any
 from eventlog.local.client.feed import Feed
 from eventlog.local.groups.stored import read_dead_letters, read_groups, read_states
 from eventlog.local.storage.control import check_is_log
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.system import absolute_path
 
 Log = Annotated[str, typer.Argument(help="The log: its directory, or an engine's address.")]

@@ -25,7 +25,8 @@ from eventlog.local.storage.formats.format import (
     segment_name,
     unpack_batch_header,
 )
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import open_storage
 
 texts = st.sampled_from(["", "a", "ab", "abc", "b", "plumless", "buckeroo"])

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from eventlog.errors import CorruptLog, EventLogError, EventsTruncated
 from eventlog.local.groups.stored import read_dead_letters, read_groups
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import batch_of
 from eventlog.tools.verify import verify_log
 from tests.faults.disk import Image

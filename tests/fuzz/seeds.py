@@ -8,7 +8,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from eventlog.event.payload import new_packer
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.wire.connection import frame
 from eventlog.local.wire.messages import Append, Message
 from eventlog.testing import batch_of

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from eventlog.config import Retention
 from eventlog.errors import LogDeleted
 from eventlog.local.groups.stored import read_dead_letters
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.wire.connection import Connection
 from eventlog.local.wire.table import Role
 from eventlog.testing import open_storage

@@ -21,7 +21,8 @@ from eventlog.event.record_batch import FLAG_CAUSED, FLAG_KEYED, key_hash
 from eventlog.local.groups.stored import read_dead_letters, read_groups
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.formats.recovery import Damage
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import batch_of, open_storage
 from eventlog.tools.repair import repair_log
 from tests.commands import out

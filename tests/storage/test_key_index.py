@@ -29,7 +29,8 @@ from eventlog.local.storage.key_index import index_fault, look_up
 from eventlog.local.storage.log.last_of_keys import LastOfKeys, NotIndexed
 from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.make_key_index import make_key_index
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import open_storage
 from eventlog.tools.backup import back_up
 from eventlog.tools.doctor.content import name_findings

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from eventlog.local.storage import control, key_index, members
+from eventlog.local.storage import active_keys, control, key_index, members
 from eventlog.local.storage.formats import changed_options, format, offset_format  # noqa: A004 - its name
 from eventlog.local.storage.formats.layout import Field, Layout
 
@@ -12,6 +12,7 @@ LAYOUTS: list[tuple[ModuleType, Layout]] = [
     (format, format.SEGMENT_HEADER),
     (format, format.BATCH_HEADER),
     (format, format.INDEX_ENTRY),
+    (active_keys, active_keys.HEADER),
     (key_index, key_index.HEADER),
     (key_index, key_index.SLOT),
     (key_index, key_index.ENTRY),

@@ -19,7 +19,8 @@ from eventlog.local.storage.formats import format  # noqa: A004 - its name
 from eventlog.local.storage.formats.format import segment_name
 from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.reading import batch_reader
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import CountingFiles, batch_of, open_storage, stored_events
 
 BATCHES = 2000

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from eventlog.local.storage.log.writable import WritableLog
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import CountingFiles, batch_of, open_storage
 from eventlog.tools.verify import verify_log
 

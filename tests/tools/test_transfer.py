@@ -22,7 +22,8 @@ from eventlog.demo.main_job import stop_process
 from eventlog.errors import InvalidEvent
 from eventlog.event.envelope import envelope_of
 from eventlog.event.payload import DELETION, new_packer, unpack
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import batch_of, open_storage
 from eventlog.tools.transfer.json_lines import envelope_of_line, from_plain, line_of, to_plain
 from eventlog.tools.transfer.packed import RecordReader, envelope_of_record, new_record_packer

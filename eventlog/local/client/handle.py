@@ -28,7 +28,8 @@ from eventlog.local.client.outbox import Outbox
 from eventlog.local.client.room import RoomNotice, notice_of
 from eventlog.local.client.staging import StagingRing
 from eventlog.local.storage.owner import is_owner
-from eventlog.local.storage.reading.reader import LogReader, read_range
+from eventlog.local.storage.reading.ranges import read_range
+from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.sharing import is_in_group, shared_with
 from eventlog.system import absolute_path
 

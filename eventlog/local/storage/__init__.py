@@ -24,6 +24,7 @@
 `index`            the file of its index
 `key_index`        the file of its index by key
 `make_key_index`   making it
+`active_keys`      what readers know of the keys of the active segment, and its file
 `spare`            the file that becomes the next segment
 `journal`          files of records: what groups did, and dead letters
 `members`          the pages of the groups' members

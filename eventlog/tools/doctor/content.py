@@ -11,7 +11,7 @@ from eventlog.config import TABLE_NAME
 from eventlog.errors import CorruptLog
 from eventlog.local import rendezvous
 from eventlog.local.groups import corrections
-from eventlog.local.storage import control, journal, members, sharing, spare
+from eventlog.local.storage import active_keys, control, journal, members, sharing, spare
 from eventlog.local.storage.formats import offset_format, producers
 from eventlog.local.storage.formats.format import VERSION, base_of_name, index_name, key_index_name
 from eventlog.local.storage.reading.reader import LogReader
@@ -31,6 +31,7 @@ KNOWN: Final = frozenset(
         journal.GROUPS_NAME,
         journal.DEAD_NAME,
         journal.STATES_NAME,
+        active_keys.FILE_NAME,
         TABLE_NAME,
         corrections.FILE_NAME,
         sharing.FILE_NAME,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from eventlog.errors import CorruptLog, EventsTruncated
+from eventlog.errors import CorruptLog
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter, unpack_matching
 from eventlog.event.record_batch import (
@@ -187,7 +187,7 @@ class BatchReader:
             base = self._log.full_segment_of(self.next_seq_no)
             found = None if base is None else self._indexed(base, wanted)
             if base is None or found is None or not found.is_whole_at(self.next_seq_no):
-                return False
+                return self._jump_by_hash(wanted)
             if found.positions:
                 place = self._place_among(base, found.positions)
                 if place is None:
@@ -199,20 +199,37 @@ class BatchReader:
             self.next_seq_no = min(found.extent.end_seq_no, self._known_readable + 1)
         return True
 
+    def _jump_by_hash(self, wanted: EventFilter) -> bool:
+        """The same, in a segment whose keys somebody has looked through, as far as that went."""
+        keys, seq_no = self._log.active_keys, self.next_seq_no
+        if keys is None or len(wanted.key_hashes) != 1:
+            return False
+        segment = self.enter(keys.base_seq_no) if seq_no in keys.known else None
+        if segment is None:
+            return False
+        [wanted_hash] = wanted.key_hashes
+        first, place = keys.next_batch(wanted_hash, seq_no)
+        self.position, self.next_seq_no = place, max(first, seq_no)
+        return True
+
+    def enter(self, base: int) -> SegmentReader | None:
+        """That segment, which has the next event; `None` if nobody can go by its index."""
+        segment = self._segment
+        if segment is None or segment.base_seq_no != base:
+            self.close()
+            segment = self._log.open_base(base, self.next_seq_no)
+            if segment is None:
+                return None  # deleted just now: `next_batch` says so
+            self._enter(segment)
+        return None if segment.is_cut_off else segment
+
     def _place_among(self, base: int, positions: list[int]) -> int | None:
         """Where of these the next batch to look at is; 0: at none of them any more.
 
         `None` if the batch there is not what it was when it was indexed: it is damaged.
         """
-        segment = self._segment
-        if segment is None or segment.base_seq_no != base:
-            self.close()
-            try:
-                segment = self._log.open_segment(self.next_seq_no)
-            except EventsTruncated:
-                return None  # just now: `next_batch` says so
-            self._enter(segment)
-        if segment.base_seq_no != base or segment.is_cut_off:
+        segment = self.enter(base)
+        if segment is None:
             return None
         for rank in range(bisect_left(positions, self.position), len(positions)):
             header = segment.header_at(positions[rank])
@@ -301,6 +318,9 @@ class BatchReader:
     def _enter(self, segment: SegmentReader) -> None:
         """Begin in a segment, at the batch before `next_seq_no` that its index knows."""
         self._segment = segment
+        if self.next_seq_no == segment.base_seq_no:
+            self.position = FIRST_BATCH
+            return
         entry = segment.nearest(lambda entry: entry.base_seq_no <= self.next_seq_no)
         self.position = entry.position if entry else FIRST_BATCH
 

@@ -27,17 +27,9 @@ from contextlib import closing, suppress
 from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.refusals import truncated
 from eventlog.api.times import first_at
-from eventlog.errors import (
-    CorruptLog,
-    EventLogError,
-    EventsTruncated,
-    LogDeleted,
-    LogNotFound,
-)
-from eventlog.event.envelope import EventEnvelope
-from eventlog.event.filters import EventFilter
+from eventlog.errors import CorruptLog, EventsTruncated, LogDeleted, LogNotFound
 from eventlog.event.moments import datetime_of
-from eventlog.event.record_batch import Decode, decode_any
+from eventlog.local.storage.active_keys import ActiveKeys
 from eventlog.local.storage.control import ControlPage, check_is_log
 from eventlog.local.storage.files import FILES, Files, os_errors
 from eventlog.local.storage.formats.format import (
@@ -46,9 +38,8 @@ from eventlog.local.storage.formats.format import (
     segment_name,
     unpack_batch_header,
 )
-from eventlog.local.storage.make_key_index import make_key_index
 from eventlog.local.storage.offsets import OffsetTable
-from eventlog.local.storage.reading.batch_reader import BatchReader, trimmed
+from eventlog.local.storage.reading.batch_reader import BatchReader
 from eventlog.local.storage.segment import SegmentReader, with_numbers
 
 
@@ -64,6 +55,8 @@ class LogReader:
         self._offsets: OffsetTable | None = None
         self._bases: list[int] = []
         """As they were listed last, for `open_segment`."""
+        self.active_keys: ActiveKeys | None = None
+        """The keys of the active segment, since somebody asked for one."""
         # A handle may be shared between threads, and the table is mapped anew when it has grown.
         self._offsets_lock = threading.Lock()
 
@@ -243,7 +236,7 @@ class LogReader:
         """
         if seq_no < self.first_available:
             raise self.truncated(seq_no)
-        return self._open_base(seq_no, seq_no) or self.open_segment(seq_no)
+        return self.open_base(seq_no, seq_no) or self.open_segment(seq_no)
 
     def open_segment(self, seq_no: int, *, look: bool = False) -> SegmentReader:
         """The segment that holds the event.
@@ -272,9 +265,15 @@ class LogReader:
     def _open_among(self, bases: list[int], seq_no: int) -> SegmentReader | None:
         """The segment of these that holds the event, if it is still there."""
         place = bisect_right(bases, seq_no) - 1
-        return self._open_base(bases[place], seq_no) if place >= 0 else None
+        return self.open_base(bases[place], seq_no) if place >= 0 else None
 
-    def _open_base(self, base: int, seq_no: int) -> SegmentReader | None:
+    def open_base(self, base: int, seq_no: int) -> SegmentReader | None:
+        """The segment of that name, for who wants the event from it; `None` if it is not there.
+
+        Raises:
+            CorruptLog: nothing of it can be read.
+            LogDeleted: the log is gone, perhaps for another one.
+        """
         try:
             segment = SegmentReader(self.directory, base, self.files)
         except FileNotFoundError:
@@ -359,58 +358,3 @@ class LogReader:
             self._offsets.close()
             self._offsets = None
         self.control.close()
-
-
-def read_range(
-    log: LogReader,
-    start: int,
-    stop: int | None,
-    wanted: EventFilter | None = None,
-    *,
-    makes_index: bool = False,
-    decode: Decode = decode_any,
-) -> Iterator[list[EventEnvelope]]:
-    """The events from `start` to before `stop`, or to the last one stored at the call, as lists.
-
-    With a filter only those that it wants. An empty list says that some were left out: whoever
-    shares a thread with others lets them run. With `makes_index` it makes the indexes by key that
-    are missing, for itself and all that come after it.
-
-    Raises (from the iterator):
-        EventsTruncated: `start` was deleted by retention.
-    """
-    end = log.last_seq_no + 1 if stop is None else min(stop, log.last_seq_no + 1)
-    return _batches_between(log, start or log.first_available, end, wanted, makes_index, decode)
-
-
-def _batches_between(
-    log: LogReader,
-    first: int,
-    end: int,
-    wanted: EventFilter | None,
-    makes_index: bool,
-    decode: Decode,
-) -> Iterator[list[EventEnvelope]]:
-    reader = log.batches(first)
-    try:
-        while reader.next_seq_no < end:
-            if wanted is not None:
-                if makes_index and (base := reader.unindexed(wanted)) is not None:
-                    yield from _making_index(log, base)
-                    reader.index_made()
-                    makes_index = reader.unindexed(wanted) is None  # there may be no room for it
-                reader.pass_over(wanted)
-            batch = reader.next_batch() if reader.next_seq_no < end else None
-            if batch is None:
-                return
-            envelopes = batch.envelopes(log.directory, decode, wanted)
-            yield trimmed(envelopes, batch.header, first, end)
-    finally:
-        reader.close()
-
-
-def _making_index(log: LogReader, base: int) -> Iterator[list[EventEnvelope]]:
-    # What is wrong with the segment is told by whoever reads it.
-    with suppress(FileNotFoundError, EventLogError):
-        for _ in make_key_index(log.directory, base, log.files):
-            yield []

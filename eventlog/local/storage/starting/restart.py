@@ -12,6 +12,7 @@ from bisect import bisect_right
 from eventlog.api.times import LogClock, went_back
 from eventlog.errors import CorruptLog
 from eventlog.event.record_batch import FLAG_DUE
+from eventlog.local.storage.active_keys import FILE_NAME as ACTIVE_KEYS_NAME
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, os_errors
 from eventlog.local.storage.formats import producers as producers_file
@@ -129,6 +130,7 @@ class Restart:
         self._drop(retired)
         kept = bases[len(retired) :]
         owned = {name for base in kept for name in (index_name(base), key_index_name(base))}
+        owned.add(ACTIVE_KEYS_NAME)
         with os_errors(self._directory, "removing leftovers"):
             for name in names:
                 is_orphan = name.endswith((".idx", ".keys")) and name not in owned
