@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import shutil
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eventlog.checksum import crc32c
 from eventlog.config import Retention
 from eventlog.errors import CorruptLog
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.filters import EventFilter
 from eventlog.event.record_batch import PackedBatch, key_hash
 from eventlog.local.storage.files import FILES, Files
-from eventlog.local.storage.formats.format import key_index_name, segment_name
+from eventlog.local.storage.formats.format import base_of_name, key_index_name, segment_name
 from eventlog.local.storage.formats.key_runs import RUN_ENTRIES, KeyRuns
 from eventlog.local.storage.key_index import index_fault, look_up
 from eventlog.local.storage.log.last_of_keys import LastOfKeys, NotIndexed
@@ -410,6 +413,98 @@ def test_an_unreadable_batch_of_the_key_refuses_the_append(directory: str) -> No
     path.write_bytes(data[:210] + bytes(8) + data[218:])
     with pytest.raises(CorruptLog, match="verify"):
         keys.find("a")
+    log.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_number_is_known_only_if_all_events_after_it_are_whole(directory: str, seed: int) -> None:
+    """A key whose last event was in a damaged batch counted as having an older one, or none.
+
+    Whoever expected that was let through: the same money was drawn twice.
+    """
+    rng = random.Random(seed)
+    log = open_storage(directory, durability="memory", segment_bytes=SEGMENT_BYTES)
+    rows = fill(log, rng, rng.choice([20, 150]))
+    log.abandon()
+    first, last = damage_a_batch(directory, rng)
+    log = open_storage(directory)
+    keys = log.keep_keys()
+    for key in KEYS[:-1]:
+        known = max((n for n, one in rows if one == key and not first <= n <= last), default=0)
+        if known > last:
+            assert last_of(keys, key) == known
+            continue
+        with pytest.raises(CorruptLog, match=re.escape(f"last one of the key {key!r}")) as caught:
+            last_of(keys, key)
+        assert (caught.value.seq_no or 0) <= first <= last <= (caught.value.last_seq_no or 0)
+        number = log.append(batch(key))  # as the error says: from now on it is known
+        assert last_of(keys, key) == number
+    fill(log, rng, 60)
+    for key in KEYS[:-1]:
+        assert last_of(keys, key) > last, "also when the segment is full"
+    log.close()
+
+
+def damage_a_batch(directory: str, rng: random.Random) -> tuple[int, int]:
+    """Change a byte of a batch that is not the last one; its first and last event."""
+    reader = LogReader(directory)
+    with closing(reader.batches(1)) as batches:
+        places = []
+        while (one := batches.next_batch()) is not None:
+            places.append((one.segment.base_seq_no, one.position, one.header))
+    reader.close()
+    base, position, header = rng.choice(places[:-1])
+    path = Path(directory, segment_name(base))
+    data = bytearray(path.read_bytes())
+    data[position + rng.randrange(header.length)] ^= 0x10
+    path.write_bytes(data)
+    return header.base_seq_no, header.last_seq_no
+
+
+@pytest.mark.parametrize("lost", [0, 1, -2])
+def test_events_of_a_lost_segment_may_be_the_last_ones_of_any_key(
+    directory: str, lost: int
+) -> None:
+    log = open_storage(directory, durability="memory", segment_bytes=SEGMENT_BYTES)
+    fill(log, random.Random(1), 150)
+    log.abandon()
+    bases = sorted(base_of_name(name) or 0 for name in os.listdir(directory) if "seg" in name)
+    Path(directory, segment_name(bases[lost])).unlink()
+    log = open_storage(directory)
+    keys = log.keep_keys()
+    with pytest.raises(CorruptLog) as caught:
+        last_of(keys, "nobody's")
+    following = bases[bases.index(bases[lost]) + 1]
+    assert (caught.value.seq_no, caught.value.last_seq_no) == (bases[lost], following - 1)
+    number = log.append(batch("nobody's"))
+    assert last_of(keys, "nobody's") == number
+    log.close()
+
+
+def test_an_index_of_before_does_not_say_where_its_damage_ends(directory: str) -> None:
+    """Where that stands now were zeros: no event of the segment is known to be the last one."""
+    log = open_storage(directory, durability="memory", segment_bytes=SEGMENT_BYTES)
+    for number in range(40):
+        log.append(batch("a" if number == 20 else "b", padding=200))
+    log.close()
+    path = Path(directory, segment_name(1))
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    log = open_storage(directory)
+    assert last_of(log.keep_keys(), "b") == 40
+    make_all(directory)
+    path = Path(directory, key_index_name(1))
+    data = bytearray(path.read_bytes())
+    extent = look_up(directory, 1, [], FILES)
+    assert extent is not None
+    assert (extent.extent.is_whole, extent.extent.whole_from) == (False, 2)
+    data[52:60] = bytes(8)
+    data[60:64] = crc32c(bytes(data[:60])).to_bytes(4, "little")
+    path.write_bytes(data)
+    extent = look_up(directory, 1, [], FILES)
+    assert extent is not None
+    assert extent.extent.whole_from == extent.extent.end_seq_no
     log.close()
 
 

@@ -19,7 +19,7 @@ another key of that hash: whoever looks a key up here looks at the stored keys t
        40    4  last_position    offset of the last batch that is indexed
        44    4  last_crc         the checksum of that batch
        48    4  is_whole         1: no batch before it was damaged
-       52    8  reserved         zero
+       52    8  whole_from       the first event after the last damage; 0: not known
        60    4  crc              CRC-32C of all before
 
     key index slot (12 bytes)
@@ -73,7 +73,7 @@ HEADER: Final = Layout(
     Field("last_position", "I", "offset of the last batch that is indexed"),
     Field("last_crc", "I", "the checksum of that batch"),
     Field("is_whole", "I", "1: no batch before it was damaged"),
-    Field("reserved", "8s", "zero"),
+    Field("whole_from", "8s", "the first event after the last damage; 0: not known"),
     Field("crc", "I", "CRC-32C of all before"),
 )
 SLOT: Final = Layout(
@@ -105,6 +105,8 @@ class Extent(NamedTuple):
     last_crc: int
     is_whole: bool
     """No batch was damaged: whoever goes by the index passes nothing unseen."""
+    whole_from: int
+    """The first event after the last damage, after which nothing is unseen."""
 
 
 class Found(NamedTuple):
@@ -173,12 +175,15 @@ def _read_header(descriptor: int, base_seq_no: int, files: Files) -> tuple[Exten
         raise _Unusable(f"is of format version {fields['version']}")
     if fields["base_seq_no"] != base_seq_no or fields["bucket_bits"] > BUCKET_BITS_MAX:
         raise _Unusable(f"is of segment {fields['base_seq_no']}")
+    is_whole, end_seq_no = fields["is_whole"] == 1, fields["end_seq_no"]
+    damaged_to = int.from_bytes(fields["whole_from"], "little") or end_seq_no
     extent = Extent(
         base_seq_no,
-        fields["end_seq_no"],
+        end_seq_no,
         fields["last_position"],
         fields["last_crc"],
-        fields["is_whole"] == 1,
+        is_whole,
+        base_seq_no if is_whole else damaged_to,
     )
     return extent, fields["bucket_bits"], fields["entries"]
 
@@ -241,7 +246,7 @@ def pack_header(extent: Extent, bits: int, entries: int) -> bytes:
         extent.last_position,
         extent.last_crc,
         int(extent.is_whole),
-        bytes(8),
+        extent.whole_from.to_bytes(8, "little"),
         0,
     )
     return packed[: -_CRC.size] + _CRC.pack(crc32c(packed[: -_CRC.size]))

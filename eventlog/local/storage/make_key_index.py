@@ -60,19 +60,21 @@ def hashes_of(flags: int, count: int, payload: bytes | memoryview) -> set[int]:
 
 
 class Collected:
-    """The entries of one segment, as far as it was looked at."""
+    """The entries of one segment, as far as it was looked at; of a part, from `first_seq_no` on."""
 
-    def __init__(self, base_seq_no: int) -> None:
+    def __init__(self, base_seq_no: int, first_seq_no: int | None = None) -> None:
         self.runs = KeyRuns()
-        self.base_seq_no = self._end_seq_no = base_seq_no
+        self.base_seq_no = base_seq_no
+        self.first_seq_no = self._end_seq_no = first_seq_no or base_seq_no
+        self._whole_from = self.first_seq_no
         self._last_position = self._last_crc = 0
-        self._is_whole = True
 
     @property
     def extent(self) -> Extent:
         """What was looked at."""
         last = self._last_position, self._last_crc
-        return Extent(self.base_seq_no, self._end_seq_no, *last, self._is_whole)
+        is_whole = self._whole_from == self.first_seq_no
+        return Extent(self.base_seq_no, self._end_seq_no, *last, is_whole, self._whole_from)
 
     def note(
         self,
@@ -86,7 +88,7 @@ class Collected:
         hashes = hashes_of(batch.flags, batch.count, payload)
         self.runs.add(hashes, position)
         if base_seq_no != self._end_seq_no:
-            self._is_whole = False
+            self._whole_from = base_seq_no
         self._end_seq_no = base_seq_no + batch.count
         self._last_position, self._last_crc = position, crc
         return hashes

@@ -28,12 +28,24 @@ def no_more_appends(directory: str, failure: EventLogError) -> StorageFailed:
     )
 
 
+def unknown_last(directory: str, key: str, first: int, last: int) -> CorruptLog:
+    """The error for a key whose last event may be one of a range in which some are damaged."""
+    return CorruptLog(
+        f"nothing was appended to the log {directory}: some of the events {first} to {last} are"
+        f" damaged or gone, and one of them may be the last one of the key {key!r}; restore a"
+        " backup, or append an event of the key without `expect=`: its number is known then",
+        path=directory,
+        seq_no=first,
+        last_seq_no=last,
+    )
+
+
 def unreadable_key(directory: str, base_seq_no: int, position: int, fault: str) -> CorruptLog:
     """The error for a batch that may hold the last event of a key, and cannot be read."""
     return CorruptLog(
         f"nothing was appended to the log {directory}: which event is the last one of the key is"
         f" not known, as {fault} stands at offset {position} of segment {base_seq_no}; run"
-        " `eventlog verify`, or restore a backup",
+        " `eventlog verify`, restore a backup, or append an event of the key without `expect=`",
         path=directory,
         seq_no=base_seq_no,
     )

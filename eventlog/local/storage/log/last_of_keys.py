@@ -9,12 +9,16 @@ What is asked for is looked for from the newest batch backwards::
 
 All but `heads` know hashes alone. A batch that they name is read for its keys, so that two keys of
 one hash are told apart; the next look-up of the key finds the head.
+
+What is damaged may be the key's last event. So a number is known only if all events after it are
+whole: a writer that took a damaged event for one that is not there would store what nobody may
+(twice the same withdrawal), and say that all is well.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -31,8 +35,8 @@ from eventlog.local.storage.formats.format import (
     segment_name,
     unpack_batch_header,
 )
-from eventlog.local.storage.formats.refusals import unreadable_key
-from eventlog.local.storage.key_index import look_up
+from eventlog.local.storage.formats.refusals import unknown_last, unreadable_key
+from eventlog.local.storage.key_index import Extent, look_up
 from eventlog.local.storage.make_key_index import Collected, collect, collect_all, save
 from eventlog.local.storage.segment import SegmentReader, SegmentWriter
 
@@ -74,7 +78,9 @@ class LastOfKeys:
             self.roll(active.base_seq_no)
             self._position = active.position
             if active.position > FIRST_BATCH:
-                self._before = Collected(active.base_seq_no)
+                base = active.base_seq_no
+                self._before = Collected(base)
+                self._collected[base] = Collected(base, control.high_water + 1)
                 self._is_looked_through = False
 
     # --- what happens to the log ---------------------------------------------------------------
@@ -145,27 +151,41 @@ class LastOfKeys:
         self._heads[key_hash(key)] = key, number
 
     def _search(self, key: str) -> int:
-        hashed = key_hash(key)
+        """The number of the key's last event, from the newest batch backwards; 0 without one."""
+        hashed, end = key_hash(key), self._control.high_water + 1
         for base in reversed(self._bases):
-            for position in self._newest_first(base, hashed):
-                number = self._last_in(base, position, key)
+            for extent, first, positions in self._parts(base, hashed):
+                if extent.end_seq_no < end:
+                    raise unknown_last(self._directory, key, extent.end_seq_no, end - 1)
+                found = (self._last_in(base, position, key) for position in positions)
+                number = next(filter(None, found), 0)
+                if number < extent.whole_from and not extent.is_whole:
+                    raise unknown_last(self._directory, key, first, extent.whole_from - 1)
                 if number:
                     return number
+                end = first
+        if end > self._control.first_available:
+            raise unknown_last(self._directory, key, self._control.first_available, end - 1)
         return 0
 
-    def _newest_first(self, base: int, hashed: int) -> Iterator[int]:
-        """Where in the segment batches with that hash are, the last one first."""
-        if base in self._collected:
-            if base == self._bases[-1] and not self._is_looked_through:
+    def _parts(self, base: int, hashed: int) -> Iterator[tuple[Extent, int, Iterable[int]]]:
+        """The parts of a segment, and where in them batches with that hash are; newest first.
+
+        Of each part: how far it goes, its first event, and the offsets.
+        """
+        if base not in self._collected:
+            found = look_up(self._directory, base, [hashed], self._files)
+            if found is None:
                 raise NotIndexed(base)
-            yield from self._collected[base].runs.newest_first(hashed)
-            if self._before is not None and base == self._bases[-1]:
-                yield from self._before.runs.newest_first(hashed)
+            yield found.extent, base, reversed(found.positions)
             return
-        found = look_up(self._directory, base, [hashed], self._files)
-        if found is None:
-            raise NotIndexed(base)
-        yield from reversed(found.positions)
+        parts = [self._collected[base]]
+        if self._before is not None and base == self._bases[-1]:
+            if not self._is_looked_through:
+                raise NotIndexed(base)
+            parts.append(self._before)
+        for part in parts:
+            yield part.extent, part.first_seq_no, part.runs.newest_first(hashed)
 
     def _last_in(self, base: int, position: int, key: str) -> int:
         """The number of the last event of the key in that batch; 0 without one."""
