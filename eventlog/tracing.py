@@ -18,19 +18,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from eventlog.errors import NotSupported
+from eventlog.api.extras import check_extra
 
 if TYPE_CHECKING:
     from eventlog.event.envelope import EventEnvelope
 
-try:
-    from opentelemetry import propagate, trace
-except ModuleNotFoundError as error:
-    if not (error.name or "").startswith("opentelemetry"):
-        raise
-    raise NotSupported(
-        "tracing needs opentelemetry-api: pip install 'eventlog[opentelemetry]'"
-    ) from error
+check_extra("opentelemetry", "eventlog.tracing needs")
+
+from opentelemetry import propagate, trace  # noqa: E402 - what is missing was told
 
 __all__ = ["handling", "headers"]
 

@@ -30,6 +30,7 @@
 `times`              the clock for what is stored, which no jump misleads
 `blocking_range`     what `read` gives without an event loop: an iterator, and a table
 `data`               a log's part that is about tables of Arrow and data frames, in both colours
+`extras`             what an extra brings, and what says how to install one that is missing
 `streams`            streams and ranges over whatever gives the next batch
 `batches`            batches on their way, those of one call, and handles of their events; pure
 `publisher_block`    the end of a publisher's block, on trio and asyncio

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from eventlog.api.data import check_installed
+from eventlog.api.extras import check_extra
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import Decode, decode_any
 
@@ -49,7 +49,7 @@ class EventRange(Iterator[EventEnvelope]):
             NotSupported: pyarrow is not installed.
             EventsTruncated, CorruptLog, LogClosed: as iterating.
         """
-        check_installed("pyarrow", "arrow")
+        check_extra("arrow", "a range as a table needs")
         from eventlog.arrow.tables import Stream
 
         capsule: object = Stream(self._read).__arrow_c_stream__(requested_schema)

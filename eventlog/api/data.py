@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from eventlog.errors import NotSupported
+from eventlog.api.arguments import Bounds
+from eventlog.api.extras import check_extra
 
 if TYPE_CHECKING:
     import pandas
@@ -17,137 +18,99 @@ if TYPE_CHECKING:
     from eventlog.api.event_stream import EventRange
 
 
+class RangeOptions(TypedDict, total=False):
+    """What `read` takes by name."""
+
+    since: datetime | None
+    until: datetime | None
+    key: str | None
+
+
 class LogOfData(ABC):
     """Its part of an `EventLog`."""
 
     @abstractmethod
-    def read(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        key: str | None = None,
-    ) -> EventRange:
-        """See `EventLog.read`."""
+    def _read(self, bounds: Bounds) -> EventRange:
+        """See `EventLog._read`."""
 
     async def to_arrow(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        key: str | None = None,
+        self, start: int | None = None, stop: int | None = None, **options: Unpack[RangeOptions]
     ) -> pyarrow.Table:
-        """The events of a range as a table of pyarrow; the arguments of `read`, or none for all.
+        """The events of a range as a table of pyarrow.
 
-        Its columns are those that `eventlog.blocking.EventRange` has.
+        The arguments are those of `read`: `start` and `stop`, or `since=` and `until=`, and `key=`;
+        without any, it is all that is stored. Its columns are those that
+        `eventlog.blocking.EventRange` has.
 
         Raises:
             NotSupported: pyarrow is not installed.
             InvalidArgument, InvalidArgumentType, EventsTruncated, CorruptLog: as `read`.
         """
-        check_installed("pyarrow", "arrow")
+        check_extra("arrow", "to_arrow needs")
         from eventlog.arrow.asynchronous import table_of
 
-        start = _all_unless((start, stop, since, until, key))
-        events = self.read(start, stop, since=since, until=until, key=key)
-        return await table_of(events._decoded)
+        return await table_of(self._read(_bounds(start, stop, **options))._decoded)
 
     async def to_pandas(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        key: str | None = None,
+        self, start: int | None = None, stop: int | None = None, **options: Unpack[RangeOptions]
     ) -> pandas.DataFrame:
         """The events of a range as a DataFrame of pandas; see `to_arrow`."""
-        check_installed("pandas", "pandas")
+        check_extra("pandas", "to_pandas needs")
         from anyio import to_thread
 
-        table = await self.to_arrow(start, stop, since=since, until=until, key=key)
-        return await to_thread.run_sync(_pandas_of, table)
+        return await to_thread.run_sync(_pandas_of, await self.to_arrow(start, stop, **options))
 
     async def to_polars(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        key: str | None = None,
+        self, start: int | None = None, stop: int | None = None, **options: Unpack[RangeOptions]
     ) -> polars.DataFrame:
         """The events of a range as a DataFrame of polars; see `to_arrow`."""
-        check_installed("polars", "polars")
-        return _polars_of(await self.to_arrow(start, stop, since=since, until=until, key=key))
+        check_extra("polars", "to_polars needs")
+        return _polars_of(await self.to_arrow(start, stop, **options))
 
 
 class BlockingLogOfData(ABC):
     """The same, for threads."""
 
     @abstractmethod
-    def read(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        key: str | None = None,
-    ) -> BlockingEventRange:
-        """See `EventLog.read`."""
+    def _read(self, bounds: Bounds) -> BlockingEventRange:
+        """See `EventLog._read`."""
 
     def to_arrow(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        key: str | None = None,
+        self, start: int | None = None, stop: int | None = None, **options: Unpack[RangeOptions]
     ) -> pyarrow.Table:
         """The events of a range as a table of pyarrow; see `eventlog.EventLog.to_arrow`."""
-        check_installed("pyarrow", "arrow")
+        check_extra("arrow", "to_arrow needs")
         from eventlog.arrow.tables import table_of
 
-        start = _all_unless((start, stop, since, until, key))
-        return table_of(self.read(start, stop, since=since, until=until, key=key)._read)
+        return table_of(self._read(_bounds(start, stop, **options))._read)
 
     def to_pandas(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        key: str | None = None,
+        self, start: int | None = None, stop: int | None = None, **options: Unpack[RangeOptions]
     ) -> pandas.DataFrame:
         """The events of a range as a DataFrame of pandas; see `eventlog.EventLog.to_arrow`."""
-        check_installed("pandas", "pandas")
-        return _pandas_of(self.to_arrow(start, stop, since=since, until=until, key=key))
+        check_extra("pandas", "to_pandas needs")
+        return _pandas_of(self.to_arrow(start, stop, **options))
 
     def to_polars(
-        self,
-        start: int | None = None,
-        stop: int | None = None,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        key: str | None = None,
+        self, start: int | None = None, stop: int | None = None, **options: Unpack[RangeOptions]
     ) -> polars.DataFrame:
         """The events of a range as a DataFrame of polars; see `eventlog.EventLog.to_arrow`."""
-        check_installed("polars", "polars")
-        return _polars_of(self.to_arrow(start, stop, since=since, until=until, key=key))
+        check_extra("polars", "to_polars needs")
+        return _polars_of(self.to_arrow(start, stop, **options))
 
 
-def _all_unless(bounds: tuple[Any, ...]) -> int | None:
-    """Where to start: at the first event if there are no bounds."""
-    start: int | None = bounds[0]
-    return 0 if bounds.count(None) == len(bounds) else start
+def _bounds(
+    start: int | None,
+    stop: int | None,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    key: str | None = None,
+) -> Bounds:
+    """Those of a range that begins at the first event if nothing is asked for."""
+    if (start, stop, since, until, key) == (None, None, None, None, None):
+        start = 0
+    return Bounds.of(start, stop, since, until, key)
 
 
 def _pandas_of(table: pyarrow.Table) -> pandas.DataFrame:
@@ -160,21 +123,3 @@ def _polars_of(table: pyarrow.Table) -> polars.DataFrame:
     frame = polars.from_arrow(table)
     assert isinstance(frame, polars.DataFrame)
     return frame
-
-
-def check_installed(library: str, extra: str) -> None:
-    """Import a library that an extra brings.
-
-    Raises:
-        NotSupported: it is not installed.
-    """
-    from importlib import import_module
-
-    try:
-        import_module(library)
-    except ModuleNotFoundError as error:
-        if error.name != library:
-            raise
-        raise NotSupported(
-            f"this needs {library}: pip install 'eventlog[{extra}]'", option=extra
-        ) from error

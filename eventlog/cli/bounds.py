@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from eventlog.api.positions import SeekPosition
 from eventlog.cli.address import Readable
 from eventlog.errors import InvalidArgument
-from eventlog.terminal.positions import moment_of, position_of
+from eventlog.terminal.positions import PLACES, moment_of, position_of
+
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="POSITION", help=f"The first event, else the first stored: {PLACES}"
+    ),
+]
+To = Annotated[int | None, typer.Option("--to", min=1, help="The number of the last event.")]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only events stored from then on: a time, or 15m, 2h."),
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only events stored before then.")]
+Key = Annotated[str | None, typer.Option(help="Only events of this key.")]
 
 
 def bounds_of(reading: Readable, start: str | None, stop: str | None) -> tuple[int, int]:

@@ -13,11 +13,11 @@ from typing import Annotated, BinaryIO, Final
 
 import typer
 
-from eventlog.api.data import check_installed
 from eventlog.api.engines import is_directory
+from eventlog.api.extras import check_extra
 from eventlog.cli.address import Log, Readable, check_directory, check_there, readable
 from eventlog.cli.app import EPILOG, FAILED, app
-from eventlog.cli.bounds import begin_of, range_between
+from eventlog.cli.bounds import From, Key, Since, To, Until, begin_of, range_between
 from eventlog.cli.progress import shown
 from eventlog.cli.streams import check_output, utf8
 from eventlog.errors import CorruptLog, EventLogError, InvalidArgument
@@ -25,7 +25,6 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import Decode, decode_any
 from eventlog.event.texts import check_key
 from eventlog.system import absolute_path
-from eventlog.terminal.positions import PLACES
 from eventlog.terminal.printing import clean_lines, complain
 from eventlog.tools.transfer.json_lines import line_of
 from eventlog.tools.transfer.packed import new_record_packer
@@ -83,23 +82,11 @@ def export(  # noqa: PLR0917 - typer calls it by name; these are options of a co
     log: Log,
     file: Annotated[str, typer.Argument(help="Where to; the standard output without it.")] = "-",
     form: Annotated[Format, typer.Option("--format", help="How to write events.")] = Format.JSONL,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="POSITION", help=f"The first event, else the first stored: {PLACES}"
-        ),
-    ] = None,
-    last: Annotated[
-        int | None, typer.Option("--to", min=1, help="The number of the last event.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only events stored from then on: a time, or 15m, 2h."),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only events stored before then.")
-    ] = None,
-    key: Annotated[str | None, typer.Option(help="Only events of this key.")] = None,
+    start: From = None,
+    last: To = None,
+    since: Since = None,
+    until: Until = None,
+    key: Key = None,
     fields: Annotated[
         str | None,
         typer.Option(metavar="A,B,...", help="The columns of a table; all of them without it."),
@@ -145,7 +132,7 @@ def _check_form(form: Format, file: str, fields: str | None) -> None:
             " --format csv, parquet or arrow"
         )
     if form in TABLES:
-        check_installed("pyarrow", "arrow")
+        check_extra("arrow", f"--format {form.value} needs")
     if file == "-":
         check_output()
         if form in BINARY and sys.stdout.isatty():

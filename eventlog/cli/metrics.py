@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eventlog.errors import NotSupported
+from eventlog.api.extras import check_extra
 
 Metrics = Annotated[
     str | None,
@@ -27,12 +27,7 @@ def metrics_at(place: str | None, *logs: str) -> AbstractContextManager[object]:
     """
     if place is None:
         return nullcontext()
-    try:
-        from eventlog.monitor.metrics import serving_metrics
-    except ModuleNotFoundError as error:
-        if error.name != "prometheus_client":
-            raise
-        raise NotSupported(
-            "--metrics needs prometheus-client: pip install 'eventlog[metrics]'"
-        ) from error
+    check_extra("metrics", "--metrics needs")
+    from eventlog.monitor.metrics import serving_metrics
+
     return serving_metrics(logs, place)

@@ -16,12 +16,12 @@ from typing import Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from eventlog.api.data import check_installed
 from eventlog.api.engines import is_directory
+from eventlog.api.extras import check_extra
 from eventlog.api.positions import SeekPosition
 from eventlog.cli.address import Log, Readable, check_there, readable
 from eventlog.cli.app import EPILOG, app
-from eventlog.cli.bounds import begin_of, range_between
+from eventlog.cli.bounds import From, Key, Since, To, Until, begin_of, range_between
 from eventlog.cli.progress import shown
 from eventlog.cli.streams import check_output, utf8
 from eventlog.errors import InvalidArgument
@@ -29,7 +29,6 @@ from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import Decode
 from eventlog.event.texts import check_key
 from eventlog.system import absolute_path
-from eventlog.terminal.positions import PLACES
 from eventlog.terminal.printing import cell, is_terminal, print_table, say
 from eventlog.terminal.show import to_json
 
@@ -60,23 +59,11 @@ NUMBERS: Final = {int, float, Decimal, NoneType}
 def query(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
     log: Log,
     statement: Annotated[str, typer.Argument(help="A SELECT from the table events.")],
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="POSITION", help=f"The first event, else the first stored: {PLACES}"
-        ),
-    ] = None,
-    last: Annotated[
-        int | None, typer.Option("--to", min=1, help="The number of the last event.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only events stored from then on: a time, or 15m, 2h."),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only events stored before then.")
-    ] = None,
-    key: Annotated[str | None, typer.Option(help="Only events of this key.")] = None,
+    start: From = None,
+    last: To = None,
+    since: Since = None,
+    until: Until = None,
+    key: Key = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per row.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV, with the names first.")] = False,
 ) -> None:
@@ -89,8 +76,7 @@ def query(  # noqa: PLR0917 - typer calls it by name; these are options of a com
     if as_json and as_csv:
         raise InvalidArgument("--json and --csv are two forms; give one of them")
     check_output()
-    for library in ("duckdb", "pyarrow"):
-        check_installed(library, "query")
+    check_extra("query", "`eventlog query` needs")
     from eventlog.arrow.tables import Stream
     from eventlog.sql.database import Database
 

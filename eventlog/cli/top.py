@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from eventlog.api.extras import check_extra
 from eventlog.cli.address import check_there
 from eventlog.cli.app import EPILOG, app
-from eventlog.errors import NotSupported
 from eventlog.monitor.history import History
 from eventlog.monitor.sample import Sampler, opened_to_look
 from eventlog.monitor.text import line_of, log_table, reader_table
@@ -99,13 +99,7 @@ def _print_once(views: list[LogView], *, as_json: bool) -> None:
 
 
 def _screen(logs: list[str], interval: float) -> None:
-    try:
-        from eventlog.monitor.screen import show
-    except ModuleNotFoundError as error:
-        if error.name != "textual":
-            raise
-        raise NotSupported(
-            "the screen of `eventlog top` needs textual: pip install 'eventlog[top]';"
-            " --plain and --once need nothing"
-        ) from error
+    check_extra("top", "the screen of `eventlog top`, unlike --plain and --once, needs")
+    from eventlog.monitor.screen import show
+
     show(logs, interval)

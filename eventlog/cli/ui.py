@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from eventlog.api.extras import check_extra
 from eventlog.cli.address import check_there
 from eventlog.cli.app import EPILOG, app
 from eventlog.cli.metrics import Metrics, metrics_at
-from eventlog.errors import NotSupported
 from eventlog.terminal.printing import say_now
 
 Logs = Annotated[list[str], typer.Argument(help="The logs: directories, or addresses of engines.")]
@@ -42,14 +42,8 @@ def ui(
     It is served on this machine alone, until Ctrl-C; its address has a token that nobody else
     knows. It seeks, acknowledges, retries and drops, each after it has shown what that changes.
     """
-    try:
-        from eventlog.monitor.page import serving
-    except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "anycorn"):
-            raise
-        raise NotSupported(
-            "`eventlog ui` needs starlette and anycorn: pip install 'eventlog[ui]'"
-        ) from error
+    check_extra("ui", "`eventlog ui` needs")
+    from eventlog.monitor.page import serving
 
     def tell(address: str) -> None:
         say_now(address)

@@ -26,23 +26,22 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-try:
-    from eventsourcing.persistence import (
-        AggregateRecorder,
-        ApplicationRecorder,
-        InfrastructureFactory,
-        InfrastructureFactoryError,
-        ProcessRecorder,
-    )
-    from eventsourcing.utils import Environment, resolve_topic
-except ModuleNotFoundError as error:
-    raise ImportError(
-        "eventlog.eventsourcing needs the package eventsourcing:"
-        " pip install 'eventlog[eventsourcing]'"
-    ) from error
-
 from eventlog import blocking
-from eventlog.eventsourcing.recorders import (
+from eventlog.api.extras import check_extra
+
+check_extra("eventsourcing", "eventlog.eventsourcing needs")
+
+# What is missing was told.
+from eventsourcing.persistence import (  # noqa: E402
+    AggregateRecorder,
+    ApplicationRecorder,
+    InfrastructureFactory,
+    InfrastructureFactoryError,
+    ProcessRecorder,
+)
+from eventsourcing.utils import Environment, resolve_topic  # noqa: E402
+
+from eventlog.eventsourcing.recorders import (  # noqa: E402
     LogAggregateRecorder,
     LogApplicationRecorder,
     LogProcessRecorder,

@@ -41,11 +41,10 @@ The client library (the extra `jetstream`) is loaded with the first handle.
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from eventlog.api.extras import check_extra
 from eventlog.config import CREDENTIALS, AskedOptions
-from eventlog.errors import NotSupported
 from eventlog.jetstream.address import parse
 from eventlog.jetstream.streams import NAME
 
@@ -67,10 +66,7 @@ def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
         NotSupported: the client library is not installed, or no stream can keep an option.
     """
     parsed = parse(address, os.environ, asked)
-    if find_spec("nats") is None:
-        raise NotSupported(
-            "logs on NATS need nats-py: pip install 'eventlog[jetstream]'", engine=NAME
-        )
+    check_extra("jetstream", "logs on NATS need", engine=NAME)
     from eventlog.jetstream.crossing import CrossingDriver
     from eventlog.jetstream.driver import JetStreamDriver
     from eventlog.remote.log import RemoteEventLog

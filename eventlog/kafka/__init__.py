@@ -32,10 +32,9 @@ of them know the same, and the broker decides who was first.
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from eventlog.errors import NotSupported
+from eventlog.api.extras import check_extra
 
 if TYPE_CHECKING:
     from eventlog.config import AskedOptions
@@ -57,10 +56,7 @@ def open_log(address: str, asked: AskedOptions) -> RemoteEventLog:
     from eventlog.kafka.address import parse
 
     parsed = parse(address, os.environ, asked)
-    if find_spec("confluent_kafka") is None:
-        raise NotSupported(
-            "logs on Kafka need confluent-kafka: pip install 'eventlog[kafka]'", engine=NAME
-        )
+    check_extra("kafka", "logs on Kafka need", engine=NAME)
     from eventlog.kafka.driver import KafkaDriver
     from eventlog.remote.log import RemoteEventLog
 

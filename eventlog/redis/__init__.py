@@ -27,10 +27,9 @@ say which keys there are (lua/common.lua, lua/groups.lua).
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from eventlog.errors import NotSupported
+from eventlog.api.extras import check_extra
 
 if TYPE_CHECKING:
     from eventlog.api.log import EventLog
@@ -52,12 +51,7 @@ def open_log(address: str, asked: AskedOptions) -> EventLog:
         NotSupported: the client library or its parser is not installed.
         InvalidArgument: the address is none.
     """
-    for package in ("coredis", "hiredis"):
-        if find_spec(package) is None:
-            raise NotSupported(
-                f"logs on Redis and Valkey need {package}: pip install 'eventlog[redis]'",
-                engine=NAME,
-            )
+    check_extra("redis", "logs on Redis and Valkey need", engine=NAME)
     from eventlog.redis.driver import RedisDriver
     from eventlog.remote.log import RemoteEventLog
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +14,12 @@ from uuid import uuid4
 import pytest
 
 from eventlog import blocking
-from eventlog.api.data import check_installed
 from eventlog.arrow.tables import Stream
 from eventlog.cli import query
 from eventlog.cli.address import _OpenedLog
 from eventlog.cli.app import USAGE, WRONG_USE
 from eventlog.demo.main_job import stop_process
-from eventlog.errors import CorruptLog, InvalidArgument, NotSupported
+from eventlog.errors import CorruptLog, InvalidArgument
 from eventlog.sql.database import Database
 from eventlog.sql.limits import Limits
 from tests.commands import out, run
@@ -234,9 +232,3 @@ def test_nothing_is_read_that_the_where_refuses() -> None:
             )
         ]
     assert spans == [(91, 101), (91, 95), (101, 101), (1, 4), *[(1, 101)] * 3]
-
-
-def test_without_the_library_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(NotSupported, match=r"duckdb: pip install 'eventlog\[query\]'"):
-        check_installed("duckdb", "query")

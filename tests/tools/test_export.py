@@ -18,7 +18,7 @@ from eventlog import blocking
 from eventlog.arrow import files
 from eventlog.cli.export import Format, _check_form, _write
 from eventlog.demo.main_job import stop_process
-from eventlog.errors import InvalidArgument, NotSupported
+from eventlog.errors import InvalidArgument
 from tests.commands import out, run, run_bytes
 
 
@@ -99,14 +99,6 @@ def test_a_table_goes_through_a_pipe_to_whoever_reads_it(log: str) -> None:
     done = run_bytes("export", log, "--format", "parquet", "--to", "5")
     assert done.returncode == 0, done.stderr
     assert pq.read_table(pa.BufferReader(done.stdout)).num_rows == 5
-
-
-def test_without_the_library_a_table_says_how_to_install_it(
-    log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(NotSupported, match=r"pip install 'eventlog\[arrow\]'"):
-        _check_form(Format.CSV, str(tmp_path / "file"), None)
 
 
 class Terminal(io.BytesIO):
