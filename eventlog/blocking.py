@@ -62,6 +62,10 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'eventlog.blocking' has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def open(  # noqa: A001 - the name of the contract
     path: str | os.PathLike[str],
     *,

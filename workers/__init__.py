@@ -63,3 +63,12 @@ def __getattr__(name: str) -> object:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'workers' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    import sys
+
+    # `help` shows in full whatever `inspect` finds: too much for a first look.
+    if sys._getframe(1).f_globals["__name__"] == "inspect":
+        return [*globals()]
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import re
+import rlcompleter
 import subprocess
 import sys
 import textwrap
@@ -14,11 +15,13 @@ from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import pytest
 
 import eventlog
+import workers
 from eventlog import errors
 
 PACKAGE: Final = Path(eventlog.__file__).parent
@@ -89,7 +92,10 @@ PURE: Final = {
     "api.status": set[str](),
     "api.stream_options": set[str](),
     "api.table_rows": set[str](),
+    "arrow.alike": set[str](),
     "arrow.beside": set[str](),
+    "arrow.columns": set[str](),
+    "arrow.decoding": set[str](),
     "arrow.passes": set[str](),
     "arrow.rows": set[str](),
     "arrow.shape": set[str](),
@@ -536,6 +542,16 @@ def test_the_help_of_the_package_fits_on_three_screens_and_has_every_name() -> N
     assert len(shown.stdout.rstrip().splitlines()) <= 3 * SCREEN_LINES
     words = set(re.findall(r"\w+", eventlog.__doc__ or ""))
     assert set(eventlog.__all__) <= words
+
+
+@pytest.mark.parametrize(
+    "package", [eventlog, eventlog.blocking, workers], ids=lambda p: p.__name__
+)
+def test_completion_offers_every_public_name(package: ModuleType) -> None:
+    completer = rlcompleter.Completer({"package": package})
+    offered = {completer.complete("package.", place) for place in range(len(dir(package)))}
+    names = {str(one).removeprefix("package.").rstrip("()") for one in offered}
+    assert set(package.__all__) <= names
 
 
 def test_every_error_is_exported_and_derives_from_one() -> None:
