@@ -2,6 +2,9 @@
 
 ==============  =========================================================================
 `rows`          events of many small batches together, and their fields in columns
+`alike`         those columns of packed events that are alike, without an object of Python; pure
+`decoding`      the payloads of all others, packed until they are decoded
+`columns`       a column of either of them; pure
 `beside`        what stands beside an event: number, times, key and headers; in columns
 `types`         the type that all values of a column have; pure
 `shape`         which columns there are, learned from the rows

@@ -12,7 +12,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from eventlog.arrow.rows import RowDecoder, Rows
+from eventlog.arrow.columns import Fields, TooManyFields, ValuesNeeded
+from eventlog.arrow.decoding import PackedDecoder, RowDecoder
+from eventlog.arrow.rows import Rows
 from eventlog.arrow.shape import Shape
 from eventlog.config import MIB
 from eventlog.event.envelope import EventEnvelope
@@ -40,24 +42,32 @@ class Gathering:
 
     def __init__(self, shape: Shape, rows_max: int = ROWS_MAX) -> None:
         self.shape = shape
-        self.decoder = RowDecoder()
+        self.decoder = PackedDecoder()
+        self._values = RowDecoder()
         self._rows_max = rows_max
         self._begin_rows()
 
     def _begin_rows(self) -> None:
-        self._rows = Rows(as_wholes=self.shape.is_of_wholes)
+        self._rows = Rows(self._values, as_wholes=self.shape.is_of_wholes)
         self._decoded_before = self.decoder.decoded_bytes
 
     def add(self, batch: Sequence[EventEnvelope]) -> bool:
         """Take the events of a batch; whether there are enough of them now."""
         if batch:
-            self.shape.see(self._rows.add(batch))
+            self._rows.add(batch)
         decoded = self.decoder.decoded_bytes
         most = self._rows_max if decoded else min(self._rows_max, ROWS_UNSIZED_MAX)
         return (
             len(self._rows) >= min(most, CELLS_MAX // (len(self.shape.fields) or 1))
             or decoded - self._decoded_before >= PACKED_BYTES_MAX
         )
+
+    def _build(self, fields: Fields) -> pa.RecordBatch:
+        beside = self._rows.beside()
+        try:
+            return self.shape.build(beside, fields)
+        except ValuesNeeded:
+            return self.shape.build(beside, self._rows.fields_of_values())
 
 
 class FirstPass(Gathering):
@@ -75,24 +85,31 @@ class FirstPass(Gathering):
         """Whether it knows all before the last event."""
         return self.shape.is_of_wholes
 
-    def add(self, batch: Sequence[EventEnvelope]) -> bool:
-        """Take the events of a batch; whether there are enough of them now."""
-        return super().add(batch) or self.is_over
-
     def take(self) -> None:
         """Learn from the events that were gathered."""
-        rows, names = self._rows, [*self.shape.fields]
-        if self.is_over:
+        fields = self._fields()
+        if fields is None:
             self._kept = None
             return
-        self.shape.learn(rows)
+        self.shape.learn(fields)
         if self._kept is not None:
-            self._keep(self.shape.build(rows))
+            self._keep(self._build(fields))
+        names = [*self.shape.fields]
         if names != self._known:
-            self.decoder.learn(names)
+            self._values.learn(names)
             self._known = names
         self._rows_max = ROWS_MAX
         self._begin_rows()
+
+    def _fields(self) -> Fields | None:
+        """The events that were gathered, in columns; `None` if those are too many."""
+        try:
+            fields = self._rows.fields()
+        except TooManyFields:
+            self.shape.take_wholes()
+            return None
+        self.shape.see(fields.columns)
+        return None if self.is_over else fields
 
     def _keep(self, batch: pa.RecordBatch) -> None:
         assert self._kept is not None
@@ -117,11 +134,11 @@ class SecondPass(Gathering):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
-        self.decoder.learn([*shape.fields])
+        self._values.learn([*shape.fields])
 
     def take(self) -> pa.RecordBatch:
         """The events that were gathered."""
-        batch = self.shape.build(self._rows)
+        batch = self._build(self._rows.fields())
         self._begin_rows()
         return batch
 

@@ -1,31 +1,37 @@
 """Rows: events on their way from batches as they are stored to batches as Arrow has them.
 
-Most events of a log are dicts of a few fields. Once these are known, they are decoded to rows: one
-object with the values of the fields, which takes two thirds of the time that a dict takes. What
-does not fit is decoded as always, so that nothing depends on what was known.
+They are gathered packed, and taken apart together: all at once where they are alike (see `alike`).
+Others are decoded batch by batch: to one object with the values of the fields that are known, which
+takes two thirds of the time that a dict takes, or else as always, so that nothing depends on what
+was known.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, Final
 
-import msgspec.structs
+import msgspec
 import pyarrow as pa
 
+from eventlog.arrow.alike import Group, NotAlike, groups_in
 from eventlog.arrow.beside import Beside
+from eventlog.arrow.columns import (
+    FIELDS_MAX,
+    Fields,
+    Ready,
+    TooManyFields,
+    Values,
+    ValuesNeeded,
+    interleaved,
+    nothing,
+)
+from eventlog.arrow.decoding import RowDecoder
 from eventlog.event.envelope import EventEnvelope
-from eventlog.event.record_batch import Decode, decode_any, plain_decoder_for
 
-ROW_FIELDS_MAX: Final = 64
-"""Rows have a place for each field that is known: with many, most of them would be empty."""
-MISSES_MAX: Final = 16
-"""Batches that do not fit, after which none is tried until more fields are known."""
-ROWS_AT_ONCE: Final = 16_384
-"""Rows that are turned into columns at once: while a processor has them at hand."""
 NAMES_OF_ROW: Final = "__struct_encode_fields__"
 _NAMES: Final = {str}
 
@@ -42,95 +48,85 @@ def collected_later() -> Iterator[None]:
             gc.enable()
 
 
-class RowDecoder:
-    """Decodes bodies of batches: to rows, where events have no other fields than those known."""
-
-    def __init__(self) -> None:
-        self._decode: Decode | None = None
-        self._misses = 0
-        self.decoded_bytes = 0
-        """Bytes of all bodies so far; 0 where an engine decodes by itself."""
-
-    def learn(self, names: Sequence[str]) -> None:
-        """Decode to rows of these fields from now on."""
-        self._decode, self._misses = None, 0
-        if 0 < len(names) <= ROW_FIELDS_MAX:
-            fields = {f"field_{place}": name for place, name in enumerate(names)}
-            try:
-                row = msgspec.defstruct(
-                    "Row",
-                    [(place, Any, None) for place in fields],
-                    rename=fields,
-                    forbid_unknown_fields=True,
-                    gc=False,
-                )
-            except ValueError:  # a name with a quote or a line end is none for a struct
-                return
-            self._decode = plain_decoder_for(row)
-
-    def __call__(self, body: bytes | memoryview) -> Any:
-        """The columns of a body; see `record_batch.Decode`."""
-        self.decoded_bytes += len(body)
-        if self._decode is not None and self._misses < MISSES_MAX:
-            try:
-                return self._decode(body)
-            except (ValueError, TypeError, OverflowError, RecursionError):
-                self._misses += 1
-        return decode_any(body)
-
-
-class Values:
-    """The values of one column, as they come in parts."""
-
-    __slots__ = ("_count", "_parts", "kinds")
-
-    def __init__(self) -> None:
-        self._parts: list[Sequence[Any]] = []
-        self._count = 0
-        self.kinds: set[type] = set()
-        """Their types."""
-
-    def extend(self, values: Sequence[Any]) -> None:
-        """Add some."""
-        self.kinds.update(map(type, values))
-        self._parts.append(values)
-        self._count += len(values)
-
-    def pad(self, count: int) -> Values:
-        """Itself, with nothing in the last places of so many."""
-        if self._count < count:
-            self.extend([None] * (count - self._count))
-        return self
-
-    def all(self) -> Sequence[Any]:
-        """All of them together."""
-        if len(self._parts) != 1:
-            self._parts = [[*chain.from_iterable(self._parts)]]
-        return self._parts[0]
-
-
 class Rows:
-    """The events of some batches, in columns; their fields too, unless they are taken as wholes."""
+    """The events of some batches, until there are enough of them."""
 
-    def __init__(self, *, as_wholes: bool = False) -> None:
+    def __init__(self, decoder: RowDecoder, *, as_wholes: bool = False) -> None:
+        self._decoder = decoder
         self._as_wholes = as_wholes
         self._beside = Beside()
+        self._batches: list[Sequence[EventEnvelope]] = []
         self._count = 0
-        self._fields: dict[str, Values] = {}
-        self._wholes = Values()
 
     def __len__(self) -> int:
         """How many events there are."""
         return self._count
 
-    def add(self, batch: Sequence[EventEnvelope]) -> Iterable[str]:
-        """Take the events of a batch; the names of their fields."""
-        with collected_later():
-            return self._add(batch)
-
-    def _add(self, batch: Sequence[EventEnvelope]) -> Iterable[str]:
+    def add(self, batch: Sequence[EventEnvelope]) -> None:
+        """Take the events of a batch, which has some."""
         self._beside.add(batch)
-        events = [envelope.event for envelope in batch]
+        self._batches.append(batch)
+        self._count += len(batch)
+
+    def beside(self) -> list[pa.Array]:
+        """What stands beside the events: number, times, key and headers."""
+        return self._beside.arrays()
+
+    def fields(self) -> Fields:
+        """The events in columns.
+
+        Raises:
+            TooManyFields: they are not to be taken apart.
+            CorruptLog: one cannot be decoded.
+        """
+        if not self._as_wholes and all(map(_is_packed, self._batches)):
+            with suppress(NotAlike, ValuesNeeded):
+                groups = groups_in([one.event for one in chain.from_iterable(self._batches)])
+                return interleaved([group.rows for group in groups], [*map(_fields_of, groups)])
+        return self.fields_of_values()
+
+    def fields_of_values(self) -> Fields:
+        """The same, of objects of Python.
+
+        Raises:
+            TooManyFields: they are not to be taken apart.
+            CorruptLog: one cannot be decoded.
+        """
+        taken = _Taken(as_wholes=self._as_wholes)
+        with collected_later():
+            for batch in self._batches:
+                events = [envelope.event for envelope in batch]
+                if _is_packed(batch):
+                    events = self._decoder.decode(events, batch[0])
+                taken.add(events)
+            return taken.end()
+
+
+def _is_packed(batch: Sequence[EventEnvelope]) -> bool:
+    """Whether the payloads of a batch are packed: all of them are, or none is."""
+    return type(batch[0].event) is msgspec.Raw
+
+
+def _fields_of(group: Group) -> Fields:
+    """The fields of events that are alike."""
+    count, column = len(group.rows), group.column
+    if not pa.types.is_struct(column.type):
+        return Fields(count, {}, Ready(column))
+    parts = zip(column.type, column.flatten(), strict=True)
+    return Fields(count, {field.name: Ready(part) for field, part in parts}, nothing(count))
+
+
+class _Taken:
+    """Decoded events that are taken apart, unless they are taken as wholes."""
+
+    def __init__(self, *, as_wholes: bool) -> None:
+        self._as_wholes = as_wholes
+        self._count = 0
+        self._fields: dict[str, Values] = {}
+        self._wholes = Values()
+
+    def add(self, events: list[Any]) -> None:
+        """Take the events of a batch."""
         kinds = set(map(type, events))
         row = type(events[0])
         if self._as_wholes:
@@ -142,34 +138,21 @@ class Rows:
             names = dict.fromkeys(chain.from_iterable(dict.fromkeys(map(tuple, records))))
             self._add_records(records, [*names], _values_of([*names]))
             self._wholes.pad(self._count).extend(wholes)
-        self._count += len(batch)
-        return self._fields
+        self._count += len(events)
 
     def _add_records(
         self, records: list[Any], names: Sequence[str], values_of: Callable[[Any], Sequence[Any]]
     ) -> None:
-        fields = [self._field(name) for name in names]
-        for start in range(0, len(records), ROWS_AT_ONCE):
-            values = map(values_of, records[start : start + ROWS_AT_ONCE])
-            for field, of_field in zip(fields, zip(*values, strict=True), strict=False):
-                field.extend(of_field)
+        if len(self._fields.keys() | names) > FIELDS_MAX:
+            raise TooManyFields
+        columns = zip(*map(values_of, records), strict=True)
+        for name, values in zip(names, columns, strict=True):
+            self._fields.setdefault(name, Values()).pad(self._count).extend(values)
 
-    def _field(self, name: str) -> Values:
-        if name not in self._fields:
-            self._fields[name] = Values()
-        return self._fields[name].pad(self._count)
-
-    def column(self, name: str) -> Values:
-        """The values of a field, `None` where an event has none."""
-        return self._fields.get(name, Values()).pad(self._count)
-
-    def wholes(self) -> Values:
-        """The events that are no dicts by names, each in its place among `None`."""
-        return self._wholes.pad(self._count)
-
-    def beside(self) -> list[pa.Array]:
-        """What stands beside the events: number, times, key and headers."""
-        return self._beside.arrays()
+    def end(self) -> Fields:
+        """All of them."""
+        columns = {name: values.pad(self._count) for name, values in self._fields.items()}
+        return Fields(self._count, {**columns}, self._wholes.pad(self._count))
 
 
 def _told_apart(events: list[Any], *, are_dicts: bool) -> tuple[list[Any], list[Any]]:

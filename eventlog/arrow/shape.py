@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import pyarrow as pa
 
 from eventlog.arrow.beside import BESIDE
-from eventlog.arrow.rows import Rows, Values
-from eventlog.arrow.types import JSON_TEXT, array_of, joined, settled, type_of
+from eventlog.arrow.columns import FIELDS_MAX, Fields
+from eventlog.arrow.types import JSON_TEXT, joined, settled
 
-FIELDS_MAX: Final = 1000
-"""Events with more different fields are no records: the column `event` has them, as JSON."""
 WHOLE: Final = "event"
 _TAKEN: Final = re.compile(f"(event_)*({'|'.join([*(field.name for field in BESIDE), WHOLE])})")
 
@@ -33,13 +31,17 @@ class Shape:
         for name in names:
             self.fields.setdefault(name, pa.null())
         if len(self.fields) > FIELDS_MAX:
-            self.is_of_wholes, self.fields, self.whole = True, {}, JSON_TEXT
+            self.take_wholes()
 
-    def learn(self, rows: Rows) -> None:
+    def take_wholes(self) -> None:
+        """Take no event apart: they have too many fields."""
+        self.is_of_wholes, self.fields, self.whole = True, {}, JSON_TEXT
+
+    def learn(self, rows: Fields) -> None:
         """Take the values of the rows into account."""
         for name, kind in self.fields.items():
-            self.fields[name] = joined(kind, _type_of(rows.column(name)))
-        self.whole = joined(self.whole, _type_of(rows.wholes()))
+            self.fields[name] = joined(kind, rows.column(name).type)
+        self.whole = joined(self.whole, rows.whole.type)
 
     def settle(self) -> None:
         """Fix the types: there are no more rows."""
@@ -54,17 +56,17 @@ class Shape:
             fields.append(pa.field(WHOLE, self.whole))
         return pa.schema([*BESIDE, *fields])
 
-    def build(self, rows: Rows) -> pa.RecordBatch:
-        """The rows, all of which it has learned."""
-        arrays = rows.beside()
-        arrays += [array_of(rows.column(name).all(), kind) for name, kind in self.fields.items()]
+    def build(self, beside: Sequence[pa.Array], rows: Fields) -> pa.RecordBatch:
+        """The rows, all of which it has learned, and what stands beside them.
+
+        Raises:
+            ValuesNeeded: a column has to be made of its values.
+        """
+        arrays = [*beside]
+        arrays += [rows.column(name).array(kind) for name, kind in self.fields.items()]
         if not pa.types.is_null(self.whole):
-            arrays.append(array_of(rows.wholes().all(), self.whole))
+            arrays.append(rows.whole.array(self.whole))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-
-
-def _type_of(column: Values) -> pa.DataType:
-    return type_of(column.all(), column.kinds)
 
 
 def column_of(field: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,10 +20,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventlog import NotSupported, blocking
-from eventlog.arrow import passes, shape
+from eventlog import CorruptLog, blocking
+from eventlog.arrow import columns, passes, rows, shape
+from eventlog.arrow.alike import NotAlike
+from eventlog.testing import batch_of, open_storage
 
 Log = blocking.EventLog
+BESIDE = ["seq_no", "timestamp", "stored_at", "key", "headers"]
 
 
 @pytest.fixture
@@ -142,6 +147,124 @@ def test_any_events_make_a_table_with_a_row_for_each(events: list[Any]) -> None:
             assert read == of_field
 
 
+# --- packed events that are alike ---------------------------------------------------------------
+
+times = st.integers(-(2**32), 2**35).map(lambda n: datetime.fromtimestamp(n / 4, UTC))
+wholes = st.sampled_from([0, -1, 2**63 - 1, 2**63, -(2**63)]) | st.integers(-(2**31), 2**32)
+floats = st.floats(allow_nan=False)
+plain = st.sampled_from(
+    [
+        *(st.none(), st.booleans(), wholes, floats, wholes | floats, st.text(), st.binary()),
+        *(times, st.uuids(), st.text(min_size=30, max_size=300)),
+    ]
+)
+of_one_kind = plain | plain.map(lambda kind: st.none() | kind) | st.just(payloads)
+records = st.dictionaries(st.text(max_size=40), of_one_kind, max_size=4).map(st.fixed_dictionaries)
+shapes = st.dictionaries(st.sampled_from("abcdef") | st.text(), of_one_kind | records, max_size=4)
+kinds = shapes.map(st.fixed_dictionaries) | plain
+alike = st.lists(kinds, min_size=1, max_size=3).flatmap(
+    lambda several: st.lists(st.one_of(several), max_size=12)
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.tuples(alike, alike, st.lists(payloads, max_size=4)))
+def test_the_table_of_events_that_are_alike_is_that_of_their_values(
+    parts: tuple[list[Any], ...],
+) -> None:
+    with blocking.open(f"memory:{uuid4()}") as log, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passes, "FIRST_ROWS", 3)
+        patch.setattr(passes, "ROWS_MAX", 6)
+        for part in parts:
+            for start in range(0, len(part), 4):
+                log.append_many(part[start : start + 4])
+        table = log.to_arrow()
+        patch.setattr(rows, "groups_in", never_alike)
+        assert table.equals(log.to_arrow())
+    table.validate(full=True)
+
+
+def never_alike(_: Any) -> None:
+    raise NotAlike
+
+
+def test_events_that_are_alike_make_columns_without_an_object_for_each_value(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows.Rows, "fields_of_values", None)
+    values = {"n": 7, "x": 0.5, "s": "Łódź", "b": b"a", "t": NOON, "u": IDENTITY, "in": {"y": True}}
+    log.append_many([values] * 3000)
+    log.append_many([{**values, "n": -(2**40), "s": None, "x": 1}] * 9000)
+    (*_, last) = log.to_arrow().to_pylist()
+    assert {name: last[name] for name in values} == {
+        **values,
+        "n": -(2**40),
+        "s": None,
+        "x": 1.0,
+        "u": str(IDENTITY),
+    }
+
+
+def test_a_few_kinds_of_events_one_among_the_other_make_columns_so_too(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows.Rows, "fields_of_values", None)
+    kinds: list[Any] = [
+        {"type": "made", "n": 1, "by": "a"},
+        {"type": "paid", "n": 0.5},
+        {"n": None},
+        7,
+    ]
+    log.append_many(kinds[n % 4] for n in range(4000))
+    made, paid, empty, seven = log.to_arrow().drop_columns(BESIDE).to_pylist()[-4:]
+    nothing: dict[str, Any] = {"type": None, "n": None, "by": None, "event": None}
+    assert made == {**nothing, **kinds[0]}
+    assert paid == {**nothing, **kinds[1]}
+    assert empty == nothing
+    assert seven == {**nothing, "event": 7}
+
+
+def test_a_float_that_is_no_number_is_not_null(log: Log) -> None:
+    column = column_of(log, math.nan, None, 1)
+    assert column.null_count == 1
+    assert math.isnan(column[0].as_py())
+
+
+def test_an_event_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    stored = open_storage(str(tmp_path / "log"))
+    stored.append(batch_of({"s": "abc"}))
+    batch = batch_of({"s": "abc"})
+    stored.append(batch._replace(payload=bytes(batch.payload).replace(b"abc", b"a\xffc")))
+    stored.close()
+    with (
+        blocking.open(tmp_path / "log", start_writer=False) as log,
+        pytest.raises(CorruptLog, match="from 2 on cannot be decoded") as raised,
+    ):
+        log.to_arrow()
+    assert raised.value.seq_no == 2
+
+
+@pytest.mark.slow
+def test_a_data_frame_takes_about_half_the_time_of_one_of_the_events(log: Log) -> None:
+    """In CPU time, which the load of a machine changes too: so there is some room."""
+    cities = ["Oslo", "Rome", "Łódź"]
+    log.append_many(
+        {"order": n, "total": n / 7, "city": cities[n % 3], "items": n % 50, "paid": n % 2 == 0}
+        for n in range(100_000)
+    )
+
+    def of_events() -> pd.DataFrame:
+        return pd.DataFrame([envelope.event for envelope in log.read(1)])
+
+    taken: dict[Callable[[], pd.DataFrame], list[float]] = {of_events: [], log.to_pandas: []}
+    for _ in range(5):
+        for make, seconds in taken.items():
+            start = time.process_time()
+            assert make()["order"].sum() == 4_999_950_000
+            seconds.append(time.process_time() - start)
+    assert median(taken[log.to_pandas]) < 0.6 * median(taken[of_events])
+
+
 # --- names and fields -------------------------------------------------------------------------
 
 
@@ -160,7 +283,7 @@ def test_names_that_no_struct_can_have_are_columns(log: Log) -> None:
 
 
 def test_events_with_more_fields_than_a_table_takes_are_whole(log: Log) -> None:
-    log.append_many([{"n": 1}, {f"user-{n}": n for n in range(shape.FIELDS_MAX)}, 7])
+    log.append_many([{"n": 1}, {f"user-{n}": n for n in range(columns.FIELDS_MAX)}, 7])
     table = log.to_arrow()
     assert table.num_columns == 6
     first, _, last = table["event"].to_pylist()
@@ -276,23 +399,3 @@ def test_data_frames_are_one_line(log: Log) -> None:
     assert str(frame["stored_at"].dtype) == "datetime64[us, UTC]"
     assert log.to_polars(2).select("order").to_series().to_list() == [8]
     assert math.isclose(log.to_polars()["total"].sum(), 13.5)
-
-
-@pytest.mark.parametrize(
-    ("library", "call"),
-    [
-        ("pyarrow", lambda log: log.to_arrow()),
-        ("pyarrow", lambda log: pl.DataFrame(log.read(1))),
-        ("pandas", lambda log: log.to_pandas()),
-        ("polars", lambda log: log.to_polars()),
-    ],
-    ids=["arrow", "stream", "pandas", "polars"],
-)
-def test_a_library_that_is_missing_is_named_with_how_to_install_it(
-    log: Log, library: str, call: Callable[[Log], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log.append(1)
-    monkeypatch.setitem(sys.modules, library, None)
-    extra = "arrow" if library == "pyarrow" else library
-    with pytest.raises(NotSupported, match=rf"pip install 'eventlog\[{extra}\]'"):
-        call(log)
