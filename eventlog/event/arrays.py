@@ -36,6 +36,8 @@ _KINDS: Final = {
     "c": "u",
 }
 """The kind of each format of the buffer protocol."""
+_NO_ARRAYS: Final = frozenset({"msgspec.Raw", "numpy.datetime64", "numpy.timedelta64"})
+"""Types with the buffer protocol whose bytes do not say what they are."""
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 _ORDERS: Final = {"@": _NATIVE, "=": _NATIVE, "<": "<", ">": ">", "!": ">"}
 _FORMATS: Final = {
@@ -66,11 +68,13 @@ def is_plain_bytes(view: memoryview) -> bool:
 
 
 def packed_array(value: Any) -> PackedArray | None:
-    """The array, its values copied; `None` for what is none.
+    """The array, its values copied; `None` for what is none, or only has bytes to show.
 
     Raises:
         TypeError: it is one that cannot be stored.
     """
+    if type_name(value) in _NO_ARRAYS:
+        return None
     try:
         view = memoryview(value)
     except TypeError:

@@ -18,6 +18,8 @@ _INSTEAD: Final = {
     "datetime.timedelta": "value.total_seconds()",
     "decimal.Decimal": "str(value)",
     "frozenset": "list(value)",
+    "numpy.datetime64": "int(value.astype('int64'))",
+    "numpy.timedelta64": "int(value.astype('int64'))",
     "set": "list(value)",
 }
 _REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError, BufferError)
@@ -41,13 +43,15 @@ def _instead_of(value: Any) -> str:
     kind, name = type(value), type_name(value)
     if issubclass(kind, Enum):
         return "value.value"
+    if name in _INSTEAD:
+        return _INSTEAD[name]
     if name.startswith("numpy.") and hasattr(kind, "item"):
         return "value.item()"
     if hasattr(kind, "model_dump"):  # pydantic's
         return 'value.model_dump(mode="json")'
     if hasattr(kind, "__fspath__"):
         return "str(value)"
-    return _INSTEAD.get(name, "")
+    return ""
 
 
 def bad_place(event: Any, pack: Callable[[Any], object], error: Exception) -> str:

@@ -20,6 +20,7 @@ an int, float, str, bytes, list or dict    `OrderedDict`, of `numpy.float64`
 a `datetime` of another time zone, or of   a `datetime` in UTC
 a class of its own
 `msgpack.Timestamp`                        a `datetime`, without the nanoseconds below 1,000
+`msgspec.Raw`                              the value that it holds
 a `msgspec.Struct` or a dataclass          the map (or array) that msgspec makes of it: inside,
                                            sets are lists, and UUIDs, decimals, dates and enums
                                            their texts or values; who reads with `type=` gets
@@ -231,41 +232,49 @@ def _pack_extension(value: Any) -> Any:
         raise TypeError("MessagePack has no whole numbers outside of -2**63 to 2**64 - 1")
     if isinstance(value, datetime):
         return _plain_time(value)
-    packed = packed_array(value)
-    if packed is not None:
-        return msgpack.ExtType(ARRAY_EXTENSION, b"".join(packed))
-    raise not_packed(value)
+    return _extension_of(value)
+
+
+def _value_in(packed: msgspec.Raw) -> Any:
+    try:
+        return with_packed_arrays(unpack(packed))
+    except ValueError as error:
+        raise ValueError("a msgspec.Raw has not one whole MessagePack value") from error
 
 
 def _plain_fields(value: Any) -> Any:
     """A dataclass or Struct as msgspec writes it, so that it reads it back as the same type."""
-    arrays: dict[int, memoryview] = {}
+    stand_ins: dict[int, tuple[memoryview, Any]] = {}
 
     def unknown(inner: Any) -> Any:
         if isinstance(inner, datetime):
             return _plain_time(inner)
         if isinstance(inner, float):  # of a class of its own, as numpy's
             return float(inner)
-        packed = packed_array(inner)
-        if packed is None:
-            raise not_packed(inner)
         # msgspec has no builtin for an extension: a view stands for it, and is taken out below.
-        view = memoryview(b"".join(packed))
-        arrays[id(view)] = view
+        view = memoryview(b"")
+        stand_ins[id(view)] = view, _extension_of(inner)
         return view
 
     plain = msgspec.to_builtins(value, builtin_types=_KEPT, enc_hook=unknown)
-    return _with_arrays(plain, arrays) if arrays else plain
+    return _without(stand_ins, plain) if stand_ins else plain
 
 
-def _with_arrays(value: Any, arrays: dict[int, memoryview]) -> Any:
+def _extension_of(value: Any) -> Any:
+    if type(value) is msgspec.Raw:
+        return _value_in(value)
+    packed = packed_array(value)
+    if packed is None:
+        raise not_packed(value)
+    return msgpack.ExtType(ARRAY_EXTENSION, b"".join(packed))
+
+
+def _without(stand_ins: dict[int, tuple[memoryview, Any]], value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _with_arrays(inner, arrays) for key, inner in value.items()}
+        return {key: _without(stand_ins, inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_with_arrays(inner, arrays) for inner in value]
-    if id(value) in arrays:
-        return msgpack.ExtType(ARRAY_EXTENSION, bytes(value))
-    return value
+        return [_without(stand_ins, inner) for inner in value]
+    return stand_ins[id(value)][1] if id(value) in stand_ins else value
 
 
 def _plain_time(value: datetime) -> datetime:

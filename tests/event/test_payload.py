@@ -4,6 +4,7 @@ import contextlib
 import enum
 import math
 from collections import OrderedDict, namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -94,6 +95,9 @@ class Person(pydantic.BaseModel):
     ("value", "instead"),
     [
         (numpy.int64(3), "value.item()"),
+        # These two were stored as eight bytes, in silence.
+        (numpy.datetime64("2024-01-01"), "int(value.astype('int64'))"),
+        (numpy.timedelta64(5, "s"), "int(value.astype('int64'))"),
         (Person(), 'value.model_dump(mode="json")'),
         (PurePath("a"), "str(value)"),
         (timedelta(1), "value.total_seconds()"),
@@ -105,6 +109,36 @@ def test_the_error_of_a_common_type_says_what_to_store_instead(value: Any, inste
     with pytest.raises(TypeError) as caught:
         new_packer()({"v": value})
     assert str(caught.value).endswith(f"(store `{instead}` instead)")
+
+
+class Wrapped(msgspec.Struct):
+    packed: msgspec.Raw
+    array: Any = None
+
+
+@pytest.mark.parametrize("wrap", [lambda raw: raw, lambda raw: {"a": [raw]}, Wrapped])
+def test_a_raw_payload_is_stored_as_the_value_that_it_holds(wrap: Callable[[Any], Any]) -> None:
+    # It was stored as bytes, in silence: whoever appended what a stream of `msgspec.Raw` gave.
+    pack = new_packer()
+    value = {"n": 1, "when": datetime(2024, 1, 1, tzinfo=UTC), "id": UUID(int=5)}
+    found = unpack(pack(wrap(msgspec.Raw(pack(value)))))
+    if isinstance(found, dict) and "n" not in found:
+        found = found["a"][0] if "a" in found else found["packed"]
+    assert found == value
+
+
+def test_a_raw_payload_beside_an_array_keeps_its_own_arrays() -> None:
+    pack = new_packer()
+    raw = msgspec.Raw(pack({"inner": numpy.array([1, 2])}))
+    found = unpack(pack(Wrapped(raw, numpy.array([1.5]))))
+    assert found["packed"]["inner"].tolist() == [1, 2]
+    assert found["array"].tolist() == [1.5]
+
+
+@pytest.mark.parametrize("packed", [b"", b"\xc1", b"\x05\x06", b"\x92\x01"])
+def test_a_raw_payload_that_is_none_is_refused(packed: bytes) -> None:
+    with pytest.raises(InvalidEvent, match=r"msgspec\.Raw has not one whole MessagePack value"):
+        BatchBuilder(1_000).add({"v": msgspec.Raw(packed)})
 
 
 Pair = namedtuple("Pair", "first second")
