@@ -12,13 +12,14 @@ from eventlog.api.positions import (
     check_name,
     check_position,
     check_seq_no,
+    whole_number,
 )
 from eventlog.api.refusals import no_consumer
 from eventlog.config import MAX_DELIVERIES_LIMIT, MAX_IN_FLIGHT_LIMIT
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
-from eventlog.event.moments import timestamp_ns_of
+from eventlog.event.moments import search_ns_of
 from eventlog.event.texts import check_key
 
 
@@ -64,8 +65,8 @@ class Bounds:
                 "read takes numbers (start, stop) or times (since, until); give one kind"
             )
         return cls(
-            since_ns=None if since is None else timestamp_ns_of(since),
-            until_ns=None if until is None else timestamp_ns_of(until),
+            since_ns=None if since is None else search_ns_of(since),
+            until_ns=None if until is None else search_ns_of(until),
             filter=wanted,
         )
 
@@ -85,9 +86,8 @@ class Bounds:
 
 
 def _check_start(start: object) -> int:
-    if isinstance(start, int) and not isinstance(start, bool) and -SEQ_NO_MAX <= start < 0:
-        return start
-    return check_seq_no(start)
+    number = whole_number(start)
+    return number if number is not None and number < 0 else check_seq_no(start)
 
 
 def check_follow(position: object) -> SeekPosition:
@@ -199,14 +199,15 @@ def check_owner(owner: object) -> int:
     return owner
 
 
-def check_count(name: str, number: object) -> int:
+def check_count(name: str, value: object) -> int:
     """The number itself, if it counts events to lease.
 
     Raises:
         InvalidArgument, InvalidArgumentType: it does not.
     """
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise InvalidArgumentType(f"{name}={number!r}; give a whole number")
+    number = whole_number(value)
+    if number is None:
+        raise InvalidArgumentType(f"{name}={value!r}; give a whole number")
     if not 1 <= number <= SEQ_NO_MAX:
         raise InvalidArgument(f"{name}={number}; give 1 or more")
     return number

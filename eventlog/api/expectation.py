@@ -8,7 +8,7 @@ from typing import NamedTuple
 from eventlog.api.positions import check_seq_no
 from eventlog.api.refusals import wrong_expectation, wrong_last
 from eventlog.config import BATCH_EVENTS_LIMIT
-from eventlog.errors import EventTooLarge, InvalidArgument, InvalidArgumentType
+from eventlog.errors import EventLogError, EventTooLarge, InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.texts import check_key
 
@@ -49,6 +49,14 @@ class Expectation(NamedTuple):
             EventTooLarge: more keys are named than one batch has events.
             InvalidArgument, InvalidArgumentType: it is no mapping of keys to numbers.
         """
+        try:
+            return cls._of_events(expect, expect_last)
+        except EventLogError as error:
+            error.stored = 0
+            raise
+
+    @classmethod
+    def _of_events(cls, expect: object, expect_last: object) -> Expectation | None:
         if expect is None:
             return None if expect_last is None else cls(_checked_last(expect_last))
         if not isinstance(expect, Mapping):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
 
-from eventlog.api.positions import SeekPosition, check_seq_no
+from eventlog.api.positions import SeekPosition, check_seq_no, whole_number
 from eventlog.api.refusals import no_operation
 from eventlog.config import AskedOptions, LogOptions, OnFull, Retention
 from eventlog.errors import InvalidArgumentType
@@ -30,7 +30,7 @@ def position_before(before: object) -> SeekPosition:
     """
     if isinstance(before, datetime):
         return SeekPosition.timestamp(before)
-    if not isinstance(before, int) or isinstance(before, bool):
+    if whole_number(before) is None:
         raise InvalidArgumentType(f"trim before {before!r}: give a number, or a datetime")
     return SeekPosition.sequence(check_seq_no(before))
 

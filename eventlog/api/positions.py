@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal, get_args
+from operator import index
+from typing import ClassVar, Literal, SupportsIndex, get_args
 
 from eventlog.config import NAME_CHARACTERS_MAX, STATE_BYTES_MAX
 from eventlog.errors import InvalidArgument, InvalidArgumentType, InvalidName
-from eventlog.event.moments import timestamp_ns_of
+from eventlog.event.moments import search_ns_of
 
 PositionKind = Literal["beginning", "last_acknowledged", "latest", "sequence", "timestamp"]
 
@@ -44,7 +45,7 @@ class SeekPosition:
         if self.kind not in get_args(PositionKind):
             kinds = ", ".join(map(repr, get_args(PositionKind)))
             raise InvalidArgument(f"the position is of the kind {self.kind!r}; give one of {kinds}")
-        if not isinstance(value, int) or isinstance(value, bool):
+        if type(value) is not int:
             raise InvalidArgumentType(f"the position's value is {value!r}; give a whole number")
         if not 0 <= value <= SEQ_NO_MAX:
             raise InvalidArgument(f"the position's value is {value}; give 0 to 2**63 - 1")
@@ -66,13 +67,14 @@ class SeekPosition:
         That goes by `EventEnvelope.stored_at`, the writer's clock, and not by an event's own
         `timestamp`; all events of a batch have one time. An event from a time when the clock was
         ahead counts as old as the next one, so that none from after `t` is left out. It is found
-        when a subscription is opened, or at the `seek`: a `t` to come is `LATEST`.
+        when a subscription is opened, or at the `seek`: a `t` to come is `LATEST`. Before 1970 and
+        after 2262 there are no events; such a time finds the first one, or none.
 
         Raises:
             InvalidArgument: `t` is naive.
             InvalidArgumentType: `t` is not a datetime.
         """
-        return SeekPosition("timestamp", timestamp_ns_of(t))
+        return SeekPosition("timestamp", search_ns_of(t))
 
 
 SeekPosition.BEGINNING = SeekPosition("beginning")
@@ -110,23 +112,37 @@ def check_position(position: object) -> SeekPosition:
 
 
 def check_seq_no(seq_no: object, *, consumer: str | None = None) -> int:
-    """The number itself, if it is one that an event could have, or 0.
+    """The number itself, if it is one that an event could have, or 0; numpy's become Python's.
 
     Raises:
         InvalidArgument: it is negative or does not fit 63 bits.
         InvalidArgumentType: it is not a whole number.
     """
-    if not isinstance(seq_no, int) or isinstance(seq_no, bool):
+    number = whole_number(seq_no)
+    if number is None:
         raise InvalidArgumentType(
             f"the sequence number is {seq_no!r}; give a whole number", consumer=consumer
         )
-    if not 0 <= seq_no <= SEQ_NO_MAX:
+    if not 0 <= number <= SEQ_NO_MAX:
         raise InvalidArgument(
-            f"the sequence number is {seq_no}; give one from 1 to 2**63 - 1",
+            f"the sequence number is {number}; give one from 0 to 2**63 - 1",
             consumer=consumer,
-            seq_no=seq_no,
+            seq_no=number,
         )
-    return seq_no
+    return number
+
+
+def whole_number(value: object) -> int | None:
+    """The value as an `int`, also one of numpy's, as frames and arrays hold; `None` if it is none.
+
+    `True` and `False` are none.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
+    try:
+        return index(value)
+    except TypeError:  # numpy's arrays, which have the method in vain, and its bools
+        return None
 
 
 def check_state(state: object, consumer: str) -> bytes | None:

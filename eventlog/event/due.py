@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from eventlog.errors import InvalidArgument
-from eventlog.event.moments import datetime_of
+from eventlog.event.moments import datetime_of, timestamp_ns_of
 
 DUE_BYTES: Final = 16
 _ROW: Final = struct.Struct("<QQ")
@@ -30,6 +31,15 @@ class Due(NamedTuple):
 
 
 NO_TIMES: Final = Due()
+
+
+def due_ns_of(moment: datetime) -> int:
+    """The time as it is stored: 1970 itself is a nanosecond later, since 0 stands for none.
+
+    Raises:
+        InvalidArgument, InvalidArgumentType: it is naive, out of range, or no datetime.
+    """
+    return timestamp_ns_of(moment) or 1
 
 
 def checked_due(not_before_ns: int, expires_ns: int) -> Due:

@@ -34,7 +34,7 @@ import msgspec
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.cause import Cause, Causes, OneCause
-from eventlog.event.due import NO_TIMES, Due, checked_due, due_of_row, pack_due
+from eventlog.event.due import NO_TIMES, Due, checked_due, due_ns_of, due_of_row, pack_due
 from eventlog.event.ids import ID_BYTES, id_after, new_id
 from eventlog.event.moments import datetime_of, timestamp_ns_of
 from eventlog.event.texts import check_headers, check_key
@@ -343,8 +343,8 @@ class EventEnvelope(_Fields, ABC):
             event,
             cause=cause,
             due=checked_due(
-                0 if not_before is None else timestamp_ns_of(not_before),
-                0 if expires is None else timestamp_ns_of(expires),
+                0 if not_before is None else due_ns_of(not_before),
+                0 if expires is None else due_ns_of(expires),
             ),
         )
 

@@ -56,7 +56,7 @@ class GroupsForLoops(MemoryHandle):
         return self.log.groups.retry_dead(check_name(group), check_numbers(group, seq_nos))
 
     async def retry_corrected(self, group: str, seq_no: int, event: Any) -> int:
-        check_seq_no(seq_no, consumer=check_name(group))
+        seq_no = check_seq_no(seq_no, consumer=check_name(group))
         return self.log.groups.retry_corrected(group, seq_no, self.only_event(event))
 
     async def drop_dead(self, group: str, seq_nos: Iterable[int]) -> int:

@@ -58,8 +58,7 @@ class MemberCore:
 
     def take(self, count: int, least: int) -> MemoryLease | None:
         """A lease, if there is one now."""
-        check_count("count", count)
-        check_count("least", least)
+        count, least = check_count("count", count), check_count("least", least)
         if self._lease is not None:
             self._lease.give_back()
         held = self.groups.take(self.name, self.member_id, count, least)

@@ -93,8 +93,7 @@ class RemoteMember(Member):
     # --- leases ------------------------------------------------------------------------------
 
     async def lease(self, count: int = 1, least: int = 1) -> Lease | None:
-        check_count("count", count)
-        check_count("least", least)
+        count, least = check_count("count", count), check_count("least", least)
         await checkpoint()
         self.end_lease()
         await self.settle()

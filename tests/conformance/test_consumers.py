@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy
 import pytest
 
 from eventlog import (
@@ -97,7 +98,8 @@ async def test_ack_of_0_makes_the_consumer_and_moves_nothing(logs: Logs) -> None
 @pytest.mark.parametrize(
     ("seq_no", "kind"),
     [(-1, ValueError), (2**63, ValueError), (1.0, TypeError), ("1", TypeError), (None, TypeError),
-     (True, TypeError)],
+     (True, TypeError), (numpy.bool_(True), TypeError), (numpy.float64(1), TypeError),
+     (numpy.array([1, 2]), TypeError)],
 )  # fmt: skip
 async def test_ack_of_what_is_no_number_is_refused(
     logs: Logs, seq_no: Any, kind: type[Exception]
@@ -108,6 +110,21 @@ async def test_ack_of_what_is_no_number_is_refused(
             await log.ack("c", seq_no)
         assert isinstance(caught.value, EventLogError)
         assert await log.consumers() == []
+
+
+async def test_a_number_of_numpy_is_a_number(logs: Logs) -> None:
+    # Numbers out of a frame of `to_pandas` were refused.
+    async with logs.open() as log:
+        await log.append_many(list("abcd"))
+        await log.ack("c", numpy.int64(2))  # type: ignore[arg-type]
+        assert await acked(log) == 2
+        position = SeekPosition.sequence(numpy.uint8(2))  # type: ignore[arg-type]
+        assert position == SeekPosition.sequence(2)
+        found = [
+            *await log.read(numpy.int64(-2), numpy.int64(4)),  # type: ignore[arg-type]
+            *await log.read(numpy.int32(4)),  # type: ignore[arg-type]
+        ]
+        assert [envelope.event for envelope in found] == ["c", "d"]
 
 
 # --- seek ------------------------------------------------------------------------------------

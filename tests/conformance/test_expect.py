@@ -191,8 +191,9 @@ async def test_what_makes_no_sense_is_refused_before_anything_is_sent(logs: Logs
             with pytest.raises(kind):
                 await log.append("x", **arguments)
         for arguments, kind in many:
-            with pytest.raises(kind):
+            with pytest.raises(kind) as caught:
                 await log.append_many("xy", **arguments)
+            assert caught.value.stored == 0
         with pytest.raises(EventTooLarge, match="one"):
             await log.append_many([bytes(BATCH_BYTES // 2)] * 3, expect={"a": 0})
         assert await log.last_seq_no() is None

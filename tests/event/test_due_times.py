@@ -80,6 +80,15 @@ def test_events_of_a_batch_have_their_own_times_or_none(times: list[Times], keys
     assert [one.event for one in back] == list(range(len(times)))
 
 
+def test_a_time_of_1970_is_a_time() -> None:
+    # It was stored as 0, which is none: an event that had expired for ever lived for ever.
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    [envelope] = unpacked(batch_with(EventEnvelope(1, expires=epoch)))
+    assert (envelope.not_before, envelope.expires) == (None, epoch)
+    [envelope] = unpacked(batch_with(EventEnvelope(1, not_before=epoch, expires=DUE)))
+    assert (envelope.not_before, envelope.expires) == (epoch, DUE)
+
+
 def test_events_without_times_make_the_batch_that_they_always_made() -> None:
     builder = BatchBuilder(LIMIT)
     builder.add(EventEnvelope(1, not_before=DUE))

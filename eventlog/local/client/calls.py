@@ -171,7 +171,7 @@ def dead_letters(handle: LocalHandle, group: str) -> Call[list[DeadLetter]]:
 
 def retry_corrected(handle: LocalHandle, group: str, seq_no: int, event: Any) -> Call[int]:
     """Hand a dead letter out again with another event; 1 if it was one."""
-    check_seq_no(seq_no, consumer=check_name(group))
+    seq_no = check_seq_no(seq_no, consumer=check_name(group))
     BatchBuilder(handle.options.max_event_bytes, handle.path).add(event, None, None)  # checks it
     old = yield Work(find_letter, (handle.path, group, seq_no))
     if old is None:

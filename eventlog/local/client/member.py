@@ -100,8 +100,7 @@ class LocalMember(BlockingMember):
     def lease(
         self, count: int = 1, least: int = 1, call: threading.Event | None = None
     ) -> LocalLease | None:
-        check_count("count", count)
-        check_count("least", least)
+        count, least = check_count("count", count), check_count("least", least)
         self.end_lease()
         held = self.pipe.ask(count, least, call)
         while self.pipe.passed:
