@@ -39,12 +39,15 @@ def truncated(path: str, seq_no: int, first_available: int) -> EventsTruncated:
     )
 
 
-def full_by_retention(path: str, max_bytes: int | None, unacked: int) -> LogFull:
+def full_by_retention(path: str, max_bytes: int | None, consumer: str, unacked: int) -> LogFull:
     """The error for an append that has no room before event `unacked` is acknowledged."""
     return LogFull(
-        f"the log {path} is full: it may keep {max_bytes} bytes and a consumer has not"
-        f" acknowledged event {unacked}; acknowledge, forget the consumer, or raise the limit",
+        f"the log {path} is full: it may keep {max_bytes} bytes, and the consumer {consumer!r} has"
+        f" not acknowledged event {unacked}; acknowledge it, forget the consumer, or raise the"
+        " limit",
         path=path,
+        consumer=consumer,
+        seq_no=unacked,
         is_by_retention=True,
     )
 

@@ -39,6 +39,14 @@ class StreamOfBatches(EventStream):
         """
 
     @abstractmethod
+    def check_open(self) -> None:
+        """Pass if stream and handle are open, and of this process and event loop.
+
+        Raises:
+            LogClosed, ForkedHandle, WrongEventLoop: they are not.
+        """
+
+    @abstractmethod
     async def next_batch(self) -> list[EventEnvelope] | None:
         """The next events, waiting for them if need be; `None` at the end."""
 
@@ -55,6 +63,7 @@ class StreamOfBatches(EventStream):
         """The next event, waiting for it."""
         for envelope in self._events:
             return envelope
+        self.check_open()  # another library's event loop cannot even wait for the lock
         self.use_as("events")
         async with self._turn:
             for envelope in self._events:

@@ -17,8 +17,9 @@ from uuid import UUID
 import anyio
 import anyio.to_thread
 
-from eventlog.api import table_file
+from eventlog.api import forks, table_file
 from eventlog.api.log import EventLog
+from eventlog.api.loops import LoopOwner
 from eventlog.api.positions import SeekPosition
 from eventlog.api.table_rows import LatestByKey, Snapshot, options_of_reading
 from eventlog.errors import EventsTruncated
@@ -31,6 +32,7 @@ class Table(LatestByKey):
 
     def __init__(self, log: EventLog, decode: Decode, place: str | None) -> None:
         super().__init__(log.path, decode)
+        self._generation, self._loop = forks.generation, LoopOwner()
         self._log = log
         self._place = place
         self._log_id = UUID(int=0)
@@ -47,6 +49,7 @@ class Table(LatestByKey):
         Raises:
             CorruptLog, LogDeleted, LogClosed: as a stream of the log.
         """
+        self._check_here()
         async with self._turn:
             first, last = await self._log._bounds()
             if last < self.seq_no:  # a server has lost events: they may have been in the table
@@ -69,6 +72,7 @@ class Table(LatestByKey):
         Raises:
             CorruptLog, LogDeleted, LogClosed: as a stream of the log.
         """
+        self._check_here()
         async with self._waiting:
             if self._batches is None:
                 position = SeekPosition.sequence(self.seq_no + 1)
@@ -80,6 +84,10 @@ class Table(LatestByKey):
             await self.caught_up()
             keys, self._untold = [*self._untold], {}
             return keys
+
+    def _check_here(self) -> None:
+        forks.check(self._generation, self._log.path)
+        self._loop.check(self._log.path)
 
     async def _start(self) -> None:
         if self._place is not None:

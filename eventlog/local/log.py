@@ -92,11 +92,11 @@ class LocalEventLog(EventLog):
         return self.path, self._handle.asked.of_handles()
 
     async def open(self) -> None:
+        if self._handle.is_open:
+            self._handle.check_open()  # another library's event loop cannot wait for the lock
         self._opening = opening = self._opening or anyio.Lock()
         async with opening:
-            if self._handle.is_open:
-                self._handle.check_open()
-            else:
+            if not self._handle.is_open:
                 await self._open()
 
     async def _open(self) -> None:

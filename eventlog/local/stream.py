@@ -62,6 +62,9 @@ class LocalStream(StreamOfBatches):
     def use_as(self, mode: str) -> None:
         self._feed.use_as(mode)
 
+    def check_open(self) -> None:
+        self._requests.check_open()
+
     async def next_events(self) -> list[EventEnvelope] | None:
         return await self._next(self._feed.next_events)
 

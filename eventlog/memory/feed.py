@@ -8,6 +8,7 @@ from eventlog.api.positions import SeekPosition
 from eventlog.api.refusals import closed, mixed_use, never_synced
 from eventlog.api.statistics import Counters, StreamStatistics
 from eventlog.api.stream_options import StreamOptions
+from eventlog.errors import EventsTruncated, EventTypeMismatch
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.record_batch import Decode
@@ -66,9 +67,25 @@ class MemoryFeed:
 
     def next_batch(self) -> list[EventEnvelope] | None:
         """The next events; `None` if there are none yet, or none any more."""
-        log = self._handle.log
+        try:
+            return self._next_batch()
+        except (EventsTruncated, EventTypeMismatch) as error:
+            error.consumer = self._consumer
+            raise
+
+    def check_open(self) -> None:
+        """Pass if stream and handle are open.
+
+        Raises:
+            LogClosed, ForkedHandle, WrongEventLoop: they are not.
+        """
+        path = self._handle.log.path
         if self.is_closed:
-            raise closed("stream", log.path)
+            raise closed("stream", path)
+
+    def _next_batch(self) -> list[EventEnvelope] | None:
+        self.check_open()
+        log = self._log
         if self._skips and self.next_seq_no < log.first_available:
             self.counters.skipped += log.first_available - self.next_seq_no
             self.next_seq_no = log.first_available

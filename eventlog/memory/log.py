@@ -337,6 +337,9 @@ class InMemoryStream(StreamOfBatches):
     def use_as(self, mode: str) -> None:
         self._feed.use_as(mode)
 
+    def check_open(self) -> None:
+        self._feed.check_open()
+
     def close(self) -> None:
         """Hand nothing out any more."""
         self._feed.is_closed = True

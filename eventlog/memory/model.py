@@ -142,11 +142,11 @@ class MemoryLog:
         """
         retention = self.options.retention
         while self._batches and self._is_over(self._batches[0], size):
-            lowest = min((o.position for o in self._offsets.values()), default=self.last)
-            if retention.keep_unacked and lowest < self._batches[0].last_seq_no:
+            behind = self.last_consumer()
+            if retention.keep_unacked and behind and behind[1] <= self._batches[0].last_seq_no:
                 if not self._is_too_large(size):
                     return
-                raise full_by_retention(self.path, retention.max_bytes, lowest + 1)
+                raise full_by_retention(self.path, retention.max_bytes, *behind)
             oldest = self._batches.pop(0)
             self._keys.forget(oldest.base_seq_no, oldest.packed)
             self.groups.pass_deleted()

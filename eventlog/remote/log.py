@@ -92,14 +92,22 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
         return self._address, self._asked.of_handles()
 
     async def open(self) -> None:
+        if self._is_open_here():
+            return
         self._opening = opening = self._opening or anyio.Lock()
         async with opening:
-            if self._handle is not None and self._handle.generation == forks.generation:
-                self._handle.check_place()
-            else:
+            if not self._is_open_here():
                 self._reopens = False
                 self._handle = await open_handle(self._make_driver, self._asked)
                 self._was_opened = True
+
+    def _is_open_here(self) -> bool:
+        """Whether it is open in this process; it is an error if that is in another event loop."""
+        handle = self._handle
+        if handle is None or handle.generation != forks.generation:
+            return False
+        handle.check_place()
+        return True
 
     async def aclose(self) -> None:
         handle = self._handle
@@ -225,7 +233,7 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
 
     async def ack(self, consumer: str, seq_no: int, state: bytes | None = None) -> None:
         check_name(consumer)
-        check_seq_no(seq_no, consumer=consumer)
+        seq_no = check_seq_no(seq_no, consumer=consumer)
         check_state(state, consumer)
         handle = await self.ready()
         if seq_no > handle.store.last and seq_no > (last := (await handle.state()).last):

@@ -80,15 +80,15 @@ class RemoteStream(StreamOfBatches):
         return self._counters.statistics(lag=max(last - self._next_seq_no + 1, 0))
 
     async def next_batch(self) -> list[EventEnvelope] | None:
-        self._check_open()
+        self.check_open()
         await checkpoint()
         async with self._turn_to_read:
-            self._check_open()
+            self.check_open()
             with anyio.CancelScope() as self._scope:
                 return await self._next()
         raise closed("stream", self._handle.path)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
         self._handle.check_place()
         if self._is_closed:
             raise closed("stream", self._handle.path)
@@ -103,6 +103,7 @@ class RemoteStream(StreamOfBatches):
             except EventsTruncated as error:
                 first = error.first_available
                 if self._options.on_truncated != "skip" or first is None:
+                    error.consumer = self._consumer
                     raise
                 self._counters.skipped += first - self._next_seq_no
                 self._next_seq_no = first
@@ -151,6 +152,7 @@ class RemoteStream(StreamOfBatches):
             good = (error.seq_no or 0) - stored[0].seq_no
             if good <= 0:
                 self._rest = stored
+                error.consumer = self._consumer
                 raise
             return unpacker.envelopes_of(stored[:good], path), stored[good:]
 

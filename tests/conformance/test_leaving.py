@@ -8,6 +8,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import product
 from typing import Any
 
 import anyio
@@ -157,23 +158,32 @@ async def test_another_event_loop_gets_wrong_event_loop_at_once(
 
 @needs("event loop")
 async def test_streams_and_publishers_are_of_their_handles_loop(
-    logs: Logs, flavour: Flavour
+    logs: Logs,
 ) -> None:
-    async with logs.open() as log, log.subscribe("c") as stream, log.publisher() as publisher:
+    # In a loop of the other library a stream and a table were `RuntimeError`, of a lock.
+    async with (
+        logs.open() as log,
+        log.subscribe("c") as stream,
+        log.publisher() as publisher,
+        log.table() as table,
+    ):
         calls: list[Callable[[], Awaitable[Any]]] = [
             lambda: anext(aiter(stream)),
+            lambda: anext(stream),
+            table.caught_up,
+            table.changed,
             lambda: publisher.send(1),
             publisher.flush,
             lambda: log.__aexit__(None, None, None),
             log.__aenter__,
         ]
-        for call in calls:
+        for call, backend in product(calls, ("asyncio", "trio")):
 
             async def run(call: Callable[[], Awaitable[Any]] = call) -> Any:
                 return await call()
 
             found = await anyio.to_thread.run_sync(
-                in_new_thread, lambda r=run: anyio.run(r, backend=flavour.event_loop)
+                in_new_thread, lambda r=run, b=backend: anyio.run(r, backend=b)
             )
             assert str(found).startswith("WrongEventLoop")
         await publisher.send("a")

@@ -158,7 +158,8 @@ async def test_a_stream_from_a_deleted_event_says_what_is_available(
         async with log.subscribe("c", SeekPosition.sequence(1)) as stream:
             with pytest.raises(EventsTruncated) as caught:
                 await take(stream.batches() if by_batches else stream, 1)
-        assert caught.value.first_available == first
+        error = caught.value
+        assert (error.consumer, error.seq_no, error.first_available) == ("c", 1, first)
 
 
 @needs("prompt retention")
@@ -307,10 +308,10 @@ async def test_a_full_log_says_that_retention_is_the_reason(logs: Logs) -> None:
     async with logs.open(on_full="error", **KEEPING) as log:
         await log.ack("slow", 0)
         await fill(log)
-        with pytest.raises(LogFull, match="not acknowledged") as caught:
+        with pytest.raises(LogFull, match="'slow' has not acknowledged event 1;") as caught:
             await log.append(EVENT)
-        assert caught.value.path == log.path
-        assert caught.value.is_by_retention
+        assert (caught.value.path, caught.value.consumer) == (log.path, "slow")
+        assert (caught.value.seq_no, caught.value.is_by_retention) == (1, True)
         with pytest.raises(LogFull) as caught:
             await publish(log)
         assert caught.value.is_by_retention

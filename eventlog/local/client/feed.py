@@ -121,6 +121,7 @@ class Feed:
             batch = self._reader.next_batch()
         except EventsTruncated as error:
             if self.options.on_truncated != "skip" or error.first_available is None:
+                error.consumer = self.consumer
                 raise
             self.counters.skipped += error.first_available - self._reader.next_seq_no
             self._reader.next_seq_no = error.first_available
@@ -129,7 +130,8 @@ class Feed:
             return None
         try:
             envelopes = batch.envelopes(self._log.directory, self.options.decode, wanted)
-        except EventTypeMismatch:
+        except EventTypeMismatch as error:
+            error.consumer = self.consumer
             self._reader.close()
             self._reader.next_seq_no = first
             raise

@@ -83,9 +83,9 @@ class RetiringLog(ABC):
             pass
         if self._active is None or self._total_bytes() + size <= limit:
             return
-        lowest = self.offsets.lowest()
-        if lowest is not None and lowest < self._base_after_oldest() - 1:
-            raise full_by_retention(str(self.directory), limit, lowest + 1)
+        behind = self._last_consumer()
+        if behind is not None and behind[0] < self._base_after_oldest() - 1:
+            raise full_by_retention(str(self.directory), limit, behind[1], behind[0] + 1)
 
     def _base_after_oldest(self) -> int:
         """The first number that is not in the oldest segment."""
@@ -133,12 +133,16 @@ class RetiringLog(ABC):
         first_kept = max((base for base in bases if base <= before), default=first)
         if first_kept <= first:
             return 0
-        behind = min(((one.position, one.name) for one in self.offsets.all()), default=None)
+        behind = self._last_consumer()
         if not force and behind is not None and behind[0] < first_kept - 1:
             raise not_acknowledged(self.directory, behind[1], behind[0] + 1, first_kept - 1)
         while self._sealed and self._base_after_oldest() <= first_kept:
             self._delete_oldest()
         return first_kept - first
+
+    def _last_consumer(self) -> tuple[int, str] | None:
+        """Position and name of the consumer that is furthest behind; `None` without consumers."""
+        return min(((one.position, one.name) for one in self.offsets.all()), default=None)
 
     def _total_bytes(self) -> int:
         return (len(self._sealed) + (self._active is not None)) * self.options.segment_bytes
