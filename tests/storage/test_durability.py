@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.wire.connection import frame
 from eventlog.local.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Status
+from eventlog.local.writer.service import Service
 from eventlog.testing import batch_of, open_storage
 from eventlog.tools.backup import back_up
 from eventlog.tools.verify import verify_log
@@ -45,6 +47,35 @@ def test_with_sync_an_append_returns_when_the_synced_mark_covers_it(path: str) -
             seq_no = log.append("x" * 2000)
             assert reader.control.synced >= seq_no
         reader.close()
+
+
+def test_what_a_killed_writer_had_not_synced_the_next_one_syncs(path: str) -> None:
+    # It waited for an append of its own: `synced` hung, as did a stream of `durable_only`, and a
+    # loss of power could take what had been acknowledged long before.
+    with blocking.open(path) as log:
+        last = log.append(1)
+        pid = log.status().writer_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        log.synced(last)
+        assert log.status().synced_seq_no == last
+
+
+@pytest.mark.parametrize(("ends_in_order", "syncs"), [(False, 1), (True, 0)])
+def test_only_after_a_killed_writer_the_next_one_begins_with_a_sync(
+    tmp_path: Path, ends_in_order: bool, syncs: int
+) -> None:
+    log = open_storage(str(tmp_path / "log"))
+    log.append(batch_of("a"))
+    if ends_in_order:
+        log.close()
+    else:
+        log.abandon()
+    again = open_storage(str(tmp_path / "log"))
+    wanted: list[int] = []
+    service = Service(again, lambda: 0, lambda: wanted.append(1), lambda: None, lambda: None)
+    assert len(wanted) == syncs
+    service.actor.end()
 
 
 def test_with_disk_the_synced_mark_follows_by_itself(path: str) -> None:

@@ -89,6 +89,8 @@ class Service:
         self._clock = clock
         self.sync_s = math.inf
         """How long the last sync took."""
+        if log.was_killed:
+            on_dirty()  # nobody else syncs what the killed writer had not yet
 
     def reason_to_end(self) -> str | None:
         """Why nothing may be stored any more; to be asked before anything is.

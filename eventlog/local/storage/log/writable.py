@@ -57,6 +57,7 @@ class WritableLog(RetiringLog):
         damages: list[Damage],
         acks: list[StoredAcks],
         is_same_boot: bool,
+        was_killed: bool,
         files: Files,
         clock: LogClock,
         warnings: list[str],
@@ -71,6 +72,8 @@ class WritableLog(RetiringLog):
         """Those that recovery met, for whoever keeps the groups."""
         self.is_same_boot = is_same_boot
         """Whether the machine ran all the time since the last writer started."""
+        self.was_killed = was_killed
+        """Whether the last writer did not end in order: the disk may lack what it stored last."""
         self._producers = producers
         self._producers_to = producers_to
         """The last event that the snapshot of them stands for."""

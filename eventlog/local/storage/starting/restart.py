@@ -59,6 +59,7 @@ class Restart:
         self._active: SegmentWriter | None = None
         self._last_append_ns = 0
         self._was_orderly = control.writer_pid == 0 and control.epoch > 0
+        self._was_killed = control.writer_pid != 0
         self._is_same_boot = control.boot_id == boot != ""  # without an id, nobody knows
         self._is_whole = self._is_same_boot or (
             self._was_orderly and control.options.durability != "memory"
@@ -105,6 +106,7 @@ class Restart:
             damages=self._damages,
             acks=self._acks,
             is_same_boot=self._is_same_boot,
+            was_killed=self._was_killed,
             files=self._files,
             clock=clock,
             warnings=self._warnings,
