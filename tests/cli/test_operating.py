@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 import eventlog
 from eventlog import (
@@ -91,6 +92,31 @@ def test_a_handle_that_starts_no_writer_reads_and_says_what_it_cannot_do(path: s
         with pytest.raises(WriterUnavailable, match="no writer serves the log"):
             log.ack("c", 2)
     assert writer_of(path) is None
+
+
+def test_an_append_that_found_no_writer_is_not_stored_later(path: str) -> None:
+    # It stayed queued behind its error: the next append of the handle stored it too, and a program
+    # that tried again had it twice.
+    with blocking.open(path):
+        pass
+    end_writer(path)
+
+    async def main() -> None:
+        async with eventlog.open(path, start_writer=False) as waiting:
+            with blocking.open(path, start_writer=False) as log:
+                with pytest.raises(WriterUnavailable):
+                    await waiting.append("refused")
+                with pytest.raises(WriterUnavailable):
+                    log.append("refused")
+                with pytest.raises(WriterUnavailable) as caught:
+                    log.append_many(["refused", "refused"])
+                assert caught.value.stored == 0
+                assert log.statistics().in_flight == 0
+                with blocking.open(path):
+                    assert await waiting.append("a") == 1
+                    assert log.append("b") == 2
+
+    trio.run(main)
 
 
 def test_a_handle_that_starts_no_writer_uses_the_one_that_serves(path: str) -> None:

@@ -17,6 +17,7 @@ import anyio.to_thread
 
 from eventlog.api.refusals import closed
 from eventlog.api.waiting import SLOW_S
+from eventlog.errors import EventLogError
 from eventlog.local.client.adoption import await_adopted
 from eventlog.local.client.calls import Ask, Call, Work
 from eventlog.local.client.conversations import (
@@ -60,8 +61,8 @@ class AsyncPipe:
             while True:
                 try:
                     outcome = await self._perform(operation)
-                except PipeBroken as error:
-                    operation = steps.throw(error)
+                except (PipeBroken, EventLogError) as error:
+                    operation = steps.throw(error)  # an outbox drops what it has queued
                 else:
                     operation = steps.send(outcome)
         except StopIteration as stop:

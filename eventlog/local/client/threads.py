@@ -70,8 +70,8 @@ class BlockingPipe:
             while True:
                 try:
                     outcome = self._perform(operation)
-                except PipeBroken as error:
-                    operation = steps.throw(error)
+                except (PipeBroken, EventLogError) as error:
+                    operation = steps.throw(error)  # an outbox drops what it has queued
                 else:
                     operation = steps.send(outcome)
         except StopIteration as stop:
