@@ -36,7 +36,7 @@ class LocalGroup(GroupCalls, Group):
         )
         with anyio.CancelScope(shield=True):
             member = await anyio.to_thread.run_sync(join)
-        return AsyncLocalMember(member)
+        return AsyncLocalMember(member, self._handle.path)
 
     async def wait_drained(self, seq_no: int | None = None) -> None:
         await self._requests.run(self._wait_drained(seq_no))

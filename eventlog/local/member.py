@@ -13,16 +13,24 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from eventlog.api import forks
 from eventlog.api.group import Lease, Member
+from eventlog.api.loops import LoopOwner
 from eventlog.local.client.member import LocalMember
 
 
 class AsyncLocalMember(Member):
     """See `Member`."""
 
-    def __init__(self, member: LocalMember) -> None:
+    def __init__(self, member: LocalMember, path: str) -> None:
         self._member = member
+        self._path = path
+        self._generation, self._loop = forks.generation, LoopOwner()
         self._limiter = anyio.CapacityLimiter(1)
+
+    def _check_here(self) -> None:
+        forks.check(self._generation, self._path)
+        self._loop.check(self._path)
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
@@ -32,6 +40,7 @@ class AsyncLocalMember(Member):
         return self._member.member_id
 
     async def lease(self, count: int = 1, least: int = 1) -> Lease | None:
+        self._check_here()
         call = threading.Event()
         ask = partial(self._member.lease, count, least, call)
         try:
@@ -47,6 +56,7 @@ class AsyncLocalMember(Member):
         self._member.stop()
 
     async def flush(self) -> None:
+        self._check_here()
         await self._call(self._member.flush)
 
     async def aclose(self) -> None:

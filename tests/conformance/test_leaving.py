@@ -190,6 +190,23 @@ async def test_streams_and_publishers_are_of_their_handles_loop(
         assert [envelope.event for envelope in await take(stream, 1)] == ["a"]
 
 
+@needs("event loop", "members")
+async def test_a_member_is_of_its_handles_loop(logs: Logs) -> None:
+    # In a directory another loop was given a lease.
+    async with logs.open() as log, log.member("g") as member:
+        await log.append("a")
+
+        async def lease() -> Any:
+            return await member.lease()
+
+        for backend in ("asyncio", "trio"):
+            found = await anyio.to_thread.run_sync(
+                in_new_thread, lambda b=backend: anyio.run(lease, backend=b)
+            )
+            assert str(found).startswith("WrongEventLoop")
+        assert await member.lease() is not None
+
+
 @needs("event loop")
 def test_a_handle_whose_loop_ended_can_be_closed_and_opened_in_another(logs: Logs) -> None:
     handles: list[EventLog] = []
