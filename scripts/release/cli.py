@@ -17,7 +17,14 @@ from typing import Final
 
 from release.contents import problems_of_metadata, problems_of_sdist, problems_of_wheel
 from release.pythons import VERSIONS, find_python
-from release.tryout import ROOT, Environment, Failed, smoke
+from release.tryout import (
+    OF_TABLES,
+    ROOT,
+    Environment,
+    Failed,
+    smoke,
+    smoke_of_tables,
+)
 
 DIST: Final = ROOT / "build" / "dist"
 
@@ -115,6 +122,10 @@ def _try(wheel: Path, asked: list[str] | None, suite: list[str] | None) -> None:
             environment.add("requirements.lock")
             environment.install(wheel)
             smoke(environment)
+            if environment.add_wheels("requirements-dev.lock", OF_TABLES):
+                smoke_of_tables(environment)
+            else:
+                print(f"Python {version}: no wheels for events as tables", flush=True)
             if suite is not None:
                 environment.add("requirements-dev.lock")
                 environment.suite(suite)

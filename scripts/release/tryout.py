@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,17 @@ command = os.path.join(os.path.dirname(sys.executable), "eventlog")
 sys.exit(os.waitstatus_to_exitcode(pty.spawn([command, "top", "orders"])))
 """
 """`eventlog top` draws its screen on a terminal only."""
+OF_TABLES: Final = {"duckdb", "numpy", "pandas", "pyarrow", "python-dateutil", "tzdata"}
+"""What the extras pandas and query bring."""
+TABLES: Final = """
+import pandas
+import eventlog.blocking
+
+with eventlog.blocking.open("sales") as log:
+    log.append_many([{"city": "Oslo", "total": 12.5}, {"city": "Rome", "total": 80.0}])
+    assert log.to_pandas()["total"].sum() == 92.5
+    assert pandas.DataFrame.from_arrow(log.read(1))["city"].tolist() == ["Oslo", "Rome"]
+"""
 
 
 class Failed(Exception):
@@ -46,6 +58,22 @@ class Environment:
     def add(self, lock: str) -> None:
         """Install the packages of a lock file."""
         self.pip("install", "--require-hashes", "--no-deps", "-r", str(ROOT / lock))
+
+    def add_wheels(self, lock: str, names: Set[str]) -> bool:
+        """Install those packages of a lock file; false if this Python has no wheels of them."""
+        pins = re.split(r"^(?=\w)", (ROOT / lock).read_text(), flags=re.MULTILINE)
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.writelines(pin for pin in pins if pin.partition("==")[0] in names)
+            file.flush()
+            wheels = ("--only-binary", ":all:", "--require-hashes", "--no-deps")
+            try:
+                self.pip("install", *wheels, "-r", file.name)
+            except Failed as error:
+                if "No matching distribution found" not in str(error):
+                    raise
+                return False
+        self.pip("check")
+        return True
 
     def pip(self, *arguments: str) -> None:
         """Run pip in there."""
@@ -86,7 +114,9 @@ class Environment:
 def _must(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Failed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+        raise Failed(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
 
 
 def first_program() -> str:
@@ -109,6 +139,16 @@ def smoke(environment: Environment) -> None:
         environment.run(folder, "eventlog", "tail", "orders", says="12.5")
         without_extras(environment, folder)
         environment.run(folder, "eventlog", "stop", "orders")
+
+
+def smoke_of_tables(environment: Environment) -> None:
+    """The first steps of who looks at events as tables, with the extras for it."""
+    with tempfile.TemporaryDirectory(prefix="eventlog-release-") as name:
+        folder = Path(name)
+        environment.run(folder, "python", "-c", TABLES)
+        select = "select sum(total) as total from events"
+        environment.run(folder, "eventlog", "query", "sales", select, "--csv", says="92.5")
+        environment.run(folder, "eventlog", "stop", "sales")
 
 
 def without_extras(environment: Environment, folder: Path) -> None:
