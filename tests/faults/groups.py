@@ -189,7 +189,7 @@ class GroupWorld:
                 self._page(member)
 
     def _asking(self) -> list[Any]:
-        return list(self.desk.actor.groups._leasing._asking.get(GROUP, ()))
+        return list(self.desk.actor.groups._leasing.asking.get(GROUP, ()))
 
     def do_settle(self, place: int) -> None:
         found = self._someone(place)

@@ -30,7 +30,6 @@ from eventlog.local.storage.members import STARTED, MemberPage
 from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.reading.batch_reader import BatchReader
 from eventlog.local.storage.reading.reader import LogReader
-from eventlog.local.writer.service import Service
 from eventlog.local.writer.waiting import Waiting
 from tests.simulation.world import simulate
 from workers.loop import WorkerLoop
@@ -201,7 +200,7 @@ def keep_what_handlers_have(patch: pytest.MonkeyPatch) -> None:
 
 
 def stay_in_a_deleted_log(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Service, "is_deleted", lambda _self: False)
+    patch.setattr(WritableLog, "is_deleted", lambda _self: False)
 
 
 def forget_failures_nobody_heard_of(patch: pytest.MonkeyPatch) -> None:

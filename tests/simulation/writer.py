@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from eventlog.errors import ProtocolError
+from eventlog.errors import LogDeleted, ProtocolError
 from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import FromWriter
@@ -34,7 +34,7 @@ class Link:
     """Closed by the writer."""
 
     def say(self, message: FromWriter) -> None:
-        """See `wire.peer.Peer`."""
+        """See `wire.connection.Peer`."""
         if not self.is_gone:
             self.to_client += frame(message)
 
@@ -85,14 +85,10 @@ class Writer:
         self.is_up = False
         self.may_die = True
         self.log: WritableLog
+        self.actor: Actor
         self.service: Service
         self.processes: set[int] = set()
         """The pids of members that live."""
-
-    @property
-    def actor(self) -> Actor:
-        """What each message does."""
-        return self.service.actor
 
     def start(self) -> bool:
         """Recover the log and serve it; false if it died doing so."""
@@ -106,15 +102,15 @@ class Writer:
         try:
             self.log = open_storage(self._directory, self._files, self._wall_clock, **self._options)
             self.log.control.writer_pid = 1  # the same in every process that simulates
-            self.service = Service(
+            self.log.on_spare_wanted = self._note_spare
+            self.actor = Actor(
                 self.log,
                 lambda: len(self.links),
                 self._note_dirty,
-                lambda: None,
-                self._note_spare,
-                self._clock,
+                clock=self._clock,
                 on_index=self._note_index,
             )
+            self.service = Service(self.actor, self._clock)
         except Killed as death:
             self._note("writer", "killed", at=str(death), starting=True)
             self._files.bury()
@@ -229,7 +225,8 @@ class Writer:
         connection = self.links[link]
         try:
             for message in connection.receive(piece_of(link.to_writer, self._rng)):
-                if not self.service.hear(link, message):  # type: ignore[arg-type]
+                self.actor.handle(link, message)  # type: ignore[arg-type]
+                if isinstance(self.log.failure, LogDeleted):
                     self.kill("the log was deleted")
                     return
         except ProtocolError as error:

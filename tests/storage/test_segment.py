@@ -23,7 +23,7 @@ from eventlog.local.storage.formats.format import (
     pack_index_entry,
     segment_name,
 )
-from eventlog.local.storage.index import is_due, write_index
+from eventlog.local.storage.index import write_index
 from eventlog.local.storage.segment import (
     SegmentReader,
     SegmentWriter,
@@ -134,7 +134,7 @@ def test_about_every_page_has_an_index_entry(filled: Path) -> None:
     gaps = [b.position - a.position for a, b in itertools.pairwise(entries)]
     assert len(entries) > 5
     assert all(INDEX_EVERY_BYTES <= gap < INDEX_EVERY_BYTES + 400 for gap in gaps)
-    assert not is_due(entries[1], entries[1].position - 1)
+    assert not entries[1].is_due(entries[1].position - 1)
 
 
 def test_an_index_that_cannot_be_written_fails_no_append(tmp_path: Path) -> None:

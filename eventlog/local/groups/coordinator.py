@@ -30,6 +30,7 @@ from eventlog.local.groups.store import GroupStore
 from eventlog.local.groups.waiting import Waiting
 from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.members import STATES_BESIDE_LEASE, pool_of
+from eventlog.local.wire.connection import Peer
 from eventlog.local.wire.group_messages import (
     AwaitCondemned,
     AwaitDrained,
@@ -50,8 +51,7 @@ from eventlog.local.wire.group_messages import (
     RetryDead,
     Settle,
 )
-from eventlog.local.wire.messages import Append, Done, Request
-from eventlog.local.wire.peer import Peer
+from eventlog.local.wire.messages import Append, AppendIf, Done, Request
 
 logger = logging.getLogger("eventlog.writer")
 TRY_AGAIN_NS = 1_000_000_000
@@ -298,16 +298,14 @@ class Coordinator:
 
     # --- results -----------------------------------------------------------------------------
 
-    def acks_of(self, message: Append) -> Acks | None:
-        """What a batch of results acknowledges, if it is the members' to acknowledge.
+    def acks_of(self, message: Append | AppendIf) -> Acks:
+        """What a batch of results acknowledges.
 
         Raises:
-            StaleLease: it is not any more; the batch is not to be stored.
+            StaleLease: it is not its member's to acknowledge; the batch is not to be stored.
             LogFull, StorageFailed: nor is it, without room to note that in the group.
             ProtocolError: the batch makes no sense.
         """
-        if not message.acks_bytes:
-            return None
         before = areas_bytes(message.count, message.flags, 0)
         acks = unpack_acks(message.payload[before : before + message.acks_bytes])
         membership = Membership(self._known(acks.group), acks.member_id)
@@ -362,9 +360,11 @@ class Coordinator:
     # --- who is told -------------------------------------------------------------------------
 
     def on_published(self) -> None:
-        """There are new events."""
+        """There are new events: lease them to whoever waits."""
         self.on_retired()
-        self._leasing.serve_all()
+        for name, asking in self._leasing.asking.items():
+            if asking and name in self.store.groups:
+                self._leasing.serve(self.store.groups[name])
 
     def on_retired(self) -> None:
         """Events were deleted, perhaps."""

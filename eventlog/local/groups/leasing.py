@@ -2,7 +2,7 @@
 
 ::
 
-    a member asks -----> leased at once, or kept in `_asking` until events are there
+    a member asks -----> leased at once, or kept in `asking` until events are there
     nothing is left ---> the largest lease is revoked: its owner gives back what it has not begun
     a handler failed --> handed out again later; a dead letter; or exhausted, for a pool to reject
 """
@@ -25,9 +25,9 @@ from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.store import GroupStore
 from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.members import LEASE_EVENTS_MAX
+from eventlog.local.wire.connection import Peer
 from eventlog.local.wire.group_messages import Lease, Leased, Passed, Ranges, Revoke
 from eventlog.local.wire.messages import failed
-from eventlog.local.wire.peer import Peer
 
 logger = logging.getLogger("eventlog.writer")
 
@@ -64,7 +64,8 @@ class Leasing:
         """By group: deleted events of which no member was told yet."""
         self._store = store
         self._memberships = memberships
-        self._asking: dict[str, deque[Asking]] = {}
+        self.asking: dict[str, deque[Asking]] = {}
+        """By group: who waits for a lease, in the order in which they asked."""
         self._revoked: set[int] = set()
         self._next_lease = log.control.epoch << 32
 
@@ -77,7 +78,7 @@ class Leasing:
             ProtocolError: it is no member, or waits for a lease already.
         """
         membership = self._memberships.of(peer)
-        asking = self._asking.setdefault(membership.state.name, deque())
+        asking = self.asking.setdefault(membership.state.name, deque())
         if any(one.peer is peer for one in asking):
             raise ProtocolError("a member that asks twice")
         count = min(max(message.count, 1), LEASE_EVENTS_MAX)
@@ -86,7 +87,7 @@ class Leasing:
 
     def serve(self, state: GroupState) -> None:
         """Lease to those who ask, in the order in which they did."""
-        asking = self._asking.get(state.name)
+        asking = self.asking.get(state.name)
         while asking:
             try:
                 if not self._lease_to(asking[0]):
@@ -122,6 +123,8 @@ class Leasing:
 
     def _take(self, state: GroupState, member_id: int, count: int, high_water: int) -> list[Range]:
         """Events that are due; a long run of others is looked through until some are found."""
+        if not self._log.control.due_from:  # no event of the log has a time
+            return state.take(member_id, count, high_water)
         while True:
             if state.postpone(high_water, self._log.clock.now()):
                 self._on_due()
@@ -141,16 +144,10 @@ class Leasing:
             self._revoked.add(lease.lease_id)
             owner.say(Revoke(0, lease.lease_id))
 
-    def serve_all(self) -> None:
-        """There are new events: lease them to whoever waits."""
-        for name, asking in self._asking.items():
-            if asking and name in self._store.groups:
-                self.serve(self._store.groups[name])
-
     def stop_asking(self, peer: Peer, state: GroupState) -> None:
         """The peer is gone."""
-        asking = self._asking.get(state.name, deque())
-        self._asking[state.name] = deque(one for one in asking if one.peer is not peer)
+        asking = self.asking.get(state.name, deque())
+        self.asking[state.name] = deque(one for one in asking if one.peer is not peer)
 
     # --- what members say of their events ----------------------------------------------------
 

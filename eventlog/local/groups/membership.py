@@ -9,8 +9,8 @@ from eventlog.local.groups import records
 from eventlog.local.groups.holders import Member
 from eventlog.local.groups.state import GroupState
 from eventlog.local.groups.store import GroupStore
+from eventlog.local.wire.connection import Peer
 from eventlog.local.wire.group_messages import Join
-from eventlog.local.wire.peer import Peer
 
 
 class Membership(NamedTuple):

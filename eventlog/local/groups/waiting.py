@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from eventlog.local.groups.state import GroupState
 from eventlog.local.storage.members import pool_of
+from eventlog.local.wire.connection import Peer
 from eventlog.local.wire.group_messages import Condemned
 from eventlog.local.wire.messages import Done
-from eventlog.local.wire.peer import Peer
 
 EVENTS_AT_ONCE = 1024
 

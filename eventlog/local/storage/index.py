@@ -10,16 +10,10 @@ from contextlib import suppress
 
 from eventlog.local.storage.files import Files
 from eventlog.local.storage.formats.format import (
-    INDEX_EVERY_BYTES,
     IndexEntry,
     index_name,
     pack_index_entry,
 )
-
-
-def is_due(entry: IndexEntry, indexed_to: int) -> bool:
-    """Whether a batch gets an index entry: the first one, and then about one for each page."""
-    return not indexed_to or entry.position >= indexed_to + INDEX_EVERY_BYTES
 
 
 def write_index(directory: str, base_seq_no: int, entries: list[IndexEntry], files: Files) -> None:

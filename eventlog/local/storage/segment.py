@@ -34,7 +34,7 @@ from eventlog.local.storage.formats.format import (
     unpack_index_entry,
 )
 from eventlog.local.storage.formats.recovery import Scan, find_batch_after, scan_segment
-from eventlog.local.storage.index import is_due, read_index
+from eventlog.local.storage.index import read_index
 from eventlog.local.storage.spare import FILE_NAME as SPARE_NAME
 
 _LENGTH: Final = struct.Struct("<I")
@@ -163,7 +163,7 @@ class SegmentWriter:
         except OSError as error:  # as `os_errors`, which costs as much as the second write
             raise translated(error, self._directory, "writing a batch") from error
         self.position = aligned(place + len(header) + len(payload))
-        if is_due(entry, self._indexed_to):
+        if entry.is_due(self._indexed_to):
             self._note(entry)
 
     def begin_write_ahead(self) -> None:

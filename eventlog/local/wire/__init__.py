@@ -4,7 +4,6 @@
 `messages`        each message, declared once
 `group_messages`  those of groups and their members
 `table`           all messages, and who may say which of them when
-`connection`      one end of a pipe: bytes in, messages out, in their order
-`peer`            the other end, as whoever answers sees it
+`connection`      one end of a pipe: bytes in, messages out; and who is at the other end
 ================  ==================================================================
 """

@@ -1,4 +1,4 @@
-"""One end of a pipe as a state machine: bytes in, messages out, in their order. Pure.
+"""One end of a pipe: bytes in, messages out, in their order; and who is at the other end. Pure.
 
 A frame is a length (4 bytes, little-endian) and one message of that many bytes. Each end decodes
 only what the other may say in the state that the connection is in (`table.MAY_SAY`): a client
@@ -11,9 +11,10 @@ after it the connection is CLOSED and only fit to be dropped.
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Final, Union
+from typing import Any, Final, Protocol, Union
 
 import msgspec
 
@@ -23,6 +24,7 @@ from eventlog.local.wire.messages import (
     VERSIONS,
     Append,
     AppendIf,
+    FromWriter,
     Hello,
     Message,
     Welcome,
@@ -133,3 +135,34 @@ class Connection:
         self.state = State.OPEN
         self._decode = _decoder(self._peer, self.state)
         self._limit = self._frame_bytes_max
+
+
+class Peer(Protocol):
+    """A client of the writer, as whoever answers its messages sees it."""
+
+    is_gone: bool
+
+    def say(self, message: FromWriter) -> None:
+        """Send, or queue, an answer; never blocks."""
+
+
+class AnswerQueue(ABC):
+    """A peer whose answers are kept until the end of the step that caused them.
+
+    `to_flush` is shared by all peers of a writer: those that were told something in this step.
+    """
+
+    def __init__(self, to_flush: dict[AnswerQueue, None]) -> None:
+        self.is_gone = False
+        self.unsent = bytearray()
+        self._to_flush = to_flush
+
+    def say(self, message: FromWriter) -> None:
+        """Queue an answer."""
+        if not self.is_gone:
+            self.unsent += frame(message)
+            self._to_flush[self] = None
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Send what can be sent without waiting."""

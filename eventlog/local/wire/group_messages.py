@@ -24,6 +24,8 @@ Triples = Annotated[
 class OpenGroup(Request, tag=8):
     """Make the group, beginning after `position`, if there is none of that name."""
 
+    needs_log = True
+
     group: str
     ordering: Annotated[str, Meta(examples=["key"])]
     max_deliveries: Number
@@ -49,6 +51,7 @@ class Join(Request, tag=9):
     """
 
     answer = Joined
+    needs_log = True
 
     group: str
     member_id: Number
@@ -159,6 +162,8 @@ class AwaitCondemned(Request, tag=16):
 class Bury(Request, tag=14):
     """The event is a dead letter; a `lease_id` of 0 says that it was condemned."""
 
+    needs_log = True
+
     group: str
     lease_id: Number
     seq_no: Number
@@ -167,6 +172,8 @@ class Bury(Request, tag=14):
 
 class Dismiss(Request, tag=20):
     """The member's process has ended, whoever still holds its pipe."""
+
+    needs_log = True
 
     group: str
     member_id: Number
@@ -197,6 +204,7 @@ class RetryDead(Request, tag=18):
     """Hand these dead letters out again, as if for the first time."""
 
     answer = Counted
+    needs_log = True
 
     group: str
     ranges: Ranges
@@ -207,6 +215,7 @@ class RetryCorrected(Request, tag=34):
 
     answer = Counted
     may_be_unknown = True
+    needs_log = True
 
     group: str
     seq_no: Number
@@ -217,6 +226,7 @@ class DropDead(Request, tag=19):
     """Forget these dead letters."""
 
     answer = Counted
+    needs_log = True
 
     group: str
     ranges: Ranges

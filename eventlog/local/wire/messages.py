@@ -69,6 +69,8 @@ class Request(FromClient):
     """It is answered when something happens, perhaps in a month."""
     may_be_unknown: ClassVar[bool] = False
     """A writer of an older release hangs up on it."""
+    needs_log: ClassVar[bool] = False
+    """The writer looks first whether the log was deleted, and refuses it then."""
 
     request_id: Number
 
@@ -123,6 +125,7 @@ class Append(Request, tag=2):
     """
 
     answer = Appended
+    needs_log = True
 
     producer_id: Number
     producer_seq: Number
@@ -142,6 +145,7 @@ class AppendIf(Request, tag=28):
 
     answer = Appended
     may_be_unknown = True
+    needs_log = True
     acks_bytes: ClassVar[int] = 0
 
     producer_id: Number
@@ -186,6 +190,8 @@ class AppendStaged(Request, tag=22):
 class Ack(Request, tag=3):
     """Everything up to and including `seq_no` is processed."""
 
+    needs_log = True
+
     consumer: str
     seq_no: Number
 
@@ -194,6 +200,7 @@ class AckState(Request, tag=30):
     """The same, and the consumer's state after it; `None` keeps the one that it has."""
 
     may_be_unknown = True
+    needs_log = True
 
     consumer: str
     seq_no: Number
@@ -203,12 +210,16 @@ class AckState(Request, tag=30):
 class Seek(Request, tag=4):
     """Event `position + 1` is the consumer's next one."""
 
+    needs_log = True
+
     consumer: str
     position: Number
 
 
 class Forget(Request, tag=5):
     """Remove the consumer."""
+
+    needs_log = True
 
     consumer: str
 
@@ -250,6 +261,7 @@ class Status(Request, tag=7):
     """Ask who serves."""
 
     answer = StatusReport
+    needs_log = True
 
 
 class StatisticsReport(Answer, tag=78):
@@ -269,6 +281,7 @@ class Configure(Request, tag=32):
     """Change these options of the log, by name as the control page has them; the others stay."""
 
     may_be_unknown = True
+    needs_log = True
 
     options: Annotated[dict[str, Any], Meta(examples=[{"on_full": "error"}])]
 
@@ -285,6 +298,7 @@ class Trim(Request, tag=33):
 
     answer = TrimmedTo
     may_be_unknown = True
+    needs_log = True
 
     before: Number
     force: Annotated[bool, Meta(examples=[False])]

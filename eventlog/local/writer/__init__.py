@@ -4,11 +4,10 @@
 `__main__`       becoming the writer: locks, detaching, logging, telling the starter
 `succession`     how one writer follows another
 `actor`          what each message does to the log; no trio, no sockets
-`waiting`        who waits for a number
-`expecting`      conditional appends, and those that wait for an index by key
+`service`        what is done beside messages, and in which order; the same
+`waiting`        who waits for a number, and appends that wait for an index by key
 `placement`      on which processors it runs
 `processes`      waiting for a member's end
-`service`        what is done when, and in which order; the same
 `server`         the trio loop: pipes, threads, signals, leaving when idle
 `entrance`       lets clients in, as long as there are descriptors
 `pipe`           one client's pipe

@@ -31,6 +31,7 @@ from eventlog.errors import EventLogError, InvalidArgument, LogFull, ProtocolErr
 from eventlog.event.record_batch import FLAGS_KNOWN, PackedBatch, areas_bytes
 from eventlog.local.groups.coordinator import Coordinator
 from eventlog.local.storage.log.writable import WritableLog
+from eventlog.local.wire.connection import Peer
 from eventlog.local.wire.messages import (
     FOLLOWS,
     Ack,
@@ -43,6 +44,7 @@ from eventlog.local.wire.messages import (
     Configure,
     Done,
     Forget,
+    Hello,
     Park,
     Request,
     Seek,
@@ -53,11 +55,10 @@ from eventlog.local.wire.messages import (
     Trim,
     TrimmedTo,
     Wake,
+    Welcome,
     failed,
 )
-from eventlog.local.wire.peer import Peer
-from eventlog.local.writer.expecting import AnyAppend, Entry, Expecting, put_in_turn
-from eventlog.local.writer.waiting import Waiting
+from eventlog.local.writer.waiting import AnyAppend, Entry, Expecting, Waiting, put_in_turn
 
 
 class Actor:
@@ -95,13 +96,21 @@ class Actor:
         self.on_configured: Callable[[], None] = lambda: None
         """Called when options were changed."""
 
-    def handle(self, peer: Peer, message: Request) -> None:
+    def handle(self, peer: Peer, message: Hello | Request) -> None:
         """Carry out one message and say the answer, now or later.
+
+        If the log was deleted, `log.failure` says so from then on, and this writer has to end.
 
         Raises:
             ProtocolError: the message makes no sense; the peer is to be dropped.
         """
+        if isinstance(message, Hello):
+            control = self.log.control
+            peer.say(Welcome(message.version, control.writer_pid, control.epoch, control.log_id))
+            return
         try:
+            if message.needs_log:
+                self.log.check_not_deleted()
             self._carry_out(peer, message)
         except ProtocolError:
             raise
@@ -224,7 +233,7 @@ class Actor:
 
     def _append_in_turn(self, peer: Peer, message: AnyAppend) -> None:
         if self._waiting and not message.acks_bytes:
-            self._wait_for_room(peer, message)
+            put_in_turn(self._waiting, peer, message)
         else:
             self._append(peer, message)  # what it acknowledges may be what the others wait for
 
@@ -242,7 +251,7 @@ class Actor:
             return
         batch = PackedBatch(message.count, message.flags, message.acks_bytes, message.payload)
         try:
-            acks = self.groups.acks_of(message) if isinstance(message, Append) else None
+            acks = self.groups.acks_of(message) if message.acks_bytes else None
             base_seq_no = self.log.store(
                 batch,
                 message.producer_id,
@@ -255,7 +264,7 @@ class Actor:
             will_change = waits if error.is_by_retention else self.log.spare.is_making
             if not will_change:
                 raise
-            self._wait_for_room(peer, message)
+            put_in_turn(self._waiting, peer, message)
             return
         if isinstance(message, AppendIf):
             self.expecting.stored(message, batch, base_seq_no)
@@ -282,9 +291,6 @@ class Actor:
         *before, error = self._refused.get(peer, (0, 0, None))
         if error is not None and before == [message.producer_id, message.producer_seq - 1]:
             raise error
-
-    def _wait_for_room(self, peer: Peer, message: AnyAppend) -> None:
-        put_in_turn(self._waiting, peer, message)
 
     def retry_waiting(self) -> None:
         """Append what waited for room, in the order in which it came, as far as there is some."""

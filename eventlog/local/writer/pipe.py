@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from eventlog.local.wire.peer import AnswerQueue
+from eventlog.local.wire.connection import AnswerQueue
 
 if TYPE_CHECKING:
     from eventlog.local.writer.server import Server

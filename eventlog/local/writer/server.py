@@ -22,6 +22,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -30,6 +31,7 @@ import trio
 from eventlog.config import SYNC_INTERVAL_S
 from eventlog.errors import (
     EventLogError,
+    LogDeleted,
     PermissionDenied,
     ProtocolError,
     WriterUnavailable,
@@ -37,7 +39,7 @@ from eventlog.errors import (
 from eventlog.local import rendezvous
 from eventlog.local.groups.membership import Absent
 from eventlog.local.storage.log.writable import WritableLog
-from eventlog.local.wire.connection import Connection
+from eventlog.local.wire.connection import AnswerQueue, Connection
 from eventlog.local.wire.messages import (
     AppendStaged,
     Done,
@@ -47,8 +49,8 @@ from eventlog.local.wire.messages import (
     StandDown,
     failed,
 )
-from eventlog.local.wire.peer import AnswerQueue
 from eventlog.local.wire.table import Role
+from eventlog.local.writer.actor import Actor
 from eventlog.local.writer.entrance import Entrance
 from eventlog.local.writer.pipe import Pipe
 from eventlog.local.writer.processes import wait_member_end
@@ -95,15 +97,15 @@ class Server:
         self._spare_wanted = trio.Event()
         self._index_wanted = trio.Event()
         self._configured = trio.Event()
-        self.service = Service(
+        self.actor = Actor(
             log,
             lambda: len(self._pipes),
             self._note_dirty,
             lambda: self._due.set(),  # noqa: PLW0108 - another event each time
-            lambda: self._spare_wanted.set(),  # noqa: PLW0108 - the same
             on_index=lambda: self._index_wanted.set(),  # noqa: PLW0108 - the same
         )
-        self.actor = self.service.actor
+        self.service = Service(self.actor)
+        log.on_spare_wanted = lambda: self._spare_wanted.set()  # noqa: PLW0108 - the same
         self.actor.on_configured = lambda: self._configured.set()  # noqa: PLW0108 - the same
         self.nursery: trio.Nursery
         self._leaving_lock: rendezvous.Lock | None = None
@@ -185,10 +187,12 @@ class Server:
                     self._answer(pipe, message)  # type: ignore[arg-type]  # says the table
             finally:
                 self.flush()
+            if self.log.failure is not None:  # since one of these messages
+                self._may_go_on()
 
     def _may_go_on(self) -> bool:
         """Look before anything is stored; this writer ends if it may not."""
-        reason = self.service.reason_to_end()
+        reason = self.log.reason_to_end()
         if reason is None:
             return True
         logger.error("%s, so this writer ends", reason)
@@ -202,8 +206,8 @@ class Server:
             self._open_ring(pipe, message.request_id)
         elif isinstance(message, StandDown):
             self._stand_down(pipe, message.request_id)
-        elif not self.service.hear(pipe, message):
-            self._end_of_deleted()
+        else:
+            self.actor.handle(pipe, message)
 
     def _open_ring(self, pipe: Pipe, request_id: int) -> None:
         pipe.flush()  # the ring's descriptor travels with its answer, past nothing
@@ -228,13 +232,11 @@ class Server:
         pipe.say(failed(request_id, error))
 
     async def _watch_place(self) -> None:
-        while not self.service.is_deleted():  # noqa: ASYNC110 - no event tells it
-            await trio.sleep(PLACE_LOOK_S)
-        self._end_of_deleted()
-
-    def _end_of_deleted(self) -> None:
-        logger.error("%s", self.service.deleted())
-        self.nursery.cancel_scope.cancel()
+        with suppress(LogDeleted):
+            while True:  # no event tells it
+                self.log.check_not_deleted()
+                await trio.sleep(PLACE_LOOK_S)
+        self._may_go_on()
 
     # --- syncing and expiry ------------------------------------------------------------------
 

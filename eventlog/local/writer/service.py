@@ -1,9 +1,8 @@
-"""What a writer does, and in which order: the schedule that the trio loop of `server` drives.
+"""What a writer does beside messages, and in which order: the trio loop of `server` drives it.
 
 No trio, no sockets. What blocks on the disk is yielded, so that the loop may call it in a thread:
 
 =====================  ========================================================================
-`hear`                 a message: whose log this is, whether it is there still, then the `actor`
 `syncing`              what groups did, then the batches; answers when both are on the disk
 `making_spare`         the next segment; what waited for room is appended then
 `indexing`             indexes by key; what waited for one is appended then
@@ -20,44 +19,11 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
-from eventlog.errors import EventLogError, LogDeleted
+from eventlog.errors import EventLogError
 from eventlog.local.groups.membership import Absent
-from eventlog.local.storage.log.writable import WritableLog
-from eventlog.local.wire.group_messages import (
-    Bury,
-    Dismiss,
-    DropDead,
-    Join,
-    OpenGroup,
-    RetryCorrected,
-    RetryDead,
-)
-from eventlog.local.wire.messages import (
-    Ack,
-    AckState,
-    Append,
-    AppendIf,
-    Configure,
-    Forget,
-    Hello,
-    Request,
-    Seek,
-    Status,
-    Trim,
-    Welcome,
-    failed,
-)
-from eventlog.local.wire.peer import Peer
 from eventlog.local.writer.actor import Actor
 
 logger = logging.getLogger("eventlog.writer")
-LASTING: Final = frozenset(
-    {
-        *(Append, AppendIf, Ack, AckState, Seek, Forget, Status, Configure, Trim),
-        *(OpenGroup, Join, Bury, RetryDead, RetryCorrected, DropDead, Dismiss),
-    }
-)
-"""Requests that are refused at once when the log was deleted: each has to last."""
 INDEXING_NS: Final = 2_000_000
 """How long indexes are made before others have their turn."""
 Blocking = Generator[Callable[[], None], None, None]
@@ -65,86 +31,16 @@ Blocking = Generator[Callable[[], None], None, None]
 
 
 class Service:
-    """The schedule of one log's writer.
+    """The schedule of one log's writer."""
 
-    `on_dirty` is called when something is to be synced, `on_spare` when a segment is to be made,
-    `on_due` when the next backoff of a group may end earlier than before, `on_index` when an index
-    by key is to be made.
-    """
-
-    def __init__(
-        self,
-        log: WritableLog,
-        connections: Callable[[], int],
-        on_dirty: Callable[[], None],
-        on_due: Callable[[], None],
-        on_spare: Callable[[], None],
-        clock: Callable[[], int] = time.monotonic_ns,
-        *,
-        on_index: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.log = log
-        log.on_spare_wanted = on_spare
-        self.actor = Actor(log, connections, on_dirty, on_due, clock, on_index=on_index)
+    def __init__(self, actor: Actor, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self.actor = actor
+        self.log = actor.log
         self._clock = clock
         self.sync_s = math.inf
         """How long the last sync took."""
         if log.was_killed:
             on_dirty()  # nobody else syncs what the killed writer had not yet
-
-    def reason_to_end(self) -> str | None:
-        """Why nothing may be stored any more; to be asked before anything is.
-
-        The lock keeps other writers away. Should somebody have removed it while this process was
-        stopped, the epoch says that there is another one now.
-        """
-        if self.log.control.is_cut_off() or self.log.offsets.is_cut_off():
-            # One more look into them may be a SIGBUS.
-            return "the control file or the offset table was truncated"
-        if self.log.is_superseded:
-            return "another writer has taken over"
-        if self.log.failure is not None:
-            return f"nothing more can be stored safely ({self.log.failure})"
-        return None
-
-    # --- messages ----------------------------------------------------------------------------
-
-    def hear(self, peer: Peer, message: Hello | Request) -> bool:
-        """Carry out a message; false if the log was deleted, and this writer has to end.
-
-        Raises:
-            ProtocolError: the message makes no sense; the peer is to be dropped.
-        """
-        if isinstance(message, Hello):
-            control = self.log.control
-            peer.say(Welcome(message.version, control.writer_pid, control.epoch, control.log_id))
-        elif type(message) in LASTING and self.is_deleted():
-            peer.say(failed(message.request_id, self.deleted()))
-            return False
-        else:
-            self.actor.handle(peer, message)
-        return True
-
-    def is_deleted(self) -> bool:
-        """Whether the log's directory is deleted, or another log lies there.
-
-        The writer alone looks. Those who only wait cannot tell: they lose their pipes when it ends,
-        look for the log, and find none or another one.
-        """
-        try:
-            return self.log.control.is_replaced()
-        except OSError:
-            return False  # nobody can look just now, which says nothing of the log
-
-    def deleted(self) -> LogDeleted:
-        """The error for whoever uses the deleted log; nothing more is stored in it."""
-        error = LogDeleted(
-            f"the log {self.log.directory} was deleted while its writer was running; open it again"
-            " to make a new one",
-            path=self.log.directory,
-        )
-        self.log.refuse(error)
-        return error
 
     def end_absent(self, absent: Absent) -> None:
         """A member of before this writer's start has ended, unless it has come back."""
@@ -185,7 +81,7 @@ class Service:
         made: list[int | None] = []
         yield lambda: made.append(work.run())
         self.log.spare.finish(*made)
-        if self.reason_to_end() is None:
+        if self.log.reason_to_end() is None:
             self.actor.retry_waiting()
 
     def indexing(self) -> Iterator[None]:
@@ -197,7 +93,7 @@ class Service:
         for _ in self.actor.indexing():
             if self._clock() >= end_ns:
                 yield
-                if self.reason_to_end() is not None:
+                if self.log.reason_to_end() is not None:
                     return
                 end_ns = self._clock() + INDEXING_NS
 

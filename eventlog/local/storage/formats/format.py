@@ -177,6 +177,10 @@ class IndexEntry(NamedTuple):
     append_time_ns: int
     position: int
 
+    def is_due(self, indexed_to: int) -> bool:
+        """Whether a batch gets this entry: the first one, and then about one for each page."""
+        return not indexed_to or self.position >= indexed_to + INDEX_EVERY_BYTES
+
 
 def aligned(offset: int) -> int:
     """The next place where a batch may begin."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from eventlog.api.refusals import beyond_the_last
 from eventlog.api.times import LogClock
 from eventlog.config import BATCH_EVENTS_LIMIT, LogOptions
-from eventlog.errors import EventLogError, LogFull
+from eventlog.errors import EventLogError, LogDeleted, LogFull
 from eventlog.event.record_batch import FLAG_DUE, PackedBatch
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, replace_file, sync_errors
@@ -112,6 +112,49 @@ class WritableLog(RetiringLog):
         """Whether another writer has taken over: nothing here may be stored to any more."""
         return self.control.epoch != self._epoch
 
+    # --- whether it is still this writer's ---------------------------------------------------
+
+    def reason_to_end(self) -> str | None:
+        """Why nothing may be stored any more; to be asked before anything is.
+
+        The lock keeps other writers away. Should somebody have removed it while this process was
+        stopped, the epoch says that there is another one now.
+        """
+        if self.control.is_cut_off() or self.offsets.is_cut_off():
+            # One more look into them may be a SIGBUS.
+            return "the control file or the offset table was truncated"
+        if self.is_superseded:
+            return "another writer has taken over"
+        if self.failure is not None:
+            return f"nothing more can be stored safely ({self.failure})"
+        return None
+
+    def is_deleted(self) -> bool:
+        """Whether the log's directory is deleted, or another log lies there.
+
+        The writer alone looks. Those who only wait cannot tell: they lose their pipes when it ends,
+        look for the log, and find none or another one.
+        """
+        try:
+            return self.control.is_replaced()
+        except OSError:
+            return False  # nobody can look just now, which says nothing of the log
+
+    def check_not_deleted(self) -> None:
+        """Pass if the log still lies where it was made; else nothing more is stored in it.
+
+        Raises:
+            LogDeleted: it does not.
+        """
+        if self.is_deleted():
+            error = LogDeleted(
+                f"the log {self.directory} was deleted while its writer was running; open it again"
+                " to make a new one",
+                path=self.directory,
+            )
+            self.refuse(error)
+            raise error
+
     # --- appending ---------------------------------------------------------------------------
 
     def append(
@@ -188,7 +231,7 @@ class WritableLog(RetiringLog):
         if self.failure is not None:
             raise no_more_appends(self.directory, self.failure)
         if self._active is not None and self._active.has_room(length):
-            if not may_exceed:
+            if not may_exceed and self.options.retention.max_bytes is not None:
                 self._make_room(0)  # the segment may be one that should not be there
             return self._active
         return self._roll(base_seq_no, may_exceed)

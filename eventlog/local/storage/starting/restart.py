@@ -32,7 +32,7 @@ from eventlog.local.storage.formats.recovery import (
     StoredAcks,
     scan_segment,
 )
-from eventlog.local.storage.index import is_due, write_index
+from eventlog.local.storage.index import write_index
 from eventlog.local.storage.log.retention import learn_ages
 from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.offsets import OffsetTable
@@ -255,7 +255,7 @@ class Restart:
 
         def note(header: BatchHeader, position: int) -> None:
             entry = IndexEntry(header.base_seq_no, header.append_time_ns, position)
-            if is_due(entry, fresh[-1].position if fresh else 0):
+            if entry.is_due(fresh[-1].position if fresh else 0):
                 fresh.append(entry)
             if header.flags & FLAG_DUE:
                 self._control.note_due(header.base_seq_no, header.last_seq_no)
@@ -297,7 +297,7 @@ class Restart:
 
         def note(header: BatchHeader, position: int) -> None:
             entry = IndexEntry(header.base_seq_no, header.append_time_ns, position)
-            if is_due(entry, fresh[-1].position if fresh else 0):
+            if entry.is_due(fresh[-1].position if fresh else 0):
                 fresh.append(entry)
 
         try:
