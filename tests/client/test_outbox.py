@@ -21,10 +21,9 @@ from eventlog.errors import (
     WriterUnavailable,
 )
 from eventlog.event.record_batch import areas_bytes, unpack_body
-from eventlog.local.client.conversations import ATTEMPTS_MAX, Channel
+from eventlog.local.client.conversations import ATTEMPTS_MAX, PARTS_AT_ONCE, Channel, Unsent
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.outbox import Outbox
-from eventlog.local.client.unsent import PARTS_AT_ONCE, Unsent
 from eventlog.local.wire.messages import Append
 from eventlog.testing import ScriptedWriter, batch_of
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-MODULES_MAX: Final = {"append": 35, "lease": 34}
-"""As many as there are: who adds one shows that it is worth it. The goal is 20 and 25."""
+MODULES_MAX: Final = {"append": 26, "lease": 25}
+"""As many as there are: who adds one shows that it is worth it. The goal is 20 and 25: the lease is there."""
 
 
 def room_of(module: str) -> str:

@@ -19,10 +19,9 @@ from eventlog.errors import EventLogError, LogDeleted
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import PackedBatch
 from eventlog.local.client.conversations import RECEIVE, Send, Steps
-from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.client.lease import LocalLease
 from eventlog.local.client.member_events import MemberEvents
-from eventlog.local.client.membership import Membership
+from eventlog.local.client.membership import HeldEvents, Membership
 from eventlog.local.client.out_batch import OutBatch
 from eventlog.local.client.outbox import Outbox
 from eventlog.local.client.results import ResultWriter

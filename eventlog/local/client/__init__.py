@@ -6,10 +6,8 @@
 `conversations`    what is said, in which order, and again after a lost pipe; pure
 `calls`            what a handle asks for, call by call, for both shells
 `requests`         the pipes of what a handle, a group or a stream asks
-`out_batch`        a batch on its way; pure
-`expecting`        conditional appends, as they are said; pure
+`out_batch`        a batch on its way, and the message that carries it; pure
 `outbox`           events on their way: shared batches, numbers, repeats; pure
-`unsent`           bytes between one `send` on a pipe and the next; pure
 `staging`          the memory through which large batches go
 `asynchronous`     pipes on trio and asyncio
 `threads`          pipes of threads and scripts; imports neither trio nor asyncio
@@ -23,7 +21,6 @@
 `member_events`    the events that it works on, from the log or from letters
 `lease`            what it does with them, one by one
 `lease_holder`     what a lease needs of its member
-`held_events`      its numbers, as the member's threads share them
 `lease_timer`      a thread that says what is done while a handler runs
 `known_members`    a group's members, as their pages tell
 `membership`       what it says to the writer, and makes of the answers

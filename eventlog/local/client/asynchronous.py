@@ -27,12 +27,12 @@ from eventlog.local.client.conversations import (
     PipeBroken,
     Send,
     Steps,
+    Unsent,
 )
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.launch import find_for
 from eventlog.local.client.requests import Requests
-from eventlog.local.client.staging import drop_descriptors, received
-from eventlog.local.client.unsent import Unsent
+from eventlog.local.client.staging import RECEIVE_BYTES, drop_descriptors, receive_descriptors
 from eventlog.local.rendezvous import connect
 
 T = TypeVar("T")
@@ -159,7 +159,11 @@ class AsyncPipe:
             else:
                 await self._wait(anyio.wait_readable)
             try:
-                data = received(self._open_socket(), self.channel)
+                pipe, found = self._open_socket(), self.channel.descriptors
+                if found is None:
+                    data = pipe.recv(RECEIVE_BYTES)
+                else:
+                    data = receive_descriptors(pipe, found)
             except BlockingIOError:
                 continue  # readiness is a hint
             except OSError as error:

@@ -17,7 +17,9 @@ whose caller was cancelled is recognised and passed over.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Generator, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
 from eventlog.errors import EventLogError, LogDeleted, ProtocolError, WriterUnavailable
@@ -38,6 +40,8 @@ ATTEMPTS_MAX: Final = 10
 """Pipes lost in a row, with a fresh writer each time, before a call gives up."""
 ATTEMPTS_AT_UNKNOWN: Final = 2
 """The same for a message that an older writer does not know."""
+PARTS_AT_ONCE: Final = 64
+"""What one `sendmsg` is given; the kernel's own limit is 1,024."""
 
 
 class PipeBroken(Exception):
@@ -63,6 +67,38 @@ OPEN_PIPE: Final = OpenPipe()
 Operation = OpenPipe | Send | Receive
 Result = TypeVar("Result")
 Steps = Generator[Operation, Any, Result]
+
+
+class Unsent:
+    """Bytes on their way into a pipe, not copied together: what a shell keeps between two sends."""
+
+    def __init__(self) -> None:
+        self._parts: deque[bytes | memoryview] = deque()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self._parts)
+
+    def add(self, *parts: bytes | memoryview) -> None:
+        """Put bytes behind what is there."""
+        self._parts.extend(filter(None, parts))
+
+    def parts(self) -> list[bytes | memoryview]:
+        """What to give to `sendmsg` now."""
+        return list(islice(self._parts, PARTS_AT_ONCE))
+
+    def sent(self, count: int) -> None:
+        """Note that the first `count` bytes are gone."""
+        while count:
+            first = self._parts.popleft()
+            if count < len(first):
+                self._parts.appendleft(memoryview(first)[count:])
+                return
+            count -= len(first)
+
+    def clear(self) -> None:
+        """Forget all: the pipe that they were for is gone."""
+        self._parts.clear()
 
 
 class Channel:

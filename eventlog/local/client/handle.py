@@ -16,7 +16,7 @@ from eventlog.api.refusals import closed, never_synced, not_opened
 from eventlog.api.status import RATE_S, LogStatus
 from eventlog.api.waiting import warn_of_options
 from eventlog.config import TABLE_NAME, AskedOptions, LogOptions
-from eventlog.errors import SequenceOutOfRange
+from eventlog.errors import EventLogError, SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.many_events import ManyEvents
@@ -118,10 +118,14 @@ class LocalHandle:
             LogClosed: before `open` or after `close`.
             ForkedHandle: in a forked child.
         """
+        reader = self._reader
+        if reader is None or self.generation != forks.generation:
+            raise self._not_usable()
+        return reader
+
+    def _not_usable(self) -> EventLogError:
         forks.check(self.generation, self.path)
-        if self._reader is None:
-            raise closed("handle", self.path) if self._was_opened else not_opened(self.path)
-        return self._reader
+        return closed("handle", self.path) if self._was_opened else not_opened(self.path)
 
     @property
     def options(self) -> LogOptions:

@@ -26,9 +26,9 @@ from eventlog.errors import EventLogError, EventsTruncated, StaleLease
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import key_hash
 from eventlog.local.client.conversations import Steps
-from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.client.lease_holder import Holder
 from eventlog.local.client.member_events import EventExpired
+from eventlog.local.client.membership import HeldEvents
 from eventlog.local.groups.ranges import ranges_of
 from eventlog.local.storage.members import (
     DONE,

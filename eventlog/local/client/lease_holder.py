@@ -7,9 +7,8 @@ from typing import Any, Protocol
 
 from eventlog.api.group import OnRefused
 from eventlog.local.client.conversations import Steps
-from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.client.member_events import MemberEvents
-from eventlog.local.client.membership import Membership
+from eventlog.local.client.membership import HeldEvents, Membership
 from eventlog.local.client.results import ResultWriter
 
 

@@ -112,7 +112,7 @@ class LocalMember(BlockingMember):
             )
         if held is None:
             return None
-        self.events.look_for_corrections()
+        self.events.corrections.look()
         self._lease = lease = LocalLease(self, held)
         if held.count > 1:  # what is done of one event is said at once
             self._timer.watch(lease)

@@ -137,7 +137,8 @@ class MemberEvents:
         self._letters = StoredLetters(handle.path, group)
         self._clock: LogClock | None = None
         """What expiry is compared with, once there are events that expire."""
-        self._corrections = StoredCorrections(handle.path, group)
+        self.corrections = StoredCorrections(handle.path, group)
+        """Dead letters that were corrected; to be looked at when a lease begins."""
         self._base = 0
         self._events: list[EventEnvelope | None] = []
         """The batch that was last asked for, from event `_base` on."""
@@ -151,7 +152,7 @@ class MemberEvents:
             CorruptLog, EventsTruncated: it cannot be read.
             EventExpired: it is not to be started any more.
         """
-        if seq_no in self._corrections.numbers and (corrected := self._corrected(seq_no)):
+        if seq_no in self.corrections.numbers and (corrected := self._corrected(seq_no)):
             return corrected
         index = seq_no - self._base
         if not 0 <= index < len(self._events) or self._events[index] is None:
@@ -162,10 +163,6 @@ class MemberEvents:
         envelope, self._events[index] = self._events[index], None
         assert envelope is not None
         return envelope
-
-    def look_for_corrections(self) -> None:
-        """A lease begins: dead letters of its events may have been corrected."""
-        self._corrections.look()
 
     def _corrected(self, seq_no: int) -> EventEnvelope | None:
         """What is to be handled in the place of an event."""
@@ -203,7 +200,7 @@ class MemberEvents:
         Raises:
             CorruptLog, EventsTruncated: it cannot be read.
         """
-        if seq_no in self._corrections.numbers and (corrected := self._corrected(seq_no)):
+        if seq_no in self.corrections.numbers and (corrected := self._corrected(seq_no)):
             return corrected
         try:
             with self._reading:
@@ -295,7 +292,7 @@ def _keep(kept: OrderedDict[int, AnyBatch], batch: AnyBatch, limit: int) -> None
 def letter_of_death(handle: LocalHandle, group: str, seq_no: int, report: ExitReport) -> bytes:
     """The dead letter of an event that used up its deliveries by deaths, as it is stored."""
     events = MemberEvents(handle, group)
-    events.look_for_corrections()
+    events.corrections.look()
     try:
         return events.fitting_letter(
             seq_no,

@@ -22,9 +22,8 @@ from eventlog.api.refusals import closed
 from eventlog.errors import EventLogError, WriterUnavailable
 from eventlog.local.client.conversations import ATTEMPTS_MAX, OpenPipe, Operation, PipeBroken, Send
 from eventlog.local.client.handle import LocalHandle
-from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.client.launch import find_for
-from eventlog.local.client.membership import Membership
+from eventlog.local.client.membership import HeldEvents, Membership
 from eventlog.local.storage.identity import process_start
 from eventlog.local.storage.members import MemberPage
 from eventlog.local.wire.connection import frame
@@ -127,7 +126,8 @@ class MemberPipe:
 
     def _check_process(self) -> None:
         """Pass where the reader thread is: a forked child has none, and would wait for ever."""
-        forks.check(self._handle.generation, self._handle.path)
+        if self._handle.generation != forks.generation:
+            forks.check(self._handle.generation, self._handle.path)
 
     def stop(self) -> None:
         """Make `lease` return `None`, now and from now on; callable from any thread."""

@@ -21,7 +21,6 @@ from typing import Any, Final
 
 from eventlog.errors import EventLogError, StaleLease
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
-from eventlog.local.client.held_events import HeldEvents
 from eventlog.local.groups.ranges import Range, ranges_of
 from eventlog.local.storage.members import MemberPage
 from eventlog.local.wire.connection import frame
@@ -30,6 +29,27 @@ from eventlog.local.wire.group_messages import Lease as AskLease
 from eventlog.local.wire.messages import MEMBER_VERSION, Answer, Failed, Request, error_of
 
 LEASES_KNOWN: Final = 16
+
+
+class HeldEvents:
+    """The events of a lease. `todo` has (row, number) of those that did not come out yet."""
+
+    def __init__(self, lease_id: int, ranges: Iterable[Range], failures: Iterable[Range]) -> None:
+        self.lease_id = lease_id
+        self.numbers = [n for first, last in ranges for n in range(first, last + 1)]
+        self.count = len(self.numbers)
+        self.todo = deque(enumerate(self.numbers))
+        self.failures = dict(failures)
+        """How often an event's handler failed before, for those where it did."""
+        self.gone: set[int] = set()
+        """Events that were given back, or died, before they were begun."""
+        self.is_stale = False
+        """The events are somebody else's by now; what becomes of them here does not count."""
+
+    def make_stale(self) -> None:
+        """Begin nothing more of it."""
+        self.is_stale = True
+        self.todo.clear()
 
 
 class Membership:

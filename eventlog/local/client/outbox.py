@@ -20,7 +20,7 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from eventlog.api.batches import ManyBatches, ManyRows, copy_of
 from eventlog.api.expectation import Expectation
@@ -32,20 +32,29 @@ from eventlog.event.many_events import add_list
 from eventlog.event.record_batch import BatchParts, PackedBatch
 from eventlog.event.texts import Headers, Keys
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
-from eventlog.local.client.expecting import HANG_UPS_MAX, check_fits, expecting, hung_up
-from eventlog.local.client.out_batch import OutBatch, Ring
-from eventlog.local.wire.connection import append_head, frame
+from eventlog.local.client.out_batch import HANG_UPS_MAX, OutBatch, check_fits, hung_up
+from eventlog.local.wire.connection import frame
 from eventlog.local.wire.messages import (
-    FOLLOWS,
     Answer,
-    Append,
     Appended,
-    AppendStaged,
     Failed,
     Stage,
     Staged,
     error_of,
 )
+
+
+class Ring(Protocol):
+    """What an outbox knows of a staging ring (see `staging`)."""
+
+    def put(self, parts: Sequence[bytes | memoryview], size: int) -> int | None:
+        """Copy a batch there; its place, or `None` if there is no room."""
+
+    def release(self, place: int) -> None:
+        """The batch there has its answer."""
+
+    def close(self) -> None:
+        """Give it back."""
 
 
 class Outbox:
@@ -236,37 +245,20 @@ class Outbox:
     def next_frame(self) -> list[bytes | memoryview]:
         """The bytes, in parts, of the next unsent batch, which is in flight from now on."""
         batch = self.unsent[0]
-        assert batch.packed is not None
+        packed = batch.packed
+        assert packed is not None
         batch.request_id = self.channel.next_request_id()
         self.in_flight.append(batch)  # a Ctrl-C in between must not lose it
         self.unsent.popleft()
-        count, flags, acks_bytes, parts = batch.packed
-        size = batch.size = batch.packed.size
-        if batch.before is not None:
-            flags |= FOLLOWS
-        if batch.expected is not None:
-            message = expecting(batch.request_id, self._producer_id, batch, batch.expected)
-            return [append_head(message, size), *parts]
-        is_large = size >= STAGED_BYTES_MIN and not acks_bytes
-        if is_large and self._ring is not None:
-            place = self._ring.put(parts, size)
-            if place is not None:
-                batch.place = place
-                fields = (batch.request_id, self._producer_id, batch.producer_seq, count, flags)
-                return [frame(AppendStaged(*fields, place, size))]
-        head = append_head(
-            Append(
-                batch.request_id,
-                self._producer_id,
-                batch.producer_seq,
-                count,
-                flags,
-                acks_bytes,
-                b"",
-            ),
-            size,
-        )
-        return [self._ring_wanted() if is_large else b"", head, *parts]
+        batch.size = packed.size
+        is_large = batch.size >= STAGED_BYTES_MIN
+        if not is_large or packed.acks_bytes or batch.expected is not None:
+            return [batch.head(self._producer_id), *packed.parts]
+        if self._ring is not None:
+            batch.place = self._ring.put(packed.parts, batch.size)
+            if batch.place is not None:
+                return [batch.head(self._producer_id)]
+        return [self._ring_wanted(), batch.head(self._producer_id), *packed.parts]
 
     def _ring_wanted(self) -> bytes:
         """The request for a ring, once on each pipe; batches do not wait for the answer."""

@@ -73,12 +73,10 @@ class StagingRing:
         self._map.close()
 
 
-def received(pipe: socket.socket, channel: Channel) -> bytes:
-    """What `recv` gives, and descriptors put aside if the channel waits for some."""
-    if channel.descriptors is None:
-        return pipe.recv(RECEIVE_BYTES)
+def receive_descriptors(pipe: socket.socket, found: list[int]) -> bytes:
+    """What `recv` gives, and descriptors put with those that were found."""
     data, descriptors, _, _ = socket.recv_fds(pipe, RECEIVE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-    channel.descriptors += map(above_standard, descriptors)
+    found += map(above_standard, descriptors)
     return data
 
 

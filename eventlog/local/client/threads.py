@@ -25,12 +25,12 @@ from eventlog.local.client.conversations import (
     PipeBroken,
     Send,
     Steps,
+    Unsent,
 )
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.client.launch import find_for
 from eventlog.local.client.requests import Requests
-from eventlog.local.client.staging import drop_descriptors, received
-from eventlog.local.client.unsent import Unsent
+from eventlog.local.client.staging import RECEIVE_BYTES, drop_descriptors, receive_descriptors
 
 T = TypeVar("T")
 SILENCE: Final = (BlockingIOError, TimeoutError)
@@ -125,7 +125,11 @@ class BlockingPipe:
     def _receive(self) -> bytes:
         while True:
             try:
-                data = received(self._socket_in_time(), self.channel)
+                pipe, found = self._socket_in_time(), self.channel.descriptors
+                if found is None:
+                    data = pipe.recv(RECEIVE_BYTES)
+                else:
+                    data = receive_descriptors(pipe, found)
             except SILENCE:
                 self._note_silence()
                 continue

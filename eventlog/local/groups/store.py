@@ -109,11 +109,14 @@ class GroupStore:
             LogFull, StorageFailed: nothing changed.
         """
         state, journal = self.groups[record.group], self._files.groups
-        self.letters.before(record)
+        has_retried = self.letters.numbers.retried.get(record.group)
+        if has_retried:
+            self.letters.before(record)
         journal.append(record)
         position = state.position
         state.apply(record)
-        self.letters.after(record)
+        if has_retried:
+            self.letters.after(record)
         if state.position != position:
             self._publish(state)
         if journal.bytes > self._rewrite_at:

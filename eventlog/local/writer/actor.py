@@ -95,6 +95,8 @@ class Actor:
         self._started_ns = clock()
         self.on_configured: Callable[[], None] = lambda: None
         """Called when options were changed."""
+        if log.was_killed:
+            on_dirty()  # nobody else syncs what the killed writer had not yet
 
     def handle(self, peer: Peer, message: Hello | Request) -> None:
         """Carry out one message and say the answer, now or later.

@@ -39,8 +39,6 @@ class Service:
         self._clock = clock
         self.sync_s = math.inf
         """How long the last sync took."""
-        if log.was_killed:
-            on_dirty()  # nobody else syncs what the killed writer had not yet
 
     def end_absent(self, absent: Absent) -> None:
         """A member of before this writer's start has ended, unless it has come back."""
