@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple, Self
 
 from eventlog.api.positions import (
     SEQ_NO_MAX,
@@ -127,32 +128,49 @@ def check_stream_ack(consumer: str | None, event: object, path: str) -> tuple[st
     return consumer, event.seq_no
 
 
-def check_publisher(
-    linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float, path: str
-) -> None:
-    """Pass if the options of a publisher mean something.
+class PublisherOptions(NamedTuple):
+    """What a `publisher` was asked for."""
 
-    Raises:
-        InvalidArgument, InvalidArgumentType: they don't.
-    """
-    for name, seconds in {"linger": linger, "flush_s": flush_s}.items():
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise InvalidArgumentType(f"{name} is {seconds!r}; give a number of seconds", path=path)
-    for name, value in {"max_batch_bytes": max_batch_bytes, "max_in_flight": max_in_flight}.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidArgumentType(f"{name} is {value!r}; give a whole number", path=path)
-    if not 0 <= linger < 3600:
-        raise InvalidArgument(f"linger is {linger}; give seconds, 0 to less than 3600", path=path)
-    if not 0 <= flush_s < float("inf"):
-        raise InvalidArgument(f"flush_s is {flush_s}; give seconds, 0 or more", path=path)
-    if max_batch_bytes < 1:
-        raise InvalidArgument(f"max_batch_bytes is {max_batch_bytes}; give 1 or more", path=path)
-    if not 1 <= max_in_flight <= MAX_IN_FLIGHT_LIMIT:
-        raise InvalidArgument(
-            f"max_in_flight is {max_in_flight}; give 1 to {MAX_IN_FLIGHT_LIMIT}, which is what the"
-            " writer remembers of a producer",
-            path=path,
-        )
+    linger: float
+    max_batch_bytes: int
+    max_in_flight: int
+    flush_s: float
+
+    def checked(self, path: str) -> Self:
+        """The options themselves, if they mean something.
+
+        Raises:
+            InvalidArgument, InvalidArgumentType: they don't.
+        """
+        linger, max_batch_bytes, max_in_flight, flush_s = self
+        for name, seconds in {"linger": linger, "flush_s": flush_s}.items():
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise InvalidArgumentType(
+                    f"{name} is {seconds!r}; give a number of seconds", path=path
+                )
+        for name, value in {
+            "max_batch_bytes": max_batch_bytes,
+            "max_in_flight": max_in_flight,
+        }.items():
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InvalidArgumentType(f"{name} is {value!r}; give a whole number", path=path)
+        if not 0 <= linger < 3600:
+            raise InvalidArgument(
+                f"linger is {linger}; give seconds, 0 to less than 3600", path=path
+            )
+        if not 0 <= flush_s < float("inf"):
+            raise InvalidArgument(f"flush_s is {flush_s}; give seconds, 0 or more", path=path)
+        if max_batch_bytes < 1:
+            raise InvalidArgument(
+                f"max_batch_bytes is {max_batch_bytes}; give 1 or more", path=path
+            )
+        if not 1 <= max_in_flight <= MAX_IN_FLIGHT_LIMIT:
+            raise InvalidArgument(
+                f"max_in_flight is {max_in_flight}; give 1 to {MAX_IN_FLIGHT_LIMIT}, which is what"
+                " the writer remembers of a producer",
+                path=path,
+            )
+        return self
 
 
 def check_group(name: object, ordering: object, max_deliveries: object, position: object) -> None:

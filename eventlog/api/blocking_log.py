@@ -9,7 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from eventlog.api.arguments import Bounds, check_follow
+from eventlog.api.arguments import Bounds, PublisherOptions, check_follow
 from eventlog.api.blocking_range import EventRange
 from eventlog.api.data import BlockingLogOfData
 from eventlog.api.group import BlockingGroup as Group
@@ -187,7 +187,6 @@ class EventLog(OperatedBlockingLog, BlockingLogOfTables, BlockingLogOfData):
         `keys` and `headers`, and what an error says: see `eventlog.EventLog.append_many`.
         """
 
-    @abstractmethod
     def publisher(
         self,
         linger: float = PUBLISHER_LINGER_S_DEFAULT,
@@ -196,6 +195,12 @@ class EventLog(OperatedBlockingLog, BlockingLogOfTables, BlockingLogOfData):
         flush_s: float = FLUSH_S_DEFAULT,
     ) -> AbstractContextManager[Publisher]:
         """A pipelined producer that batches by itself and keeps its order."""
+        options = PublisherOptions(linger, max_batch_bytes, max_in_flight, flush_s)
+        return self._publisher(options.checked(self.path))
+
+    @abstractmethod
+    def _publisher(self, options: PublisherOptions) -> AbstractContextManager[Publisher]:
+        """The publisher of a block, whose options are checked."""
 
     def subscribe(
         self,

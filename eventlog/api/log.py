@@ -6,18 +6,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import (
-    AsyncIterable,
-    Collection,
-    Iterable,
-    Mapping,
-)
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from eventlog.api.arguments import Bounds, check_follow
+from eventlog.api.arguments import Bounds, PublisherOptions, check_follow
 from eventlog.api.data import LogOfData
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.latest import filter_of_key, latest_of
@@ -162,7 +157,6 @@ class EventLog(OperatedLog, LogOfGroups, LogOfTables, LogOfData):
             LogFull, WriterUnavailable: this batch and those after it were not stored.
         """
 
-    @abstractmethod
     def publisher(
         self,
         linger: float = 0.0,
@@ -183,6 +177,12 @@ class EventLog(OperatedLog, LogOfGroups, LogOfTables, LogOfData):
         Raises:
             InvalidArgument, InvalidArgumentType: an option makes no sense.
         """
+        options = PublisherOptions(linger, max_batch_bytes, max_in_flight, flush_s)
+        return self._publisher(options.checked(self.path))
+
+    @abstractmethod
+    def _publisher(self, options: PublisherOptions) -> AbstractAsyncContextManager[Publisher]:
+        """The publisher of a block, whose options are checked."""
 
     def subscribe(
         self,

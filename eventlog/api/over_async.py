@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from eventlog.api import forks
-from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.arguments import Bounds, PublisherOptions
 from eventlog.api.blocking_log import (
-    PUBLISHER_LINGER_S_DEFAULT,
     AppendHandle,
     EventLog,
     EventStream,
@@ -45,10 +44,7 @@ from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamSt
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
-    FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
-    MAX_IN_FLIGHT_DEFAULT,
-    PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     GroupOrdering,
     LogOptions,
@@ -130,19 +126,9 @@ class LogOverAsync(EventLog):
         )
         return numbers
 
-    def publisher(
-        self,
-        linger: float = PUBLISHER_LINGER_S_DEFAULT,
-        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
-        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
-        flush_s: float = FLUSH_S_DEFAULT,
-    ) -> AbstractContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
-        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
-
     @contextmanager
-    def _publisher(self, *options: Any) -> Iterator[Publisher]:
-        manager = self._portal.call(self._log.publisher, *options)
+    def _publisher(self, options: PublisherOptions) -> Iterator[Publisher]:
+        manager = self._portal.call(self._log._publisher, options)
         with self._portal.entered(manager) as publisher:
             yield _Publisher(self._portal, publisher)
 

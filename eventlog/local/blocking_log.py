@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from eventlog.api import forks
-from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.arguments import Bounds, PublisherOptions
 from eventlog.api.batches import ManyBatches
-from eventlog.api.blocking_log import PUBLISHER_LINGER_S_DEFAULT, EventLog, EventStream, Publisher
+from eventlog.api.blocking_log import EventLog, EventStream, Publisher
 from eventlog.api.blocking_range import EventRange
 from eventlog.api.engines import open_log
 from eventlog.api.expectation import Expectation, check_one_batch
@@ -28,10 +28,7 @@ from eventlog.api.statistics import LogStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.config import (
-    FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
-    MAX_IN_FLIGHT_DEFAULT,
-    PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     GroupOrdering,
     LogOptions,
@@ -158,22 +155,9 @@ class BlockingLocalEventLog(EventLog):
                 self._appends.run(self._outbox.deliver(0))
                 self._outbox.check_not_lost(batch)
 
-    def publisher(
-        self,
-        linger: float = PUBLISHER_LINGER_S_DEFAULT,
-        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
-        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
-        flush_s: float = FLUSH_S_DEFAULT,
-    ) -> AbstractContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
-        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
-
     @contextmanager
-    def _publisher(
-        self, linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float
-    ) -> Iterator[Publisher]:
-        handle = self._handle
-        publisher = BlockingLocalPublisher(handle, linger, max_batch_bytes, max_in_flight, flush_s)
+    def _publisher(self, options: PublisherOptions) -> Iterator[Publisher]:
+        publisher = BlockingLocalPublisher(self._handle, options)
         try:
             yield publisher
         except BaseException as error:

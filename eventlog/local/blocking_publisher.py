@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from eventlog.api import forks
+from eventlog.api.arguments import PublisherOptions
 from eventlog.api.batches import ManyBatches, ManyRows
 from eventlog.api.blocking_log import AppendHandle, ManyHandle, Publisher
 from eventlog.api.leaving import (
@@ -40,17 +41,10 @@ class BlockingLocalPublisher(Publishing[BlockingPipe], Publisher):
     what is left when the caller pauses for `linger`, and takes the answers then.
     """
 
-    def __init__(
-        self,
-        handle: LocalHandle,
-        linger: float,
-        max_batch_bytes: int,
-        max_in_flight: int,
-        flush_s: float,
-    ) -> None:
-        super().__init__(handle, BlockingPipe, max_batch_bytes, max_in_flight)
-        self._linger_s = linger
-        self._flush_s = flush_s
+    def __init__(self, handle: LocalHandle, options: PublisherOptions) -> None:
+        super().__init__(handle, BlockingPipe, options)
+        self._linger_s = options.linger
+        self._flush_s = options.flush_s
         self._lock = threading.Lock()
         self._opened = threading.Event()
         self._ended = threading.Event()

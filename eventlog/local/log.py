@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 
 from eventlog.api import forks
-from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.arguments import Bounds, PublisherOptions
 from eventlog.api.batches import ManyBatches
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.expectation import Expectation, check_one_batch
@@ -37,10 +37,7 @@ from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import RangeOfBatches
 from eventlog.config import (
-    FLUSH_S_DEFAULT,
     MAX_DELIVERIES_DEFAULT,
-    MAX_IN_FLIGHT_DEFAULT,
-    PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     GroupOrdering,
     LogOptions,
@@ -205,22 +202,10 @@ class LocalEventLog(EventLog):
             self._appends = AppendPipe(handle.adopt(pipe), outbox)
         return self._appends
 
-    def publisher(
-        self,
-        linger: float = 0.0,
-        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
-        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
-        flush_s: float = FLUSH_S_DEFAULT,
-    ) -> AbstractAsyncContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
-        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
-
     @asynccontextmanager
-    async def _publisher(
-        self, linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float
-    ) -> AsyncIterator[Publisher]:
+    async def _publisher(self, options: PublisherOptions) -> AsyncIterator[Publisher]:
         handle = await self._ready()
-        publisher = LocalPublisher(handle, linger, max_batch_bytes, max_in_flight, flush_s)
+        publisher = LocalPublisher(handle, options)
         tasks = publisher.run_sender, publisher.run_receiver
         async with publisher_block(publisher, *tasks):
             yield publisher

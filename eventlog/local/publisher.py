@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 
 from eventlog.api import forks
+from eventlog.api.arguments import PublisherOptions
 from eventlog.api.batches import HandleOfMany, HandleOfRow, ManyBatches
 from eventlog.api.publisher import AppendHandle, ManyHandle
 from eventlog.api.publisher_block import FlushedAtEnd
@@ -31,18 +32,11 @@ class LocalPublisher(Publishing[AsyncPipe], FlushedAtEnd):
     when it breaks. `send` itself sends a batch that is full, without waiting for a task.
     """
 
-    def __init__(
-        self,
-        handle: LocalHandle,
-        linger: float,
-        max_batch_bytes: int,
-        max_in_flight: int,
-        flush_s: float,
-    ) -> None:
-        super().__init__(handle, AsyncPipe, max_batch_bytes, max_in_flight)
-        self._linger_s = linger
+    def __init__(self, handle: LocalHandle, options: PublisherOptions) -> None:
+        super().__init__(handle, AsyncPipe, options)
+        self._linger_s = options.linger
         self.path = handle.path
-        self.flush_s = flush_s
+        self.flush_s = options.flush_s
         self._thread_id = get_ident()
         self._channel = self._outbox.channel
         self._to_send = anyio.Event()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from eventlog.api.arguments import Bounds, check_publisher, check_stream_ack
+from eventlog.api.arguments import Bounds, PublisherOptions, check_stream_ack
 from eventlog.api.blocking_log import (
-    PUBLISHER_LINGER_S_DEFAULT,
     AppendHandle,
     EventLog,
     EventStream,
@@ -40,9 +39,6 @@ from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.waiting import SLOW_S, warn_of_wait
 from eventlog.config import (
-    FLUSH_S_DEFAULT,
-    MAX_IN_FLIGHT_DEFAULT,
-    PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     LogOptions,
 )
@@ -140,18 +136,8 @@ class BlockingInMemoryEventLog(GroupsForThreads, EventLog):
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
 
-    def publisher(
-        self,
-        linger: float = PUBLISHER_LINGER_S_DEFAULT,
-        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
-        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
-        flush_s: float = FLUSH_S_DEFAULT,
-    ) -> AbstractContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
-        return self._publisher()
-
     @contextmanager
-    def _publisher(self) -> Iterator[Publisher]:
+    def _publisher(self, _options: PublisherOptions) -> Iterator[Publisher]:
         _ = self.log
         publisher = BlockingInMemoryPublisher(self)
         try:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.arguments import Bounds, PublisherOptions
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, GroupReport
@@ -37,9 +37,6 @@ from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import NextBatch, RangeOfBatches, StreamOfBatches
 from eventlog.api.waiting import SLOW_S, warn_of_wait
 from eventlog.config import (
-    FLUSH_S_DEFAULT,
-    MAX_IN_FLIGHT_DEFAULT,
-    PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     LogOptions,
 )
@@ -162,18 +159,8 @@ class InMemoryEventLog(GroupsForLoops, EventLog):
             first, last, stored = first or base, base + one.count - 1, stored + one.count
         return first, last
 
-    def publisher(
-        self,
-        linger: float = 0.0,
-        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
-        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
-        flush_s: float = FLUSH_S_DEFAULT,
-    ) -> AbstractAsyncContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
-        return self._publisher()
-
     @asynccontextmanager
-    async def _publisher(self) -> AsyncIterator[Publisher]:
+    async def _publisher(self, _options: PublisherOptions) -> AsyncIterator[Publisher]:
         _ = self.log
         publisher = InMemoryPublisher(self)
         try:

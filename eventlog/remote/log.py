@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import anyio
 
 from eventlog.api import engines, forks
-from eventlog.api.arguments import Bounds, check_publisher
+from eventlog.api.arguments import Bounds, PublisherOptions
 from eventlog.api.batches import ManyBatches
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.expectation import Expectation, check_one_batch
@@ -39,9 +39,7 @@ from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import RangeOfBatches
 from eventlog.config import (
-    FLUSH_S_DEFAULT,
     MAX_IN_FLIGHT_DEFAULT,
-    PUBLISHER_BATCH_BYTES_DEFAULT,
     AskedOptions,
     LogOptions,
 )
@@ -188,22 +186,10 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
         await deliver((await self.ready()).store, batch, Producer())
         return ManyBatches([batch]).result()
 
-    def publisher(
-        self,
-        linger: float = 0.0,
-        max_batch_bytes: int = PUBLISHER_BATCH_BYTES_DEFAULT,
-        max_in_flight: int = MAX_IN_FLIGHT_DEFAULT,
-        flush_s: float = FLUSH_S_DEFAULT,
-    ) -> AbstractAsyncContextManager[Publisher]:
-        check_publisher(linger, max_batch_bytes, max_in_flight, flush_s, self.path)
-        return self._publisher(linger, max_batch_bytes, max_in_flight, flush_s)
-
     @asynccontextmanager
-    async def _publisher(
-        self, linger: float, max_batch_bytes: int, max_in_flight: int, flush_s: float
-    ) -> AsyncIterator[Publisher]:
+    async def _publisher(self, options: PublisherOptions) -> AsyncIterator[Publisher]:
         handle = await self.ready()
-        publisher = RemotePublisher(handle, linger, max_batch_bytes, max_in_flight, flush_s)
+        publisher = RemotePublisher(handle, options)
         tasks = publisher.run_sealer, publisher.run_pipeline
         async with publisher_block(publisher, *tasks):
             yield publisher

@@ -10,6 +10,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from eventlog.api import forks
+from eventlog.api.arguments import PublisherOptions
 from eventlog.api.batches import HandleOfMany, HandleOfRow, ManyBatches, copy_of
 from eventlog.api.publisher import AppendHandle, ManyHandle
 from eventlog.api.publisher_block import FlushedAtEnd
@@ -32,29 +33,22 @@ class RemotePublisher(FlushedAtEnd):
     `linger` later) and fewer than `max_in_flight` batches are on their way, and the pipeline sends.
     """
 
-    def __init__(
-        self,
-        handle: RemoteHandle,
-        linger: float,
-        max_batch_bytes: int,
-        max_in_flight: int,
-        flush_s: float,
-    ) -> None:
+    def __init__(self, handle: RemoteHandle, options: PublisherOptions) -> None:
         limits = handle.limits
         self._handle = handle
         self.path = handle.path
-        self.flush_s = flush_s
-        self._linger_s = linger
+        self.flush_s = options.flush_s
+        self._linger_s = options.linger
         self._thread_id = get_ident()
         self._limits = Limits(
             limits.max_event_bytes,
             limits.record_bytes_max,
-            min(max_batch_bytes, limits.batch_bytes),
+            min(options.max_batch_bytes, limits.batch_bytes),
             limits.batch_events,
         )
-        self._max_in_flight = max_in_flight
+        self._max_in_flight = options.max_in_flight
         self._builder = RecordBuilder(limits, handle.path)
-        self._pipeline = Pipeline(handle.store, max_in_flight)
+        self._pipeline = Pipeline(handle.store, options.max_in_flight)
         self._open = Batch()
         self._open_bytes = 0
         self._to_seal = anyio.Event()

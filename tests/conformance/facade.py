@@ -18,7 +18,7 @@ import anyio.to_thread
 
 import eventlog.blocking
 from eventlog import AppendHandle, EventLog, EventStream, LogStatus, ManyHandle, Publisher
-from eventlog.api.arguments import Bounds
+from eventlog.api.arguments import Bounds, PublisherOptions
 from eventlog.api.event_stream import EventRange
 from eventlog.api.group import (
     BlockingGroup,
@@ -376,6 +376,9 @@ class ThreadedEventLog(EventLog):
     ) -> AbstractAsyncContextManager[Publisher]:
         publisher = self.blocking.publisher(linger, max_batch_bytes, max_in_flight, flush_s)
         return self._entered(publisher, ThreadedPublisher)
+
+    def _publisher(self, options: PublisherOptions) -> AbstractAsyncContextManager[Publisher]:
+        return self.publisher(*options)
 
     def _subscribe(
         self, consumer: str | None, position: SeekPosition, options: StreamOptions

@@ -22,7 +22,7 @@ from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.wire.connection import frame
 from eventlog.local.wire.messages import HELLO_MAGIC, PROTOCOL_VERSION, Hello, Status
-from eventlog.local.writer.service import Service
+from eventlog.local.writer.actor import Actor
 from eventlog.testing import batch_of, open_storage
 from eventlog.tools.backup import back_up
 from eventlog.tools.verify import verify_log
@@ -73,9 +73,9 @@ def test_only_after_a_killed_writer_the_next_one_begins_with_a_sync(
         log.abandon()
     again = open_storage(str(tmp_path / "log"))
     wanted: list[int] = []
-    service = Service(again, lambda: 0, lambda: wanted.append(1), lambda: None, lambda: None)
+    actor = Actor(again, lambda: 0, lambda: wanted.append(1))
     assert len(wanted) == syncs
-    service.actor.end()
+    actor.end()
 
 
 def test_with_disk_the_synced_mark_follows_by_itself(path: str) -> None:

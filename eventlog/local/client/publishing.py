@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from eventlog.api import forks
+from eventlog.api.arguments import PublisherOptions
 from eventlog.api.batches import copy_of
 from eventlog.api.refusals import closed
 from eventlog.api.statistics import PublisherStatistics
@@ -24,15 +25,14 @@ class Publishing(Generic[Pipe]):
         self,
         handle: LocalHandle,
         open_pipe: Callable[..., Pipe],
-        max_batch_bytes: int,
-        max_in_flight: int,
+        options: PublisherOptions,
     ) -> None:
         self._handle = handle
         self._outbox = outbox = handle.new_outbox()
         self._builder = outbox.builder
         self._pipe = handle.adopt(open_pipe(handle.path, outbox.channel, handle.notice_of(outbox)))
-        self._max_batch_bytes = min(max_batch_bytes, handle.options.batch_bytes_max)
-        self._max_in_flight = max_in_flight
+        self._max_batch_bytes = min(options.max_batch_bytes, handle.options.batch_bytes_max)
+        self._max_in_flight = options.max_in_flight
         self._failure: EventLogError | None = None
         self._generation = handle.generation
         """The process that may use it; `forks.UNUSABLE` once it is closed or has failed."""
