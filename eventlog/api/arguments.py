@@ -16,7 +16,7 @@ from eventlog.api.positions import (
     whole_number,
 )
 from eventlog.api.refusals import no_consumer
-from eventlog.config import MAX_DELIVERIES_LIMIT, MAX_IN_FLIGHT_LIMIT
+from eventlog.config import MAX_DELIVERIES_LIMIT, MAX_IN_FLIGHT_LIMIT, GroupOrdering
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
@@ -173,22 +173,32 @@ class PublisherOptions(NamedTuple):
         return self
 
 
-def check_group(name: object, ordering: object, max_deliveries: object, position: object) -> None:
-    """Pass if a group can have that name, and these options.
+class GroupOptions(NamedTuple):
+    """What a `group` was asked for."""
 
-    Raises:
-        InvalidName, InvalidArgument, InvalidArgumentType: it cannot.
-    """
-    name = check_name(name)
-    if ordering not in (None, "key"):
-        raise InvalidArgument(f'ordering={ordering!r}; give None or "key"', consumer=name)
-    if isinstance(max_deliveries, bool) or not isinstance(max_deliveries, int):
-        raise InvalidArgumentType(f"max_deliveries={max_deliveries!r}; give a whole number")
-    if not 1 <= max_deliveries <= MAX_DELIVERIES_LIMIT:
-        raise InvalidArgument(
-            f"max_deliveries={max_deliveries}; give 1 to {MAX_DELIVERIES_LIMIT}", consumer=name
-        )
-    check_position(position)
+    name: str
+    ordering: GroupOrdering
+    max_deliveries: int
+    position: SeekPosition
+
+    def checked(self) -> Self:
+        """The options themselves, if a group can have that name, and these.
+
+        Raises:
+            InvalidName, InvalidArgument, InvalidArgumentType: it cannot.
+        """
+        name, ordering, max_deliveries, position = self
+        check_name(name)
+        if ordering not in (None, "key"):
+            raise InvalidArgument(f'ordering={ordering!r}; give None or "key"', consumer=name)
+        if isinstance(max_deliveries, bool) or not isinstance(max_deliveries, int):
+            raise InvalidArgumentType(f"max_deliveries={max_deliveries!r}; give a whole number")
+        if not 1 <= max_deliveries <= MAX_DELIVERIES_LIMIT:
+            raise InvalidArgument(
+                f"max_deliveries={max_deliveries}; give 1 to {MAX_DELIVERIES_LIMIT}", consumer=name
+            )
+        check_position(position)
+        return self
 
 
 def check_numbers(group: str, seq_nos: Iterable[int]) -> set[int]:

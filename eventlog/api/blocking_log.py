@@ -9,7 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from eventlog.api.arguments import Bounds, PublisherOptions, check_follow
+from eventlog.api.arguments import Bounds, GroupOptions, PublisherOptions, check_follow
 from eventlog.api.blocking_range import EventRange
 from eventlog.api.data import BlockingLogOfData
 from eventlog.api.group import BlockingGroup as Group
@@ -348,6 +348,10 @@ class EventLog(OperatedBlockingLog, BlockingLogOfTables, BlockingLogOfData):
             NotSupported: the engine has no groups.
             GroupMismatch: the group has members that work with other options.
         """
+        return self._group(GroupOptions(name, ordering, max_deliveries, position).checked())
+
+    def _group(self, _options: GroupOptions) -> Group:
+        """The group, whose options are checked."""
         raise no_groups(self.path)
 
     @contextmanager

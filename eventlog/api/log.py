@@ -25,11 +25,7 @@ from eventlog.api.refusals import no_statistics
 from eventlog.api.statistics import LogStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import OnTruncated, StreamOptions
-from eventlog.config import (
-    FLUSH_S_DEFAULT,
-    MAX_IN_FLIGHT_DEFAULT,
-    PUBLISHER_BATCH_BYTES_DEFAULT,
-)
+from eventlog.config import FLUSH_S_DEFAULT, MAX_IN_FLIGHT_DEFAULT, PUBLISHER_BATCH_BYTES_DEFAULT
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.payload import DELETION
 from eventlog.event.texts import Headers, Keys, check_key

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from eventlog.api.arguments import GroupOptions
 from eventlog.api.group import DeadLetter, Group, GroupReport, Member
 from eventlog.api.positions import SeekPosition
 from eventlog.api.refusals import no_groups, no_operation
@@ -37,8 +38,13 @@ class LogOfGroups(ABC):
 
         Raises:
             NotSupported: the engine has no groups.
+            InvalidName, InvalidArgument, InvalidArgumentType: an option makes no sense.
             (when entered) GroupMismatch: the group has members that work with other options.
         """
+        return self._group(GroupOptions(name, ordering, max_deliveries, position).checked())
+
+    def _group(self, _options: GroupOptions) -> AbstractAsyncContextManager[Group]:
+        """The group, whose options are checked."""
         raise no_groups(self.path)
 
     @asynccontextmanager

@@ -19,14 +19,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from eventlog.api import forks
-from eventlog.api.arguments import Bounds, PublisherOptions
-from eventlog.api.blocking_log import (
-    AppendHandle,
-    EventLog,
-    EventStream,
-    ManyHandle,
-    Publisher,
-)
+from eventlog.api.arguments import Bounds, GroupOptions, PublisherOptions
+from eventlog.api.blocking_log import AppendHandle, EventLog, EventStream, ManyHandle, Publisher
 from eventlog.api.blocking_range import EventRange
 from eventlog.api.event_stream import EventRange as AsyncEventRange
 from eventlog.api.event_stream import EventStream as AsyncEventStream
@@ -43,12 +37,7 @@ from eventlog.api.refusals import closed, mixed_use
 from eventlog.api.statistics import LogStatistics, PublisherStatistics, StreamStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
-from eventlog.config import (
-    MAX_DELIVERIES_DEFAULT,
-    AskedOptions,
-    GroupOrdering,
-    LogOptions,
-)
+from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import LogClosed
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import Decode
@@ -174,21 +163,8 @@ class LogOverAsync(EventLog):
         letters: list[DeadLetter] = self._portal.call(self._log.dead_letters, group)
         return letters
 
-    def group(
-        self,
-        name: str,
-        *,
-        ordering: GroupOrdering = None,
-        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
-        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
-    ) -> GroupOverAsync:
-        manager = self._portal.call(
-            self._log.group,
-            name,
-            ordering=ordering,
-            max_deliveries=max_deliveries,
-            position=position,
-        )
+    def _group(self, options: GroupOptions) -> GroupOverAsync:
+        manager = self._portal.call(self._log._group, options)
         return GroupOverAsync(self._portal, manager)
 
     def retry_dead(self, group: str, seq_nos: Iterable[int]) -> int:

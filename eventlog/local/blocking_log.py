@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from eventlog.api import forks
-from eventlog.api.arguments import Bounds, PublisherOptions
+from eventlog.api.arguments import Bounds, GroupOptions, PublisherOptions
 from eventlog.api.batches import ManyBatches
 from eventlog.api.blocking_log import EventLog, EventStream, Publisher
 from eventlog.api.blocking_range import EventRange
@@ -27,12 +27,7 @@ from eventlog.api.positions import ConsumerState, SeekPosition
 from eventlog.api.statistics import LogStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
-from eventlog.config import (
-    MAX_DELIVERIES_DEFAULT,
-    AskedOptions,
-    GroupOrdering,
-    LogOptions,
-)
+from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import stored_before
@@ -207,17 +202,8 @@ class BlockingLocalEventLog(EventLog):
     def forget(self, consumer: str) -> None:
         self._requests.run(calls.forget(consumer))
 
-    def group(
-        self,
-        name: str,
-        *,
-        ordering: GroupOrdering = None,
-        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
-        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
-    ) -> Group:
-        fields = self._handle.unless_closed(
-            group_fields, self._handle, name, ordering, max_deliveries, position
-        )
+    def _group(self, options: GroupOptions) -> Group:
+        fields = self._handle.unless_closed(group_fields, self._handle, options)
         group = BlockingLocalGroup(self._handle, fields)
         try:
             group.open()

@@ -7,13 +7,8 @@ All are opened when first needed, so a handle that only reads never needs a writ
 from __future__ import annotations
 
 import os
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Iterable,
-    Mapping,
-)
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -21,7 +16,7 @@ import anyio
 import anyio.to_thread
 
 from eventlog.api import forks
-from eventlog.api.arguments import Bounds, PublisherOptions
+from eventlog.api.arguments import Bounds, GroupOptions, PublisherOptions
 from eventlog.api.batches import ManyBatches
 from eventlog.api.event_stream import EventRange, EventStream
 from eventlog.api.expectation import Expectation, check_one_batch
@@ -36,12 +31,7 @@ from eventlog.api.statistics import LogStatistics, PublisherStatistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import RangeOfBatches
-from eventlog.config import (
-    MAX_DELIVERIES_DEFAULT,
-    AskedOptions,
-    GroupOrdering,
-    LogOptions,
-)
+from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import EventLogError
 from eventlog.event.many_events import stored_before
 from eventlog.event.scheduled import scheduled
@@ -243,22 +233,10 @@ class LocalEventLog(EventLog):
     async def forget(self, consumer: str) -> None:
         await self._run(calls.forget(consumer))
 
-    def group(
-        self,
-        name: str,
-        *,
-        ordering: GroupOrdering = None,
-        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
-        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
-    ) -> AbstractAsyncContextManager[Group]:
-        return self._group(name, ordering, max_deliveries, position)
-
     @asynccontextmanager
-    async def _group(
-        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: SeekPosition
-    ) -> AsyncIterator[Group]:
+    async def _group(self, options: GroupOptions) -> AsyncIterator[Group]:
         handle = await self._ready()
-        group = LocalGroup(handle, group_fields(handle, name, ordering, max_deliveries, position))
+        group = LocalGroup(handle, group_fields(handle, options))
         try:
             await group.open()
             yield group

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from eventlog.api.arguments import check_group, check_numbers, check_owner
+from eventlog.api.arguments import GroupOptions, check_numbers, check_owner
 from eventlog.api.blocking_log import EventLog
 from eventlog.api.engines import open_blocking_log
 from eventlog.api.group import (
@@ -19,8 +19,7 @@ from eventlog.api.group import (
     MemberReport,
     OnRefused,
 )
-from eventlog.api.positions import SeekPosition, check_name, check_seq_no
-from eventlog.config import MAX_DELIVERIES_DEFAULT, GroupOrdering
+from eventlog.api.positions import check_name, check_seq_no
 from eventlog.errors import EventLogError
 from eventlog.memory.handle import MemoryHandle
 from eventlog.memory.member import UNASKED, MemberCore
@@ -29,15 +28,8 @@ from eventlog.memory.member import UNASKED, MemberCore
 class GroupsForThreads(MemoryHandle):
     """What a log for threads has of groups."""
 
-    def group(
-        self,
-        name: str,
-        *,
-        ordering: GroupOrdering = None,
-        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
-        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
-    ) -> BlockingGroup:
-        check_group(name, ordering, max_deliveries, position)
+    def _group(self, options: GroupOptions) -> BlockingGroup:
+        name, ordering, max_deliveries, position = options
         behind = max(self.log.resolve(position, name) - 1, 0)
         self.log.groups.open(name, ordering, max_deliveries, min(behind, self.log.last))
         return BlockingInMemoryGroup(self, name)

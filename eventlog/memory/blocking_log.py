@@ -9,24 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from eventlog.api.arguments import Bounds, PublisherOptions, check_stream_ack
-from eventlog.api.blocking_log import (
-    AppendHandle,
-    EventLog,
-    EventStream,
-    ManyHandle,
-    Publisher,
-)
+from eventlog.api.blocking_log import AppendHandle, EventLog, EventStream, ManyHandle, Publisher
 from eventlog.api.blocking_range import EventRange
 from eventlog.api.expectation import Expectation, check_one_batch
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog as AsyncEventLog
 from eventlog.api.operated import Trimmed
-from eventlog.api.positions import (
-    ConsumerState,
-    SeekPosition,
-    check_name,
-    check_position,
-)
+from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.refusals import closed, never_synced
 from eventlog.api.statistics import (
     Counters,
@@ -38,10 +27,7 @@ from eventlog.api.statistics import (
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.waiting import SLOW_S, warn_of_wait
-from eventlog.config import (
-    AskedOptions,
-    LogOptions,
-)
+from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import stored_before

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from eventlog.api.arguments import check_group, check_numbers, check_owner
+from eventlog.api.arguments import GroupOptions, check_numbers, check_owner
 from eventlog.api.engines import open_log
 from eventlog.api.group import (
     DeadLetter,
@@ -23,8 +23,7 @@ from eventlog.api.group import (
 )
 from eventlog.api.log import EventLog
 from eventlog.api.loops import call_in_this_loop
-from eventlog.api.positions import SeekPosition, check_name, check_seq_no
-from eventlog.config import MAX_DELIVERIES_DEFAULT, GroupOrdering
+from eventlog.api.positions import check_name, check_seq_no
 from eventlog.errors import EventLogError
 from eventlog.memory.handle import MemoryHandle
 from eventlog.memory.member import UNASKED, MemberCore
@@ -33,21 +32,9 @@ from eventlog.memory.member import UNASKED, MemberCore
 class GroupsForLoops(MemoryHandle):
     """What a log for trio and asyncio has of groups."""
 
-    def group(
-        self,
-        name: str,
-        *,
-        ordering: GroupOrdering = None,
-        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
-        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
-    ) -> AbstractAsyncContextManager[Group]:
-        check_group(name, ordering, max_deliveries, position)
-        return self._group(name, ordering, max_deliveries, position)
-
     @asynccontextmanager
-    async def _group(
-        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: SeekPosition
-    ) -> AsyncIterator[Group]:
+    async def _group(self, options: GroupOptions) -> AsyncIterator[Group]:
+        name, ordering, max_deliveries, position = options
         behind = max(self.log.resolve(position, name) - 1, 0)
         self.log.groups.open(name, ordering, max_deliveries, min(behind, self.log.last))
         yield InMemoryGroup(self, name)

@@ -17,12 +17,7 @@ from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.log import EventLog
 from eventlog.api.loops import LoopOwner, call_in_this_loop
 from eventlog.api.operated import Trimmed
-from eventlog.api.positions import (
-    ConsumerState,
-    SeekPosition,
-    check_name,
-    check_position,
-)
+from eventlog.api.positions import ConsumerState, SeekPosition, check_name, check_position
 from eventlog.api.publisher import AppendHandle, ManyHandle, Publisher
 from eventlog.api.refusals import closed, never_synced
 from eventlog.api.statistics import (
@@ -36,10 +31,7 @@ from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import NextBatch, RangeOfBatches, StreamOfBatches
 from eventlog.api.waiting import SLOW_S, warn_of_wait
-from eventlog.config import (
-    AskedOptions,
-    LogOptions,
-)
+from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import EventLogError
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter

@@ -12,12 +12,12 @@ import os
 import secrets
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final, cast
 
 import anyio
 
-from eventlog.api.arguments import check_group, check_numbers, check_owner
+from eventlog.api.arguments import GroupOptions, check_numbers, check_owner
 from eventlog.api.engines import open_log
 from eventlog.api.group import (
     DeadLetter,
@@ -31,9 +31,9 @@ from eventlog.api.group import (
 )
 from eventlog.api.log_of_groups import LogOfGroups
 from eventlog.api.loops import call_in_this_loop
-from eventlog.api.positions import SeekPosition, check_name, check_seq_no
+from eventlog.api.positions import check_name, check_seq_no
 from eventlog.api.refusals import no_groups
-from eventlog.config import MAX_DELIVERIES_DEFAULT, GroupOrdering
+from eventlog.config import GroupOrdering
 from eventlog.errors import EventLogError
 from eventlog.remote.driver import DriverOfGroups, GroupDriver
 from eventlog.remote.handle import RemoteHandle
@@ -57,21 +57,9 @@ class GroupsOfRemote(LogOfGroups):
             raise no_groups(self.path)
         return handle, cast("DriverOfGroups", handle.driver)
 
-    def group(
-        self,
-        name: str,
-        *,
-        ordering: GroupOrdering = None,
-        max_deliveries: int = MAX_DELIVERIES_DEFAULT,
-        position: SeekPosition = SeekPosition.LAST_ACKNOWLEDGED,
-    ) -> AbstractAsyncContextManager[Group]:
-        check_group(name, ordering, max_deliveries, position)
-        return self._group(name, ordering, max_deliveries, position)
-
     @asynccontextmanager
-    async def _group(
-        self, name: str, ordering: GroupOrdering, max_deliveries: int, position: SeekPosition
-    ) -> AsyncIterator[Group]:
+    async def _group(self, options: GroupOptions) -> AsyncIterator[Group]:
+        name, ordering, max_deliveries, position = options
         handle, driver = await self._driver()
         behind = max((await handle.start_of(position, name))[0] - 1, 0)
         last = (await handle.state()).last

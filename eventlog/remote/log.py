@@ -38,11 +38,7 @@ from eventlog.api.statistics import LogStatistics, log_statistics
 from eventlog.api.status import LogStatus
 from eventlog.api.stream_options import StreamOptions
 from eventlog.api.streams import RangeOfBatches
-from eventlog.config import (
-    MAX_IN_FLIGHT_DEFAULT,
-    AskedOptions,
-    LogOptions,
-)
+from eventlog.config import MAX_IN_FLIGHT_DEFAULT, AskedOptions, LogOptions
 from eventlog.errors import SequenceOutOfRange
 from eventlog.event.moments import datetime_of
 from eventlog.event.scheduled import scheduled

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from eventlog.api.arguments import check_group
+from eventlog.api.arguments import GroupOptions
 from eventlog.api.group import DeadLetter, Exhausted, ExitReport, MemberReport
-from eventlog.api.positions import SeekPosition, check_seq_no
-from eventlog.config import GroupOrdering
+from eventlog.api.positions import check_seq_no
 from eventlog.local.client import calls
 from eventlog.local.client.calls import Ask, Call, Work
 from eventlog.local.client.handle import LocalHandle
@@ -25,19 +24,9 @@ GroupFields = tuple[str, str, int, int]
 """The fields of `OpenGroup`."""
 
 
-def group_fields(
-    handle: LocalHandle,
-    name: str,
-    ordering: GroupOrdering,
-    max_deliveries: int,
-    position: SeekPosition,
-) -> GroupFields:
-    """What the group's handle asks for.
-
-    Raises:
-        InvalidName, InvalidArgument, InvalidArgumentType: before anything is sent.
-    """
-    check_group(name, ordering, max_deliveries, position)
+def group_fields(handle: LocalHandle, options: GroupOptions) -> GroupFields:
+    """What the group's handle asks for."""
+    name, ordering, max_deliveries, position = options
     behind = handle.reader.resolve(position, name) - 1
     return name, ordering or "", max_deliveries, max(behind, 0)
 

@@ -34,14 +34,7 @@ from eventlog.event.texts import Headers, Keys
 from eventlog.local.client.conversations import Channel, PipeBroken, Send, Steps
 from eventlog.local.client.out_batch import HANG_UPS_MAX, OutBatch, check_fits, hung_up
 from eventlog.local.wire.connection import frame
-from eventlog.local.wire.messages import (
-    Answer,
-    Appended,
-    Failed,
-    Stage,
-    Staged,
-    error_of,
-)
+from eventlog.local.wire.messages import Answer, Appended, Failed, Stage, Staged, error_of
 
 
 class Ring(Protocol):

@@ -9,11 +9,7 @@ import os
 from contextlib import suppress
 
 from eventlog.local.storage.files import Files
-from eventlog.local.storage.formats.format import (
-    IndexEntry,
-    index_name,
-    pack_index_entry,
-)
+from eventlog.local.storage.formats.format import IndexEntry, index_name, pack_index_entry
 
 
 def write_index(directory: str, base_seq_no: int, entries: list[IndexEntry], files: Files) -> None:
