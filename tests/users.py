@@ -24,7 +24,7 @@ import grp, pwd, trio, typer, rich.table, rich.text, rich.console
 import eventlog
 from eventlog.cli import app
 app.register([])
-for name in ("blocking", "local.log", "local.blocking_log", "local.member"):
+for name in ("blocking", "local.log", "local.blocking_log", "local.group"):
     import_module("eventlog." + name)
 for name in ("writer.__main__", "writer.server", "client.launch", "client.member"):
     import_module("eventlog.local." + name)

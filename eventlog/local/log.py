@@ -37,8 +37,7 @@ from eventlog.event.many_events import stored_before
 from eventlog.event.scheduled import scheduled
 from eventlog.event.texts import Headers, Keys
 from eventlog.local.client import calls
-from eventlog.local.client.append_pipe import AppendPipe
-from eventlog.local.client.asynchronous import AsyncPipe, AsyncRequests
+from eventlog.local.client.asynchronous import AppendPipe, AsyncPipe, AsyncRequests
 from eventlog.local.client.calls import Call
 from eventlog.local.client.feed import Feed
 from eventlog.local.client.group import group_fields

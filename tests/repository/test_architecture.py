@@ -143,7 +143,6 @@ PURE: Final = {
     "terminal.where": set[str](),
     "tools.doctor.findings": set[str](),
     "tools.doctor.readers": set[str](),
-    "tools.doctor.times": set[str](),
     "memory.groups": set[str](),
     "memory.keys": set[str](),
     "memory.letters": set[str](),
@@ -322,8 +321,8 @@ def test_pure_modules_do_no_io() -> None:
 def test_event_loops_stay_in_the_shells() -> None:
     loops = {"trio", "anyio", "asyncio", "sniffio"}
     shells = {
-        *("local.client.asynchronous", "local.client.append_pipe"),
-        *("local.log", "local.stream", "local.publisher", "local.group", "local.member"),
+        *("local.client.asynchronous", "local.log", "local.stream"),
+        *("local.publisher", "local.group"),
         *("memory.log", "memory.group", "api.portal", "api.loops", "api.opening"),
         *("api.data", "api.publisher_block", "api.streams", "api.table", "arrow.asynchronous"),
         *("remote.calls", "remote.handle", "remote.log", "remote.producing", "remote.publisher"),

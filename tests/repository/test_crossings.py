@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 MODULES_MAX: Final = {"append": 26, "lease": 25}
-"""As many as there are: who adds one shows that it is worth it. The goal is 20 and 25: the lease is there."""
+"""As many as there are: who adds one shows that it is worth it. The goals are 20 and 25."""
 
 
 def room_of(module: str) -> str:

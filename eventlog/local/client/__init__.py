@@ -9,9 +9,8 @@
 `out_batch`        a batch on its way, and the message that carries it; pure
 `outbox`           events on their way: shared batches, numbers, repeats; pure
 `staging`          the memory through which large batches go
-`asynchronous`     pipes on trio and asyncio
+`asynchronous`     pipes on trio and asyncio, and the one that all tasks append through
 `threads`          pipes of threads and scripts; imports neither trio nor asyncio
-`append_pipe`      the appends of all tasks of a handle, through one pipe
 `room`             the word in the program's log that appends wait for room
 `handle`           an open log without its pipes
 `onlooker`         what the writer says to a command that only looks

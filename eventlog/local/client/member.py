@@ -1,4 +1,4 @@
-"""A member of a group, for processes without an event loop; `local.member` is its twin."""
+"""A member of a group, for processes without an event loop; `AsyncLocalMember` is its twin."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 =============  ==================================================================
 `findings`     what a finding is
 `place`        the file system, its room, owners and modes
-`content`      the files: format, segments, indexes, positions, what is unknown
-`times`        stored times that cannot be right
+`content`      the files: format, segments, times, positions, what is unknown
 `service`      the writer, its socket and what it said
 `readers`      consumers and groups, and whether they hold retention back
 `examine`      all of them together, and mending

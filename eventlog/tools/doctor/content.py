@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from eventlog.api.times import AHEAD_NS
 from eventlog.config import TABLE_NAME
 from eventlog.errors import CorruptLog
+from eventlog.event.moments import datetime_of
 from eventlog.local import rendezvous
 from eventlog.local.groups import corrections
 from eventlog.local.storage import active_keys, control, journal, members, sharing, spare
@@ -17,7 +19,6 @@ from eventlog.local.storage.formats.format import VERSION, base_of_name, index_n
 from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
 from eventlog.tools.doctor.findings import Finding, size
-from eventlog.tools.doctor.times import time_findings
 from eventlog.tools.keep import is_kept_copy
 from eventlog.tools.survey import find_tail, survey
 
@@ -52,7 +53,7 @@ def content_findings(log: LogReader) -> Iterator[Finding]:
     what = f"version {VERSION}: {events} in {len(bases):,} segments"
     yield Finding(level="ok", about="format", what=what)
     yield from _event_findings(log, bases)
-    yield from time_findings(log.sample_times(), time.time_ns())
+    yield from _time_findings(log.sample_times(), time.time_ns())
     yield from _survey_findings(log)
 
 
@@ -128,3 +129,18 @@ def name_findings(directory: str) -> Iterator[Finding]:
         else:
             what = f"{name} is no file of the log, which takes no notice of it"
             yield Finding(level="note", about="files", what=what)
+
+
+def _time_findings(times: dict[int, int], now_ns: int) -> Iterator[Finding]:
+    """What stored times mean, by the numbers of their events."""
+    ahead = {base: ns for base, ns in times.items() if ns > now_ns + AHEAD_NS}
+    if ahead:
+        newest = datetime_of(max(ahead.values()))
+        yield Finding(
+            level="warning",
+            about="times",
+            what=f"events from {min(ahead)} on have times in the future, up to"
+            f" {newest:%Y-%m-%d %H:%M} UTC: the clock was ahead when they were stored, or is behind"
+            " now; a seek by time takes them for as old as what follows, and they expire with it",
+            do="see whether the clock is right: timedatectl",
+        )

@@ -2,8 +2,7 @@
 
 ===============  ==========================================================================
 `writable`       appending and syncing
-`retiring`       its part that deletes segments
-`retention`      what it decides by: the ages of segments
+`retiring`       its part that deletes segments, and the ages that it decides by
 `last_of_keys`   the last event of each key, for conditional appends
 `sync_work`      what a sync has to cover
 ===============  ==========================================================================

@@ -33,7 +33,7 @@ from eventlog.local.storage.formats.recovery import (
     scan_segment,
 )
 from eventlog.local.storage.index import write_index
-from eventlog.local.storage.log.retention import learn_ages
+from eventlog.local.storage.log.retiring import learn_ages
 from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.offsets import OffsetTable
 from eventlog.local.storage.segment import SegmentReader, SegmentWriter, read_segment_header
