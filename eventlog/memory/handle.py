@@ -13,11 +13,7 @@ from eventlog.api.refusals import closed, not_opened
 from eventlog.api.statistics import Counters, PublisherStatistics
 from eventlog.api.waiting import warn_of_options
 from eventlog.config import AskedOptions, LogOptions
-from eventlog.errors import (
-    InvalidArgumentType,
-    LogFull,
-    WrongExpectation,
-)
+from eventlog.errors import InvalidArgumentType, LogFull, WrongExpectation
 from eventlog.event.batch_builder import BatchBuilder
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.many_events import ManyEvents

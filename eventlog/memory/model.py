@@ -33,11 +33,7 @@ from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import LogFull, SequenceOutOfRange
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.moments import datetime_of
-from eventlog.event.record_batch import (
-    FLAG_DUE,
-    PackedBatch,
-    decode_any,
-)
+from eventlog.event.record_batch import FLAG_DUE, PackedBatch, decode_any
 from eventlog.memory.batch import Batch
 from eventlog.memory.coordinator import Groups
 from eventlog.memory.keys import LastOfKeys

@@ -20,14 +20,7 @@ from eventlog.config import (
     AskedOptions,
 )
 from eventlog.remote.calls import Calls, unavailable
-from eventlog.remote.driver import (
-    Driver,
-    DriverOfStates,
-    Opened,
-    Position,
-    State,
-    Unreachable,
-)
+from eventlog.remote.driver import Driver, DriverOfStates, Opened, Position, State, Unreachable
 from eventlog.remote.producing import Appends, Store
 from eventlog.remote.record import Limits
 

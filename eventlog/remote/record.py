@@ -20,12 +20,7 @@ from eventlog.api.refusals import no_due_times
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import CorruptLog, EventTooLarge
 from eventlog.event.batch_builder import BatchBuilder
-from eventlog.event.envelope import (
-    TIMESTAMP_BYTES,
-    Columns,
-    EventEnvelope,
-    Row,
-)
+from eventlog.event.envelope import TIMESTAMP_BYTES, Columns, EventEnvelope, Row
 from eventlog.event.filters import EventFilter
 from eventlog.event.ids import ID_BYTES, RANDOM_BITS, id_of
 from eventlog.event.many_events import Packing

@@ -377,8 +377,8 @@ class ThreadedEventLog(EventLog):
         publisher = self.blocking.publisher(linger, max_batch_bytes, max_in_flight, flush_s)
         return self._entered(publisher, ThreadedPublisher)
 
-    def _publisher(self, options: PublisherOptions) -> AbstractAsyncContextManager[Publisher]:
-        return self.publisher(*options)
+    def _publisher(self, _options: PublisherOptions) -> AbstractAsyncContextManager[Publisher]:
+        raise AssertionError("the facade calls what users call")
 
     def _subscribe(
         self, consumer: str | None, position: SeekPosition, options: StreamOptions
