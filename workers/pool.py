@@ -24,14 +24,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from eventlog import (
-    DeadLetter,
-    EventLog,
-    EventLogError,
-    Exhausted,
-    ExitReport,
-    Group,
-)
+from eventlog import DeadLetter, EventLog, EventLogError, Group
 from workers import handlers
 from workers.arguments import check_log, check_ordering, check_retry_on, path_of
 from workers.child import WorkerSpec
@@ -44,12 +37,10 @@ from workers.place import Place, WorkerEnd
 from workers.policy import Backoff
 from workers.progress import show_progress
 from workers.relay import RELAY
+from workers.reports import ExitReports
 from workers.stats import PoolStats, WorkerStats
 
-REPORTS_KEPT: Final = 1024
 EXCUSE_S_MAX: Final = 1.0
-REPORT_S_MAX: Final = 5.0
-"""How long to wait for a worker's end whose pipe to the writer is closed: it is dying."""
 
 
 class Pool:
@@ -123,10 +114,7 @@ class Pool:
         )
         self._places: list[Place | InProcessPlace] = []
         self._groups: list[Group] = []
-        self._reports: dict[int, ExitReport] = {}
-        """How workers ended, by their members; the latest."""
-        self._awaited: dict[int, anyio.Event] = {}
-        """Members whose end somebody waits for."""
+        self._reports = ExitReports()
         self._rejected = 0
         self._failure: PoolFailed | None = None
         self._running: AbstractAsyncContextManager[None] | None = None
@@ -411,16 +399,12 @@ class Pool:
     # --- events that kill --------------------------------------------------------------------
 
     def _note_end(self, group: Group, end: WorkerEnd) -> None:
-        """A worker has ended; who waits for its report finds it."""
+        """A worker has ended."""
         if not end.member_id:
             return
         if end.is_death and self._tasks is not None:
             self._tasks.start_soon(self._dismiss, group, end.member_id)
-        self._reports[end.member_id] = end.report
-        if len(self._reports) > REPORTS_KEPT:
-            del self._reports[next(iter(self._reports))]
-        if end.member_id in self._awaited:
-            self._awaited[end.member_id].set()
+        self._reports.add(end.member_id, end.report)
 
     async def _dismiss(self, group: Group, member_id: int) -> None:
         """Tell the writer of a death that it cannot see: a child of the worker has its pipes."""
@@ -430,7 +414,8 @@ class Pool:
     async def _reject_exhausted(self, group: Group) -> None:
         while True:
             for exhausted in await group.wait_exhausted(self._pool_id):
-                report = await self._report_of(exhausted)
+                is_own = exhausted.owner == self._pool_id
+                report = await self._reports.find(exhausted, is_own=is_own)
                 self._rejected += 1
                 await group.reject(exhausted, report)
 
@@ -441,17 +426,6 @@ class Pool:
                 for place in self._places:
                     if isinstance(place, Place):
                         place.kill_lost(member_id)
-
-    async def _report_of(self, exhausted: Exhausted) -> ExitReport:
-        """How the last member ended that had the event."""
-        member_id = exhausted.member_id
-        if member_id not in self._reports and exhausted.owner == self._pool_id:
-            ended = self._awaited.setdefault(member_id, anyio.Event())
-            with anyio.move_on_after(REPORT_S_MAX):
-                await ended.wait()
-            self._awaited.pop(member_id, None)
-        lost = ExitReport(error=f"its worker was lost {exhausted.deliveries} times")
-        return self._reports.get(member_id, lost)  # of others' workers nothing is known
 
 
 Pool.__signature__ = signature()  # type: ignore[attr-defined]  # for `help`
