@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
+INSIDE: Final = Path(__file__).parents[2] / "docs" / "inside.md"
+TABLES: Final = INSIDE.read_text().split("| what happens |")[1:]
+WAYS: Final = dict(zip(("append", "lease"), TABLES, strict=True))
+"""What is entered on the way, step by step."""
 MODULES_MAX: Final = {"append": 26, "lease": 25}
 """As many as there are: who adds one shows that it is worth it. The goals are 20 and 25."""
 
@@ -31,6 +36,7 @@ def test_an_append_and_a_lease_cross_few_modules_and_return_to_no_room(tmp_path:
         crossed = {stack[-1] for stack in stacks}
         assert {"local.wire.connection", "local.writer.actor"} <= crossed
         assert len(crossed) <= MODULES_MAX[name], (name, sorted(crossed))
+        assert crossed == set(re.findall(r"`(\w+\.[\w.]+)`", WAYS[name])), name
         assert [stack for stack in stacks if returns(stack)] == [], name
 
 
