@@ -365,12 +365,10 @@ class EventLog(OperatedBlockingLog, BlockingLogOfTables, BlockingLogOfData):
         output: str | None = None,
     ) -> Iterator[Member]:
         """A member of a group for a program's own loop; see `eventlog.EventLog.member`."""
-        options: dict[str, Any] = {
-            "ordering": ordering,
-            "max_deliveries": max_deliveries,
-            "position": position,
-        }
-        with self.group(group, **options) as opened, opened.open_member(output=output) as member:
+        asked = self.group(
+            group, ordering=ordering, max_deliveries=max_deliveries, position=position
+        )
+        with asked as opened, opened.open_member(output=output) as member:
             yield member
 
     def groups(self) -> list[GroupReport]:

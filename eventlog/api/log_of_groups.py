@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from eventlog.api.arguments import GroupOptions
@@ -73,14 +73,11 @@ class LogOfGroups(ABC):
         Raises:
             (when entered) what `group` and `Group.open_member` raise.
         """
-        options: dict[str, Any] = {
-            "ordering": ordering,
-            "max_deliveries": max_deliveries,
-            "position": position,
-        }
-        async with AsyncExitStack() as stack:
-            opened = await stack.enter_async_context(self.group(group, **options))
-            yield await stack.enter_async_context(await opened.open_member(output=output))
+        asked = self.group(
+            group, ordering=ordering, max_deliveries=max_deliveries, position=position
+        )
+        async with asked as opened, await opened.open_member(output=output) as member:
+            yield member
 
     async def groups(self) -> list[GroupReport]:
         """The groups of this log, by name.
