@@ -126,7 +126,7 @@ def test_results_are_refused_if_there_is_no_room_to_note_what_they_acknowledge(
     # They were stored, and noted with the next record: an orderly end before that, a loss of power,
     # or a kill after the log had grown by a segment, and the events were handed out again.
     one, two, reader = working
-    journal = world.store._files.groups._journal
+    journal = world.store._files.groups
     journal._files = FailingFiles(errno.ENOSPC, ["allocate"], 1, for_ever=True)
     for member, number in ((one, 1), (two, 3)):
         assert isinstance(error_of(member.results(number)), LogFull)
@@ -144,7 +144,7 @@ def test_results_that_cannot_be_noted_have_one_answer_and_are_the_last(
 ) -> None:
     # They were answered with `Appended` and with `Failed`, and nobody was told of the new events.
     one, two, reader = working
-    world.store._files.groups._journal._files = FailingFiles(errno.EIO, ["write"], 1)
+    world.store._files.groups._files = FailingFiles(errno.EIO, ["write"], 1)
     one.tell(one.results_message(1))
     assert [type(said) for said in one.heard()] == [Appended]
     assert reader.heard() == [Wake(1, 21)]
@@ -159,7 +159,7 @@ def test_results_that_could_not_be_noted_are_found_by_the_next_writer(
 ) -> None:
     # Their events were handed out again, although their results were stored.
     one, two, _ = working
-    journal = world.store._files.groups._journal
+    journal = world.store._files.groups
     journal._files = FailingFiles(errno.EIO, ["write"], 1, for_ever=for_ever)
     one.results(1)
     one.hang_up()

@@ -7,38 +7,31 @@ this log (see `WritableLog.fail`), and in a log that lives in memory there is no
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextlib import ExitStack, closing
 
 from eventlog.errors import EventLogError, StorageFailed
-from eventlog.local.groups.records import GroupRecord, LetterRecord
 from eventlog.local.storage.journal import DEAD_NAME, GROUPS_NAME, Journal, Record
 from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.storage.members import MemberPages
 
 
-class RecordFile:
+class RecordFile(Journal):
     """One of the two files of records."""
 
     def __init__(self, log: WritableLog, name: str) -> None:
+        super().__init__(log.directory, name, log.files)
         self._log = log
-        self._journal = Journal(log.directory, name, log.files)
-
-    @property
-    def bytes(self) -> int:
-        """How much of the file is records."""
-        return self._journal.bytes
 
     def take_records(self) -> list[Record]:
         """The records that were there when the file was opened, as they are stored; once."""
-        found, self._journal.records = self._journal.records, []
+        found, self.records = self.records, []
         return found
 
-    def append(self, record: GroupRecord | LetterRecord) -> None:
-        """Store a record.
+    def append(self, *records: object) -> None:
+        """Store records.
 
         Raises:
-            LogFull, StorageFailed: it is not stored.
+            LogFull, StorageFailed: none is stored.
         """
         if self._log.is_superseded:
             raise StorageFailed(
@@ -46,19 +39,7 @@ class RecordFile:
                 " stores nothing more",
                 path=self._log.directory,
             )
-        self._journal.append(record)
-
-    def reserve(self, size: int) -> None:
-        """Have room for so many bytes of records.
-
-        Raises:
-            LogFull, StorageFailed: there is none.
-        """
-        self._journal.reserve(size)
-
-    def replace(self, records: Iterable[GroupRecord | LetterRecord]) -> None:
-        """Have these records instead of all that there are."""
-        self._journal.replace(records)
+        super().append(*records)
 
     def sync(self) -> None:
         """Have all records on the disk, before something else is there that depends on them.
@@ -69,14 +50,10 @@ class RecordFile:
         if self._log.options.durability == "memory":
             return
         try:
-            self._journal.sync()
+            super().sync()
         except EventLogError as error:
             self._log.fail(error)
             raise
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        self._journal.close()
 
 
 class GroupFiles:
