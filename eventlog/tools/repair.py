@@ -33,7 +33,7 @@ from eventlog.errors import CorruptLog, EventLogError, LogNotFound, NotALog, Unk
 from eventlog.local.storage import control as page
 from eventlog.local.storage import offsets
 from eventlog.local.storage.control import CONTROL, EPOCH_MAX, ControlPage
-from eventlog.local.storage.files import os_errors
+from eventlog.local.storage.files import os_errors, read_file
 from eventlog.local.storage.formats import offset_format
 from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
@@ -71,7 +71,6 @@ from eventlog.tools.survey import (
     find_tail,
     later_records,
     lease_ids,
-    read_whole,
     segments_in,
     survey,
     wrong_indexes,
@@ -151,7 +150,7 @@ class _Work:
         try:
             ControlPage(self._directory, files=self._files).close()
         except (CorruptLog, NotALog, LogNotFound):
-            old = read_whole(self._directory, page.FILE_NAME, self._files) or b""
+            old = read_file(self._directory, page.FILE_NAME, self._files) or b""
             if not self._bases:
                 raise
             return self._make_control(old)
@@ -299,7 +298,7 @@ class _Work:
     # --- positions and journals ------------------------------------------------------------------
 
     def _mend_offsets(self) -> None:
-        data = read_whole(self._directory, offset_format.FILE_NAME, self._files)
+        data = read_file(self._directory, offset_format.FILE_NAME, self._files)
         if data is None:
             if self._bases:
                 self.report.lost.append("the offset table is gone: every consumer begins anew")
@@ -323,7 +322,7 @@ class _Work:
         self.report.lost += [f"the position of {what}" for what in rows.values()]
 
     def _mend_journal(self, name: str) -> None:
-        data = read_whole(self._directory, name, self._files)
+        data = read_file(self._directory, name, self._files)
         if data is None:
             return
         begin = journal_header()

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from eventlog.checksum import crc32c
 from eventlog.errors import CorruptLog, EventLogError, LogNotFound, UnknownFormat
 from eventlog.local.groups.records import Snapshot, group_record
-from eventlog.local.storage.files import FILES, Files, os_errors, used_bytes
+from eventlog.local.storage.files import FILES, Files, os_errors, read_file, used_bytes
 from eventlog.local.storage.formats import offset_format
 from eventlog.local.storage.formats.format import (
     FIRST_BATCH,
@@ -243,7 +243,7 @@ def _position_faults(log: LogReader) -> Iterator[Fault]:
             yield Fault(lost_state(one.name, one.position), True, "positions")
     # A writer that makes a row just now is seen at work once, and not twice.
     rows, again = (
-        damaged_rows(read_whole(log.directory, offset_format.FILE_NAME, log.files) or b"")
+        damaged_rows(read_file(log.directory, offset_format.FILE_NAME, log.files) or b"")
         for _ in range(2)
     )
     for what in [rows[slot] for slot in rows if slot in again]:
@@ -255,7 +255,7 @@ def _position_faults(log: LogReader) -> Iterator[Fault]:
 
 def _journal_faults(log: LogReader) -> Iterator[Fault]:
     for name in JOURNALS:
-        data = read_whole(log.directory, name, log.files)
+        data = read_file(log.directory, name, log.files)
         if data is None:
             continue
         try:
@@ -269,19 +269,6 @@ def _journal_faults(log: LogReader) -> Iterator[Fault]:
             yield Fault(text, True, "journal")
         elif data[end:].strip(b"\0"):
             yield Fault(f"the file {name!r} ends in a torn record", False, "journal")
-
-
-def read_whole(directory: str, name: str, files: Files) -> bytes | None:
-    """All of a file; `None` if there is none."""
-    with os_errors(directory, f"reading its file {name}"):
-        try:
-            descriptor = files.open_read(os.path.join(directory, name))
-        except FileNotFoundError:
-            return None
-        try:
-            return files.read(descriptor, files.size(descriptor), 0)
-        finally:
-            files.close(descriptor)
 
 
 def later_records(data: bytes, position: int) -> list[list[Any]]:

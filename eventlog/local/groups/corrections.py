@@ -7,7 +7,6 @@ nothing. Members look whether the file has changed, once for each lease; mostly 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
@@ -16,7 +15,7 @@ import msgpack
 
 from eventlog.errors import CorruptLog, EventLogError
 from eventlog.local.groups.ranges import Range, RangeSet
-from eventlog.local.storage.files import FILES, Files, os_errors, replace_file
+from eventlog.local.storage.files import FILES, Files, os_errors, read_file, replace_file
 from eventlog.local.storage.journal import stamp_of
 
 FILE_NAME: Final = "corrected"
@@ -30,15 +29,9 @@ def read_corrections(directory: str, files: Files = FILES) -> Numbers:
         CorruptLog: they are none.
         StorageFailed: they cannot be read.
     """
-    with os_errors(directory, f"reading {FILE_NAME}"):
-        try:
-            descriptor = files.open_read(os.path.join(directory, FILE_NAME))
-        except FileNotFoundError:
-            return frozenset()
-        try:
-            data = files.read(descriptor, files.size(descriptor), 0)
-        finally:
-            files.close(descriptor)
+    data = read_file(directory, FILE_NAME, files)
+    if data is None:
+        return frozenset()
     try:
         return frozenset((str(name), int(number)) for name, number in msgpack.unpackb(data))
     except (ValueError, TypeError, msgpack.UnpackException) as error:

@@ -271,6 +271,19 @@ class Files:
 FILES = Files()
 
 
+def read_file(directory: str, name: str, files: Files) -> bytes | None:
+    """All of a file; `None` if there is none."""
+    with os_errors(directory, f"reading its {name}"):
+        try:
+            descriptor = files.open_read(os.path.join(directory, name))
+        except FileNotFoundError:
+            return None
+        try:
+            return files.read(descriptor, files.size(descriptor), 0)
+        finally:
+            files.close(descriptor)
+
+
 def replace_file(directory: str, name: str, content: bytes, files: Files) -> None:
     """Have a file with this content, in one step; a loss of power may undo it."""
     path = os.path.join(directory, name)

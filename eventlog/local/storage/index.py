@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from eventlog.local.storage.files import Files
+from eventlog.errors import EventLogError
+from eventlog.local.storage.files import Files, replace_file
 from eventlog.local.storage.formats.format import IndexEntry, index_name, pack_index_entry
 
 
@@ -18,14 +19,9 @@ def write_index(directory: str, base_seq_no: int, entries: list[IndexEntry], fil
     On a full disk it stays missing: that makes a seek longer, never wrong, and the next start tries
     again.
     """
-    path = os.path.join(directory, index_name(base_seq_no))
-    with suppress(OSError):
-        descriptor = files.create(path + ".new")
-        try:
-            files.write(descriptor, [b"".join(map(pack_index_entry, entries))], 0)
-        finally:
-            files.close(descriptor)
-        files.rename(path + ".new", path)
+    packed = b"".join(map(pack_index_entry, entries))
+    with suppress(EventLogError):
+        replace_file(directory, index_name(base_seq_no), packed, files)
 
 
 def read_index(directory: str, base_seq_no: int, files: Files) -> bytes:

@@ -30,7 +30,7 @@ import msgspec
 from eventlog.checksum import crc32c
 from eventlog.config import KIB
 from eventlog.errors import CorruptLog, EventLogError, UnknownFormat
-from eventlog.local.storage.files import FILES, Files, os_errors, sync_errors
+from eventlog.local.storage.files import FILES, Files, os_errors, read_file, sync_errors
 from eventlog.local.storage.formats.format import BYTE_ORDER, VERSION
 
 GROUPS_NAME: Final = "groups"
@@ -166,17 +166,8 @@ class Journal:
 
 def read_records(directory: str, name: str, files: Files = FILES) -> list[Record]:
     """The whole records of a file, while a writer may be appending; none if there is no file."""
-    path = os.path.join(directory, name)
-    with os_errors(directory, f"reading its file {name}"):
-        try:
-            descriptor = files.open_read(path)
-        except FileNotFoundError:
-            return []
-        try:
-            data = files.read(descriptor, files.size(descriptor), 0)
-        finally:
-            files.close(descriptor)
-    return parse(data, directory)[0]
+    data = read_file(directory, name, files)
+    return [] if data is None else parse(data, directory)[0]
 
 
 def stamp_of(directory: str, name: str) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from eventlog.errors import CorruptLog
 from eventlog.event.record_batch import FLAG_DUE
 from eventlog.local.storage.active_keys import FILE_NAME as ACTIVE_KEYS_NAME
 from eventlog.local.storage.control import ControlPage
-from eventlog.local.storage.files import Files, os_errors
+from eventlog.local.storage.files import Files, os_errors, read_file
 from eventlog.local.storage.formats import producers as producers_file
 from eventlog.local.storage.formats.format import (
     BatchHeader,
@@ -158,17 +158,8 @@ class Restart:
                     self._files.unlink(os.path.join(self._directory, name))
 
     def _read_producers(self) -> tuple[ProducerTable, int]:
-        path = os.path.join(self._directory, producers_file.FILE_NAME)
-        with os_errors(self._directory, "reading its producers"):
-            try:
-                descriptor = self._files.open_read(path)
-            except FileNotFoundError:
-                return ProducerTable(), 0
-            try:
-                data = self._files.read(descriptor, self._files.size(descriptor), 0)
-            finally:
-                self._files.close(descriptor)
-        return ProducerTable.from_bytes(data)
+        data = read_file(self._directory, producers_file.FILE_NAME, self._files)
+        return (ProducerTable(), 0) if data is None else ProducerTable.from_bytes(data)
 
     # --- segments ---
 
