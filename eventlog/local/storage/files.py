@@ -332,7 +332,11 @@ def translated(error: OSError, path: str, what: str) -> EventLogError:
     kind: type[EventLogError]
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            kind, text = LogFull, f"no room for the log {path} ({reason}); {_more_room(path)}"
+            kind = LogFull
+            text = (
+                f"no room for the log {path} ({reason}); free some space, the log goes on by"
+                f" itself, or make a log with a smaller segment_bytes={_small_tmpfs_hint(path)}"
+            )
         case errno.EFBIG:
             kind = LogFull
             text = (
@@ -367,13 +371,6 @@ def _file_size_limit() -> str:
     if limit == resource.RLIM_INFINITY:
         return "the file system has no files that large"
     return f"a file of this process may have {limit} bytes (ulimit -f)"
-
-
-def _more_room(path: str) -> str:
-    return (
-        "free some space, the log goes on by itself, or make a log with a smaller segment_bytes="
-        + _small_tmpfs_hint(path)
-    )
 
 
 def _small_tmpfs_hint(path: str) -> str:
