@@ -1,4 +1,4 @@
-"""Who waits in the writer: peers for a number, and appends for what is to be known of their keys.
+"""Peers that wait for a number, and appends that wait until enough is known of their keys.
 
 The first conditional append to a log begins what is known of keys, and an index may have to be made
 before its answer is known. Until then it waits here, and everybody else's appends go on. Whether
