@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 
 from eventlog import spawn
 from tests import nursery, programs, servers
+from tests.processes import read
 from tests.shares import is_in
 from tests.surroundings import make_usual
 
@@ -85,11 +86,10 @@ def pytest_collection_finish() -> None:
 
 def _children() -> set[int]:
     """The pids of this process's children that still run or were not waited for."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").glob("*/children"):
-        with suppress(OSError):
-            found.update(map(int, task.read_text().split()))
-    return found
+    tasks = "/proc/self/task"
+    return {
+        int(pid) for task in os.listdir(tasks) for pid in read(f"{tasks}/{task}/children").split()
+    }
 
 
 def _threads() -> set[threading.Thread]:

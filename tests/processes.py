@@ -22,8 +22,13 @@ def processes_with(wanted: bytes, where: Literal["cmdline", "environ"]) -> dict[
 
 def words_of(pid: int, where: Literal["cmdline", "environ"]) -> bytes:
     """What stands there, words end with a null byte; nothing of a process that has ended."""
+    return read(f"/proc/{pid}/{where}")
+
+
+def read(path: str) -> bytes:
+    """A file of `/proc`, which goes with its process; every test reads some of them."""
     with suppress(OSError):
-        file = os.open(f"/proc/{pid}/{where}", os.O_RDONLY)
+        file = os.open(path, os.O_RDONLY)
         try:
             return b"".join(iter(lambda: os.read(file, 1 << 17), b""))
         finally:

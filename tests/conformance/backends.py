@@ -61,6 +61,8 @@ class Backend:
     slow: frozenset[str] = frozenset()
     """Those of them that are left to the slow tests: engines over servers in every flavour, and
     of the others, what another flavour or engine mostly goes through too."""
+    share: Mapping[str, str] = field(default_factory=dict)
+    """By flavour, the share of tests that is not left to the slow ones; all if it is not named."""
     ignores: frozenset[str] = frozenset()
     """Options that tests give for the sake of local files, and that mean nothing to it."""
 
@@ -135,6 +137,7 @@ BACKENDS = (
             "private logs": "a directory is the same log for everybody",
         },
         slow=frozenset({"asyncio"}),
+        share={"blocking": "0/2"},
     ),
     Backend(
         "memory",
@@ -160,6 +163,7 @@ BACKENDS = (
         # The shell is tested here, and its colours with the engines that people use.
         flavours=frozenset({"trio", "blocking"}),
         slow=frozenset({"trio"}),  # the blocking shell is built on the asynchronous one
+        share={"blocking": "1/2"},
         ignores=frozenset({"segment_bytes"}),
     ),
     Backend(

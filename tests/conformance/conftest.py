@@ -13,6 +13,8 @@ import anyio
 import pytest
 from multiprocess import resource_tracker
 
+from tests.shares import is_in
+
 from .backends import BACKENDS, FLAVOURS, Backend, Flavour, has
 from .logs import Logs
 
@@ -41,18 +43,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for flavour in FLAVOURS
         if flavour.name in backend.flavours and has(backend, flavour, abilities)
     ]
+    test = metafunc.definition.nodeid
     if metafunc.config.option.markexpr == "not slow":
         # To collect the others, three of four, only to leave them out takes each process seconds.
-        found = [one for one in found if not _is_slow(*one)] or found
-    metafunc.parametrize(("backend", "flavour"), [_param(*one) for one in found])
+        found = [one for one in found if not _is_slow(*one, test)] or found
+    metafunc.parametrize(("backend", "flavour"), [_param(*one, test) for one in found])
 
 
-def _is_slow(backend: Backend, flavour: Flavour) -> bool:
-    return flavour.name in backend.slow
+def _is_slow(backend: Backend, flavour: Flavour, test: str) -> bool:
+    """Whether it is left to the slow tests, always or for this test."""
+    share = backend.share.get(flavour.name)
+    return flavour.name in backend.slow or (share is not None and not is_in(share, test))
 
 
-def _param(backend: Backend, flavour: Flavour) -> Any:
-    marks = pytest.mark.slow if _is_slow(backend, flavour) else ()
+def _param(backend: Backend, flavour: Flavour, test: str) -> Any:
+    marks = pytest.mark.slow if _is_slow(backend, flavour, test) else ()
     return pytest.param(backend, flavour, id=f"{backend.name}-{flavour.name}", marks=marks)
 
 

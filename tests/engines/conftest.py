@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
@@ -13,6 +13,7 @@ from tests import servers
 from tests.conformance.backends import BACKENDS, Ability
 from tests.engines.faulty_proxy import Proxy, proxy_of
 from tests.servers import Server
+from tests.shares import turns
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Engine:
     event_loop: Literal["trio", "asyncio"]
     is_slow: bool = False
     """Whether it is left to the slow tests, since another line has the same engine."""
+
+    @property
+    def name(self) -> str:
+        """Which of the lines this is, in names of tests."""
+        return f"{self.server}-{self.event_loop}"
 
     def lacks(self, ability: Ability) -> str:
         """Why it lacks that; empty if it does not."""
@@ -43,12 +49,22 @@ ENGINES = (
 )
 
 
-def _param(engine: Engine) -> Any:
-    marks = [pytest.mark.slow] if engine.is_slow else []
-    return pytest.param(engine, id=f"{engine.server}-{engine.event_loop}", marks=marks)
+_WAYS = "parametrize"
 
 
-@pytest.fixture(params=[_param(engine) for engine in ENGINES])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that asks for an `engine` over all; in the plain form, over one in turns."""
+    has_own = any("engine" in one.args[0] for one in metafunc.definition.iter_markers(_WAYS))
+    if "engine" in metafunc.fixturenames and not has_own:
+        plain = [one for one in ENGINES if not one.is_slow]
+        ways = turns(metafunc.definition.nodeid, plain, [one.name for one in plain])
+        ways += [
+            pytest.param(one, id=one.name, marks=pytest.mark.slow) for one in ENGINES if one.is_slow
+        ]
+        metafunc.parametrize("engine", ways, indirect=True)
+
+
+@pytest.fixture
 def engine(request: pytest.FixtureRequest) -> Engine:
     found: Engine = request.param
     servers.require(found.server)

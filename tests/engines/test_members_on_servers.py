@@ -18,6 +18,7 @@ import workers
 from eventlog import EventEnvelope
 from eventlog.errors import InvalidConfig
 from tests import servers
+from tests.shares import turns
 from workers.child import private_bytes
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +45,17 @@ def anyio_backend() -> str:
     return "trio"
 
 
-@pytest.fixture(params=["valkey", "nats"])
+SERVERS = ("valkey", "nats")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test on both servers; in the plain form, on one in turns."""
+    if "address" in metafunc.fixturenames:
+        ways = turns(metafunc.definition.nodeid, SERVERS, SERVERS)
+        metafunc.parametrize("address", ways, indirect=True)
+
+
+@pytest.fixture
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     servers.require(request.param)
     return f"{servers.shared(request.param).address}on-{tmp_path.name[-40:].replace('.', '-')}"
@@ -138,10 +149,10 @@ async def test_a_worker_whose_events_others_have_is_ended(address: str) -> None:
         assert await log.dead_letters("g") == []
 
 
-@pytest.mark.parametrize("lease_s", [0, -1, float("inf"), float("nan")])
-async def test_a_lease_without_an_end_is_refused(address: str, lease_s: float) -> None:
-    with pytest.raises(InvalidConfig, match="lease_s"):
-        eventlog.open(address, lease_s=lease_s)
+async def test_a_lease_without_an_end_is_refused(address: str) -> None:
+    for lease_s in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(InvalidConfig, match="lease_s"):
+            eventlog.open(address, lease_s=lease_s)
 
 
 def note(record: str, envelope: EventEnvelope) -> str:

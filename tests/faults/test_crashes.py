@@ -23,9 +23,9 @@ def place() -> Iterator[str]:
 
 
 EACH = pytest.mark.parametrize(
-    "each", [24, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
+    "each", [48, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
 )
-"""One of 24 crashes that are found; with the slow tests, every one."""
+"""One of 48 crashes that are found; with the slow tests, every one."""
 SLOW = pytest.mark.slow
 LASTING = [name for name, (_, options) in SHORT.items() if not is_in_memory(options)]
 """Those that promise something for a loss of power."""
@@ -55,7 +55,7 @@ def test_a_power_cut_leaves_all_that_was_synced(place: str, name: str, each: int
     assert number > 200
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(12, marks=SLOW)])
+@pytest.mark.parametrize("count", [2, pytest.param(12, marks=SLOW)])
 @pytest.mark.parametrize("name", LASTING)
 def test_recovery_may_be_killed_and_lose_its_power_too(place: str, name: str, count: int) -> None:
     trace = run(place, name, *SHORT[name])

@@ -11,7 +11,7 @@ from tests.faults.damage import check, damages, make_image
 from tests.faults.recorder import arena
 
 
-@pytest.mark.parametrize("share", [0.02, pytest.param(0.1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [0.01, pytest.param(0.1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ending", ["close", "abandon"])
 def test_damage_gives_an_error_or_a_repair_and_no_wrong_event(ending: str, share: float) -> None:
     with arena() as place:

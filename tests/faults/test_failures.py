@@ -18,9 +18,9 @@ from tests.faults.histories import SHORT, run
 from tests.faults.recorder import arena
 
 EACH = pytest.mark.parametrize(
-    "each", [5, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
+    "each", [11, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
 )
-"""Every fifth call fails in its turn; with the slow tests, every one."""
+"""Every eleventh call fails in its turn; with the slow tests, every one."""
 
 
 @pytest.fixture

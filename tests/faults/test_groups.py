@@ -24,10 +24,10 @@ from tests.groups.world import World as GroupsWorld
 
 THOROUGH_EVERY = 10
 SLOW = pytest.mark.slow
-EACH = pytest.mark.parametrize("each", [24, pytest.param(1, marks=SLOW)], ids=["some", "each"])
-"""One of 24 crashes that are found; with the slow tests, every one."""
-EACH_CALL = pytest.mark.parametrize("each", [5, pytest.param(1, marks=SLOW)], ids=["some", "each"])
-"""Every fifth call fails in its turn; with the slow tests, every one."""
+EACH = pytest.mark.parametrize("each", [48, pytest.param(1, marks=SLOW)], ids=["some", "each"])
+"""One of 48 crashes that are found; with the slow tests, every one."""
+EACH_CALL = pytest.mark.parametrize("each", [11, pytest.param(1, marks=SLOW)], ids=["some", "each"])
+"""Every eleventh call fails in its turn; with the slow tests, every one."""
 SEEDS = [0, *(pytest.param(seed, marks=SLOW) for seed in (1, 2))]
 HEADER_CUTS = 24
 """A file's header, or a record's: the first bytes of every write."""
@@ -137,7 +137,7 @@ def _serve_and_end(place: str, files: RecordingFiles, tmp_path: Path) -> None:
     trio.run(server.run, end)
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(15, marks=SLOW)])
+@pytest.mark.parametrize("count", [3, pytest.param(15, marks=SLOW)])
 @pytest.mark.parametrize("ordering", ["", "key"])
 def test_recovery_of_groups_may_be_killed_and_lose_its_power_too(
     place: str, ordering: str, count: int

@@ -15,6 +15,7 @@ from eventlog.demo.main_job import stop_process
 from tests.pools.facade import FLAVOURS, Flavour
 from tests.pools.parts import MARK, kill, marked_processes
 from tests.pools.records import Record
+from tests.shares import turns
 
 LEAVE_S: Final = 20.0
 
@@ -71,16 +72,17 @@ def gate(tmp_path: Path) -> Iterator[Path]:
     place.touch()
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(one, id=one.name, marks=pytest.mark.slow if one.is_blocking else ())
-        for one in FLAVOURS
-    ]
-)
-def flavour(request: pytest.FixtureRequest) -> Flavour:
-    """The pool that is tested: on trio, on asyncio, or without a loop."""
-    found: Flavour = request.param
-    return found
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that asks for a `flavour` on trio, on asyncio, and without a loop.
+
+    The blocking flavour is what all other files of this folder use, so here it is left to slow
+    runs; of the other two each test has one in the plain form.
+    """
+    if "flavour" in metafunc.fixturenames:
+        loops, blocking = FLAVOURS[:2], FLAVOURS[2]
+        ways = turns(metafunc.definition.nodeid, loops, [one.name for one in loops])
+        ways.append(pytest.param(blocking, id=blocking.name, marks=pytest.mark.slow))
+        metafunc.parametrize("flavour", ways)
 
 
 @pytest.fixture

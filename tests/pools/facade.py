@@ -77,4 +77,3 @@ FLAVOURS = (
     Flavour("asyncio", "asyncio"),
     Flavour("blocking", "trio", is_blocking=True),
 )
-"""The last one is what all other files of this folder use, so here it is left to slow runs."""
