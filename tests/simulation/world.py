@@ -51,6 +51,8 @@ class Plan(NamedTuple):
     options: dict[str, Any]
     has_conditions: bool = False
     has_due_times: bool = False
+    dies_before_records: bool = False
+    """Writers die when a batch of results is stored, and its record is not."""
 
     @classmethod
     def of(cls, rng: random.Random) -> Plan:
@@ -95,8 +97,12 @@ class World:
         has_conditions = random.Random(f"{seed} has conditions").random() < 0.4
         self._due_rng = random.Random(f"{seed} has due times")
         has_due_times = self._due_rng.random() < 0.3
+        deaths = random.Random(f"{seed} dies before it notes results")
+        dies_before_records = deaths.random() < 0.2
         self.plan = plan or Plan.of(self.rng)._replace(
-            has_conditions=has_conditions, has_due_times=has_due_times
+            has_conditions=has_conditions,
+            has_due_times=has_due_times,
+            dies_before_records=dies_before_records,
         )
         self.directory = directory
         self.history: list[Entry] = []
@@ -115,6 +121,8 @@ class World:
             lambda: self.now_ns,
             self.wall_ns,
         )
+        if self.plan.dies_before_records:
+            self.writer.deaths = deaths
         self.ways = Ways(directory, self.rng, self.note, self.open_link)
         self.ways.has_conditions = self.plan.has_conditions
         if self.plan.has_due_times:

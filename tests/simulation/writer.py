@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from eventlog.errors import LogDeleted, ProtocolError
+from eventlog.local.groups.acks import Acks
 from eventlog.local.storage.log.writable import WritableLog
 from eventlog.local.wire.connection import Connection, frame
 from eventlog.local.wire.messages import FromWriter
@@ -89,6 +90,8 @@ class Writer:
         self.service: Service
         self.processes: set[int] = set()
         """The pids of members that live."""
+        self.deaths: random.Random | None = None
+        """By chance it dies when a batch of results is stored, and its record is not."""
 
     def start(self) -> bool:
         """Recover the log and serve it; false if it died doing so."""
@@ -111,6 +114,8 @@ class Writer:
                 on_index=self._note_index,
             )
             self.service = Service(self.actor, self._clock)
+            if self.deaths is not None:
+                self._die_before_records(self.deaths)
         except Killed as death:
             self._note("writer", "killed", at=str(death), starting=True)
             self._files.bury()
@@ -118,6 +123,17 @@ class Writer:
         self.is_up = True
         self._note("writer", "started", epoch=self.log.control.epoch, last=self.log.last_seq_no)
         return True
+
+    def _die_before_records(self, chance: random.Random) -> None:
+        """Leave batches of results to the next writer, whose group has no record of them."""
+        take = self.actor.groups.take_acks
+
+        def take_acks(acks: Acks, base_seq_no: int, last_seq_no: int) -> None:
+            if self.may_die and chance.random() < 0.2:
+                self._files._at = self._files.calls + 1
+            take(acks, base_seq_no, last_seq_no)
+
+        vars(self.actor.groups)["take_acks"] = take_acks
 
     def _note_dirty(self) -> None:
         self._is_dirty = True
