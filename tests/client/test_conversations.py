@@ -36,6 +36,7 @@ from eventlog.local.wire.messages import (
     Seek,
     Status,
     StatusReport,
+    Trim,
     Wake,
     Welcome,
     failed,
@@ -181,6 +182,21 @@ def test_each_repetition_has_a_number_of_its_own() -> None:
     talk.give()
     said = talk.give(frame(Welcome(PROTOCOL_VERSION, 2, 2, ID)))
     assert said.parts == [frame(Ack(2, "c", 3))]
+
+
+def test_only_a_writer_that_hangs_up_twice_does_not_know_a_message() -> None:
+    # Two lost pipes were enough, as of a writer that was killed and had not quite gone: the next
+    # one was said to be of an earlier release.
+    talk = ByHand(channel().request(Trim, 3, False))
+    for epoch in (1, 2, 3, 3):
+        if epoch == 2:
+            assert isinstance(talk.break_pipe(), OpenPipe)  # that one was about to go
+        talk.give()
+        talk.give()
+        assert isinstance(talk.give(frame(Welcome(PROTOCOL_VERSION, 2, epoch, ID))), Send)
+        assert talk.give() == RECEIVE
+        talk.break_pipe()
+    assert (talk.wants, talk.result) == (None, None)
 
 
 @given(st.integers(0, 2**32), st.floats(0, 0.6))

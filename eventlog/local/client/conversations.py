@@ -38,8 +38,6 @@ from eventlog.local.wire.table import Role
 
 ATTEMPTS_MAX: Final = 10
 """Pipes lost in a row, with a fresh writer each time, before a call gives up."""
-ATTEMPTS_AT_UNKNOWN: Final = 2
-"""The same for a message that an older writer does not know."""
 PARTS_AT_ONCE: Final = 64
 """What one `sendmsg` is given; the kernel's own limit is 1,024."""
 
@@ -185,14 +183,15 @@ class Channel:
         """Say one message, again after each lost pipe, and return its answer.
 
         One that waits outlives any number of writers, as long as each of them took it. One that the
-        writer may not know is answered with `None` if the writer hangs up on it, twice.
+        writer may not know is answered with `None` if the same writer hangs up on it twice: one
+        that was killed is another one then.
 
         Raises:
             WriterUnavailable: writer after writer ended before it answered.
             EventLogError: the writer refused the request.
         """
         assert kind.is_repeatable
-        attempt = 0
+        attempt, hung_up = 0, -1
         while True:
             try:
                 if not self.is_open:
@@ -200,11 +199,13 @@ class Channel:
                     attempt = 0 if kind.waits else attempt
                 return (yield from self.answer_to(kind, *fields))
             except PipeBroken as error:
-                self.is_open = False
                 broken = self.gave_up(attempt, error)
                 attempt += 1
-                if kind.may_be_unknown and attempt == ATTEMPTS_AT_UNKNOWN:
-                    return None
+                if self.is_open and kind.may_be_unknown:
+                    if hung_up == self.epoch:
+                        return None
+                    hung_up = self.epoch
+                self.is_open = False
                 if broken:
                     raise broken from error
 
