@@ -176,7 +176,9 @@ class RemoteEventLog(GroupsOfRemote, EventLog):
         """Store one batch, of one producer, if the log ends where it is expected to."""
         if expected.of_keys:
             engine, _, _ = self.path.partition(":")
-            raise not_supported(engine, "expect", self.path, "use a directory, or expect_last=")
+            error = not_supported(engine, "expect", self.path, "use a directory, or expect_last=")
+            error.stored = 0
+            raise error
         check_one_batch(packed, self.path)
         batch = Batch(packed[0], expected.last)
         await deliver((await self.ready()).store, batch, Producer())
