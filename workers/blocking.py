@@ -195,6 +195,10 @@ class Pool:
             if not self._is_inside:  # nobody else gives them back
                 self._signals.give_back()
 
+    def request_stop(self) -> None:
+        """See `workers.Pool.request_stop`; callable from any thread."""
+        self._call(self._pool.request_stop)
+
     def statistics(self) -> PoolStats:
         """As `stats`."""
         return self.stats()

@@ -15,13 +15,12 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from eventlog import EventEnvelope
+from workers.calling import awaited
 from workers.errors import InvalidHandler
 from workers.failing import describe
 from workers.handlers import Code, Handler, check, is_async, wants_envelope
 from workers.results import not_run, results_of
 
-FAILURES = (Exception, SystemExit)
-"""What fails an event; Ctrl-C ends the command."""
 OnFailure = Callable[[EventEnvelope, BaseException], None]
 
 
@@ -55,7 +54,9 @@ def in_foreground(code: Code) -> Iterator[Running]:
         found = code.found()
         if found.initializer is not None:
             found.initializer()
-    except FAILURES as error:
+    except (InvalidHandler, KeyboardInterrupt):
+        raise
+    except BaseException as error:
         raise InvalidHandler(
             f"the handler {code.handler} cannot start: {describe(error)}"
         ) from error
@@ -69,7 +70,10 @@ def in_foreground(code: Code) -> Iterator[Running]:
     with start_blocking_portal("trio") as portal:
 
         def run(argument: Any) -> Any:
-            return portal.call(handler, argument)
+            result, error = portal.call(awaited, handler, argument)
+            if error is not None:
+                raise error
+            return result
 
         yield Running(run, wanted)
 
@@ -87,7 +91,9 @@ def run_all(
                 result = handler(envelope if wanted else envelope.event)
                 if result is not None and (error := not_run(result)) is not None:
                     raise error
-            except FAILURES as error:
+            except KeyboardInterrupt:
+                raise  # it ends the command
+            except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
                 failed += 1
                 on_failure(envelope, error)
         handled += len(events)
@@ -107,7 +113,9 @@ def outcome_of(running: Running, envelope: EventEnvelope) -> Outcome:
     """Call the handler with an event."""
     try:
         return Outcome(tuple(map(_stored, results_of(running.handle(envelope)))), None)
-    except FAILURES as error:
+    except KeyboardInterrupt:
+        raise  # it ends the command
+    except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
         return Outcome((), describe(error))
 
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -60,19 +60,6 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call it; a child that it forked ends with it."""
     try:
         result = function(*arguments)
-    except BaseException as error:
-        if is_child:
-            end(error)
-        raise
-    if is_child:
-        end()
-    return result
-
-
-async def wait_for(function: Callable[..., Awaitable[Any]], argument: Any) -> Any:
-    """The same for a coroutine function."""
-    try:
-        result = await function(argument)
     except BaseException as error:
         if is_child:
             end(error)

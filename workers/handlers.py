@@ -46,11 +46,15 @@ class Code(NamedTuple):
         """
         from workers.typed import Typed
 
-        handler, initializer = named(self.handler), self.initializer
+        handler = named(self.handler)
+        check_call(handler, "handler", 1)
+        initializer = None if self.initializer is None else named(self.initializer)
+        if initializer is not None:
+            check_call(initializer, "initializer", 0)
         return self._replace(
             handler=handler if self.type is None else Typed(handler, named(self.type)),
             retry_on=tuple(_exception(one) for one in self.retry_on),
-            initializer=None if initializer is None else named(initializer),
+            initializer=initializer,
         )
 
 
@@ -67,14 +71,14 @@ def packed(code: Code) -> bytes:
 
 
 def check(code: Code) -> None:
-    """Pass if both can be called, or are names of what may be.
+    """Pass if both can be called as they will be, or are names of what may be.
 
     Raises:
         InvalidHandler: one of them is neither.
     """
-    _check(code.handler, "handler")
+    _check(code.handler, "handler", 1)
     if code.initializer is not None:
-        _check(code.initializer, "initializer")
+        _check(code.initializer, "initializer", 0)
     if isinstance(code.type, str):
         _check_named(code.type, "type")
     for one in code.retry_on:
@@ -93,13 +97,44 @@ def _exception(kind: Any) -> type[BaseException]:
     return found
 
 
-def _check(code: object, what: str) -> None:
+def _check(code: object, what: str, arguments: int) -> None:
     if isinstance(code, str):
         _check_named(code, what)
     elif not callable(code):
         raise InvalidHandler(
             f"the {what} is {code!r}; give a function, or 'package.module:function'"
         )
+    else:
+        check_call(code, what, arguments)
+
+
+def check_call(code: Callable[..., Any], what: str, arguments: int) -> None:
+    """Pass if calling it with so many arguments may do something.
+
+    Raises:
+        InvalidHandler: each call would fail, or run nothing.
+    """
+    name = f"the {what} {_name_of(code)}"
+    if _is_function_of(code, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
+        raise InvalidHandler(
+            f"{name} is a generator, so a call runs nothing of it; return a list, or"
+            " workers.Results for several results"
+        )
+    if what == "initializer" and is_async(code):
+        raise InvalidHandler(
+            f"{name} is a coroutine function, and runs before there is an event loop; give a plain"
+            " function, or do it in the handler"
+        )
+    try:
+        # Of what is called itself: one that a decorator has wrapped may get more from it.
+        signature = inspect.signature(code, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return  # a builtin
+    try:
+        signature.bind(*range(arguments))
+    except TypeError as error:
+        given = "with one event" if arguments else "without arguments"
+        raise InvalidHandler(f"{name} cannot be called {given}: {error}") from None
 
 
 def _tried(code: object, value: object, what: str) -> bytes:
@@ -230,7 +265,11 @@ def wants_envelope(handler: Handler) -> bool:
 
 def is_async(handler: Handler) -> bool:
     """Whether calling the handler gives something to await."""
-    call = getattr(handler, "func", handler)
-    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
-        getattr(call, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
-    )
+    return _is_function_of(handler, inspect.iscoroutinefunction)
+
+
+def _is_function_of(code: object, *tests: Callable[[Any], bool]) -> bool:
+    """Whether that is true of the function, of what is behind a partial, or of an object's call."""
+    function = getattr(code, "func", code)
+    call = getattr(function, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
+    return any(test(function) or test(call) for test in tests)

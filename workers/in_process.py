@@ -9,14 +9,19 @@ runs when the pool has waited for it is left behind, and what it returns does no
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import anyio
 import anyio.to_thread
+import sniffio
 
 from eventlog import EventEnvelope, Failure, Group, Member
+from workers.calling import Called, awaited, called
 from workers.child import WorkerSpec
 from workers.errors import PoolFailed
 from workers.failing import Failing, describe, traceback_of
@@ -114,17 +119,18 @@ class InProcessPlace:
             self._has_ended.set()
 
     async def _prepared(self) -> Handler | None:
-        try:
-            code = self._code = self._code.found()
-            if code.initializer is not None:
-                await anyio.to_thread.run_sync(
-                    code.initializer, abandon_on_cancel=True, limiter=self._threads
-                )
-        except Exception as error:  # noqa: BLE001 - of whatever the user's code raises
-            failure = PoolFailed(f"a worker cannot start: {describe(error)}\n{traceback_of(error)}")
-            self._on_failure(failure)
+        found: Code | None
+        found, error = called(self._code.found)
+        if found is not None:
+            self._code = found
+            if found.initializer is not None:
+                _, error = await self._in_thread(found.initializer)
+        if error is not None:
+            text = traceback_of(error)
+            message = f"a worker cannot start: {describe(error)}\n{text}"
+            self._on_failure(PoolFailed(message, worker_traceback=text))
             return None
-        handler: Handler = code.handler
+        handler: Handler = self._code.handler
         return handler
 
     # --- working -----------------------------------------------------------------------------
@@ -164,21 +170,62 @@ class InProcessPlace:
         for attempt, envelope in self._loop.deliveries():
             if not begin(envelope):
                 continue
-            try:
-                result = await self._call(handler, envelope)
-            except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
+            result, error = await self._call(handler, envelope)
+            if error is not None:
                 self._loop.raised(envelope, attempt, error)
                 continue
             self._loop.returned(envelope, attempt, result)
             if result is not None:
                 await member.flush()  # its result is there before the next event of its key
 
-    async def _call(self, handler: Handler, envelope: EventEnvelope) -> Any:
+    async def _call(self, handler: Handler, envelope: EventEnvelope) -> Called:
         argument = envelope if wants_envelope(handler) else envelope.event
-        if is_async(handler):
-            return await handler(argument)
-        return await anyio.to_thread.run_sync(
-            handler, argument, abandon_on_cancel=True, limiter=self._threads
+        if not is_async(handler):
+            return await self._in_thread(handler, argument)
+        ended = await awaited(handler, argument)
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and isinstance(ended.error, KeyboardInterrupt):  # it may be Ctrl-C
+            raise ended.error
+        return _checked(ended)
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Called:
+        if sniffio.current_async_library() == "asyncio":
+            async with self._threads:
+                return _checked(await _in_daemon(function, *arguments))
+        ended = await anyio.to_thread.run_sync(
+            called, function, *arguments, abandon_on_cancel=True, limiter=self._threads
         )
+        return _checked(ended)
+
+
+async def _in_daemon(function: Callable[..., Any], *arguments: Any) -> Called:
+    """Call it in a thread that keeps no program from ending, as anyio's would on asyncio."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    has_ended = asyncio.Event()
+    context = copy_context()
+    outcomes: list[Called] = []
+
+    def run() -> None:
+        outcomes.append(context.run(called, function, *arguments))
+        with suppress(RuntimeError):  # it was left behind, and the loop is closed
+            loop.call_soon_threadsafe(has_ended.set)
+
+    threading.Thread(target=run, name="handler", daemon=True).start()
+    await has_ended.wait()
+    return outcomes[0]
+
+
+def _checked(ended: Called) -> Called:
+    """The same, unless the pool's task is cancelled: on asyncio a handler may raise that itself."""
+    error = ended.error
+    if not isinstance(error, anyio.get_cancelled_exc_class()):
+        return ended
+    if sniffio.current_async_library() == "asyncio":
+        import asyncio
+
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            return ended
+    raise error

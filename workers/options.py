@@ -81,8 +81,9 @@ def completed(given: PoolOptions) -> PoolOptions:
     _check_times(options)
     check_ordering(options["ordering"])
     check_type(options["type"])
-    if not isinstance(options["broadcast"], bool):
-        raise InvalidArgumentType(f"broadcast={options['broadcast']!r}; give True or False")
+    for name, value in (("broadcast", options["broadcast"]), ("progress", options["progress"])):
+        if not isinstance(value, bool):
+            raise InvalidArgumentType(f"{name}={value!r}; give True or False")
     if not isinstance(options["backoff"], Backoff | None):
         raise InvalidArgumentType(f"backoff={options['backoff']!r}; give a workers.Backoff")
     recycling_of(options).check()

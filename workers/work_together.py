@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from eventlog import EventEnvelope
-from workers import forks
+from workers.calling import Called, awaited, called
 from workers.handlers import is_async
 from workers.worker import LOOK_S, Worker
 
@@ -58,18 +58,17 @@ class _Together:
 
     async def _handle(self, attempt: int, envelope: EventEnvelope) -> None:
         worker = self._worker
-        try:
-            result = await self._call(worker.argument(envelope))
-        except trio.Cancelled:
-            raise  # the worker ends, by no fault of this event
-        except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
+        result, error = await self._call(worker.argument(envelope))
+        if isinstance(error, trio.Cancelled):
+            raise error  # the worker ends, by no fault of this event
+        if error is not None:
             self._loop.raised(envelope, attempt, error)
         else:
             self._loop.returned(envelope, attempt, result)
         worker.look_if_limited()
 
-    async def _call(self, argument: Any) -> Any:
+    async def _call(self, argument: Any) -> Called:
         handler: Callable[[Any], Any] = self._worker.handler
         if self._is_async:
-            return await forks.wait_for(handler, argument)
-        return await trio.to_thread.run_sync(forks.call, handler, argument)
+            return await awaited(handler, argument)
+        return await trio.to_thread.run_sync(called, handler, argument)

@@ -8,7 +8,7 @@ import operator
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -339,3 +339,84 @@ def test_an_import_that_fails_in_the_worker_fails_the_pool(
         pytest.fail("the pool has started")
     assert "Traceback" in (caught.value.worker_traceback or "")
     assert marked_workers(mark) == []
+
+
+# --- what would fail with each event, or run nothing -----------------------------------------
+
+
+def no_event() -> None: ...
+
+
+def two_events(first: int, second: int) -> None: ...
+
+
+def only_a_keyword(*, envelope: EventEnvelope) -> None: ...
+
+
+def generator(event: int) -> Iterator[int]:
+    yield event
+
+
+async def async_generator(event: int) -> AsyncIterator[int]:
+    yield event
+
+
+async def initialize_async() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        (no_event, "handler no_event cannot be called with one event: too many positional"),
+        (two_events, "handler two_events cannot be called with one event: missing .*'second'"),
+        (only_a_keyword, "cannot be called with one event"),
+        (generator, "handler generator is a generator, so a call runs nothing of it"),
+        (async_generator, "is a generator"),
+        (partial(generator), "is a generator"),
+    ],
+)
+def test_a_handler_that_no_event_can_be_given_is_refused(handler: Any, message: str) -> None:
+    """Each event of the log became a dead letter, after all of its deliveries."""
+    with blocking.open("memory:") as log, pytest.raises(InvalidHandler, match=message):
+        Pool(log, group="g", handler=handler, processes=0)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "message"),
+    [
+        (initialize_async, "initializer initialize_async is a coroutine function"),
+        (len, "initializer len cannot be called without arguments"),
+        (generator, "is a generator"),
+    ],
+)
+def test_an_initializer_that_would_do_nothing_is_refused(initializer: Any, message: str) -> None:
+    # `async def` was called and not awaited: nothing of it ran, and nobody was told.
+    with blocking.open("memory:") as log, pytest.raises(InvalidHandler, match=message):
+        Pool(log, group="g", handler=len, initializer=initializer, processes=0)
+
+
+def test_a_name_of_a_generator_fails_the_pool() -> None:
+    name = f"{__name__}:generator"
+    with (
+        blocking.open("memory:") as log,
+        pytest.raises(PoolFailed, match="is a generator"),
+        Pool(log, group="g", handler=name, processes=0),
+    ):
+        pytest.fail("the pool has started")
+
+
+def test_a_decorator_may_give_its_function_more_than_the_event() -> None:
+    def with_a_connection(function: Callable[[int, str], None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def inner(*events: int) -> None:
+            function(events[0], "connection")
+
+        return inner
+
+    seen: list[tuple[int, str]] = []
+    handler = with_a_connection(lambda event, connection: seen.append((event, connection)))
+    with blocking.open("memory:") as log:
+        log.append(7)
+        with Pool(log, group="g", handler=handler, processes=0) as pool:
+            pool.drained()
+    assert seen == [(7, "connection")]

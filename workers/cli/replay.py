@@ -23,7 +23,7 @@ from eventlog.terminal.printing import complain, counted, say
 from eventlog.terminal.show import event_text, plain_event, to_json
 from workers.cli.app import FAILED, app
 from workers.failing import describe
-from workers.foreground import FAILURES, Outcome, Running, in_foreground, outcome_of, run_all
+from workers.foreground import Outcome, Running, in_foreground, outcome_of, run_all
 from workers.handlers import Code
 from workers.results import results_of
 
@@ -166,7 +166,9 @@ def _show_one(running: Running, envelope: EventEnvelope, *, debug: bool, as_json
     results: tuple[Any, ...] = ()
     try:
         results = results_of(running.handle(envelope))
-    except FAILURES as error:
+    except KeyboardInterrupt:
+        raise  # it ends the command
+    except BaseException as error:  # noqa: BLE001 - SystemExit too: the event failed
         failure = error
     if as_json:
         outcome = Outcome(results, None if failure is None else describe(failure))
