@@ -123,7 +123,7 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
         str | None,
         typer.Option(metavar="TIME", help="Those since a time, again at the pace of then."),
     ] = None,
-    speed: Annotated[str, typer.Option(help=f"{SPEEDS}; with --at.")] = "1x",
+    speed: Annotated[str | None, typer.Option(help=f"{SPEEDS}; for --at, by default 1x.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     template: Annotated[
         str | None,
@@ -143,6 +143,8 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
     check_output()
     _check_together(consumer, until, follow=follow, latest_per_key=latest_per_key)
     chosen = _chosen(keys, where)
+    if as_json and template is not None:
+        raise InvalidArgument("--json and --format both say how a line looks: give one of them")
     line = line_for(as_json=as_json, template=template, full=full)
     pace = _pace(at, speed)
     if at is not None and (follow or start or since or consumer):
@@ -176,9 +178,15 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
                     sys.stdout.flush()
 
 
-def _pace(at: str | None, speed: str) -> Pace | None:
-    """The pace at which stored events come again; `None` if they come as they are read."""
-    factor = speed_of(speed)
+def _pace(at: str | None, speed: str | None) -> Pace | None:
+    """The pace at which stored events come again; `None` if they come as they are read.
+
+    Raises:
+        InvalidArgument: there is a speed, and nothing that comes again; or it is none.
+    """
+    if at is None and speed is not None:
+        raise InvalidArgument("--speed is how fast events come again from --at on: give both")
+    factor = speed_of(speed or "1x")
     return None if at is None or factor is None else Pace(factor)
 
 

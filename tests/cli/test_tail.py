@@ -151,6 +151,8 @@ def test_export_takes_a_position_in_words(orders: str) -> None:
 WRONG: Final = [
     (("tail", "--from", "1h", "--since", "2h"), "give one of them"),
     (("tail", "-f", "--until", "1h"), "give one of them"),
+    (("tail", "--json", "--format", "{key}"), "give one of them"),
+    (("tail", "--speed", "10x"), "give both"),
     (("tail", "--from", "last-acknowledged"), "needs --consumer"),
     (("tail", "--until", "latest"), "not latest"),
     (("tail", "--since", "beginning"), "'beginning' is no time"),
