@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import trio
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 from eventlog import spawn
 from tests import nursery, programs, servers
@@ -41,6 +42,9 @@ settings.register_profile(
     "long", max_examples=3000, deadline=None, suppress_health_check=_SLOW_MACHINE, print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+if settings.get_current_profile_name() == "gate":
+    # Else each process of a run looks through all modules for constants, which takes it seconds.
+    vars(providers)["_get_local_constants"] = lambda: providers._local_constants
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.fuzz.corpus import FOLDER, inputs
 from tests.fuzz.targets import TARGETS
 
-CHANGED = [60, pytest.param(1000, marks=pytest.mark.slow)]
+CHANGED = [20, pytest.param(1000, marks=pytest.mark.slow)]
 """Inputs made from the kept ones, for each target; `scripts/fuzz` makes them by the million."""
 
 
