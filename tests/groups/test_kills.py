@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter as Counts
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -196,15 +197,20 @@ def check_confirmed(world: World, notes: Notes) -> None:
     assert all(state.is_done(number) for number in results), "a result without its acknowledgement"
 
 
+EACH = pytest.mark.parametrize(
+    "each", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
+)
+"""Dies at every third call; with the slow tests, at every one."""
+
+
+@EACH
 @pytest.mark.parametrize("has_survived", [True, False], ids=["members live", "members die"])
 @pytest.mark.parametrize("torn", [False, True], ids=["clean", "torn"])
-def test_killed_at_every_call(fast: Path, torn: bool, has_survived: bool) -> None:
+def test_killed_at_every_call(fast: Path, torn: bool, has_survived: bool, each: int) -> None:
     made = KillingFiles()
     template = str(fast / "template")
     open_storage(template, made, segment_bytes=1 << 16).close()
-    at = 0
-    while True:
-        at += 1
+    for at in count(1 + torn, each):
         directory = str(fast / str(at))
         shutil.copytree(template, directory)
         files = KillingFiles(at, torn=torn)

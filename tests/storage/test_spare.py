@@ -178,7 +178,9 @@ def test_a_reader_that_comes_while_a_segment_is_taken_finds_it_gone(tmp_path: Pa
     log.close()
 
 
-def test_a_kill_at_every_step_of_a_recycling_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("each", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"])
+def test_a_kill_at_every_step_of_a_recycling_loses_nothing(tmp_path: Path, each: int) -> None:
+    """At every third step; with the slow tests, at every one."""
     at, is_over = 1, False
     while not is_over:
         directory = tmp_path / str(at)
@@ -206,5 +208,5 @@ def test_a_kill_at_every_step_of_a_recycling_loses_nothing(tmp_path: Path) -> No
         stored = stored_events(str(directory), first)
         assert list(stored) == list(range(first, after.last_seq_no + 1))
         after.close()
-        at += 1
+        at += each
     assert at > 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import os
 import shutil
@@ -438,13 +439,18 @@ def fast() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+EACH = pytest.mark.parametrize(
+    "each", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "each"]
+)
+"""Dies at every third call; with the slow tests, at every one."""
+
+
+@EACH
 @pytest.mark.parametrize("torn", [False, True], ids=["clean", "torn"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_killed_at_every_call(fast: Path, options: dict[str, Any], torn: bool) -> None:
+def test_killed_at_every_call(fast: Path, options: dict[str, Any], torn: bool, each: int) -> None:
     """From nothing to an orderly end, with one more start between."""
-    at = 0
-    while True:
-        at += 1
+    for at in itertools.count(1 + torn, each):
         directory = str(fast / str(at))
         files = KillingFiles(at, torn=torn)
         done: list[str] = []
@@ -460,11 +466,11 @@ def test_killed_at_every_call(fast: Path, options: dict[str, Any], torn: bool) -
             else:
                 open_storage(directory, **options).close()
         else:
+            assert files.calls < at
             break
         finally:
             shutil.rmtree(directory)
     assert at > 50
-    assert files.calls < at
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["clean", "torn"])
