@@ -43,7 +43,7 @@ from eventlog.event.record_batch import (
 from eventlog.event.text_columns import KEY_HASH_BYTES
 from eventlog.event.texts import check_headers, check_key
 
-SMALL_BYTES: Final = 4096
+SMALL_BYTES: Final = 8192
 """A body up to this size is searched as a whole, which takes less than finding its columns."""
 LOOKED_INTO_FROM: Final = 16
 """Events of a batch from which on finding its columns takes less than unpacking them."""
