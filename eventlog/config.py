@@ -90,7 +90,9 @@ SYNC_INTERVAL_S: Final = 1.0
 class Retention:
     """What a log may keep, applied to whole segments; the active segment is never deleted.
 
-    `max_bytes`: the oldest segments go while the log is larger than this many bytes.
+    `max_bytes`: the oldest segments go while the log is larger than this many bytes: full segments
+    count whole, and for an append the active one counts with what is stored in it. Give four
+    segments or more, so that there is something to delete.
     `max_age`: segments go when their newest event is older. Age is measured by a clock that does
     not jump; after a reboot by stored times, once the wall clock has been right for ten seconds.
     `keep_unacked`: an event that some consumer has not acknowledged is never deleted; the limit is

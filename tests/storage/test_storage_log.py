@@ -340,6 +340,38 @@ def test_a_damaged_header_makes_no_segment_old(directory: str) -> None:
     assert sorted(os.listdir(directory)) == names
 
 
+def append_all(log: WritableLog, events: list[Any]) -> None:
+    for event in events:
+        log.append(batch_of(event))
+
+
+def test_a_limit_below_a_segment_counts_what_is_stored_in_it(directory: str) -> None:
+    # The whole file of the active segment was held against the limit: a log of 288 bytes was full
+    # as soon as a consumer had not acknowledged its first event.
+    retention = Retention(max_bytes=2048)
+    log = open_storage(directory, retention=retention, segment_bytes=64 * 1024)
+    log.ack("slow", 0)
+    for expected in range(1, 9):
+        assert log.append(batch_of("." * 100)) == expected
+    with pytest.raises(LogFull) as caught:
+        append_all(log, ["." * 100] * 9)
+    assert caught.value.is_by_retention
+    full = log.last_seq_no
+    log.ack("slow", full)
+    # All is acknowledged: another segment has the room of the limit again.
+    append_all(log, ["." * 100] * 8)
+    assert bases_in(directory) == [full + 1]
+    assert log.control.first_available == full + 1
+    log.close()
+
+
+def test_without_consumers_a_limit_below_a_segment_deletes_nothing_of_it(directory: str) -> None:
+    log = open_storage(directory, retention=Retention(max_bytes=2048), segment_bytes=64 * 1024)
+    append_all(log, ["." * 100] * 40)
+    assert log.control.first_available == 1
+    log.close()
+
+
 def test_a_reader_inside_a_deleted_segment_finishes_it(directory: str) -> None:
     retention = Retention(max_bytes=4096)
     log = open_storage(directory, retention=retention, **SMALL)

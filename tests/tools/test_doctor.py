@@ -22,7 +22,7 @@ from eventlog.api.group import GroupReport
 from eventlog.api.positions import ConsumerState
 from eventlog.config import AskedOptions, LogOptions
 from eventlog.demo.main_job import stop_process
-from eventlog.errors import LogInUse, LogNotFound, NotALog
+from eventlog.errors import LogFull, LogInUse, LogNotFound, NotALog
 from eventlog.local.storage.control import CONTROL
 from eventlog.local.storage.formats.format import segment_name
 from eventlog.testing import batch_of, open_storage, stored_events
@@ -453,12 +453,12 @@ def options(on_full: Any = "wait", **retention: Any) -> LogOptions:
         (
             [state("a", 5, 95)],
             options(max_bytes=3 * MIB),
-            [("problem", "appends wait")],
+            [("problem", "the 100 bytes that are left wait")],
         ),
         (
             [state("a", None, 100)],
             options("error", max_bytes=3 * MIB),
-            [("problem", "appends fail with LogFull")],
+            [("problem", "fail with LogFull")],
         ),
         (
             [state("a", 5, 95), state("b", 99, 1)],
@@ -473,7 +473,7 @@ def options(on_full: Any = "wait", **retention: Any) -> LogOptions:
 def test_consumers(
     states: list[ConsumerState], options_: LogOptions, expected: list[tuple[str, str]]
 ) -> None:
-    findings = list(consumer_findings(states, [1, 40, 80], options_, NOW))
+    findings = list(consumer_findings(states, [1, 40, 80], 3 * MIB - 100, options_, NOW))
     assert [one.level for one in findings] == [level for level, _ in expected]
     assert all(words in one.what for one, (_, words) in zip(findings, expected, strict=True))
 
@@ -489,6 +489,23 @@ def test_a_consumer_that_holds_retention_back_is_found_in_a_real_log(tmp_path: P
     (problem,) = found(tmp_path / "log", "problem")
     assert "'slow' is 9 events behind" in problem.what
     assert f"eventlog forget {tmp_path}/log 'slow'" in run(str(tmp_path / "log")).stdout
+
+
+def test_a_consumer_that_keeps_a_limit_below_a_segment_reached_is_found(tmp_path: Path) -> None:
+    retention = Retention(max_bytes=64 * 1024)
+    opened = open_storage(str(tmp_path / "log"), segment_bytes=MIB, retention=retention)
+    opened.ack("slow", 0)
+    opened.append(batch_of("first"))
+    assert found(tmp_path / "log", "problem") == []
+    for _ in range(55):
+        opened.append(batch_of("." * 1000))
+    with pytest.raises(LogFull):
+        opened.append(batch_of("." * 10_000))
+    opened.close()
+    (tmp_path / "log").chmod(0o700)
+    (problem,) = found(tmp_path / "log", "problem")
+    assert "at its limit of 64.0 KiB" in problem.what
+    assert "events behind" in problem.what
 
 
 def test_groups() -> None:

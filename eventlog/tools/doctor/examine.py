@@ -86,7 +86,10 @@ def _of_log(log: LogReader) -> Iterator[Finding]:
 
     def consumers() -> Iterator[Finding]:
         now = datetime.now(UTC)
-        return consumer_findings(log.consumers(), log.segment_bases(), log.options, now)
+        options = log.options
+        stored_bytes = 0 if options.retention.max_bytes is None else log.stored_bytes()
+        bases = log.segment_bases()
+        return consumer_findings(log.consumers(), bases, stored_bytes, options, now)
 
     yield from _guarded(lambda: content_findings(log))
     yield from _guarded(lambda: service_findings(service_of(log.directory, log.control)))

@@ -16,12 +16,20 @@ SILENT: Final = timedelta(days=1)
 
 
 def consumer_findings(
-    states: list[ConsumerState], bases: list[int], options: LogOptions, now: datetime
+    states: list[ConsumerState],
+    bases: list[int],
+    stored_bytes: int,
+    options: LogOptions,
+    now: datetime,
 ) -> Iterator[Finding]:
-    """What the positions mean. `bases` are the numbers of the segments; pure."""
-    holding = _holding(states, bases, options)
+    """What the positions mean. `bases` are the numbers of the segments; pure.
+
+    `stored_bytes` counts what is used of the active segment, and the others whole.
+    """
+    room = _room(len(bases), stored_bytes, options)
+    holding = _holding(states, bases, options, room)
     for state in holding:
-        yield _held_back(state, bases, options)
+        yield _held_back(state, options, room)
     for state in states:
         silence = now - state.last_seen
         if state.lag and state not in holding and silence > SILENT:
@@ -38,29 +46,43 @@ def consumer_findings(
         yield Finding(level="ok", about="consumers", what=what)
 
 
+def _room(segments: int, stored_bytes: int, options: LogOptions) -> int | None:
+    """The bytes that are left if retention deletes nothing; `None` if that is plenty."""
+    limit, segment = options.retention.max_bytes, options.segment_bytes
+    if limit is None or not segments or (segments + 1) * segment <= limit:
+        return None
+    room = max(min(limit, segments * segment) - stored_bytes, 0)
+    return room if room < min(limit, segment) // 4 else None
+
+
 def _holding(
-    states: list[ConsumerState], bases: list[int], options: LogOptions
+    states: list[ConsumerState], bases: list[int], options: LogOptions, room: int | None
 ) -> list[ConsumerState]:
     """Those that need the oldest segment, where retention would delete it otherwise."""
     retention = options.retention
     has_limit = retention.max_bytes is not None or retention.max_age is not None
-    if not (retention.keep_unacked and has_limit) or len(bases) < 2:
+    if not (retention.keep_unacked and has_limit):
         return []
+    if len(bases) < 2:  # the active segment goes once all of it is acknowledged
+        return [state for state in states if state.lag and room is not None]
     return [state for state in states if (state.last_acked or 0) < bases[1] - 1]
 
 
-def _held_back(state: ConsumerState, bases: list[int], options: LogOptions) -> Finding:
-    limit = options.retention.max_bytes
-    stored = len(bases) * options.segment_bytes
+def _held_back(state: ConsumerState, options: LogOptions, room: int | None) -> Finding:
     what = (
         f"{state.name!r} is {state.lag:,} events behind (last seen"
         f" {state.last_seen.astimezone(UTC):%Y-%m-%d %H:%M} UTC) and keeps retention from deleting"
         f" what it has not acknowledged"
     )
     do = f"let it catch up, or eventlog forget {{log}} {state.name!r}"
-    if limit is not None and stored + options.segment_bytes > limit:
+    limit = options.retention.max_bytes
+    if limit is not None and room is not None:
         then = "wait" if options.on_full == "wait" else "fail with LogFull"
-        what += f"; the log is at its limit of {size(limit)}, so appends {then}"
+        what += (
+            f"; the log is at its limit of {size(limit)}: appends that do not fit the {size(room)}"
+            f" that are left {then}"
+        )
+        do += ", or eventlog config {log} --max-bytes with more"
         return Finding(level="problem", about="consumers", what=what, do=do)
     return Finding(level="warning", about="consumers", what=what, do=do)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 
 from eventlog.api.refusals import full_by_retention, not_acknowledged
@@ -15,7 +16,12 @@ from eventlog.config import LogOptions, Retention
 from eventlog.errors import EventLogError
 from eventlog.local.storage.control import ControlPage
 from eventlog.local.storage.files import Files, os_errors
-from eventlog.local.storage.formats.format import index_name, key_index_name, segment_name
+from eventlog.local.storage.formats.format import (
+    FIRST_BATCH,
+    index_name,
+    key_index_name,
+    segment_name,
+)
 from eventlog.local.storage.formats.recovery import SealedSegment
 from eventlog.local.storage.log.last_of_keys import LastOfKeys
 from eventlog.local.storage.offsets import OffsetTable
@@ -71,25 +77,47 @@ class RetiringLog(ABC):
         if abs(self.control.clock_offset - offset) > SLACK_NS and self.clock.is_settled:
             self.control.clock_offset = max(offset, 0)
 
-    def _make_room(self, size: int) -> None:
-        """What has to go so that so many bytes more are within the limit: a segment, at a roll.
+    def _make_room_to_roll(self) -> None:
+        """Delete what has to go so that one segment more is within the limit.
 
         The active segment is full by then, so whoever has acknowledged all of it lets it go too,
         right after it is sealed.
         """
+        self.retire()
+        self._make_room(lambda: self._total_bytes() + self.options.segment_bytes)
+
+    def _make_room_in_active(self, active: SegmentWriter, length: int) -> bool:
+        """Delete what has to go so that the active segment may take a batch of that length.
+
+        Of that segment only what is stored in it counts against the limit.
+        False if that segment alone is over the limit and a consumer has acknowledged all of it:
+        another segment lets it go.
+        """
+
+        def stored() -> int:
+            return len(self._sealed) * self.options.segment_bytes + active.position + length
+
+        is_within = self._make_room(stored)
+        return is_within or active.position == FIRST_BATCH or self.offsets.lowest() is None
+
+    def _make_room(self, stored: Callable[[], int]) -> bool:
+        """Delete sealed segments until so many bytes are within the limit; whether they are.
+
+        Raises:
+            LogFull: they are not, and a consumer needs what would have to go.
+        """
         retention = self.options.retention
         limit = retention.max_bytes
-        if size:
-            self.retire()
         if limit is None or not retention.keep_unacked:
-            return
-        while self._sealed and self._total_bytes() + size > limit and self._retire_oldest():
+            return True
+        while self._sealed and stored() > limit and self._retire_oldest():
             pass
-        if self._active is None or self._total_bytes() + size <= limit:
-            return
+        if self._active is None or stored() <= limit:
+            return True
         behind = self._last_consumer()
         if behind is not None and behind[0] < self._base_after_oldest() - 1:
             raise full_by_retention(str(self.directory), limit, behind[1], behind[0] + 1)
+        return False
 
     def _base_after_oldest(self) -> int:
         """The first number that is not in the oldest segment."""

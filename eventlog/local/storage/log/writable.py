@@ -230,10 +230,11 @@ class WritableLog(RetiringLog):
         """The segment that takes a batch of that length, a new one if need be."""
         if self.failure is not None:
             raise no_more_appends(self.directory, self.failure)
-        if self._active is not None and self._active.has_room(length):
-            if not may_exceed and self.options.retention.max_bytes is not None:
-                self._make_room(0)  # the segment may be one that should not be there
-            return self._active
+        active = self._active
+        if active is not None and active.has_room(length):
+            is_bounded = not may_exceed and self.options.retention.max_bytes is not None
+            if not is_bounded or self._make_room_in_active(active, length):
+                return active
         return self._roll(base_seq_no, may_exceed)
 
     def _step_back(
@@ -256,7 +257,7 @@ class WritableLog(RetiringLog):
         if may_exceed:
             self.retire()
         else:
-            self._make_room(self.options.segment_bytes)
+            self._make_room_to_roll()
         now = self.clock.stamp(self._last_append_ns)
         fresh = SegmentWriter.create(
             self.directory,
