@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from eventlog.errors import EventLogError
+from eventlog.event.arrays import picklable, rebuilt
 from eventlog.event.envelope import EventEnvelope
 
 
@@ -65,6 +66,11 @@ class DeadLetter:
     log_lines: tuple[str, ...]
     """The last lines that the process logged, if it died."""
     failed_at: datetime
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle arrays in the event too."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return rebuilt, (DeadLetter, picklable(fields))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

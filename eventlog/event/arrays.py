@@ -133,6 +133,41 @@ def fields_of(view: memoryview) -> tuple[str, list[int], bytes]:
     return _dtype_of(view, view), list(view.shape or ()), view.tobytes()
 
 
+class _Picklable:
+    """An array on its way through `pickle` or `copy.deepcopy`, which take no `memoryview`."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What makes the view again."""
+        if is_plain_bytes(self._view):
+            return memoryview, (self._view.tobytes(),)
+        return _unpickled, (array_data(*fields_of(self._view)),)
+
+
+def _unpickled(data: bytes) -> Any:
+    from eventlog.event.payload import unpack_extension  # which imports this module
+
+    return unpack_extension(ARRAY_EXTENSION, data)
+
+
+def picklable(value: Any) -> Any:
+    """A payload, or what has payloads in it, with arrays in a form that becomes them again."""
+    if type(value) is memoryview:
+        return _Picklable(value)
+    if type(value) is dict:
+        return {picklable(key): picklable(inner) for key, inner in value.items()}
+    if type(value) is list or type(value) is tuple:
+        return type(value)(picklable(inner) for inner in value)
+    return value
+
+
+def rebuilt(kind: type, fields: dict[str, Any]) -> Any:
+    """A value of the class that has these fields."""
+    return kind(**fields)
+
+
 def array_data(dtype: str, sizes: list[int], values: bytes) -> bytes:
     """The data of the extension."""
     header = bytes((len(dtype),)) + dtype.encode() + bytes((len(sizes),))

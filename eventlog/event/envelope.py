@@ -33,6 +33,7 @@ from uuid import UUID
 import msgspec
 
 from eventlog.errors import InvalidArgument, InvalidArgumentType
+from eventlog.event.arrays import picklable
 from eventlog.event.cause import Cause, Causes, OneCause
 from eventlog.event.due import NO_TIMES, Due, checked_due, due_ns_of, due_of_row, pack_due
 from eventlog.event.ids import ID_BYTES, id_after, new_id
@@ -284,7 +285,7 @@ class _Fields:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle this row alone, not the columns of its whole batch."""
-        return (_rebuild, self._identity())
+        return (_rebuild, picklable(self._identity()))
 
 
 @final

@@ -46,7 +46,7 @@ class Letters:
             [known.letter.headers],
         )
         (envelope,) = envelopes_of([event.event], columns)
-        letter = replace(known.letter, event=deepcopy(event.event))
+        letter = replace(known.letter, event=deepcopy(event).event)
         self.stored[seq_no] = Letter(letter, envelope, is_corrected=True)
         return True
 

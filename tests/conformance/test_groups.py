@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
+from array import array
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
@@ -235,6 +237,34 @@ async def test_a_final_failure_makes_a_dead_letter_at_once(logs: Logs) -> None:
             await member.flush()
             await group.wait_drained()
         assert [letter.deliveries for letter in await group.dead_letters()] == [1]
+
+
+async def reject_next(group: Group) -> None:
+    async with await group.open_member() as member:
+        lease, _, envelope = await take_one(member)
+        lease.failed(envelope, Failure(error="rejected", is_final=True))
+        await member.flush()
+
+
+async def test_a_dead_letter_has_the_arrays_of_its_event(logs: Logs) -> None:
+    # In memory they were copied by `deepcopy`, which raised a bare TypeError.
+    async with logs.open() as log, log.group("g") as group:
+        await log.append({"id": 1, "parts": [array("d", [1.5])]})
+        await reject_next(group)
+        (letter,) = await group.dead_letters()
+        assert letter.event["parts"][0].tolist() == [1.5]
+        assert pickle.loads(pickle.dumps(letter)) == letter
+
+
+@needs("corrected letters")
+async def test_a_corrected_letter_has_the_arrays_of_its_new_event(logs: Logs) -> None:
+    async with logs.open() as log, log.group("g") as group:
+        await log.append("event")
+        await reject_next(group)
+        assert await log.retry_corrected("g", 1, {"parts": [array("d", [2.5])]}) == 1
+        await reject_next(group)
+        (letter,) = await group.dead_letters()
+        assert letter.event["parts"][0].tolist() == [2.5]
 
 
 async def dead(log: EventLog, group: Group, count: int) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from array import array
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -30,6 +31,18 @@ envelopes = st.builds(
     seq_no=st.none() | st.integers(1, 2**63 - 1),
     cause=st.none() | causes,
 )
+
+
+def test_an_envelope_with_arrays_survives_pickle_and_copy() -> None:
+    views = [
+        memoryview(b"ab"),
+        memoryview(array("d", [1.5])),
+        memoryview(bytes(6)).cast("B", [2, 3]),
+    ]
+    envelope = EventEnvelope({"views": views, ("k", 1): (views[1],)})
+    for twin in (pickle.loads(pickle.dumps(envelope)), copy.deepcopy(envelope)):
+        assert twin == envelope
+        assert [view.shape for view in twin.event["views"]] == [(2,), (1,), (2, 3)]
 
 
 @given(envelopes)
