@@ -331,7 +331,8 @@ class Place:
             exc_info=None,
             extra={"group": self._spec.group, "worker": self._spec.name},
         )
-        record.created = created
+        record.relativeCreated -= (record.created - created) * 1000
+        record.created, record.msecs = created, int(created % 1 * 1000) + 0.0
         record.process = worker.process.pid
         record.exc_text = error or None
         RELAY.put(target, record)

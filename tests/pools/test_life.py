@@ -319,6 +319,8 @@ def test_what_workers_log_appears_here(
     [entry] = [one for one in caplog.records if one.name == "mine"]
     assert entry.getMessage() == "handling 7"
     assert (vars(entry)["group"], vars(entry)["worker"]) == ("g", "g/0")
+    # They were of the moment at which the pool got the record.
+    assert entry.msecs == int(entry.created % 1 * 1000)
 
 
 def test_a_signal_handler_may_log_in_a_worker(
