@@ -26,6 +26,7 @@ from eventlog.event.record_batch import Decode, decode_any
 from eventlog.event.texts import check_key
 from eventlog.system import absolute_path
 from eventlog.terminal.printing import clean_lines, complain
+from eventlog.terminal.show import JSON_FORMS
 from eventlog.tools.transfer.json_lines import line_of
 from eventlog.tools.transfer.packed import new_record_packer
 
@@ -67,9 +68,6 @@ EXAMPLES = """
 
   {"seq_no": 7, "id": "0190...", "timestamp": "2026-01-31T12:00:00.5Z", "key": "k", "event": ...}
 
-  What JSON lacks is written as {"$bytes": base64}, {"$datetime": time}, {"$uuid": id},
-  {"$float": "nan"}, or {"$map": pairs} for keys that are not strings or begin with $.
-
 [bold]Tables (csv, parquet, arrow)[/]
 
   Columns: seq_no, timestamp, stored_at, key, headers, and the fields of the events. They need
@@ -77,7 +75,7 @@ EXAMPLES = """
 """
 
 
-@app.command(epilog=EXAMPLES + "\n\n" + EPILOG)
+@app.command(epilog=f"{EXAMPLES}\n\n{JSON_FORMS}\n\n{EPILOG}")
 def export(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
     log: Log,
     file: Annotated[str, typer.Argument(help="Where to; the standard output without it.")] = "-",

@@ -28,7 +28,7 @@ def line_for(*, as_json: bool, template: str | None, full: bool) -> Line:
     """The function that makes a line of an envelope.
 
     A terminal gets time and key too, cut to its width unless `full`; a pipe gets what it always
-    got: the number, a tab, and the whole event.
+    got: the number, a tab, and the whole event, but of arrays only dtype and sizes.
 
     Raises:
         InvalidArgument: the template is wrong.

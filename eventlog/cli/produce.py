@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, BinaryIO, TypeVar
@@ -19,7 +18,7 @@ from eventlog.errors import EventTooLarge, InvalidArgument, InvalidEvent
 from eventlog.event.scheduled import scheduled
 from eventlog.terminal.positions import due_moment_of
 from eventlog.terminal.printing import say
-from eventlog.terminal.show import to_json
+from eventlog.terminal.show import JSON_FORMS, event_of_json, to_json
 
 T = TypeVar("T")
 
@@ -38,7 +37,7 @@ EXAMPLES = """
 """
 
 
-@app.command(epilog=EXAMPLES + "\n\n" + EPILOG)
+@app.command(epilog=f"{EXAMPLES}\n\n{JSON_FORMS}\n\n{EPILOG}")
 def append(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
     log: MadeLog,
     events: Annotated[
@@ -121,11 +120,11 @@ def _from_lines(source: BinaryIO, *, text: bool) -> Iterator[tuple[str, str]]:
 
 def _parsed(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
+        return event_of_json(text)
     except (ValueError, RecursionError) as error:
         raise InvalidEvent(
-            f"{place} is no JSON ({error}): {text!r:.60}; those before it are appended; give"
-            " --text for plain text"
+            f"{place} is no JSON of an event ({error}): {text!r:.60}; those before it are appended;"
+            " give --text for plain text"
         ) from None
 
 

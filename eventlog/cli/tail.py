@@ -24,6 +24,7 @@ from eventlog.cli.streams import check_output, utf8
 from eventlog.errors import InvalidArgument
 from eventlog.event.envelope import EventEnvelope
 from eventlog.terminal.positions import PLACES, moment_of, position_of
+from eventlog.terminal.show import JSON_FORMS
 from eventlog.terminal.where import where_of
 
 Chosen = Callable[[EventEnvelope], bool]
@@ -72,7 +73,7 @@ TAIL_EXAMPLES = """
 """
 
 
-@app.command(epilog=TAIL_EXAMPLES + "\n\n" + EPILOG)
+@app.command(epilog=f"{TAIL_EXAMPLES}\n\n{JSON_FORMS}\n\n{EPILOG}")
 def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
     log: Log,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Wait for new events.")] = False,
@@ -130,14 +131,14 @@ def tail(  # noqa: PLR0917 - typer calls it by name; these are options of a comm
         typer.Option("--format", help="A line, such as '{seq_no} {stored_at:%H:%M} {event.a}'."),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Whole events on a terminal, too; a pipe gets them so.")
+        bool, typer.Option("--full", help="Whole events on a terminal, too, as in a pipe.")
     ] = False,
 ) -> None:
     """Print events: the last ones, or those from a position on; -f goes on with new ones.
 
     A terminal gets number, time, key and event, cut to its width; a pipe gets number, tab and
-    event, whole. Nothing is acknowledged without --consumer. A directory needs a writer only for -f
-    and --consumer.
+    event, whole, but of arrays only dtype and sizes: --json has their values. Nothing is
+    acknowledged without --consumer. A directory needs a writer only for -f and --consumer.
     """
     check_there(log)
     check_output()

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, Final
 
 from eventlog.event.arrays import fields_of as array_fields
-from eventlog.tools.transfer.json_lines import encode, to_plain
+from eventlog.tools.transfer.json_lines import encode, from_plain, to_plain
+
+JSON_FORMS: Final = """[bold]JSON[/]
+
+  What JSON lacks is an object with one name: {"$bytes": base64},
+  {"$datetime": time}, {"$uuid": id}, {"$float": "nan"},
+  {"$array": \\[dtype, sizes, base64]}, or {"$map": pairs} for keys that are
+  not texts or begin with $. What `tail --json`, `export` and
+  `workers dead show --json` print is what `append`, `import` and
+  `workers dead retry --event` read.
+"""
+"""A part of the help of commands that read or print events."""
 
 
 def to_json(value: Any) -> str:
@@ -16,6 +28,19 @@ def to_json(value: Any) -> str:
 def plain_event(event: Any) -> Any:
     """A payload as values that JSON has, in the forms that `eventlog export` uses."""
     return to_plain(event)
+
+
+def event_of_json(text: str) -> Any:
+    """The payload that a text of JSON means, in the same forms; other JSON is as it stands.
+
+    Raises:
+        ValueError: it is no JSON, or such a form is wrong.
+    """
+    value = json.loads(text)
+    try:
+        return from_plain(value, strict=False)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"a value beside a name with $ is wrong: {error}") from error
 
 
 def event_text(event: Any) -> str:

@@ -87,6 +87,22 @@ def test_append_takes_arguments_with_key_and_headers(log: str) -> None:
     ]
 
 
+def test_append_reads_what_tail_prints_as_json(log: str) -> None:
+    event = (
+        '{"a": {"$array": ["<f4", [1], "AACAPw=="]}, "t": {"$datetime": "2026-01-31T12:00:00Z"}}'
+    )
+    out("append", log, event, '{"$ref": 1}', '{"$bytes": "AP8="}')
+    shown = [json.loads(line)["event"] for line in out("tail", log, "--json").splitlines()]
+    assert shown == [json.loads(event), {"$map": [["$ref", 1]]}, {"$bytes": "AP8="}]
+    wrong = run("append", log, '{"$uuid": 5}')
+    assert wrong.returncode == 1
+    assert "argument 1 is no JSON of an event (5 is no text)" in wrong.stderr
+    with blocking.open(log, start_writer=False) as opened:
+        first, map_, octets = (one.event for one in opened.read(1))
+    assert (first["a"].tolist(), first["t"].year) == ([1.0], 2026)
+    assert (map_, octets) == ({"$ref": 1}, b"\x00\xff")
+
+
 def test_tail_tells_what_a_result_came_from(log: str) -> None:
     cause = {"log_id": "00000000-0000-0000-0000-000000000007", "seq_no": 3, "group": "resize"}
     identity = "018df4d8-0853-7482-a0b6-1d8e07f2947c"

@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from eventlog import InvalidArgument, blocking
+from eventlog import Failure, InvalidArgument, blocking
 from eventlog.config import AskedOptions
 from eventlog.local.client.handle import LocalHandle
 from eventlog.local.wire.group_messages import FailDelivery
@@ -505,6 +506,24 @@ def test_a_dead_letter_is_shown_with_all_that_is_known(
     assert "event 2" in none.stderr
 
 
+def test_the_array_of_a_dead_letter_is_shown_short_and_no_line_is_filled_up(
+    tmp_path: Path, told: Callable[..., str]
+) -> None:
+    with blocking.open(tmp_path / "log") as log, log.member("g") as member:
+        log.append({"frame": array("f", bytes(4096)), "id": 7})
+        lease = member.lease(1)
+        assert lease is not None
+        for _, envelope in lease:
+            lease.begin(envelope)
+            lease.failed(envelope, Failure(error="Odd: no", is_final=True))
+        member.flush()
+    shown = told(tmp_path, "dead", "show", "log", "1").splitlines()
+    assert 'event           {"frame": "array <f4 (1024,)", "id": 7}' in shown
+    assert "key             -" in shown
+    (whole,) = rows(told(tmp_path, "dead", "show", "log", "1", "--json"))
+    assert whole["event"]["frame"]["$array"][:2] == ["<f4", [1024]]
+
+
 def test_retrying_says_how_many_and_twice_does_no_harm(
     dead: Path, told: Callable[..., str]
 ) -> None:
@@ -523,19 +542,28 @@ def test_retrying_says_how_many_and_twice_does_no_harm(
 def test_a_dead_letter_is_retried_with_a_corrected_event(
     dead: Path, told: Callable[..., str], inside: Inside
 ) -> None:
-    for given, reason in (("70", "and these are 2"), ("{", "--event is no JSON")):
+    for given, reason in (
+        ("70", "and these are 2"),
+        ("{", "--event is no JSON"),
+        ('{"$uuid": 5}', "5 is no text"),
+    ):
         refused = inside(dead, "dead", "retry", "log", "5", "--event", given)
         assert refused.returncode == 2
         assert reason in refused.stderr
     corrected = ("dead", "retry", "log", "5", "-g", "g", "--event")
-    assert told(dead, *corrected, "70", "--dry-run").endswith("would be retried 1 dead letter\n")
-    done = run_bytes(*corrected, "-", given=b'{"size": 70}', command=COMMAND, folder=dead)
+    assert told(dead, *corrected, "70", "--dry-run").endswith("\n1 dead letter would be retried\n")
+    # As `dead show --json` prints it: it was taken for a map with the name "$datetime".
+    event = b'{"size": 70, "at": {"$datetime": "2026-01-31T12:00:00Z"}, "$other": 1}'
+    done = run_bytes(*corrected, "-", given=event, command=COMMAND, folder=dead)
     assert done.stdout == b"retried 1 dead letter\n"
     assert told(dead, *corrected, "80") == "retried 0 dead letters\n"
     with blocking.open(dead / "log") as log, log.member("g", max_deliveries=1) as member:
         lease = member.lease(1)
         assert lease is not None
-        assert [(one.seq_no, one.event) for _, one in lease] == [(5, {"size": 70})]
+        at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+        assert [(one.seq_no, one.event) for _, one in lease] == [
+            (5, {"size": 70, "at": at, "$other": 1})
+        ]
     assert len(rows(told(dead, "dead", "list", "log", "--json"))) == 4
 
 
@@ -560,12 +588,12 @@ def test_a_dry_run_lists_what_is_meant_and_changes_nothing(
     for _ in range(2):
         listed = told(dead, *meant, "--dry-run")
         assert [f"no size (in px) {number}" in listed for number in (1, 3, 5)] == [True] * 3
-        assert listed.endswith(f"\nwould be {done} 3 dead letters\n")
+        assert listed.endswith(f"\n3 dead letters would be {done}\n")
         assert rows(told(dead, *meant, "--dry-run", "--json")) == [
             {f"would_be_{done}": 3, "groups": {"g": 3}}
         ]
     assert told(dead, *meant) == f"{done} 3 dead letters\n"
-    assert told(dead, *meant, "--dry-run") == f"would be {done} 0 dead letters\n"
+    assert told(dead, *meant, "--dry-run") == f"0 dead letters would be {done}\n"
 
 
 def test_groups_beyond_a_limit_are_exit_code_1_with_a_line(

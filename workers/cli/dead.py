@@ -7,7 +7,6 @@ over.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections import Counter
@@ -22,7 +21,7 @@ from eventlog.cli.address import Log, readable
 from eventlog.cli.streams import utf8
 from eventlog.terminal.positions import moment_of
 from eventlog.terminal.printing import cell, clean, counted, is_terminal, print_table, say
-from eventlog.terminal.show import to_json
+from eventlog.terminal.show import JSON_FORMS, event_of_json, event_text, to_json
 from workers.cli.app import EPILOG, FAILED, dead, fail_with
 from workers.cli.show import letter_fields, letters_table, time_text
 
@@ -129,7 +128,7 @@ def list_letters(
         say("no dead letters")
 
 
-@dead.command("show", epilog=SHOW_EXAMPLES + "\n\n" + EPILOG)
+@dead.command("show", epilog=f"{SHOW_EXAMPLES}\n\n{JSON_FORMS}\n\n{EPILOG}")
 def show_letter(
     log: Log,
     seq_no: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The event's number.")],
@@ -162,12 +161,16 @@ def _print_json(letters: Iterable[DeadLetter]) -> None:
 def _print_letter(letter: DeadLetter) -> None:
     fields = letter_fields(letter)
     log_lines, traceback = fields.pop("log_lines"), fields.pop("traceback")
-    fields["failed_at"] = time_text(letter.failed_at)
-    table = Table(show_header=False, box=None)
-    for name, value in fields.items():
-        text = value if isinstance(value, str) else to_json(value)
-        table.add_row(cell(name, "bold"), cell("-" if value is None else text))
-    print_table(table)
+    fields["failed_at"], fields["event"] = time_text(letter.failed_at), event_text(letter.event)
+    texts = {name: _text_of(value) for name, value in fields.items()}
+    if is_terminal():
+        table = Table(show_header=False, box=None)
+        for name, text in texts.items():
+            table.add_row(cell(name, "bold"), cell(text))
+        print_table(table)
+    else:  # a table would fill each line with spaces, as far as the longest one
+        width = max(map(len, texts)) + 1
+        say("\n".join(f"{name:<{width}} {clean(text)}" for name, text in texts.items()))
     if log_lines:
         say("\nthe last lines that its worker logged:")
         say("\n".join(f"  {clean(line)}" for line in log_lines))
@@ -175,7 +178,13 @@ def _print_letter(letter: DeadLetter) -> None:
         say("\n" + traceback.rstrip("\n"))
 
 
-@dead.command("retry", epilog=RETRY_EXAMPLES + "\n\n" + EPILOG)
+def _text_of(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else to_json(value)
+
+
+@dead.command("retry", epilog=f"{RETRY_EXAMPLES}\n\n{JSON_FORMS}\n\n{EPILOG}")
 def retry(  # noqa: PLR0917 - typer calls it by name; these are options of a command line
     log: Log,
     seq_nos: Numbers = None,
@@ -228,9 +237,9 @@ def _payload(text: str) -> Any:
     """The event that a text of JSON, or the standard input, means."""
     said = sys.stdin.read() if text == "-" and sys.stdin is not None else text
     try:
-        return json.loads(said)
+        return event_of_json(said)
     except ValueError as error:
-        raise typer.BadParameter(f"--event is no JSON: {error}") from None
+        raise typer.BadParameter(f"--event is no JSON of an event: {error}") from None
 
 
 def _retry_corrected(
@@ -320,7 +329,8 @@ def _say_settled(
         return
     if dry_run and letters:
         _print_table(letters)
-    say(f"{'would be ' * dry_run}{verb} {_counted(counts)}")
+    meant = _counted(counts)
+    say(f"{meant} would be {verb}" if dry_run else f"{verb} {meant}")
 
 
 def _counted(counts: dict[str, int]) -> str:

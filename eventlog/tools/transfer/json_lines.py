@@ -156,23 +156,23 @@ def _odd_to_plain(value: Any) -> Any:
     raise InvalidEvent(f"no event holds a {type(value).__qualname__}")
 
 
-def from_plain(value: Any) -> Any:
-    """The inverse of `to_plain`.
+def from_plain(value: Any, *, strict: bool = True) -> Any:
+    """The inverse of `to_plain`; not `strict`, an object of other names with `$` is a map.
 
     Raises:
         ValueError, TypeError: an object whose name begins with `$` is none of the table.
     """
     if isinstance(value, list):
-        return [from_plain(item) for item in value]
+        return [from_plain(item, strict=strict) for item in value]
     if not isinstance(value, dict):
         return value
     tag = next((name for name in value if name.startswith("$")), None)
-    if tag is None:
-        return {key: from_plain(item) for key, item in value.items()}
-    if len(value) != 1 or tag not in _TAGS:
+    if tag is not None and len(value) == 1 and tag in _TAGS:
+        return _TAGS[tag](value[tag])
+    if tag is not None and strict:
         known = ", ".join(_TAGS)
         raise ValueError(f"{tag!r} is no name for a type; known, alone in its object, are {known}")
-    return _TAGS[tag](value[tag])
+    return {key: from_plain(item, strict=strict) for key, item in value.items()}
 
 
 def _map_of(pairs: Any) -> dict[Any, Any]:
