@@ -48,7 +48,7 @@ class Loaded(NamedTuple, Generic[State]):
     last_id: bytes = b""
     """The id of its last event."""
     since_snapshot: int = 0
-    """The number of events after the snapshot."""
+    """The number of events after the newest snapshot."""
 
 
 class _Rules(Generic[State]):
@@ -67,6 +67,7 @@ class _Rules(Generic[State]):
         self._apply = apply
         self._kind = kind
         self._snapshot_every = snapshot_every
+        self._load_saves = True
 
     def _first(self) -> Loaded[State]:
         return Loaded(self._initial(), 0)
@@ -96,6 +97,11 @@ class _Rules(Generic[State]):
 
     def _is_snapshot_due(self, at: Loaded[State]) -> bool:
         return at.since_snapshot >= self._snapshot_every
+
+    def _note_unsaved(self, key: str, error: EventLogError) -> None:
+        """Whoever may only read snapshots gets one warning: `load` does not try again."""
+        self._load_saves = False
+        logger.warning("the snapshot of %r could not be stored: %s", key, error)
 
     def _snapshot_of(self, at: Loaded[State]) -> dict[str, Any]:
         return {"seq_no": at.seq_no, "id": at.last_id, "state": at.state}
@@ -127,7 +133,8 @@ class Aggregates(_Rules[State]):
 
     `initial()` is the state before the first event; if it is a class, snapshots are decoded to it.
     `type` is what events are decoded to, as in `subscribe`. With `snapshots`, another open log, a
-    snapshot is stored after each `snapshot_every` events of an aggregate.
+    snapshot is stored after each `snapshot_every` events of an aggregate: by `change` that appends
+    them, and by `load` that reads them. A `snapshots` log that cannot be written is used as it is.
     """
 
     def __init__(
@@ -151,7 +158,8 @@ class Aggregates(_Rules[State]):
             at = self._from_snapshot(await self._snapshots.latest(key))
             if at.seq_no and not await self._has(at):
                 at = self._first()  # the log has lost that event, and others have its number
-        return await self._newer(key, at)
+        at = await self._newer(key, at)
+        return await self._save(key, at) if self._load_saves else at
 
     async def change(self, key: str, decide: Decide[State]) -> State:
         """Store what `decide` makes of the state, and return the state after it.
@@ -175,8 +183,7 @@ class Aggregates(_Rules[State]):
                 newer = await self._newer(key, at)
                 at = _past_nothing(at, error) if newer is at else newer
                 continue
-            at = self._after_all(at, events, first)
-            await self._save(key, at)
+            at = await self._save(key, self._after_all(at, events, first))
             break
         return at.state
 
@@ -195,12 +202,16 @@ class Aggregates(_Rules[State]):
         except EventsTruncated:
             return True
 
-    async def _save(self, key: str, at: Loaded[State]) -> None:
-        if self._snapshots is not None and self._is_snapshot_due(at):
-            try:
-                await self._snapshots.append(self._snapshot_of(at), key=key)
-            except EventLogError as error:
-                logger.warning("the snapshot of %r could not be stored: %s", key, error)
+    async def _save(self, key: str, at: Loaded[State]) -> Loaded[State]:
+        if self._snapshots is None or not self._is_snapshot_due(at):
+            return at
+        try:
+            await self._snapshots.append(self._snapshot_of(at), key=key)
+        except EventLogError as error:
+            self._note_unsaved(key, error)
+            return at
+        self._load_saves = True
+        return at._replace(since_snapshot=0)
 
 
 class BlockingAggregates(_Rules[State]):
@@ -227,7 +238,8 @@ class BlockingAggregates(_Rules[State]):
             at = self._from_snapshot(self._snapshots.latest(key))
             if at.seq_no and not self._has(at):
                 at = self._first()
-        return self._newer(key, at)
+        at = self._newer(key, at)
+        return self._save(key, at) if self._load_saves else at
 
     def change(self, key: str, decide: Decide[State]) -> State:
         """Store what `decide` makes of the state; see `Aggregates.change`."""
@@ -243,8 +255,7 @@ class BlockingAggregates(_Rules[State]):
                 newer = self._newer(key, at)
                 at = _past_nothing(at, error) if newer is at else newer
                 continue
-            at = self._after_all(at, events, first)
-            self._save(key, at)
+            at = self._save(key, self._after_all(at, events, first))
             break
         return at.state
 
@@ -262,9 +273,13 @@ class BlockingAggregates(_Rules[State]):
         except EventsTruncated:
             return True
 
-    def _save(self, key: str, at: Loaded[State]) -> None:
-        if self._snapshots is not None and self._is_snapshot_due(at):
-            try:
-                self._snapshots.append(self._snapshot_of(at), key=key)
-            except EventLogError as error:
-                logger.warning("the snapshot of %r could not be stored: %s", key, error)
+    def _save(self, key: str, at: Loaded[State]) -> Loaded[State]:
+        if self._snapshots is None or not self._is_snapshot_due(at):
+            return at
+        try:
+            self._snapshots.append(self._snapshot_of(at), key=key)
+        except EventLogError as error:
+            self._note_unsaved(key, error)
+            return at
+        self._load_saves = True
+        return at._replace(since_snapshot=0)

@@ -154,6 +154,19 @@ async def test_with_a_snapshot_only_later_events_are_read(logs: Logs) -> None:
         assert (await accounts(log, snapshots=snapshots).load("a")).state == Account(26)
 
 
+async def test_an_aggregate_that_is_only_loaded_gets_snapshots_too(logs: Logs) -> None:
+    # Only `change` took one: accounts that change by transfers were read from their first event.
+    async with logs.open() as log, logs.open("snapshots") as snapshots:
+        found = accounts(log, snapshots=snapshots, snapshot_every=3)
+        for number in range(4):
+            one = await found.load("a")
+            await log.append_many([Moved(1)] * 2, keys=["a", "a"], expect={"a": one.seq_no})
+            assert one.since_snapshot == [0, 2, 0, 2][number]
+        stored = await snapshots.read(0)
+        assert [(one.key, one.event["seq_no"]) for one in stored] == [("a", 4)]
+        assert (await found.load("a")).state == Account(8)
+
+
 async def test_a_snapshot_that_does_not_fit_is_not_used(
     logs: Logs, caplog: pytest.LogCaptureFixture
 ) -> None:
