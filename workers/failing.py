@@ -32,16 +32,20 @@ class Failing:
         if isinstance(error, MemoryError):
             # What the handler had is held by its frames, and the memory is needed here.
             traceback.clear_frames(error.__traceback__)
-        logger.warning(
-            "event %d of group %s failed (attempt %d of %d): %s",
-            *(envelope.seq_no, self.group, attempt, self.max_deliveries, describe(error)),
-        )
         is_of_no_use = isinstance(error, Reject | EventTypeMismatch)
+        is_final = is_of_no_use or not isinstance(error, self.retry_on)
+        logger.warning(
+            "event %d of group %s %s (attempt %d of %d)%s: %s",
+            *(envelope.seq_no, self.group, "was rejected" if is_of_no_use else "failed"),
+            *(attempt, self.max_deliveries),
+            " and is a dead letter now" if is_final or attempt >= self.max_deliveries else "",
+            describe(error),
+        )
         return Failure(
             error=describe(error),
             traceback=traceback_of(error),
             delay_s=self.backoff.delay_s(attempt, random.random),
-            is_final=is_of_no_use or not isinstance(error, self.retry_on),
+            is_final=is_final,
         )
 
 

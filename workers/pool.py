@@ -36,10 +36,11 @@ from workers.options import PoolOptions, completed, recycling_of, signature
 from workers.place import Place, WorkerEnd
 from workers.policy import Backoff
 from workers.progress import show_progress
-from workers.relay import RELAY
+from workers.relay import RELAY, RelayedLogger
 from workers.reports import ExitReports
 from workers.stats import PoolStats, WorkerStats
 
+logger = RelayedLogger("workers")
 EXCUSE_S_MAX: Final = 1.0
 
 
@@ -418,6 +419,12 @@ class Pool:
                 report = await self._reports.find(exhausted, is_own=is_own)
                 self._rejected += 1
                 await group.reject(exhausted, report)
+                times = exhausted.deliveries
+                logger.warning(
+                    "event %d of group %s is a dead letter now, after %d %s: %s",
+                    *(exhausted.seq_no, group.name, times),
+                    *("delivery" if times == 1 else "deliveries", report.error),
+                )
 
     async def _kill_lost(self, group: Group) -> None:
         """End the handlers of events that others have: this host was out of the server's reach."""

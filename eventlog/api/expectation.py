@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sized
 from typing import NamedTuple
 
-from eventlog.api.positions import check_seq_no
+from eventlog.api.positions import SEQ_NO_MAX, whole_number
 from eventlog.api.refusals import wrong_expectation, wrong_last
 from eventlog.config import BATCH_EVENTS_LIMIT
 from eventlog.errors import EventLogError, EventTooLarge, InvalidArgument, InvalidArgumentType
@@ -39,7 +39,7 @@ class Expectation(NamedTuple):
                 "expect= is the number of the last event of a key; give key=, or expect_last= for"
                 " the whole log"
             )
-        return cls(_checked_last(expect_last), {check_key(key): check_seq_no(expect)})
+        return cls(_checked_last(expect_last), {check_key(key): _checked(expect, "expect")})
 
     @classmethod
     def of_events(cls, expect: object, expect_last: object) -> Expectation | None:
@@ -69,7 +69,10 @@ class Expectation(NamedTuple):
             raise EventTooLarge(
                 f"expect names {len(expect)} keys; one batch may name {BATCH_EVENTS_LIMIT}"
             )
-        numbers = {check_key(key): check_seq_no(number) for key, number in expect.items()}
+        numbers = {
+            check_key(key): _checked(number, f"expect[{key!r:.200}]")
+            for key, number in expect.items()
+        }
         return cls(_checked_last(expect_last), numbers)
 
     def check(self, path: str, last: int, last_of: Callable[[str], int]) -> None:
@@ -102,4 +105,15 @@ def check_one_batch(batches: Sized, path: str) -> None:
 
 
 def _checked_last(number: object) -> int | None:
-    return None if number is None else check_seq_no(number)
+    return None if number is None else _checked(number, "expect_last")
+
+
+def _checked(given: object, name: str) -> int:
+    number = whole_number(given)
+    if number is None:
+        raise InvalidArgumentType(f"{name} is {given!r:.80}; give a whole number")
+    if not 0 <= number <= SEQ_NO_MAX:
+        raise InvalidArgument(
+            f"{name} is {number}; give the number of the last event that is stored, or 0 for none"
+        )
+    return number

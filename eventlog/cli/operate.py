@@ -24,7 +24,7 @@ from eventlog.cli.log_options import (
 )
 from eventlog.config import AskedOptions, Durability, LogOptions, Retention
 from eventlog.config import OnFull as OnFullOption
-from eventlog.errors import InvalidArgument, WriterUnavailable
+from eventlog.errors import InvalidArgument, LogInUse, WriterUnavailable
 from eventlog.local import rendezvous
 from eventlog.local.client.launch import prepare, start_writer
 from eventlog.local.storage.control import ControlPage, check_is_log, is_log
@@ -177,8 +177,11 @@ def delete(
         finally:
             lock.release()
     else:
-        with rendezvous.writers_locked_out(directory):
-            remove_log(directory)
+        try:
+            with rendezvous.writers_locked_out(directory):
+                remove_log(directory)
+        except LogInUse as error:
+            raise LogInUse(f"{error}; or delete it with --force", path=directory) from None
     say(f"deleted {log}")
 
 

@@ -270,8 +270,9 @@ def writers_locked_out(directory: str) -> Iterator[None]:
 
 def _in_use(directory: str) -> LogInUse:
     return LogInUse(
-        f"the log {directory} is served by a writer (`eventlog status {directory}` shows it); stop"
-        " it first: it leaves by itself ten seconds after its last client",
+        f"the log {directory} is served by a writer (`eventlog status {directory}` shows it); end"
+        f" it first (`eventlog stop {directory}`): it leaves by itself ten seconds after its last"
+        " client",
         path=directory,
     )
 

@@ -21,6 +21,7 @@ import eventlog
 from eventlog import (
     Failure,
     InvalidArgumentType,
+    InvalidConfig,
     LogDeleted,
     LogNotFound,
     NotSupported,
@@ -252,6 +253,8 @@ def test_create_refuses_a_log_that_is_there_and_options_that_make_no_sense(path:
     assert run("create", path, "--max-bytes", "much").returncode == 2
     assert run("create", path, "--keep-unacked", "perhaps").returncode == 2
     assert run("create", path, "--max-age", "7").returncode == 2
+    with pytest.raises(InvalidConfig, match="does not fit"):
+        blocking.open(path, max_event_bytes=10**12).__enter__()
     assert not os.path.exists(path)
     assert "made" in out("create", path)
     again = run("create", path)

@@ -199,7 +199,7 @@ WALK: Final[list[tuple[str, int, list[str]]]] = [
     ("eventlog stop log3[/]", 0, ["stopped the writer of log3[/]"]),
     ("eventlog stop log3[/]", 0, ["no writer serves log3[/]"]),
     ("eventlog restart log3[/]", 0, ["started a writer of log3[/]"]),
-    ("eventlog delete --yes log3[/]", 2, ["log3[/] is served by a writer"]),
+    ("eventlog delete --yes log3[/]", 2, ["log3[/] is served by a writer", "--force"]),
     ("eventlog delete --yes --force log3[/]", 0, ["deleted log3[/]"]),
     (f"eventlog {RED}[/red]", 2, [r"\x1b[31m[/red]"]),
     (f"eventlog tail --{RED}[/red]", 2, [r"\x1b[31m[/red]"]),

@@ -194,6 +194,9 @@ async def test_what_makes_no_sense_is_refused_before_anything_is_sent(logs: Logs
             with pytest.raises(kind) as caught:
                 await log.append_many("xy", **arguments)
             assert caught.value.stored == 0
+        # The number 0 is right, and was not offered; nor was the key named.
+        with pytest.raises(InvalidArgument, match=r"expect\['a'\] is -1; .* or 0 for none"):
+            await log.append_many("xy", expect={"b": 0, "a": -1})
         with pytest.raises(EventTooLarge, match="one"):
             await log.append_many([bytes(BATCH_BYTES // 2)] * 3, expect={"a": 0})
         assert await log.last_seq_no() is None

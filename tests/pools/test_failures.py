@@ -21,6 +21,7 @@ from tests.pools.parts import AT_ONCE, WAIT_S, drained, kill, until, until_noted
 from tests.pools.records import Record
 from workers import Backoff, DeadLetter
 from workers.blocking import Pool
+from workers.relay import RELAY
 
 EXCEPTIONS = {
     "plain": r"ValueError: boom",
@@ -123,7 +124,7 @@ def test_a_handler_of_which_nothing_has_run_has_not_handled_its_event(
 
 
 def test_every_way_to_die_is_named_and_takes_no_other_event_along(
-    log: blocking.EventLog, record: Record
+    log: blocking.EventLog, record: Record, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert DEATHS.keys() == handlers.DEATHS.keys()
     log.append_many(mixed(DEATHS))
@@ -132,6 +133,11 @@ def test_every_way_to_die_is_named_and_takes_no_other_event_along(
         drained(pool)
         letters, stats = letters_of(pool), pool.stats()
     assert {name: (one.error, one.exit_code) for name, one in letters.items()} == DEATHS
+    RELAY.flush(10.0)
+    said = [text for text in caplog.messages if "is a dead letter now, after 1 delivery: " in text]
+    assert sorted(text.rpartition(": ")[2] for text in said) == sorted(
+        e for e, _ in DEATHS.values()
+    )
     for letter in letters.values():
         assert (letter.deliveries, letter.traceback) == (1, None)
         assert letter.peak_rss_bytes is not None

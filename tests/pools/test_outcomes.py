@@ -16,6 +16,7 @@ from tests.pools.handlers import Order
 from tests.pools.parts import drained
 from workers.blocking import Pool
 from workers.options import DEFAULTS, PoolOptions
+from workers.relay import RELAY
 
 
 @dataclass
@@ -124,9 +125,18 @@ def test_only_chosen_exceptions_are_tried_again(
 
 
 @pytest.mark.parametrize("processes", [0, 1])
-def test_a_rejected_event_is_not_tried_again(log: blocking.EventLog, processes: int) -> None:
+def test_a_rejected_event_is_not_tried_again(
+    log: blocking.EventLog, processes: int, caplog: pytest.LogCaptureFixture
+) -> None:
     log.append_many(["rejected", "lookup"])
     letters = run(log, handler=fail_in_its_way, processes=processes)
+    RELAY.flush(10.0)
+    now = " and is a dead letter now"
+    dead = [text for text in caplog.messages if now in text]
+    assert dead == [
+        f"event 1 of group g was rejected (attempt 1 of 3){now}: workers.Reject: no such customer",
+        f"event 2 of group g failed (attempt 3 of 3){now}: LookupError: no such item",
+    ]
     assert [(one.event, one.deliveries) for one in letters] == [("rejected", 1), ("lookup", 3)]
     assert letters[0].error == "workers.Reject: no such customer"
 

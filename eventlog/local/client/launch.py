@@ -21,7 +21,7 @@ import msgpack
 
 from eventlog import errors, spawn
 from eventlog.api.refusals import closed
-from eventlog.config import AskedOptions
+from eventlog.config import AskedOptions, LogOptions
 from eventlog.errors import EventLogError, LogDeleted, LogNotFound, WriterUnavailable
 from eventlog.local import rendezvous
 from eventlog.local.client.adoption import await_adopted
@@ -52,6 +52,7 @@ def prepare(directory: str, asked: AskedOptions, first_seq_no: int = 1) -> None:
     """
     if is_log(directory):
         return
+    LogOptions.of(asked)  # refuses what contradicts itself, before a directory is left behind
     make_directory(directory)
     rendezvous.check_file_system(directory)
     lock = rendezvous.lock_directory(directory)

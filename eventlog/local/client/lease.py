@@ -143,14 +143,18 @@ class LocalLease(Lease):
             self._page.states[row] = DONE
             self._done.append(seq_no)
             return
-        logger.error("event %d of group %s: %s", seq_no, self.member.group, error)
+        logger.error(
+            "event %d of group %s is a dead letter now: %s", seq_no, self.member.group, error
+        )
         letter = letter or self._events.fitting_letter(seq_no, described(error))
         self.held.gone.add(seq_no)
         self._say_failed(seq_no, Failure(error=str(error), is_final=True), letter)
 
     def _expired(self, seq_no: int, error: EventExpired) -> None:
         """An event that is not to be started any more is a dead letter."""
-        logger.info("event %d of group %s %s", seq_no, self.member.group, error)
+        logger.info(
+            "event %d of group %s is a dead letter now: %s", seq_no, self.member.group, error
+        )
         letter = self._events.fitting_letter(seq_no, str(error))
         self.held.gone.add(seq_no)
         self._say_failed(seq_no, Failure(error=str(error), is_final=True), letter)
