@@ -261,11 +261,11 @@ BREAKS: list[tuple[Break, str]] = [
     (keep_what_handlers_have, "changed event"),
     (stay_in_a_deleted_log, "another log"),
     (forget_due_times_at_a_start, "early"),
+    (start_without_a_mark, "handled again"),
+    (sign_no_page, "handled again"),
 ]
 RARE: list[tuple[Break, str]] = [
     (hold_whatever_is_said, "superseded delivery"),
-    (start_without_a_mark, "handled again"),
-    (sign_no_page, "handled again"),
     (forget_acks_at_a_start, "not handled"),
     (never_compare, "key order"),
     (forget_failures_nobody_heard_of, "handled again"),
