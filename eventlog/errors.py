@@ -163,7 +163,8 @@ class WrongExpectation(EventLogError):
     """A conditional append was not stored: the log is not as `expect` or `expect_last` said.
 
     `key`: the key whose last event is another one (`None`: the whole log's is); `last_seq_no`: the
-    number that it has, 0 without any. Read what is new, decide again, and append with that number.
+    number that it has, 0 without any. Of several such keys it is the first one of `expect`. Read
+    what is new, decide again, and append with that number.
     """
 
     def __init__(self, message: str, *, key: str | None = None, **fields: Any) -> None:

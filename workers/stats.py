@@ -7,29 +7,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStats:
-    """One worker."""
+    """One worker.
+
+    `pid`: its process. `handled`: events whose handler returned in that process, so none that
+    failed. `busy`: whether a handler runs. `restarts`: the processes in its place before this one.
+    """
 
     pid: int
     handled: int
-    """Events whose handler returned, by this process."""
     busy: bool
-    """Whether a handler runs."""
     restarts: int
-    """How many processes were in this worker's place before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStats:
-    """A pool at one moment; the counts are of this pool, since it started."""
+    """A pool at one moment; the counts are of this pool, since it started.
+
+    `handled`: events whose handler returned, so none that failed. `failed`: deliveries that ended
+    otherwise, by an exception or the worker's death. `retried`: those of them whose event is to be
+    tried again. `in_flight`: handlers that run now. `lag`: events of the log after the group's
+    position. `workers`: a `WorkerStats` for each.
+    """
 
     handled: int
-    """Events whose handler returned."""
     failed: int
-    """Deliveries that ended otherwise: an exception, or the worker's death."""
     retried: int
-    """Failed deliveries whose event is to be tried again."""
     in_flight: int
-    """Handlers that run now."""
     lag: int
-    """Events of the log after the group's position."""
     workers: tuple[WorkerStats, ...]

@@ -27,44 +27,47 @@ from eventlog.event.envelope import EventEnvelope
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupReport:
-    """One group at one moment."""
+    """One group at one moment.
+
+    `position`: everything up to this event is done. `lag`: events that are not done. `in_flight`:
+    those that members work on. `members`: of all programs. `redeliveries`: events that failed
+    and are to be tried again. `dead_letters`: those that are listed.
+    """
 
     name: str
     ordering: str | None
     max_deliveries: int
     position: int
-    """Everything up to this event is done."""
     lag: int
-    """Events that are not done."""
     in_flight: int
-    """Events that members work on."""
     members: int
     redeliveries: int
-    """Events that failed and are to be tried again."""
     dead_letters: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """An event that used up its deliveries, with what its last one ended in."""
+    """An event that used up its deliveries, with what its last one ended in.
+
+    `event`: `None` also if retention had deleted it before its worker died (see `keep_unacked`).
+    `error`: as `ValueError: no such size`, or `the worker was killed by SIGSEGV`. `traceback`: of
+    the last exception; `None` if the process died. `deliveries`: how often it was handed out.
+    `failed_at`: when the last delivery ended. Of a process that died, else `None` or empty:
+    `exit_code` (negative: by that signal), `peak_rss_bytes` (the most memory that it had) and
+    `log_lines` (the last that it logged).
+    """
 
     event: Any
-    """`None` also if retention had deleted it before its worker died: see `keep_unacked`."""
     key: str | None
     seq_no: int
     error: str
-    """As `ValueError: no such size`, or `the worker was killed by SIGSEGV`."""
     traceback: str | None
-    """Traceback of the last exception; `None` if the process died."""
     deliveries: int
     group: str
     headers: dict[str, str] | None
     exit_code: int | None
-    """Exit code of the process that died, negative for a signal; `None` after an exception."""
     peak_rss_bytes: int | None
-    """The most memory that the process had, if it died."""
     log_lines: tuple[str, ...]
-    """The last lines that the process logged, if it died."""
     failed_at: datetime
 
     def __reduce__(self) -> tuple[Any, ...]:

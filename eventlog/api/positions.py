@@ -84,17 +84,18 @@ SeekPosition.LATEST = SeekPosition("latest")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerState:
-    """One consumer, as `consumers()` lists it."""
+    """One consumer, as `consumers()` lists it.
+
+    `last_acked`: the number before the consumer's next event (`None`: that is the first one).
+    `lag`: stored events after the position. `last_seen`: when `ack` or `seek` last set the
+    position. `state`: what the last `ack(..., state=)` stored with it, or `None`.
+    """
 
     name: str
     last_acked: int | None
-    """The number before the consumer's next event; `None` if that is the first one."""
     lag: int
-    """How many stored events come after the position."""
     last_seen: datetime
-    """When the position was last set, by `ack` or `seek` (UTC)."""
     state: bytes | None = None
-    """What the last `ack(..., state=)` stored with the position; `None` if there is none."""
 
 
 def check_position(position: object) -> SeekPosition:
