@@ -8,8 +8,7 @@
 `ScriptedWriter`     the other side of `client.conversations`, with pipes that break on demand
 `open_storage`       a log without a writer process; `batch_of` and `stored_events` go with it
 ===================  ===========================================================================
-
-Nothing here is needed to use the log, and nothing in the package imports it.
+Nothing in the package imports it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ FIELDS_MAX: Final = 256
 DEPTH_MAX: Final = 8
 """Maps within maps."""
 SHARE_MIN: Final = 1 / 16
-"""Of the events that are left: with smaller groups, there are too many of them."""
+"""Part of the events that are left: with smaller groups, there are too many of them."""
 NAME_BYTES_MAX: Final = 120
 """Bytes of a field's name."""
 WORD_BYTES: Final = 8
@@ -172,7 +172,7 @@ def groups_in(payloads: Sequence[Any]) -> list[Group]:
 
 
 def _like_first(packed: Packed, places: Numbers, depth: int) -> Group:
-    """Of the values that begin there, the first one and those that are like it."""
+    """Find the first of the values that begin there, and those that are like it."""
     rows = np.arange(len(places))
     is_map = _KINDS[packed.bytes[places]] == Kind.MAP
     if not is_map[0]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import sys
 import time
+from array import array
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -31,7 +33,6 @@ from eventlog.event.large_payloads import (
     is_head_of_large,
     joined,
 )
-from eventlog.event.moments import pack_timestamps
 from eventlog.event.payload import (
     BYTES,
     DELETION,
@@ -298,7 +299,7 @@ class BatchBuilder:
         """
         if self.add_list(events, limit_bytes):
             return []
-        packed = self._pack_each(events)
+        packed = list(map(self._packed, events))
         if max(map(len, packed)) > self._max_event_bytes:
             raise self._too_large(max(map(len, packed)))
         full = []
@@ -308,9 +309,6 @@ class BatchBuilder:
             if self.bytes >= limit_bytes or self.is_full:
                 full.append(self.build())
         return full
-
-    def _pack_each(self, events: list[Any]) -> list[bytes]:
-        return list(map(self._packed, events))
 
     def _add_envelope(
         self, envelope: Row, key: str | None, headers: Mapping[str, str] | None
@@ -393,7 +391,7 @@ class BatchBuilder:
             pack_due(self._due, count) if self._due else b"",
             SIX_COLUMNS if self._causes else FIVE_COLUMNS,
             self._pack(self._id_column(count)),
-            self._pack(pack_timestamps(self._timestamps)),
+            self._pack(self._packed_timestamps()),
             keys,
             headers,
             _ARRAY_32.pack(0xDD, count),
@@ -407,9 +405,15 @@ class BatchBuilder:
         self.clear()
         return BatchParts(count, flags, 0, joined(parts) if has_large else [b"".join(parts)])
 
+    def _packed_timestamps(self) -> bytes:
+        column = array("q", self._timestamps)
+        if sys.byteorder == "big":
+            column.byteswap()
+        return column.tobytes()
+
     def _id_column(self, count: int) -> bytes:
         base = new_id(self._timestamps[0])
         if not self._ids:
             return base
-        made = Columns(0, base, pack_timestamps(self._timestamps), None, None)
+        made = Columns(0, base, self._packed_timestamps(), None, None)
         return b"".join(self._ids.get(row) or made.id_bytes(row) for row in range(count))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -51,14 +49,3 @@ def _ns_of(moment: datetime) -> int:
 def datetime_of(timestamp_ns: int) -> datetime:
     """The aware datetime (UTC) of nanoseconds since 1970, cut to microseconds."""
     return _EPOCH + timedelta(microseconds=timestamp_ns // 1000)
-
-
-def pack_timestamps(timestamps: list[int]) -> bytes:
-    """The column of a batch: 8 bytes for each, the least significant first."""
-    first = timestamps[0]
-    if timestamps[-1] == first and timestamps.count(first) == len(timestamps):  # as of one list
-        return first.to_bytes(8, "little") * len(timestamps)
-    column = array("q", timestamps)
-    if sys.byteorder == "big":
-        column.byteswap()
-    return column.tobytes()

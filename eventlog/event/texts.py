@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from eventlog.errors import InvalidArgument, InvalidArgumentType
 
 Keys = Iterable[str | None] | None
-"""Of many events: one for each, or `None`; no keys at all."""
+"""Keys of many events: one for each, or `None`; or no keys at all."""
 Headers = Mapping[str, str] | Iterable[Mapping[str, str] | None] | None
-"""Of many events: those of all, or of each."""
+"""Headers of many events: those of all, or of each."""
 
 
 def check_key(key: object) -> str:
