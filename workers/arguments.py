@@ -91,10 +91,12 @@ def path_of(
         if not is_in_process:
             raise InvalidArgument(f"output={path!r} is in this process's memory; give a directory")
         if path == MEMORY and output is not log:
-            raise InvalidArgument(
-                'output="memory:" is a log that only its own handle has, so the results would be'
-                ' lost; give "memory:NAME", or the log of the pool'
-            )
+            path = getattr(output, "address", path)
+            if path == MEMORY:
+                raise InvalidArgument(
+                    'output="memory:" is a log that only its own handle has, so the results would'
+                    ' be lost; give that handle, "memory:NAME", or the log of the pool'
+                )
         return path
     return system.absolute_path(path)
 

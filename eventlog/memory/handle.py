@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 from eventlog.api import forks
 from eventlog.api.expectation import Expectation
@@ -24,6 +25,8 @@ from eventlog.memory.model import MemoryLog
 
 _named: dict[str, MemoryLog] = {}
 _named_lock = threading.Lock()
+_unnamed: WeakValueDictionary[str, MemoryLog] = WeakValueDictionary()
+"""Logs without a name by their `address`, as long as somebody has them."""
 
 
 def find_log(prefix: str, name: str, asked: AskedOptions) -> MemoryLog:
@@ -31,6 +34,8 @@ def find_log(prefix: str, name: str, asked: AskedOptions) -> MemoryLog:
     path = f"{prefix}{name}"
     if not name:
         return MemoryLog(path, LogOptions.of(asked))
+    if (unnamed := _unnamed.get(path)) is not None:
+        return unnamed
     with _named_lock:
         if path not in _named:
             _named[path] = MemoryLog(path, LogOptions.of(asked))
@@ -75,6 +80,15 @@ class MemoryHandle:
     def is_open(self) -> bool:
         """Between `open_handle` and `close_handle`."""
         return self._is_open
+
+    @property
+    def address(self) -> str:
+        """What opens this very log again, in this process: its path, unless it has no name."""
+        if self._log.path != self.prefix:
+            return self._log.path
+        address = f"{self.prefix}#{self._log.log_id.hex}"
+        _unnamed[address] = self._log
+        return address
 
     def open_handle(self) -> None:
         if not self._is_open:

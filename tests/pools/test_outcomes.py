@@ -201,14 +201,16 @@ def test_a_pool_without_processes_has_one_group_of_a_broadcast(log: blocking.Eve
     assert [consumer.name for consumer in log.consumers()] == ["g/0"]
 
 
-def test_results_go_to_no_log_that_only_another_handle_has() -> None:
+def test_results_go_to_another_log_in_memory_without_a_name() -> None:
     with blocking.open("memory:") as log, blocking.open("memory:") as other:
-        for output in (other, "memory:"):
-            with pytest.raises(InvalidArgument, match="the results would be lost"):
-                Pool(log, group="g", handler=str, processes=0, output=output)
+        with pytest.raises(InvalidArgument, match="the results would be lost"):
+            Pool(log, group="g", handler=str, processes=0, output="memory:")
         log.append(7)
-        with Pool(log, group="g", handler=str, processes=0, output=log) as pool:
-            drained(pool)
+        for output in (other, log):
+            options = {"group": f"to {output.log_id}", "processes": 0, "output": output}
+            with Pool(log, handler=str, **options) as pool:
+                drained(pool)
+        assert [envelope.event for envelope in other.read(1)] == ["7"]
         assert [envelope.event for envelope in log.read(1)] == [7, "7"]
 
 
