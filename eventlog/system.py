@@ -1,4 +1,4 @@
-"""Doors to the operating system for the process that uses a log: descriptors, and where it is.
+"""Doors to the operating system for the process that uses a log: descriptors, signals, its place.
 
 A program may run without standard input, output or error. The kernel then gives their numbers,
 0 to 2, to whatever is opened next, and a `print` or a C library that writes to number 2 would write
@@ -10,7 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from eventlog.errors import EventLogError, LogNotFound
@@ -77,6 +80,28 @@ def start_thread(thread: threading.Thread, path: str) -> None:
             " (ulimit -u), or of the container's tasks",
             path=path,
         ) from error
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C comes after the block, which waits for nobody: a thread with an event loop starts.
+
+    Whoever starts one waits until it runs. A `KeyboardInterrupt` there would leave a loop that
+    nobody can end, and the wait for the end of its thread would be for ever.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not is_main or not callable(before):  # it is nothing that raises an exception here
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def absolute_path(path: str) -> str:

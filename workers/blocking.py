@@ -73,7 +73,8 @@ class Pool:
             raise PoolError("a pool is used once; make another one", path=self._path)
         check_thread(self._path)
         try:
-            self._portal = self._stack.enter_context(self._new_portal())
+            with system.interrupts_held():
+                self._portal = self._stack.enter_context(self._new_portal())
             self._life = self._portal.start_task_soon(self._live)
             self._life.add_done_callback(self._note_end)
             self._entered.result()

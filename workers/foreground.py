@@ -11,10 +11,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from eventlog import EventEnvelope
+from eventlog import EventEnvelope, system
 from workers.calling import awaited
 from workers.errors import InvalidHandler
 from workers.failing import describe
@@ -67,7 +67,9 @@ def in_foreground(code: Code) -> Iterator[Running]:
         return
     from anyio.from_thread import start_blocking_portal
 
-    with start_blocking_portal("trio") as portal:
+    with ExitStack() as stack:
+        with system.interrupts_held():
+            portal = stack.enter_context(start_blocking_portal("trio"))
 
         def run(argument: Any) -> Any:
             result, error = portal.call(awaited, handler, argument)

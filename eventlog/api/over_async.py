@@ -54,10 +54,10 @@ class LogOverAsync(EventLog):
         loop: Literal["asyncio", "trio"] = "asyncio",
     ) -> None:
         self._portal = Portal(path, loop)
-        self._portal.open()
         self._leaving: Future[None] | None = None
         self._make = make
         try:
+            self._portal.open()
             self._log: AsyncEventLog = self._portal.call(make)
             self._portal.call(self._log.open)
         except BaseException:

@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import TaskStatus
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from eventlog import system
 from eventlog.api import forks
 from eventlog.api.refusals import closed
 
@@ -57,7 +58,8 @@ class Portal:
 
     def open(self) -> None:
         """Start the thread."""
-        self._portal = self._stack.enter_context(start_blocking_portal(self._loop))
+        with system.interrupts_held():
+            self._portal = self._stack.enter_context(start_blocking_portal(self._loop))
 
     def _opened(self) -> BlockingPortal:
         forks.check(self.generation, self.path)

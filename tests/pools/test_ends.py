@@ -52,6 +52,58 @@ class Waiter:
         return None if self.error is None else type(self.error)
 
 
+# --- Ctrl-C while an event loop starts in a thread -----------------------------------------------
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, traceback
+import eventlog.blocking
+from eventlog.api.portal import Portal
+from workers.blocking import Pool
+from workers.foreground import in_foreground
+from workers.handlers import Code
+
+
+def interrupt(frame, event, argument):
+    if frame.f_code.co_name == "run_portal":  # in the new thread, whose loop runs from here on
+        threading.setprofile(None)
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+async def handler(event):
+    pass
+
+
+def enter_pool():
+    with eventlog.blocking.open("memory:") as log, Pool(log, group="g", handler=print, processes=0):
+        pass
+
+
+def enter_foreground():
+    with in_foreground(Code(handler, None)):
+        pass
+
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for start in (enter_pool, Portal("redis", "trio").open, enter_foreground):
+    threading.setprofile(interrupt)
+    try:
+        start()
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_ctrl_c_while_a_thread_with_an_event_loop_starts_ends_the_call(tmp_path: Path) -> None:
+    """It came before the loop was handed over, and the wait for its thread was for ever."""
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout.split() == ["interrupted"] * 3, done.stderr
+
+
 # --- the end of a pool -----------------------------------------------------------------------
 
 

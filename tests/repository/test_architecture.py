@@ -39,7 +39,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "system": {"errors"},
     "spawn": {"system"},
     "event": {"config", "errors"},
-    "api": {"arrow", "checksum", "config", "errors", "event"},
+    "api": {"arrow", "checksum", "config", "errors", "event", "system"},
     "arrow": {"config", "errors", "event"},
     "api.engines": {"errors", "config", "api", "local", "memory"},
     "api.opening": {"errors", "config", "api", "api.engines"},
