@@ -7,8 +7,8 @@ what is damaged       then
 ====================  =========================================================================
 control page          made again: what is readable stays, the rest comes from the segments
 segment header        made again from the file's name and the first batch that is whole
-offset table          header made again; rows that are no consumer's any more are freed
 journals              headers made again; what follows a damaged record is kept aside
+offset table          header made again; rows that are no consumer's any more are freed
 indexes               made again from the batches; those by key are removed
 the tail              cut after the last whole batch, as the writer's next start would
 ====================  =========================================================================
@@ -21,15 +21,11 @@ Unlike a start after a loss of power, it cuts no whole events but those behind a
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
-import msgpack
-
-from eventlog.checksum import crc32c
 from eventlog.config import MAX_EVENT_BYTES_DEFAULT, LogOptions
-from eventlog.errors import CorruptLog, EventLogError, LogNotFound, NotALog, UnknownFormat
+from eventlog.errors import CorruptLog, LogNotFound, NotALog, UnknownFormat
 from eventlog.local.storage import control as page
 from eventlog.local.storage import offsets
 from eventlog.local.storage.control import CONTROL, EPOCH_MAX, ControlPage
@@ -51,6 +47,7 @@ from eventlog.local.storage.identity import boot_id
 from eventlog.local.storage.journal import (
     DEAD_NAME,
     GROUPS_NAME,
+    STATES_NAME,
     Journal,
     framed,
     journal_header,
@@ -60,6 +57,7 @@ from eventlog.local.storage.journal import (
 from eventlog.local.storage.reading.reader import LogReader
 from eventlog.local.storage.segment import SegmentReader
 from eventlog.local.storage.sharing import keep_shared
+from eventlog.local.storage.starting.missing import lost_state
 from eventlog.local.storage.starting.start import open_log
 from eventlog.tools.keep import KeepingFiles
 from eventlog.tools.survey import (
@@ -71,6 +69,7 @@ from eventlog.tools.survey import (
     find_tail,
     later_records,
     lease_ids,
+    options_in,
     segments_in,
     survey,
     wrong_indexes,
@@ -121,9 +120,10 @@ class _Work:
         is_new = self._mend_control()
         for base in self._bases:
             self._mend_header(base)
-        self._mend_offsets()
         for name in JOURNALS:
             self._mend_journal(name)
+        self._mend_offsets()  # a position may stand in the journal of states
+        self._tell_lost_states()
         self._mend_marks(is_new=is_new)
         self._recover()
 
@@ -161,7 +161,7 @@ class _Work:
         is_long = len(old) == page.PAGE_BYTES
         old = old[: page.PAGE_BYTES].ljust(page.PAGE_BYTES, b"\0")
         fields = CONTROL.to_dict(old)
-        options = _options_in(old, fields)
+        options = options_in(old, fields)
         if options is None:
             options = self._default_options()
             self.report.lost.append(
@@ -297,6 +297,9 @@ class _Work:
 
     # --- positions and journals ------------------------------------------------------------------
 
+    def _table(self) -> offsets.OffsetTable:
+        return offsets.OffsetTable(self._directory, files=self._files)
+
     def _mend_offsets(self) -> None:
         data = read_file(self._directory, offset_format.FILE_NAME, self._files)
         if data is None:
@@ -305,7 +308,7 @@ class _Work:
             return
         rows = damaged_rows(data)
         try:
-            offsets.OffsetTable(self._directory, files=self._files).close()
+            self._table().close()
             if not rows:
                 return
         except UnknownFormat:
@@ -315,11 +318,16 @@ class _Work:
         except CorruptLog:
             pass
         self._replace(offset_format.FILE_NAME, offset_format.mended(data, set(rows)))
-        table = offsets.OffsetTable(self._directory, files=self._files)
+        table = self._table()
         count = len(table.all())
         table.close()
         self.report.done.append(f"made the offset table again, with {count} consumer(s)")
         self.report.lost += [f"the position of {what}" for what in rows.values()]
+
+    def _tell_lost_states(self) -> None:
+        if self._path(STATES_NAME) in self._files.copies:
+            with suppress(LogNotFound), closing(self._table()) as table:
+                self.report.lost += [lost_state(one[0], one[1]) for one in table.without_record()]
 
     def _mend_journal(self, name: str) -> None:
         data = read_file(self._directory, name, self._files)
@@ -327,10 +335,10 @@ class _Work:
             return
         begin = journal_header()
         try:
-            records, end = parse(data, self._directory)
+            records, end = parse(data, self._directory, name)
         except (CorruptLog, UnknownFormat) as error:
             data = begin + data[len(begin) :]
-            records, end = parse(data, self._directory)
+            records, end = parse(data, self._directory, name)
             if not records and isinstance(error, UnknownFormat):
                 raise
             if not records:
@@ -401,14 +409,3 @@ class _Work:
         finally:
             control.close()
         return last
-
-
-def _options_in(old: bytes, fields: dict[str, Any]) -> LogOptions | None:
-    end = page.OPTIONS_OFFSET + fields["options_bytes"]
-    packed = old[page.OPTIONS_OFFSET : end]
-    if not packed or end > page.PAGE_BYTES or crc32c(packed) != fields["options_crc"]:
-        return None
-    try:
-        return LogOptions.from_dict(msgpack.unpackb(packed))
-    except (ValueError, KeyError, TypeError, EventLogError):
-        return None

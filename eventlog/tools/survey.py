@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any, Final, NamedTuple
 
+import msgpack
+
 from eventlog.checksum import crc32c
+from eventlog.config import LogOptions
 from eventlog.errors import CorruptLog, EventLogError, LogNotFound, UnknownFormat
 from eventlog.local.groups.records import Snapshot, group_record
+from eventlog.local.storage import control as page
 from eventlog.local.storage.files import FILES, Files, os_errors, read_file, used_bytes
 from eventlog.local.storage.formats import offset_format
 from eventlog.local.storage.formats.format import (
@@ -76,7 +80,10 @@ def survey(log: LogReader) -> list[Fault]:
     """Everything that is wrong with a log but for its events."""
     is_served = log.control.running_writer is not None
     indexes = [*_index_faults(log), *_key_index_faults(log)]
-    faults = [*indexes, *_position_faults(log), *_journal_faults(log), *_missing(log)]
+    journals = [*_journal_faults(log)]
+    told = {fault.text for fault in journals}
+    positions = [one for one in _position_faults(log) if one.text not in told]  # by `states`
+    faults = [*indexes, *positions, *journals, *_missing(log)]
     if is_served:  # which may be in the middle of a batch or record
         return [fault for fault in faults if fault.is_problem or fault.kind != "journal"]
     return [*_tail_faults(log), *faults]
@@ -259,9 +266,9 @@ def _journal_faults(log: LogReader) -> Iterator[Fault]:
         if data is None:
             continue
         try:
-            records, end = parse(data, log.directory)
+            records, end = parse(data, log.directory, name)
         except (CorruptLog, UnknownFormat) as error:
-            yield Fault(f"the file {name!r}: {error}", True, "journal")
+            yield Fault(str(error), True, "journal")
             continue
         lost = later_records(data, end)
         if lost:
@@ -296,3 +303,18 @@ def lease_ids(record: list[Any]) -> list[int]:
         return recent + [lease.lease_id for lease in found.leases]
     lease_id: int | None = getattr(found, "lease_id", None)
     return [] if lease_id is None else [lease_id]
+
+
+# --- the control page -----------------------------------------------------------------------------
+
+
+def options_in(old: bytes, fields: dict[str, Any]) -> LogOptions | None:
+    """The options of a control page that may be damaged; `None` if they are."""
+    end = page.OPTIONS_OFFSET + fields["options_bytes"]
+    packed = old[page.OPTIONS_OFFSET : end]
+    if not packed or end > page.PAGE_BYTES or crc32c(packed) != fields["options_crc"]:
+        return None
+    try:
+        return LogOptions.from_dict(msgpack.unpackb(packed))
+    except (ValueError, KeyError, TypeError, EventLogError):
+        return None

@@ -187,7 +187,7 @@ def test_a_flipped_bit_ends_the_journal_before_its_record(tmp_path: Path, conten
             flipped = bytearray(content)
             flipped[place] ^= 1 << bit
             whole = sum(end <= place for end in ends) - 1
-            found, size = parse(bytes(flipped), str(tmp_path))
+            found, size = parse(bytes(flipped), str(tmp_path), NAME)
             assert found == RECORDS[:whole]
             assert size == ends[whole]
 
@@ -196,7 +196,7 @@ def test_a_flipped_bit_ends_the_journal_before_its_record(tmp_path: Path, conten
 def test_any_bytes_behind_the_records_are_no_error(data: bytes) -> None:
     start = b"".join(map(framed, RECORDS))
     header = b"EVLOGJNL" + b"\1\0" + b"\2\1" + bytes(4)
-    found, size = parse(header + start + data, "log")
+    found, size = parse(header + start + data, "log", NAME)
     assert found[: len(RECORDS)] == RECORDS
     assert HEADER_BYTES + len(start) <= size <= HEADER_BYTES + len(start) + len(data)
 
@@ -397,7 +397,7 @@ def test_a_record_that_was_cut_stays_so_in_a_second_loss_of_power(tmp_path: Path
     journal.close()
     images = [image[NAME] for _, image in PowerCuts(files.disk, 100, random.Random(1))]
     for image in images:
-        assert parse(image, str(tmp_path))[0] in ([], [new])
+        assert parse(image, str(tmp_path), NAME)[0] in ([], [new])
 
 
 def test_a_loss_of_power_leaves_no_journal_without_its_beginning(tmp_path: Path) -> None:
@@ -411,5 +411,5 @@ def test_a_loss_of_power_leaves_no_journal_without_its_beginning(tmp_path: Path)
         for _, image in PowerCuts(disk, 100, random.Random(1)):
             if NAME in image:
                 found += 1
-                assert parse(image[NAME], str(tmp_path)) == ([], 16)
+                assert parse(image[NAME], str(tmp_path), NAME) == ([], 16)
     assert found

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from eventlog.errors import LogFull, LogInUse, NotALog, UnknownFormat
+from eventlog.errors import CorruptLog, LogFull, LogInUse, NotALog, UnknownFormat
 from eventlog.local.rendezvous import writers_locked_out
 from eventlog.local.storage.control import CONTROL, ControlPage
 from eventlog.local.storage.files import Files
 from eventlog.local.storage.formats.format import index_name, segment_name
-from eventlog.local.storage.journal import Journal, framed
+from eventlog.local.storage.journal import Journal, framed, read_records
 from eventlog.local.storage.reading.reader import LogReader
 from eventlog.testing import Killed, KillingFiles, batch_of, open_storage, stored_events
 from eventlog.tools.keep import KeepingFiles, is_kept_copy
@@ -393,7 +393,7 @@ def test_a_journals_torn_record_is_cut(log: Path, name: str) -> None:
     assert (log / name).read_bytes().rstrip(b"\0") == content.rstrip(b"\0")
 
 
-@pytest.mark.parametrize("byte", [0, 8])
+@pytest.mark.parametrize("byte", [0, 8, 10, 11])
 @pytest.mark.parametrize("name", ["groups", "dead"])
 def test_a_journals_header_is_made_again(log: Path, name: str, byte: int) -> None:
     content = journal(log, name)
@@ -401,6 +401,47 @@ def test_a_journals_header_is_made_again(log: Path, name: str, byte: int) -> Non
     assert not verified(log).is_whole
     assert repair_log(str(log)).lost == []
     assert (log / name).read_bytes() == content
+
+
+@pytest.fixture
+def with_state(log: Path) -> Path:
+    opened = open_storage(str(log))
+    opened.ack("billing", 20, b"sum: 5")
+    opened.close()
+    return log
+
+
+@pytest.mark.parametrize("byte", [0, 8, 10, 11])
+def test_states_with_a_damaged_header_lose_nothing(with_state: Path, byte: int) -> None:
+    """Repair looked at the positions first, which need the states, and refused the log."""
+    content = (with_state / "states").read_bytes()
+    flip(with_state / "states", byte)
+    problems = verified(with_state).problems
+    assert ["'states'" in text for text in problems] == [True]
+    report = repair_log(str(with_state))
+    assert (report.lost, report.kept) == ([], ["states.damaged"])
+    assert (with_state / "states").read_bytes() == content
+    assert positions(with_state) == {"audit": 30, "billing": 20}
+    check_goes_on(with_state, 40)
+
+
+def test_a_state_that_cannot_be_mended_is_named_and_positions_stay(with_state: Path) -> None:
+    flip(with_state / "states", 10)
+    flip(with_state / "states", 30)
+    report = repair_log(str(with_state))
+    assert report.kept == ["states.damaged"]
+    assert any("'billing' is lost: it goes on after event 17" in text for text in report.lost)
+    assert positions(with_state) == {"audit": 30, "billing": 17}
+    check_goes_on(with_state, 40)
+
+
+@pytest.mark.parametrize("name", ["groups", "states"])
+def test_the_error_of_a_damaged_header_names_the_file_and_the_field(log: Path, name: str) -> None:
+    """It said that the file has format version 1, and that this program reads version 1."""
+    journal(log, name)
+    flip(log / name, 10)
+    with pytest.raises(CorruptLog, match=f"'{name}'.*byte order mark is 0x.*verify --repair"):
+        read_records(str(log), name)
 
 
 def test_a_damaged_dead_letter_takes_no_other_one_along(log: Path) -> None:

@@ -67,7 +67,7 @@ class Journal:
         try:
             with os_errors(directory, f"reading its file {name}"):
                 data = files.read(self._descriptor, files.size(self._descriptor), 0)
-            self.records, self.bytes = parse(data, directory)
+            self.records, self.bytes = parse(data, directory, name)
             self._reserved_to = self.bytes
             """Up to there the file has its room; what is zeros behind it may be a hole."""
             self.is_torn = len(data) > self.bytes
@@ -167,7 +167,7 @@ class Journal:
 def read_records(directory: str, name: str, files: Files = FILES) -> list[Record]:
     """The whole records of a file, while a writer may be appending; none if there is no file."""
     data = read_file(directory, name, files)
-    return [] if data is None else parse(data, directory)[0]
+    return [] if data is None else parse(data, directory, name)[0]
 
 
 def stamp_of(directory: str, name: str) -> tuple[int, ...]:
@@ -179,22 +179,39 @@ def stamp_of(directory: str, name: str) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def parse(data: bytes, directory: str) -> tuple[list[Record], int]:
+def parse(data: bytes, directory: str, name: str) -> tuple[list[Record], int]:
     """The records, and the length of the bytes that hold them. Pure.
 
     Raises:
         CorruptLog, UnknownFormat: the bytes do not begin as a journal of this version.
     """
+    _check_header(data, directory, name)
+    return records_from(data, _HEADER.size)
+
+
+def _check_header(data: bytes, directory: str, name: str) -> None:
+    """The header has no checksum: a field that no release writes is damage, not another version."""
     if len(data) < _HEADER.size or data[:8] != MAGIC:
-        raise CorruptLog(f"a journal of the log {directory} does not begin as one", path=directory)
+        raise _damaged_header(directory, name, f"it begins with {data[:8]!r}, not {MAGIC!r}")
     _, version, byte_order, _ = _HEADER.unpack_from(data)
-    if version != VERSION or byte_order != BYTE_ORDER:
+    if byte_order != BYTE_ORDER:
+        fault = f"its byte order mark is {byte_order:#06x}, not {BYTE_ORDER:#06x}"
+        raise _damaged_header(directory, name, fault)
+    if version != VERSION:
         raise UnknownFormat(
-            f"a journal of the log {directory} has format version {version}; this program reads"
-            f" version {VERSION}",
+            f"the file {name!r} of the log {directory} has format version {version}; this program"
+            f" reads version {VERSION}: use the release that wrote it; if there is none,"
+            " `eventlog verify --repair` mends the header",
             path=directory,
         )
-    return records_from(data, _HEADER.size)
+
+
+def _damaged_header(directory: str, name: str, fault: str) -> CorruptLog:
+    return CorruptLog(
+        f"the header of the file {name!r} of the log {directory} is damaged: {fault};"
+        " `eventlog verify --repair` makes it again",
+        path=directory,
+    )
 
 
 def records_from(data: bytes, position: int) -> tuple[list[Record], int]:

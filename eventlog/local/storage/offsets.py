@@ -93,8 +93,9 @@ class OffsetTable:
         fields = HEADER.to_dict(self._view)
         if fields["magic"] != MAGIC or fields["slot_bytes"] != SLOT.size:
             raise self._damaged("it does not begin as one does")
-        is_known = fields["version"] in (VERSION, STATES_VERSION)
-        if not is_known or fields["byte_order"] != BYTE_ORDER:
+        if fields["byte_order"] != BYTE_ORDER:
+            raise self._damaged(f"its byte order mark is {fields['byte_order']:#06x}")
+        if fields["version"] not in (VERSION, STATES_VERSION):
             raise UnknownFormat(
                 f"the offset table of {self.directory} has format version {fields['version']};"
                 f" this program reads the versions {VERSION} and {STATES_VERSION}",
@@ -103,8 +104,8 @@ class OffsetTable:
 
     def _damaged(self, why: str) -> CorruptLog:
         return CorruptLog(
-            f"the offset table of {self.directory} is damaged: {why}; without the file 'offsets'"
-            " the log starts with every consumer at the beginning",
+            f"the offset table of {self.directory} is damaged: {why}; `eventlog verify --repair`"
+            " mends its header; without the file 'offsets' every consumer is at the beginning",
             path=self.directory,
         )
 

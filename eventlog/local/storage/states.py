@@ -89,7 +89,10 @@ class StoredStates:
             return
         size = self._files.size(self._descriptor)
         data = self._files.read(self._descriptor, size - self._end, self._end)
-        records, end = records_from(data, 0) if self._end else parse(data, self._directory)
+        if self._end:
+            records, end = records_from(data, 0)
+        else:
+            records, end = parse(data, self._directory, STATES_NAME)
         with replaying(self._directory, STATES_NAME):
             self._last |= {offset.name: offset for offset in map(offset_of, records)}
         self._end += end
