@@ -82,8 +82,9 @@ def _looks(watched: list[tuple[Sampler, History]], interval: float) -> Iterator[
     due = time.monotonic()
     while True:
         yield _look(watched)
-        due = max(due + interval, time.monotonic())
-        time.sleep(due - time.monotonic())
+        now = time.monotonic()
+        due = max(due + interval, now)  # a look may take longer than the interval
+        time.sleep(due - now)
 
 
 def _print_once(views: list[LogView], *, as_json: bool) -> None:

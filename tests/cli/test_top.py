@@ -19,6 +19,7 @@ from textual.pilot import Pilot
 
 from eventlog import SeekPosition, blocking
 from eventlog.api.group import Failure
+from eventlog.cli.top import _looks
 from eventlog.monitor.history import RATE_S, History
 from eventlog.monitor.preview import preview_seek
 from eventlog.monitor.sample import Sample, Sampler
@@ -263,6 +264,12 @@ def test_top_in_a_pipe_is_a_line_for_each_look_until_ctrl_c(log: blocking.EventL
         assert process.wait(PATIENCE_S) == 130
         assert "Traceback" not in process.stderr.read()
     assert all("last 10" in line for line in lines)
+
+
+def test_a_look_that_takes_longer_than_the_interval_is_followed_by_the_next() -> None:
+    """The time until the next look was negative by then: a ValueError of `sleep`."""
+    looks = _looks([], 1e-12)
+    assert [next(looks) for _ in range(3)] == [[], [], []]
 
 
 def test_top_of_no_log_is_wrong_usage(tmp_path: Path) -> None:
