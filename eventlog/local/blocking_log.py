@@ -60,7 +60,8 @@ class BlockingLocalEventLog(EventLog):
         self._appends = self._handle.adopt(BlockingPipe(self._handle.path, outbox.channel, notice))
         # A log that cannot be written should say so now, not at the first append.
         try:
-            self._requests.run(calls.reach_writer(self._handle))
+            with self._handle.opening():
+                self._requests.run(calls.reach_writer(self._handle))
         except BaseException:
             self.close()
             raise

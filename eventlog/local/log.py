@@ -91,7 +91,8 @@ class LocalEventLog(EventLog):
         await anyio.to_thread.run_sync(self._handle.open)
         # A log that cannot be written should say so now, not at the first append.
         try:
-            await self._requests.run(calls.reach_writer(self._handle))
+            with self._handle.opening():
+                await self._requests.run(calls.reach_writer(self._handle))
         except BaseException:
             self._close()
             raise

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ from eventlog.config import AskedOptions
 from eventlog.local import rendezvous
 from eventlog.local.client import launch
 from eventlog.local.client.handle import LocalHandle
+from eventlog.local.storage.control import ControlPage
+from eventlog.local.storage.identity import process_start
 from eventlog.local.writer.placement import numbers_of
 from eventlog.tools.doctor.examine import examine
 from tests.commands import out, run, run_bytes
@@ -93,6 +96,29 @@ def test_a_handle_that_starts_no_writer_reads_and_says_what_it_cannot_do(path: s
         with pytest.raises(WriterUnavailable, match="no writer serves the log"):
             log.ack("c", 2)
     assert writer_of(path) is None
+
+
+def test_a_handle_that_starts_no_writer_opens_while_one_is_coming_up(path: str) -> None:
+    """The control page names it, and it does not listen yet: opening was `WriterUnavailable`."""
+    with blocking.open(path) as log:
+        log.append(1)
+    end_writer(path)
+    coming = subprocess.Popen(["sleep", "60"])
+    control = ControlPage(path, writable=True)
+    control.writer_pid, control.writer_start = coming.pid, process_start(coming.pid)
+    control.close()
+
+    async def read() -> list[Any]:
+        async with eventlog.open(path, start_writer=False) as log:
+            return [envelope.event for envelope in await log.read(1)]
+
+    try:
+        with blocking.open(path, start_writer=False) as log:
+            assert [envelope.event for envelope in log.read(1)] == [1]
+        assert trio.run(read) == [1]
+    finally:
+        coming.kill()
+        coming.wait()
 
 
 def test_an_append_that_found_no_writer_is_not_stored_later(path: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from eventlog.api.refusals import closed, never_synced, not_opened
 from eventlog.api.status import RATE_S, LogStatus
 from eventlog.api.waiting import warn_of_options
 from eventlog.config import TABLE_NAME, AskedOptions, LogOptions
-from eventlog.errors import EventLogError, SequenceOutOfRange
+from eventlog.errors import EventLogError, SequenceOutOfRange, WriterUnavailable
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.filters import EventFilter
 from eventlog.event.many_events import ManyEvents
@@ -158,6 +158,18 @@ class LocalHandle:
         """Whether there is, or this handle starts, a writer that answers it."""
         is_there = self.starts_writer or self.reader.control.running_writer is not None
         return is_there and self.can_ask
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """A handle that starts no writer opens without one too: what is stored can be read.
+
+        One was named a moment ago, and was killed, or does not listen yet.
+        """
+        try:
+            yield
+        except WriterUnavailable:
+            if self.starts_writer:
+                raise
 
     @property
     def snapshot_place(self) -> str | None:
