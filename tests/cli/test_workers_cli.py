@@ -727,3 +727,4 @@ def test_a_rate_is_of_the_last_seconds_and_begins_anew_with_another_pool() -> No
     assert rate.note(6.5, 100) == 0.0
     assert rate.note(7.0, 3) == 0.0
     assert rate.note(8.0, 5) == 2.0
+    assert rate.note(30.0, 49) == 2.0  # a line each ten seconds always had a rate of 0

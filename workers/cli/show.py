@@ -29,7 +29,8 @@ class Rate:
         if self._seen and handled < self._seen[-1][1]:
             self._seen.clear()  # another pool, which counts from 0
         self._seen.append((now_s, handled))
-        while now_s - self._seen[0][0] > RATE_S:
+        # Whoever shows it more seldom than that still has two counts to compare.
+        while len(self._seen) > 1 and now_s - self._seen[1][0] >= RATE_S:
             self._seen.popleft()
         first_s, first = self._seen[0]
         return (handled - first) / (now_s - first_s) if now_s > first_s else 0.0
