@@ -35,7 +35,7 @@ from eventlog.config import PIPE_BUFFER_BYTES
 from eventlog.errors import LogInUse, PermissionDenied, UnsupportedFileSystem
 from eventlog.local.storage.files import os_errors
 from eventlog.local.storage.owner import check_owner, described_user, is_owner, owner_of
-from eventlog.local.storage.sharing import SOCKET_MODE, shared_with
+from eventlog.local.storage.sharing import SOCKET_MODE, is_in_group, shared_with
 from eventlog.system import above_standard, hold_standard_descriptors
 
 LOCK_NAME: Final = "writer.lock"
@@ -197,7 +197,7 @@ def check_peer(pipe: socket.socket, directory: str) -> None:
 
 def _is_shared_by(uid: int, directory: str) -> bool:
     return shared_with(directory) is not None and (
-        is_owner(directory) or uid == owner_of(directory)
+        is_owner(directory) or (uid == owner_of(directory) and is_in_group(directory))
     )
 
 
@@ -272,7 +272,7 @@ def _in_use(directory: str) -> LogInUse:
     return LogInUse(
         f"the log {directory} is served by a writer (`eventlog status {directory}` shows it); end"
         f" it first (`eventlog stop {directory}`): it leaves by itself ten seconds after its last"
-        " client",
+        " client; one of `eventlog serve` stays until you end that, at its supervisor if need be",
         path=directory,
     )
 

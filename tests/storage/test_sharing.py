@@ -14,6 +14,7 @@ import pytest
 from eventlog import InvalidArgument
 from eventlog.local.rendezvous import SOCKET_NAME
 from eventlog.local.storage.sharing import gid_of
+from tests.commands import run
 from tests.storage.test_locks import HANGS_S, first_line
 from tests.users import User
 
@@ -88,6 +89,13 @@ def test_users_of_the_group_use_the_log_and_others_do_not(served: str) -> None:
     refused = STRANGER.run_code(PROGRAM, served, "stranger")
     assert refused.returncode == 1
     assert "PermissionDenied" in refused.stderr
+    for command in ("tail", "status"):  # both said that it is a directory without a log
+        assert "may not look into it" in STRANGER.run(command, served).stderr
+    assert "chown" not in MEMBER.run("doctor", served).stdout  # it would end the sharing
+    as_root = run("append", served, "3")  # whom the socket lets in, as all users
+    assert as_root.returncode == 1
+    assert "belongs to the user with id 50001" in as_root.stderr
+    assert OWNER.out("tail", served, "--from", "beginning", "--json").count("\n") == 2
 
 
 def test_the_files_belong_to_the_owner_and_the_group_whatever_the_umask_of_the_service(

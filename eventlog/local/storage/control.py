@@ -53,6 +53,7 @@ from eventlog.local.storage.formats.changed_options import (
 from eventlog.local.storage.formats.format import BYTE_ORDER, VERSION
 from eventlog.local.storage.formats.layout import Field, Layout
 from eventlog.local.storage.identity import boot_id, boot_word, is_same_process
+from eventlog.local.storage.owner import check_may_enter
 
 PAGE_BYTES: Final = 4096
 OPTIONS_OFFSET: Final = 512
@@ -398,11 +399,13 @@ def check_is_log(directory: str) -> None:
 
     Raises:
         LogNotFound: there is nothing at the path.
+        PermissionDenied: this process cannot see what is there.
         NotALog: there is something else.
     """
     if is_log(directory):
         return
     if not os.path.lexists(directory):
         raise LogNotFound(f"there is no log at {directory}", path=directory)
+    check_may_enter(directory)
     what = "a directory without a log" if os.path.isdir(directory) else "no directory"
     raise NotALog(f"{directory} is {what}; a log is a directory of its own", path=directory)

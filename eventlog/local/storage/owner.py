@@ -55,6 +55,22 @@ def check_owner(directory: str) -> None:
         )
 
 
+def check_may_enter(directory: str) -> None:
+    """Pass if this process sees what is in the directory, or if there is none.
+
+    Raises:
+        PermissionDenied: it does not, so that it cannot know whether there is a log.
+    """
+    if os.path.isdir(directory) and not os.access(directory, os.X_OK, effective_ids=True):
+        uid = os.stat(directory).st_uid
+        raise PermissionDenied(
+            f"{directory} belongs to {described_user(uid)}, and this process, which runs as"
+            f" {described_user(os.geteuid())}, may not look into it; {advice(uid)}, or as a user of"
+            " the group that shares the log",
+            path=directory,
+        )
+
+
 def advice(uid: int) -> str:
     """How to do it as that user."""
     try:

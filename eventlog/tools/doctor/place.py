@@ -158,15 +158,18 @@ def wanted_mode(access: Access) -> int:
 def access_findings(accesses: list[Access], uid: int) -> Iterator[Finding]:
     """Whether the owner can use everything, and nobody else anything."""
     shown = {access: access.name or "the directory" for access in accesses}
-    foreign = [access for access in accesses if access.uid != uid]
+    # A group that shares the log uses what its owner has made.
+    sharing = [access.uid for access in accesses if access.is_shared and not access.name]
+    owner = sharing[0] if sharing else uid
+    foreign = [access for access in accesses if access.uid != owner]
     if foreign:
         owners = ", ".join(sorted({str(access.uid) for access in foreign}))
         yield Finding(
             level="warning" if uid == 0 else "problem",
             about="access",
             what=f"{_few([shown[one] for one in foreign])} belong(s) to the user with id {owners},"
-            f" and you are {uid}",
-            do=f"use the log as its owner, or give it to one user: chown -R {uid} {{log}}",
+            f" and {'its owner is' if sharing else 'you are'} {owner}",
+            do=f"use the log as its owner, or give it to one user: chown -R {owner} {{log}}",
         )
     closed = [one for one in accesses if 0o700 & wanted_mode(one) & ~one.mode]
     if closed:
