@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -19,6 +20,8 @@ from eventlog.terminal.positions import PLACES, position_of
 from eventlog.terminal.printing import cell, complain, counted, is_terminal, print_table, say
 from eventlog.terminal.show import to_json
 
+RUNS_S: Final = 10
+"""A consumer that has moved its position so many seconds ago may still run."""
 Consumer = Annotated[str, typer.Argument(help="The consumer's name.", callback=utf8)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
@@ -92,6 +95,7 @@ def seek(
 ) -> None:
     """Set where a consumer's next subscription from its position starts.
 
+    Stop the consumer first: while it runs, its next acknowledgement moves the position again.
     On a terminal it says from where to where, and how many events come again.
     """
     check_there(log)
@@ -101,10 +105,21 @@ def seek(
             say(str(preview_seek(opened, consumer, target)))
         if dry_run:
             return
+        runs = _ran_just_now(opened, consumer)
         opened.seek(consumer, target)
         last = opened.last_seq_no() or 0
+    if runs:
+        complain(
+            f"note: {consumer} moved its position in the last {RUNS_S} seconds; if it still runs,"
+            " its next acknowledgement moves it again: stop the consumer first, then seek"
+        )
     if target.kind == "sequence" and target.value > last + 1:
         complain(f"note: the last event is {last}; {consumer} will wait for event {target.value}")
+
+
+def _ran_just_now(log: blocking.EventLog, consumer: str) -> bool:
+    since = datetime.now(UTC) - timedelta(seconds=RUNS_S)
+    return any(one.name == consumer and one.last_seen > since for one in log.consumers())
 
 
 @app.command(epilog="[bold]Example[/]\n\n  eventlog forget orders billing\n\n" + EPILOG)

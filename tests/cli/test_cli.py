@@ -164,12 +164,21 @@ def test_positions_can_be_set_listed_and_forgotten(log: str) -> None:
     assert len(out("consumers", log, "--json").splitlines()) == 1
 
 
+def test_seeking_a_consumer_that_may_run_says_that_its_next_ack_undoes_it(log: str) -> None:
+    """It was undone in silence."""
+    with blocking.open(log) as opened:
+        opened.append_many([1, 2, 3])
+        opened.ack("billing", 2)
+    assert "stop the consumer first" in run("seek", log, "billing", "1").stderr
+    assert run("seek", log, "nobody", "1").stderr == ""
+
+
 def test_seeking_past_the_end_says_that_the_consumer_will_wait(log: str) -> None:
     out("append", log, "1", "2", "3")
     assert run("seek", log, "c", "4").stderr == ""  # the next one: live
-    done = run("seek", log, "c", "5")
+    done = run("seek", log, "d", "5")
     assert done.returncode == 0
-    assert done.stderr == "note: the last event is 3; c will wait for event 5\n"
+    assert done.stderr == "note: the last event is 3; d will wait for event 5\n"
 
 
 def test_a_reader_that_has_seen_enough_ends_tail_quietly(log: str) -> None:
