@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Generator
-from typing import Any
+from typing import Any, NoReturn
 
 from eventlog.api.refusals import no_statistics
 from eventlog.api.statistics import StreamStatistics
+from eventlog.errors import InvalidArgumentType
 from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import Decode
 
@@ -64,6 +65,13 @@ class EventRange(ABC):
     @abstractmethod
     def __aiter__(self) -> AsyncIterator[EventEnvelope]:
         """Event by event."""
+
+    def __iter__(self) -> NoReturn:
+        """The error of `for` without `async`."""
+        raise InvalidArgumentType(
+            "a range of an asynchronous log is read with `async for envelope in log.read(...)`, or"
+            " as a list: `for envelope in await log.read(...)`"
+        )
 
     @abstractmethod
     def _decoded(self, decode: Decode) -> AsyncIterator[list[EventEnvelope]]:

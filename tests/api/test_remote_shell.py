@@ -16,6 +16,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+import eventlog
 from eventlog import (
     CorruptLog,
     EventEnvelope,
@@ -363,6 +364,13 @@ async def test_a_record_of_a_stranger_is_told_and_what_is_before_it_is_read(open
 
 
 # --- groups --------------------------------------------------------------------------------------
+
+
+async def test_for_over_a_range_without_await_says_what_to_write() -> None:
+    """It was a TypeError about a class that no page names."""
+    async with eventlog.open("memory:") as log:
+        with pytest.raises(eventlog.InvalidArgumentType, match=r"in await log\.read"):
+            list(log.read(1))
 
 
 async def test_an_engine_without_groups_says_so(opened: Open, tmp_path: Path) -> None:
