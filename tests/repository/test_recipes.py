@@ -360,6 +360,19 @@ def test_a_request_gets_the_reply_to_itself() -> None:
             assert client.end() == ["{'sum': 6}"]
 
 
+def test_a_service_answers_each_line_with_its_number_in_order() -> None:
+    with running("answering_numbers") as program:
+        place = ("127.0.0.1", int(program.line()))
+        with socket.create_connection(place, WAIT_S) as client, client.makefile("rb") as answers:
+            client.sendall(b"first\nsecond\n")  # before the first answer
+            assert [answers.readline(), answers.readline()] == [b"1\n", b"2\n"]
+            client.sendall(b"third\n")
+            client.shutdown(socket.SHUT_WR)
+            assert answers.read() == b"3\n"
+    with blocking.open("lines") as log:
+        assert [envelope.event["line"] for envelope in log.read(1)] == ["first", "second", "third"]
+
+
 def test_a_service_that_is_told_to_end_finishes_what_it_has_begun() -> None:
     with running("graceful_shutdown") as program:
         for _ in range(3):
