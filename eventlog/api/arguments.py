@@ -88,7 +88,9 @@ class Bounds:
 
 def _check_start(start: object) -> int:
     number = whole_number(start)
-    return number if number is not None and number < 0 else check_seq_no(start)
+    if number is not None and -SEQ_NO_MAX <= number < 0:
+        return number
+    return check_seq_no(start)
 
 
 def check_follow(position: object) -> SeekPosition:
@@ -233,7 +235,7 @@ def check_count(name: str, value: object) -> int:
     Raises:
         InvalidArgument, InvalidArgumentType: it does not.
     """
-    number = whole_number(value)
+    number = value if type(value) is int else whole_number(value)
     if number is None:
         raise InvalidArgumentType(f"{name}={value!r}; give a whole number")
     if not 1 <= number <= SEQ_NO_MAX:

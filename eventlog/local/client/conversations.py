@@ -201,11 +201,11 @@ class Channel:
             except PipeBroken as error:
                 broken = self.gave_up(attempt, error)
                 attempt += 1
-                if self.is_open and kind.may_be_unknown:
+                was_open, self.is_open = self.is_open, False
+                if was_open and kind.may_be_unknown:
                     if hung_up == self.epoch:
                         return None
                     hung_up = self.epoch
-                self.is_open = False
                 if broken:
                     raise broken from error
 
