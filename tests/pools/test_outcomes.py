@@ -206,9 +206,8 @@ def test_results_go_to_another_log_in_memory_without_a_name() -> None:
         with pytest.raises(InvalidArgument, match="the results would be lost"):
             Pool(log, group="g", handler=str, processes=0, output="memory:")
         log.append(7)
-        for output in (other, log):
-            options = {"group": f"to {output.log_id}", "processes": 0, "output": output}
-            with Pool(log, handler=str, **options) as pool:
+        for group, output in (("to another", other), ("to its own", log)):
+            with Pool(log, group=group, handler=str, processes=0, output=output) as pool:
                 drained(pool)
         assert [envelope.event for envelope in other.read(1)] == ["7"]
         assert [envelope.event for envelope in log.read(1)] == [7, "7"]
