@@ -1,4 +1,4 @@
-"""What tests of this project, and of programs that build on it, share: worlds that fail on demand.
+"""Worlds that fail on demand, for tests here and of programs; the package itself uses none of it.
 
 ===================  ===========================================================================
 `KillingFiles`       the process "dies" at the n-th call to the operating system
@@ -8,7 +8,6 @@
 `ScriptedWriter`     the other side of `client.conversations`, with pipes that break on demand
 `open_storage`       a log without a writer process; `batch_of` and `stored_events` go with it
 ===================  ===========================================================================
-Nothing in the package imports it.
 """
 
 from __future__ import annotations

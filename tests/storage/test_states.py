@@ -249,7 +249,7 @@ def test_a_torn_record_is_cut(log: str) -> None:
 
 def test_a_file_of_states_that_is_another_one_is_said_to_be_damaged(log: str) -> None:
     Path(log, STATES_NAME).write_bytes(b"something else, of more than a header")
-    with pytest.raises(CorruptLog, match="journal"):
+    with pytest.raises(CorruptLog, match="header of the file 'states'"):
         open_storage(log)
     path = Path(log, STATES_NAME)
     path.write_bytes(journal_header() + framed(["c", "five", 3, None]))

@@ -35,6 +35,7 @@ from eventlog.local import rendezvous
 from eventlog.local.storage.files import Files
 from eventlog.local.writer.server import Server
 from eventlog.testing import batch_of, open_storage, stored_events
+from tests.writer.test_hostile_clients import until
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -186,12 +187,24 @@ def test_idle_writer_and_parked_subscriber_use_no_cpu(path: str) -> None:
         assert follower.stdout.readline() == b"1\t1\n"
         pid = log.status().writer_pid
         assert pid is not None
+        until(lambda: parked_at(log) == 1 and state_of(follower.pid) == "S")
         before = cpu_ticks(pid) + cpu_ticks(follower.pid)
         time.sleep(2)  # what is measured is that nothing happens in this time
         assert cpu_ticks(pid) + cpu_ticks(follower.pid) - before <= 1
     follower.kill()
     follower.wait()
     follower.stdout.close()
+
+
+def parked_at(log: blocking.EventLog) -> int:
+    """How many readers wait for events."""
+    writer = log.statistics().writer
+    assert writer is not None
+    return writer.parked
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def cpu_ticks(pid: int) -> int:
