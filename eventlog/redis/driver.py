@@ -11,13 +11,14 @@ from uuid import UUID, uuid4
 from eventlog.api.group import DeadLetter, GroupReport
 from eventlog.api.refusals import (
     beyond_the_last,
+    full_by_retention,
     group_mismatch,
     not_supported,
     state_of_group,
     wrong_last,
 )
 from eventlog.config import LEASE_S_DEFAULT, MIB, AskedOptions, GroupOrdering, LogOptions
-from eventlog.errors import LogFull, NotALog, StorageFailed, UnknownFormat
+from eventlog.errors import NotALog, StorageFailed, UnknownFormat
 from eventlog.redis.address import parse
 from eventlog.redis.entries import entries_from, foreign, missing, truncated
 from eventlog.redis.group import RedisGroup
@@ -296,12 +297,8 @@ class RedisDriver:
             case "FOREIGN":
                 raise foreign(self.path)
             case "FULL":
-                raise LogFull(
-                    f"the log {self.path} is full: its retention keeps what consumers have not"
-                    " acknowledged; acknowledge, or forget a consumer",
-                    path=self.path,
-                    is_by_retention=True,
-                )
+                name, position, max_bytes = answer[1].decode(), int(answer[2]), int(answer[3])
+                raise full_by_retention(self.path, max_bytes, name, position + 1)
             case "FORGOTTEN":
                 raise StorageFailed(
                     f"the server of {self.path} no longer knows whether a repeated batch is stored;"

@@ -148,6 +148,10 @@ class RemoteGroup(Group):
     def name(self) -> str:
         return self._name
 
+    def check_place(self) -> None:
+        """See `RemoteHandle.check_place`."""
+        self._handle.check_place()
+
     # --- members -----------------------------------------------------------------------------
 
     async def open_member(

@@ -93,6 +93,7 @@ class RemoteMember(Member):
     # --- leases ------------------------------------------------------------------------------
 
     async def lease(self, count: int = 1, least: int = 1) -> Lease | None:
+        self.group.check_place()
         count, least = check_count("count", count), check_count("least", least)
         await checkpoint()
         self.end_lease()
@@ -158,6 +159,7 @@ class RemoteMember(Member):
         self._counts["retried"] += 1
 
     async def flush(self) -> None:
+        self.group.check_place()
         await self.settle()
         await self.group.refresh()
 

@@ -44,6 +44,17 @@ local function lowest_position(consumers_key, last)
   return lowest
 end
 
+-- Name and position of the consumer that is furthest behind.
+local function last_consumer(consumers_key)
+  local name, lowest
+  local all = redis.call('HGETALL', consumers_key)
+  for i = 1, #all, 2 do
+    local position = position_of(all[i + 1])
+    if not lowest or position < lowest then name, lowest = all[i], position end
+  end
+  return name or '', lowest or 0
+end
+
 -- Delete what retention lets go to make room for so many bytes; false if it keeps them back.
 local function make_room(stream, log_key, consumers_key, log, need)
   if not log.max_bytes and not log.max_age_us then return true end
@@ -78,7 +89,10 @@ end
 local function store(stream, log_key, consumers_key, log, records)
   local size = 0
   for _, record in ipairs(records) do size = size + #record end
-  if not make_room(stream, log_key, consumers_key, log, size) then return nil, { 'FULL' } end
+  if not make_room(stream, log_key, consumers_key, log, size) then
+    local name, position = last_consumer(consumers_key)
+    return nil, { 'FULL', name, whole(position), whole(log.max_bytes) }
+  end
   local time = math.max(now_us(), log.time)
   local suffix = '-' .. whole(time)
   for i, record in ipairs(records) do
