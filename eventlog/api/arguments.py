@@ -131,7 +131,7 @@ def check_stream_ack(consumer: str | None, event: object, path: str) -> tuple[st
 
 
 class PublisherOptions(NamedTuple):
-    """What a `publisher` was asked for."""
+    """Options of a `publisher`."""
 
     linger: float
     max_batch_bytes: int
@@ -176,7 +176,7 @@ class PublisherOptions(NamedTuple):
 
 
 class GroupOptions(NamedTuple):
-    """What a `group` was asked for."""
+    """Name and options of a `group`."""
 
     name: str
     ordering: GroupOrdering

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RangeOptions(TypedDict, total=False):
-    """What `read` takes by name."""
+    """Arguments that `read` takes by name."""
 
     since: datetime | None
     until: datetime | None

@@ -104,7 +104,7 @@ class BatchBuilder:
         self._events: list[bytes | memoryview] = []
         """Packed payloads; one element may hold several, one after the other."""
         self._lists: dict[int, int] = {}
-        """How many those elements hold, by their place."""
+        """Number of payloads in each of those elements, by its place."""
         self._timestamps: list[int] = []
         self._ids: dict[int, bytes] = {}
         self._causes: dict[int, Cause] = {}

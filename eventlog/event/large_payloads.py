@@ -14,12 +14,12 @@ _EXT_32: Final = struct.Struct(">BIb")
 
 
 def head_of_bytes(size: int) -> bytes:
-    """What MessagePack writes before large bytes."""
+    """Head that MessagePack writes before large bytes."""
     return _BIN_32.pack(0xC6, size)
 
 
 def head_of_extension(size: int, kind: int) -> bytes:
-    """What MessagePack writes before a large extension of that kind."""
+    """Head that MessagePack writes before a large extension of that kind."""
     return _EXT_32.pack(0xC9, size, kind)
 
 
@@ -29,7 +29,7 @@ def is_head_of_large(packed: bytes | memoryview) -> bool:
 
 
 def joined(parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """The same bytes in few parts: the large ones, and what is between them."""
+    """Join the parts that lie between large ones: the same bytes in few parts."""
     found: list[bytes | memoryview] = []
     for is_large, group in groupby(parts, lambda part: len(part) >= LARGE_BYTES):
         run = list(group)

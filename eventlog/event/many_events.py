@@ -241,6 +241,7 @@ def add_list(
 
 
 def _add_each(builder: BatchBuilder, columns: list[Any], limit_bytes: int) -> bool:
+    """Add a list event by event, and drop those that were added if one is bad or has no room."""
     rows, size = len(builder), builder.bytes
     try:
         for event, key, its_headers in zip(*columns, strict=False):

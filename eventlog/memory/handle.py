@@ -83,7 +83,7 @@ class MemoryHandle:
 
     @property
     def address(self) -> str:
-        """What opens this very log again, in this process: its path, unless it has no name."""
+        """Address that opens this very log in this process: its path, unless it has no name."""
         if self._log.path != self.prefix:
             return self._log.path
         address = f"{self.prefix}#{self._log.log_id.hex}"

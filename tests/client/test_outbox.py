@@ -20,18 +20,19 @@ from eventlog.errors import (
     SequenceOutOfRange,
     WriterUnavailable,
 )
+from eventlog.event.envelope import EventEnvelope
 from eventlog.event.record_batch import areas_bytes, unpack_body
 from eventlog.local.client.conversations import ATTEMPTS_MAX, PARTS_AT_ONCE, Channel, Unsent
 from eventlog.local.client.out_batch import OutBatch
-from eventlog.local.client.outbox import Outbox
+from eventlog.local.client.outbox import SHARED_BYTES, Outbox
 from eventlog.local.wire.messages import Append
 from eventlog.testing import ScriptedWriter, batch_of
 
 OPTIONS = LogOptions.of(AskedOptions(segment_bytes=8192))
 
 
-def new_outbox() -> Outbox:
-    return Outbox(Channel("/log", bytes(16), 1 << 20, 1), OPTIONS)
+def new_outbox(options: LogOptions = OPTIONS) -> Outbox:
+    return Outbox(Channel("/log", bytes(16), 1 << 20, 1), options)
 
 
 def send(outbox: Outbox, *events: Any) -> list[OutBatch]:
@@ -451,6 +452,50 @@ def test_a_batch_that_lists_have_filled_is_sealed() -> None:
     outbox.seal()
     writer.run(outbox.deliver(0))
     assert whole_in(writer) == [(b"x" * 100, "k", {"of": "all"})] * 36
+
+
+def test_a_batch_of_lists_is_full_before_a_reader_leaves_its_caches() -> None:
+    outbox = new_outbox(LogOptions.of(AskedOptions()))
+    for _ in range(3 * SHARED_BYTES // 1000):
+        assert outbox.add_list([b"x" * 1000], None, None, 1 << 20) is not None
+    assert [batch.packed.size // 1000 for batch in outbox.unsent if batch.packed] == [64, 64, 64]
+
+
+class Name(str):
+    """A key with code of its own."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    ("bad", "keys"),
+    [
+        ([EventEnvelope("c"), Refusing()], None),
+        ([memoryview(b"c"), Refusing()], None),
+        (["c", Refusing()], [Name("x"), None]),
+        ([EventEnvelope("c" * 900)] * 3, None),
+    ],
+)
+def test_a_list_taken_event_by_event_leaves_nothing_of_itself(bad: Any, keys: Any) -> None:
+    outbox, writer = new_outbox(), ScriptedWriter()
+    good = outbox.add_list([EventEnvelope("a", key="k"), "b"], [Name("x"), None], None, 1000)
+    assert outbox.add_list(bad, keys, None, 1000) is None
+    outbox.add("after")
+    outbox.seal()
+    writer.run(outbox.deliver(0))
+    assert whole_in(writer) == [("a", "x", None), ("b", None, None), ("after", None, None)]
+    assert good is not None
+    assert good.result() == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("keys", "headers"),
+    [(["k" * 900] * 3, None), (["ü" * 450] * 3, None), (None, {"of": "h" * 900})],
+)
+def test_keys_and_headers_of_a_list_count_for_its_room(keys: Any, headers: Any) -> None:
+    outbox = new_outbox(LogOptions.of(AskedOptions()))
+    assert outbox.add_list(["a"] * 3, keys, headers, 1000) is None
+    assert outbox.add_list(["a"] * 3, keys, headers, 2000) is not None
 
 
 def test_a_refused_batch_refuses_the_lists_in_it() -> None:

@@ -46,7 +46,7 @@ from typing import Any, Final
 from eventlog.checksum import crc32c
 from eventlog.event.record_batch import FLAG_KEYED
 from eventlog.event.text_columns import KEY_HASH_BYTES
-from eventlog.local.storage.files import Files
+from eventlog.local.storage.files import Files, read_if_possible
 from eventlog.local.storage.formats.format import (
     BYTE_ORDER,
     FIRST_BATCH,
@@ -205,7 +205,7 @@ class ActiveKeys:
     def load(cls, segment: SegmentReader, files: Files) -> ActiveKeys:
         """What an earlier process left of this segment; nothing, if it left nothing usable."""
         keys = cls(segment.base_seq_no)
-        data = _read(os.path.join(segment.directory, FILE_NAME), files)
+        data = read_if_possible(os.path.join(segment.directory, FILE_NAME), files)
         with memoryview(data) as packed:
             if (fields := _usable(packed, segment)) is not None:
                 keys._take_over(packed[HEADER.size :], fields)
@@ -221,19 +221,6 @@ class ActiveKeys:
         self._last_crc, self.end_seq_no = fields["last_crc"], self.base_seq_no + fields["events"]
         self._end = fields["end"]
         self._saved_batches, self._saved_end = fields["batches"], self._end
-
-
-def _read(path: str, files: Files) -> bytes:
-    try:
-        descriptor = files.open_read(path)
-    except OSError:
-        return b""
-    try:
-        return files.read(descriptor, files.size(descriptor), 0)
-    except OSError:
-        return b""
-    finally:
-        files.close(descriptor)
 
 
 def _usable(packed: memoryview, segment: SegmentReader) -> dict[str, Any] | None:

@@ -284,6 +284,20 @@ def read_file(directory: str, name: str, files: Files) -> bytes | None:
             files.close(descriptor)
 
 
+def read_if_possible(path: str, files: Files) -> bytes:
+    """All of a file; nothing, if it cannot be read: for files that can be done without."""
+    try:
+        descriptor = files.open_read(path)
+    except OSError:
+        return b""
+    try:
+        return files.read(descriptor, files.size(descriptor), 0)
+    except OSError:
+        return b""
+    finally:
+        files.close(descriptor)
+
+
 def replace_file(directory: str, name: str, content: bytes, files: Files) -> None:
     """Have a file with this content, in one step; a loss of power may undo it."""
     path = os.path.join(directory, name)

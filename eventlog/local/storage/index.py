@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 
 from eventlog.errors import EventLogError
-from eventlog.local.storage.files import Files, replace_file
+from eventlog.local.storage.files import Files, read_if_possible, replace_file
 from eventlog.local.storage.formats.format import IndexEntry, index_name, pack_index_entry
 
 
@@ -26,13 +26,4 @@ def write_index(directory: str, base_seq_no: int, entries: list[IndexEntry], fil
 
 def read_index(directory: str, base_seq_no: int, files: Files) -> bytes:
     """All entries, packed; a few hundred KiB at most. Nothing, if the file cannot be read."""
-    try:
-        descriptor = files.open_read(os.path.join(directory, index_name(base_seq_no)))
-    except OSError:
-        return b""
-    try:
-        return files.read(descriptor, files.size(descriptor), 0)
-    except OSError:
-        return b""
-    finally:
-        files.close(descriptor)
+    return read_if_possible(os.path.join(directory, index_name(base_seq_no)), files)
